@@ -1,0 +1,135 @@
+"""``fft: auto``: a backend chosen per class of request, cached, and reported with the reasons.
+
+Candidates are our own backends, fastest first; the first without a reason against it wins. A third party's backend
+is used when it is named, never by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from spectral_core.backends.base import (
+    FFTBackend,
+    FFTBackendConfig,
+    Mode,
+    PreparedKernel,
+    Request,
+    Spectrum,
+    transform_dtype,
+)
+from spectral_core.errors import UnsupportedInputError
+
+_log = logging.getLogger("spectral_core")
+CANDIDATES = ("hierarchical", "torch")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What auto chose for a request, and what spoke against the backends it would have preferred."""
+
+    backend: FFTBackend
+    rejected: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        against = "".join(f"; {name}: {reasons}" for name, reasons in self.rejected)
+        return f"auto → {self.backend.name}{against}"
+
+
+class AutoFFT(FFTBackend):
+    """Delegates each request to the first of its candidates that supports it."""
+
+    name = "auto"
+
+    def __init__(self, candidates: tuple[FFTBackend, ...]) -> None:
+        self._candidates = candidates
+        self._plans: dict[Request, Plan] = {}
+
+    @property
+    def plans(self) -> dict[Request, Plan]:
+        """Every plan made so far."""
+        return dict(self._plans)
+
+    def plan(self, request: Request) -> Plan:
+        """The plan for a class of requests. Raises UnsupportedInputError when no candidate can serve it."""
+        made = self._plans.get(request)
+        if made is None:
+            made = self._plans[request] = self._make(request)
+            _log.info("%s (%s)", made, request)
+        return made
+
+    def _make(self, request: Request) -> Plan:
+        rejected: list[tuple[str, str]] = []
+        for backend in self._candidates:
+            reasons = backend.unsupported_reasons(request)
+            if not reasons:
+                return Plan(backend, tuple(rejected))
+            rejected.append((backend.name, ", ".join(reasons)))
+        shown = "; ".join(f"{name}: {reasons}" for name, reasons in rejected)
+        raise UnsupportedInputError(f"no FFT backend can run this {request.operator}: {shown}.")
+
+    def unsupported_reasons(self, request: Request) -> list[str]:
+        try:
+            self.plan(request)
+        except UnsupportedInputError as error:
+            return [str(error)]
+        return []
+
+    def rfft(self, x: Tensor, n: int) -> Spectrum:
+        return self.plan(_request("transform", x, n)).backend.rfft(x, n)
+
+    def irfft(self, spectrum: Spectrum, n: int) -> Tensor:
+        return self.plan(_request("transform", spectrum.real, n)).backend.irfft(spectrum, n)
+
+    def prepare_kernel(self, kernel: Tensor, length: int, mode: Mode) -> PreparedKernel:
+        request = _request("convolution", kernel, length, taps=kernel.shape[-1], mode=mode)
+        return self.plan(request).backend.prepare_kernel(kernel, length, mode)
+
+    def convolution(
+        self,
+        u: Tensor,
+        kernel: PreparedKernel,
+        *,
+        skip: Tensor | None = None,
+        pre_gate: Tensor | None = None,
+        post_gate: Tensor | None = None,
+    ) -> Tensor:
+        return kernel.backend.convolution(u, kernel, skip=skip, pre_gate=pre_gate, post_gate=post_gate)
+
+    def modulation(self, x: Tensor, gain: Tensor | None, phase: Tensor | None, n: int) -> Tensor:
+        return self.plan(_request("modulation", x, n)).backend.modulation(x, gain, phase, n)
+
+
+def _request(
+    operator: Literal["convolution", "modulation", "transform"],
+    x: Tensor,
+    length: int,
+    taps: int = 0,
+    mode: Mode = "causal",
+) -> Request:
+    """The class of request an input belongs to. Leading axes beyond (B, D, L) count as batch."""
+    return Request(
+        operator=operator,
+        device=x.device.type,
+        dtype=transform_dtype(x.dtype),
+        batch=x.shape[:-2].numel(),
+        channels=x.shape[-2] if x.dim() > 1 else 1,
+        length=length,
+        taps=taps,
+        mode=mode,
+        grad=x.requires_grad,
+    )
+
+
+class AutoFFTConfig(FFTBackendConfig):
+    """Chooses a backend for each class of request, and says why."""
+
+    type: Literal["auto"] = "auto"
+
+    def build(self) -> AutoFFT:
+        from spectral_core.backends.selection import fft_backend
+
+        return AutoFFT(tuple(fft_backend(name) for name in CANDIDATES))

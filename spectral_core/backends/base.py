@@ -1,0 +1,184 @@
+"""The contract of an FFT backend, and the correct, plain versions of the two operators that it inherits.
+
+A backend must give :meth:`FFTBackend.rfft` and :meth:`FFTBackend.irfft` on real pairs. The operators follow from
+them; a backend overrides an operator when it can do better. Complex tensors never cross this interface: some devices
+and exporters have none.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from spectral_core.config import PartConfig
+from spectral_core.errors import UnsupportedInputError
+
+Mode = Literal["causal", "circular", "centered"]
+MODES: tuple[Mode, ...] = ("causal", "circular", "centered")
+
+
+class Spectrum(NamedTuple):
+    """Real and imaginary part of a real transform of n points, each (..., F) with F = n // 2 + 1."""
+
+    real: Tensor
+    imag: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What an operator is about to do: all that a backend may base a refusal or a plan on."""
+
+    operator: Literal["convolution", "modulation", "transform"]
+    device: str
+    dtype: torch.dtype
+    batch: int
+    channels: int
+    length: int
+    taps: int
+    mode: Mode
+    grad: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedKernel:
+    """A kernel's spectrum in one backend's own layout, for signals of one length. Opaque to everyone else.
+
+    points: the transform's length. offset: where the output starts in it. data: the backend's own.
+    """
+
+    backend: FFTBackend
+    mode: Mode
+    length: int
+    channels: int
+    batch: int | None
+    points: int
+    offset: int
+    dtype: torch.dtype
+    data: Any
+
+
+class FFTBackend(ABC):
+    """An implementation of real transforms, convolution and modulation.
+
+    Inputs reach a backend validated by :func:`spectral_core.convolve` and :func:`spectral_core.modulate`.
+    """
+
+    name: str
+
+    def unsupported_reasons(self, request: Request) -> list[str]:
+        """Why this backend cannot serve the request; empty when it can."""
+        return []
+
+    @abstractmethod
+    def rfft(self, x: Tensor, n: int) -> Spectrum:
+        """Real transform over the last axis, cropped or zero-padded to n points, unnormalised."""
+
+    @abstractmethod
+    def irfft(self, spectrum: Spectrum, n: int) -> Tensor:
+        """Inverse of :meth:`rfft` (scaled by 1/n). Imaginary parts at DC and Nyquist do not contribute."""
+
+    def prepare_kernel(self, kernel: Tensor, length: int, mode: Mode) -> PreparedKernel:
+        """The kernel's spectrum for signals of that length. kernel: (D, K) or (B, D, K), floating point."""
+        support, points, offset = place_kernel(kernel, length, mode)
+        data = self.rfft(support, points)
+        return self._prepared(kernel, length, mode, points, offset, data)
+
+    def convolution(
+        self,
+        u: Tensor,
+        kernel: PreparedKernel,
+        *,
+        skip: Tensor | None = None,
+        pre_gate: Tensor | None = None,
+        post_gate: Tensor | None = None,
+    ) -> Tensor:
+        """post_gate * (kernel conv (pre_gate * u) + skip * pre_gate * u); u and the gates (B, D, L), skip (D,)."""
+        x = _gated(u.to(kernel.dtype), pre_gate)
+        a, b = self.rfft(x, kernel.points), kernel.data
+        product = Spectrum(a.real * b.real - a.imag * b.imag, a.real * b.imag + a.imag * b.real)
+        y = self.irfft(product, kernel.points)[..., kernel.offset : kernel.offset + u.shape[-1]]
+        if skip is not None:
+            y = y + skip.to(x.dtype)[:, None] * x
+        return _gated(y, post_gate).to(u.dtype).contiguous()
+
+    def modulation(self, x: Tensor, gain: Tensor | None, phase: Tensor | None, n: int) -> Tensor:
+        """irfft(gain * e^(i phase) * rfft(x, n), n); x (B, D, L), gain and phase broadcast to (B, D, F)."""
+        real, imag = self.rfft(x.to(transform_dtype(x.dtype)), n)
+        if phase is not None:
+            cosine, sine = torch.cos(phase), torch.sin(phase)
+            real, imag = real * cosine - imag * sine, real * sine + imag * cosine
+        if gain is not None:
+            real, imag = real * gain, imag * gain
+        return self.irfft(Spectrum(real, imag), n).to(x.dtype)
+
+    def _prepared(self, kernel: Tensor, length: int, mode: Mode, points: int, offset: int, data: Any) -> PreparedKernel:
+        batch = kernel.shape[0] if kernel.dim() == 3 else None
+        dtype = transform_dtype(kernel.dtype)
+        return PreparedKernel(self, mode, length, kernel.shape[-2], batch, points, offset, dtype, data)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
+
+class FFTBackendConfig(PartConfig):
+    """Names a backend and its options; ``build()`` makes it."""
+
+    def build(self) -> FFTBackend:
+        raise NotImplementedError(f"{type(self).__name__} must define build()")
+
+
+def transform_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype a transform runs in: float64 stays, everything smaller is transformed in float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def fast_length(minimum: int) -> int:
+    """The smallest 5-smooth number >= minimum: lengths FFT libraries transform fastest."""
+    best = 1 << (minimum - 1).bit_length()
+    five = 1
+    while five < best:
+        three = five
+        while three < best:
+            # The power of two that lifts 3^a 5^b over the minimum.
+            candidate = three << max(0, -(-minimum // three) - 1).bit_length()
+            if minimum <= candidate < best:
+                best = candidate
+            three *= 3
+        five *= 5
+    return best
+
+
+def place_kernel(kernel: Tensor, length: int, mode: Mode) -> tuple[Tensor, int, int]:
+    """The taps that can matter, the transform's points, and where in its output the result starts.
+
+    causal: taps beyond the signal never meet it, and are dropped. centered: likewise, both sides of tap K // 2.
+    circular: the kernel is wrapped onto the circle of the signal's length. Linear modes are padded to at least
+    L + K - 1 points: nothing wraps, nothing is truncated.
+    """
+    kernel = kernel.to(transform_dtype(kernel.dtype))
+    taps = kernel.shape[-1]
+    if mode == "circular":
+        turns = -(-taps // length)
+        padded = torch.nn.functional.pad(kernel, (0, turns * length - taps))
+        return padded.unflatten(-1, (turns, length)).sum(-2), length, 0
+    centre = 0 if mode == "causal" else taps // 2
+    first, last = max(0, centre - length + 1), min(taps, centre + length)
+    return kernel[..., first:last], fast_length(length + last - first - 1), centre - first
+
+
+def check_support(backend: FFTBackend, request: Request) -> None:
+    """Raise UnsupportedInputError with the backend's reasons, if it has any."""
+    reasons = backend.unsupported_reasons(request)
+    if reasons:
+        raise UnsupportedInputError(
+            f"{backend.name} cannot run this {request.operator}: {'; '.join(reasons)}. "
+            "Choose another backend (fft: torch runs everywhere), or fft: auto."
+        )
+
+
+def _gated(x: Tensor, gate: Tensor | None) -> Tensor:
+    return x if gate is None else x * gate

@@ -1,0 +1,119 @@
+"""Long convolution: the first of the two spectral operators."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from spectral_core.axes import describe
+from spectral_core.backends.base import MODES, FFTBackend, Mode, PreparedKernel, Request, check_support
+from spectral_core.backends.selection import fft_backend
+from spectral_core.errors import UnsupportedInputError
+
+
+def convolve(
+    u: Tensor,
+    kernel: Tensor | PreparedKernel,
+    *,
+    mode: Mode = "causal",
+    skip: Tensor | None = None,
+    pre_gate: Tensor | None = None,
+    post_gate: Tensor | None = None,
+    backend: str | FFTBackend = "auto",
+) -> Tensor:
+    """Long convolution by FFT: y = post_gate * (kernel conv v + skip * v) with v = pre_gate * u.
+
+    u: (B, D, L), real, any strides. kernel: (D, K) or one per row (B, D, K), any K, or a prepared kernel.
+    pre_gate, post_gate: (B, D, L). skip: (D,). Returns a contiguous (B, D, L) in u's dtype.
+
+    mode ``causal``: y[t] = sum_s kernel[s] v[t-s]. ``circular``: the same with t-s modulo L, so a kernel longer than
+    L wraps. ``centered``: y[t] = sum_s kernel[s] v[t-s+K//2]. The linear modes are zero-padded to a fast length of
+    at least L+K-1: nothing wraps, nothing is truncated. Only ``causal`` keeps the future out, and only if the gates
+    and the kernel are computed from nothing later than t.
+
+    Half precision is transformed in float32 and cast back. Differentiable in every tensor argument.
+    O(B D (L+K) log(L+K)). backend: a name (never falls back), or one made by :func:`fft_backend`.
+    Raises UnsupportedInputError for integer or complex input, mismatched shapes and empty sequences.
+    Oppenheim & Schafer, Discrete-Time Signal Processing, section 8.7.
+    """
+    fft = fft_backend(backend) if isinstance(backend, str) else backend
+    _check_signal("u", u)
+    for name, gate in (("pre_gate", pre_gate), ("post_gate", post_gate)):
+        if gate is not None:
+            _check_signal(name, gate)
+            if gate.shape != u.shape:
+                raise UnsupportedInputError(f"{name} {describe(gate)} must have u's shape {tuple(u.shape)}.")
+    if skip is not None and skip.shape != u.shape[1:2]:
+        raise UnsupportedInputError(f"skip {describe(skip)} must be (D,) = ({u.shape[1]},).")
+    if isinstance(kernel, PreparedKernel):
+        prepared = kernel
+        if fft.name not in ("auto", prepared.backend.name):
+            raise UnsupportedInputError(
+                f"the kernel was prepared by backend {prepared.backend.name!r}, not {fft.name!r}. Prepare it again."
+            )
+        if prepared.length != u.shape[-1]:
+            raise UnsupportedInputError(
+                f"the kernel was prepared for signals of length {prepared.length}; got u {describe(u)}."
+            )
+    else:
+        if u.dtype == torch.float64:
+            kernel = kernel.double()
+        prepared = prepare_kernel(kernel, u.shape[-1], mode=mode, backend=fft, grad=u.requires_grad)
+    if prepared.channels != u.shape[1] or prepared.batch not in (None, u.shape[0]):
+        raise UnsupportedInputError(
+            f"the kernel has {prepared.channels} channels and batch {prepared.batch or 'none'}; u is {describe(u)}. "
+            "A kernel is (D, K), or (B, D, K) for one per row."
+        )
+    if u.dtype == torch.float64 and prepared.dtype != torch.float64:
+        raise UnsupportedInputError(
+            f"u is float64 and the kernel was prepared in {prepared.dtype}; prepare it from a float64 kernel."
+        )
+    if u.shape[0] == 0:
+        return u.clone(memory_format=torch.contiguous_format)
+    return prepared.backend.convolution(u, prepared, skip=skip, pre_gate=pre_gate, post_gate=post_gate)
+
+
+def prepare_kernel(
+    kernel: Tensor,
+    length: int,
+    *,
+    mode: Mode = "causal",
+    backend: str | FFTBackend = "auto",
+    grad: bool = False,
+) -> PreparedKernel:
+    """A kernel's spectrum, to be reused for many signals of one length.
+
+    kernel: (D, K) or (B, D, K). grad: whether the signals will need gradients (a backend may plan by it).
+    Raises UnsupportedInputError when the backend cannot serve it.
+    """
+    fft = fft_backend(backend) if isinstance(backend, str) else backend
+    if mode not in MODES:
+        raise UnsupportedInputError(f"mode {mode!r} is not one of {', '.join(MODES)}.")
+    if length < 1:
+        raise UnsupportedInputError(f"the length of a signal must be at least 1; got {length}.")
+    if kernel.dim() not in (2, 3) or kernel.shape[-1] < 1 or not kernel.dtype.is_floating_point:
+        raise UnsupportedInputError(
+            f"a kernel is (D, K) or (B, D, K), real floating point with at least one tap; got {describe(kernel)}."
+        )
+    check_support(
+        fft,
+        Request(
+            operator="convolution",
+            device=kernel.device.type,
+            dtype=kernel.dtype,
+            batch=kernel.shape[0] if kernel.dim() == 3 else 1,
+            channels=kernel.shape[-2],
+            length=length,
+            taps=kernel.shape[-1],
+            mode=mode,
+            grad=grad or kernel.requires_grad,
+        ),
+    )
+    return fft.prepare_kernel(kernel, length, mode)
+
+
+def _check_signal(name: str, x: Tensor) -> None:
+    if x.dim() != 3 or not x.dtype.is_floating_point:
+        raise UnsupportedInputError(f"{name} must be (B, D, L), real floating point; got {describe(x)}.")
+    if x.shape[-1] == 0 or x.shape[1] == 0:
+        raise UnsupportedInputError(f"{name} {describe(x)} has no tokens or no channels; both must be at least 1.")

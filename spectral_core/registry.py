@@ -1,0 +1,126 @@
+"""A registry: names to component configs, each with the package that provides it.
+
+Lookup and construction are apart: ``registry.get(name).load()`` finds the config class, the caller builds it, so
+an error of a component's own constructor is never mistaken for an unknown name.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from spectral_core.errors import DuplicateComponentError, PluginError, UnknownComponentError, suggestion
+
+if TYPE_CHECKING:
+    from spectral_core.config import PartConfig
+
+T = TypeVar("T", bound="PartConfig")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry(Generic[T]):
+    """One registered component: its config class (or ``"module:Class"``, imported on first use) and its provider."""
+
+    kind: str
+    name: str
+    summary: str
+    target: type[T] | str
+    provider: str
+    version: str
+    base: type[T]
+
+    def load(self) -> type[T]:
+        """The config class. Raises PluginError when it cannot be imported or is not what it was registered as."""
+        who = f"{self.kind} {self.name!r} of {self.provider} {self.version}"
+        target = self.target
+        if isinstance(target, str):
+            module, _, attribute = target.partition(":")
+            try:
+                target = getattr(importlib.import_module(module), attribute)
+            except Exception as error:
+                raise PluginError(
+                    f"{who} could not be imported from {self.target!r}: {type(error).__name__}: {error}. "
+                    f"Reinstall or update {self.provider}."
+                ) from error
+        if not (isinstance(target, type) and issubclass(target, self.base)):
+            raise PluginError(f"{who} is {target!r}, not a subclass of {self.base.__name__}.")
+        declared = target.model_fields["type"].default
+        if declared != self.name:
+            raise PluginError(
+                f"{who}: its config class {target.__name__} declares type {declared!r}. "
+                f'Write  type: Literal["{self.name}"] = "{self.name}".'
+            )
+        return target
+
+
+class Registry(Generic[T]):
+    """Components of one kind by name, filled by the plugin host on first use.
+
+    kind: what the components are, as users write it (``gate``). base: the class their configs derive from.
+    populate: fills this registry; called before each read. failures: one line per plugin that failed.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        base: type[T],
+        *,
+        populate: Callable[[], None],
+        failures: Callable[[], list[str]],
+    ) -> None:
+        self.kind = kind
+        self.base = base
+        self._populate = populate
+        self._failures = failures
+        self._entries: dict[str, Entry[T]] = {}
+
+    def add(self, entry: Entry[T]) -> None:
+        """Store an entry. Raises DuplicateComponentError naming both providers."""
+        self.check_free(entry)
+        self._entries[entry.name] = entry
+
+    def check_free(self, entry: Entry[T]) -> None:
+        other = self._entries.get(entry.name)
+        if other is not None:
+            raise DuplicateComponentError(
+                f"{self.kind} {entry.name!r} is registered twice: by {other.provider} {other.version} "
+                f"and by {entry.provider} {entry.version}. Uninstall one, or rename the part."
+            )
+
+    def get(self, name: str) -> Entry[T]:
+        """The entry of that name. Raises UnknownComponentError with the nearest and all known names."""
+        self._populate()
+        entry = self._entries.get(name)
+        if entry is None:
+            message = f"no {self.kind} is called {name!r}.{suggestion(name, self._entries)}"
+            message += f" Known: {', '.join(sorted(self._entries)) or 'none'}."
+            for line in self._failures():
+                message += f" Plugin {line}."
+            raise UnknownComponentError(message)
+        return entry
+
+    def drop(self, pattern: str) -> None:
+        """Forget the entries whose names match; for a plugin that is unregistered."""
+        for name in fnmatch.filter(self._entries, pattern):
+            del self._entries[name]
+
+    def names(self, pattern: str = "*") -> list[str]:
+        """Registered names that match a shell-style pattern, sorted."""
+        self._populate()
+        return sorted(fnmatch.filter(self._entries, pattern))
+
+    def __iter__(self) -> Iterator[Entry[T]]:
+        return (self.get(name) for name in self.names())
+
+    def __contains__(self, name: object) -> bool:
+        self._populate()
+        return name in self._entries
+
+    def __len__(self) -> int:
+        return len(self.names())
+
+    def __repr__(self) -> str:
+        return f"Registry({self.kind!r}: {', '.join(self.names())})"
