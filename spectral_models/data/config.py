@@ -1,0 +1,33 @@
+"""What a model is trained and judged on, as data."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, PositiveInt
+
+from spectral_core.config import Config
+
+
+class DataConfig(Config):
+    """A corpus of bytes: where its documents come from and which of them are held out."""
+
+    source: Annotated[str, Field(min_length=1)] = "stdlib"
+    """A path to a UTF-8 text file, a JSONL file or a directory of them; ``stdlib``, the Python source files of the
+    running interpreter; or ``datasets:NAME[:CONFIG]``, a Hugging Face dataset or a local dataset folder. A file that is
+    called ``stdlib`` is ``./stdlib``."""
+
+    text_field: Annotated[str, Field(min_length=1)] = "text"
+    """The field that holds a document's text, in JSONL files and datasets."""
+
+    context: PositiveInt = 256
+    """Bytes a window feeds to the model."""
+
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Share of the documents that is held out, on average: each document is drawn by itself."""
+
+    seed: int = 0
+    """Chooses which documents are held out."""
+
+    validation_bytes: Annotated[int, Field(ge=2)] | None = 262144
+    """At most so many held-out bytes are used for evaluation; null for all of them."""

@@ -1,0 +1,85 @@
+"""Windows of a run of tokens, as map-style datasets: random ones to learn from, consecutive ones to be judged on.
+
+Labels are the *next* tokens, already shifted: ``labels[t]`` is the token after ``input_ids[t]``. The tokens are a 1-D
+integer tensor of any width; they are widened window by window, so a memory-mapped one (``torch.from_file``) stays on
+disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from spectral_models.data.documents import DataError
+
+IGNORE = -100
+"""The label of a position without a target, as in ``torch.nn.functional.cross_entropy``."""
+
+
+class RandomWindows(Dataset[dict[str, Tensor]]):
+    """``count`` random windows of ``context`` tokens; item i is a function of (seed, i) alone.
+
+    So it is the same in every worker, process and order, and training that stops at item i can go on from it.
+    """
+
+    def __init__(self, tokens: Tensor, context: int, count: int, seed: int) -> None:
+        require_window(tokens, context)
+        if count < 1:
+            raise DataError(f"count of windows is {count}; it must be at least 1.")
+        self.tokens, self.context, self.count, self.seed = tokens, context, count, seed
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        index = _checked(index, self.count)
+        digest = hashlib.sha256(f"{self.seed}\0{index}".encode()).digest()
+        start = int.from_bytes(digest[:8], "big") % (len(self.tokens) - self.context)
+        window = self.tokens[start : start + self.context + 1].long()
+        return {"input_ids": window[:-1].clone(), "labels": window[1:].clone()}
+
+
+class ContiguousWindows(Dataset[dict[str, Tensor]]):
+    """Consecutive windows: every token but the first is a label exactly once.
+
+    The last window is padded on the right with token 0 and label -100, which a causal model needs no mask for.
+    """
+
+    def __init__(self, tokens: Tensor, context: int) -> None:
+        require_window(tokens, min(context, 1))  # shorter than a window will do: one token and its label
+        self.tokens, self.context = tokens, context
+
+    def __len__(self) -> int:
+        return -(-(len(self.tokens) - 1) // self.context)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        start = _checked(index, len(self)) * self.context
+        window = self.tokens[start : start + self.context + 1].long()
+        size = len(window) - 1
+        input_ids = torch.zeros(self.context, dtype=torch.long)
+        labels = torch.full((self.context,), IGNORE, dtype=torch.long)
+        input_ids[:size], labels[:size] = window[:-1], window[1:]
+        return {"input_ids": input_ids, "labels": labels}
+
+
+def require_window(tokens: Tensor, context: int) -> None:
+    """Raise DataError unless the tokens are 1-D, integer, and enough for a window of ``context`` and a next token."""
+    if context < 1:
+        raise DataError(f"context is {context}; it must be at least 1.")
+    if tokens.dim() != 1 or tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
+        raise DataError(f"tokens are {tokens.dtype} of shape {tuple(tokens.shape)}; a 1-D integer tensor is needed.")
+    if len(tokens) <= context:
+        raise DataError(
+            f"{len(tokens)} tokens are shorter than one window: context {context} needs {context + 1}, for the last "
+            "token's label. Give more text, or lower context."
+        )
+
+
+def _checked(index: int, count: int) -> int:
+    """The index as a position from the start; IndexError ends iteration."""
+    if not -count <= index < count:
+        raise IndexError(f"window {index} of {count}")
+    return index % count
