@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from spectral_core.axes import describe
-from spectral_core.backends.base import MODES, FFTBackend, Mode, PreparedKernel, Request, check_support
+from spectral_core.backends.base import MODES, FFTBackend, Mode, PreparedKernel, Request
 from spectral_core.backends.selection import fft_backend
 from spectral_core.errors import UnsupportedInputError
 
@@ -43,34 +43,22 @@ def convolve(
             _check_signal(name, gate)
             if gate.shape != u.shape:
                 raise UnsupportedInputError(f"{name} {describe(gate)} must have u's shape {tuple(u.shape)}.")
-    if skip is not None and skip.shape != u.shape[1:2]:
-        raise UnsupportedInputError(f"skip {describe(skip)} must be (D,) = ({u.shape[1]},).")
+    if skip is not None and (skip.shape != u.shape[1:2] or not skip.dtype.is_floating_point):
+        raise UnsupportedInputError(f"skip {describe(skip)} must be (D,) = ({u.shape[1]},), real floating point.")
     if isinstance(kernel, PreparedKernel):
-        prepared = kernel
-        if fft.name not in ("auto", prepared.backend.name):
-            raise UnsupportedInputError(
-                f"the kernel was prepared by backend {prepared.backend.name!r}, not {fft.name!r}. Prepare it again."
-            )
-        if prepared.length != u.shape[-1]:
-            raise UnsupportedInputError(
-                f"the kernel was prepared for signals of length {prepared.length}; got u {describe(u)}."
-            )
+        _check_prepared(kernel, u, mode, fft)
     else:
+        _check_kernel(kernel)
+        _check_fit(kernel.shape[-2], kernel.shape[0] if kernel.dim() == 3 else None, u)
+    if u.shape[0] == 0:
+        return u.clone(memory_format=torch.contiguous_format)  # libraries differ in transforms of nothing
+    if not isinstance(kernel, PreparedKernel):
         if u.dtype == torch.float64:
             kernel = kernel.double()
-        prepared = prepare_kernel(kernel, u.shape[-1], mode=mode, backend=fft, grad=u.requires_grad)
-    if prepared.channels != u.shape[1] or prepared.batch not in (None, u.shape[0]):
-        raise UnsupportedInputError(
-            f"the kernel has {prepared.channels} channels and batch {prepared.batch or 'none'}; u is {describe(u)}. "
-            "A kernel is (D, K), or (B, D, K) for one per row."
-        )
-    if u.dtype == torch.float64 and prepared.dtype != torch.float64:
-        raise UnsupportedInputError(
-            f"u is float64 and the kernel was prepared in {prepared.dtype}; prepare it from a float64 kernel."
-        )
-    if u.shape[0] == 0:
-        return u.clone(memory_format=torch.contiguous_format)
-    return prepared.backend.convolution(u, prepared, skip=skip, pre_gate=pre_gate, post_gate=post_gate)
+        given = (u, kernel, skip, pre_gate, post_gate)
+        grad = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given)
+        kernel = prepare_kernel(kernel, u.shape[-1], mode=mode, backend=fft, grad=grad)
+    return kernel.backend.convolution(u, kernel, skip=skip, pre_gate=pre_gate, post_gate=post_gate)
 
 
 def prepare_kernel(
@@ -91,25 +79,19 @@ def prepare_kernel(
         raise UnsupportedInputError(f"mode {mode!r} is not one of {', '.join(MODES)}.")
     if length < 1:
         raise UnsupportedInputError(f"the length of a signal must be at least 1; got {length}.")
-    if kernel.dim() not in (2, 3) or kernel.shape[-1] < 1 or not kernel.dtype.is_floating_point:
-        raise UnsupportedInputError(
-            f"a kernel is (D, K) or (B, D, K), real floating point with at least one tap; got {describe(kernel)}."
-        )
-    check_support(
-        fft,
-        Request(
-            operator="convolution",
-            device=kernel.device.type,
-            dtype=kernel.dtype,
-            batch=kernel.shape[0] if kernel.dim() == 3 else 1,
-            channels=kernel.shape[-2],
-            length=length,
-            taps=kernel.shape[-1],
-            mode=mode,
-            grad=grad or kernel.requires_grad,
-        ),
+    _check_kernel(kernel)
+    request = Request(
+        operator="convolution",
+        device=kernel.device.type,
+        dtype=kernel.dtype,
+        batch=kernel.shape[0] if kernel.dim() == 3 else 1,
+        channels=kernel.shape[-2],
+        length=length,
+        taps=kernel.shape[-1],
+        mode=mode,
+        grad=grad or (torch.is_grad_enabled() and kernel.requires_grad),
     )
-    return fft.prepare_kernel(kernel, length, mode)
+    return fft.select(request).prepare_kernel(kernel, length, mode)
 
 
 def _check_signal(name: str, x: Tensor) -> None:
@@ -117,3 +99,40 @@ def _check_signal(name: str, x: Tensor) -> None:
         raise UnsupportedInputError(f"{name} must be (B, D, L), real floating point; got {describe(x)}.")
     if x.shape[-1] == 0 or x.shape[1] == 0:
         raise UnsupportedInputError(f"{name} {describe(x)} has no tokens or no channels; both must be at least 1.")
+
+
+def _check_kernel(kernel: Tensor) -> None:
+    if kernel.dim() not in (2, 3) or kernel.shape[-1] < 1 or not kernel.dtype.is_floating_point:
+        raise UnsupportedInputError(
+            f"a kernel is (D, K) or (B, D, K), real floating point with at least one tap; got {describe(kernel)}."
+        )
+
+
+def _check_fit(channels: int, batch: int | None, u: Tensor) -> None:
+    if channels != u.shape[1] or batch not in (None, u.shape[0]):
+        shown = "none" if batch is None else batch
+        raise UnsupportedInputError(
+            f"the kernel has {channels} channels and batch {shown}; u is {describe(u)}. "
+            "A kernel is (D, K), or (B, D, K) for one per row."
+        )
+
+
+def _check_prepared(prepared: PreparedKernel, u: Tensor, mode: Mode, fft: FFTBackend) -> None:
+    if prepared.mode != mode:
+        raise UnsupportedInputError(
+            f"the kernel was prepared for mode {prepared.mode!r}, not {mode!r}. Pass mode={prepared.mode!r}, or "
+            "prepare it again."
+        )
+    if fft.name not in ("auto", prepared.backend.name):
+        raise UnsupportedInputError(
+            f"the kernel was prepared by backend {prepared.backend.name!r}, not {fft.name!r}. Prepare it again."
+        )
+    if prepared.length != u.shape[-1]:
+        raise UnsupportedInputError(
+            f"the kernel was prepared for signals of length {prepared.length}; got u {describe(u)}."
+        )
+    _check_fit(prepared.channels, prepared.batch, u)
+    if u.dtype == torch.float64 and prepared.dtype != torch.float64:
+        raise UnsupportedInputError(
+            f"u is float64 and the kernel was prepared in {prepared.dtype}; prepare it from a float64 kernel."
+        )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from spectral_core.axes import describe
-from spectral_core.backends.base import FFTBackend, Request, check_support, transform_dtype
+from spectral_core.backends.base import FFTBackend, Request, transform_dtype
 from spectral_core.backends.selection import fft_backend
 from spectral_core.errors import UnsupportedInputError
 
@@ -56,9 +56,11 @@ def modulate(
         length=n,
         taps=0,
         mode="circular",
-        grad=torch.is_grad_enabled(),
+        grad=torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, gain, phase)),
     )
-    check_support(fft, request)
+    chosen = fft.select(request)
     if x.shape[0] == 0:
         return x.new_empty(0, x.shape[1], n)
-    return fft.modulation(x, gain, phase, n)
+    # Fields of half precision (a gate under autocast) are used in the precision of the transform.
+    gain, phase = (None if field is None else field.to(request.dtype) for field in (gain, phase))
+    return chosen.modulation(x, gain, phase, n)

@@ -71,6 +71,9 @@ class AutoFFT(FFTBackend):
         shown = "; ".join(f"{name}: {reasons}" for name, reasons in rejected)
         raise UnsupportedInputError(f"no FFT backend can run this {request.operator}: {shown}.")
 
+    def select(self, request: Request) -> FFTBackend:
+        return self.plan(request).backend
+
     def unsupported_reasons(self, request: Request) -> list[str]:
         try:
             self.plan(request)

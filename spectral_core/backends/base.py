@@ -73,6 +73,16 @@ class FFTBackend(ABC):
         """Why this backend cannot serve the request; empty when it can."""
         return []
 
+    def select(self, request: Request) -> FFTBackend:
+        """The backend that serves the request: this one, unless it delegates. Raises UnsupportedInputError."""
+        reasons = self.unsupported_reasons(request)
+        if reasons:
+            raise UnsupportedInputError(
+                f"{self.name} cannot run this {request.operator}: {'; '.join(reasons)}. "
+                "Choose another backend (fft: torch runs everywhere), or fft: auto."
+            )
+        return self
+
     @abstractmethod
     def rfft(self, x: Tensor, n: int) -> Spectrum:
         """Real transform over the last axis, cropped or zero-padded to n points, unnormalised."""
@@ -106,14 +116,17 @@ class FFTBackend(ABC):
         return _gated(y, post_gate).to(u.dtype).contiguous()
 
     def modulation(self, x: Tensor, gain: Tensor | None, phase: Tensor | None, n: int) -> Tensor:
-        """irfft(gain * e^(i phase) * rfft(x, n), n); x (B, D, L), gain and phase broadcast to (B, D, F)."""
+        """irfft(gain * e^(i phase) * rfft(x, n), n); x (B, D, L), gain and phase broadcast to (B, D, F).
+
+        The fields arrive in the dtype of the transform; the output is contiguous, in x's dtype.
+        """
         real, imag = self.rfft(x.to(transform_dtype(x.dtype)), n)
         if phase is not None:
             cosine, sine = torch.cos(phase), torch.sin(phase)
             real, imag = real * cosine - imag * sine, real * sine + imag * cosine
         if gain is not None:
             real, imag = real * gain, imag * gain
-        return self.irfft(Spectrum(real, imag), n).to(x.dtype)
+        return self.irfft(Spectrum(real, imag), n).to(x.dtype).contiguous()
 
     def _prepared(self, kernel: Tensor, length: int, mode: Mode, points: int, offset: int, data: Any) -> PreparedKernel:
         batch = kernel.shape[0] if kernel.dim() == 3 else None
@@ -168,16 +181,6 @@ def place_kernel(kernel: Tensor, length: int, mode: Mode) -> tuple[Tensor, int, 
     centre = 0 if mode == "causal" else taps // 2
     first, last = max(0, centre - length + 1), min(taps, centre + length)
     return kernel[..., first:last], fast_length(length + last - first - 1), centre - first
-
-
-def check_support(backend: FFTBackend, request: Request) -> None:
-    """Raise UnsupportedInputError with the backend's reasons, if it has any."""
-    reasons = backend.unsupported_reasons(request)
-    if reasons:
-        raise UnsupportedInputError(
-            f"{backend.name} cannot run this {request.operator}: {'; '.join(reasons)}. "
-            "Choose another backend (fft: torch runs everywhere), or fft: auto."
-        )
 
 
 def _gated(x: Tensor, gate: Tensor | None) -> Tensor:

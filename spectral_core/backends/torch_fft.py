@@ -60,7 +60,7 @@ class TorchFFT(FFTBackend):
             spectrum = spectrum * torch.complex(torch.cos(phase), torch.sin(phase)).to(spectrum.dtype)
         if gain is not None:
             spectrum = spectrum * gain
-        return torch.fft.irfft(_real_ends(spectrum, n), n=n).to(x.dtype)
+        return torch.fft.irfft(_real_ends(spectrum, n), n=n).to(x.dtype).contiguous()
 
 
 def _real_ends(spectrum: Tensor, n: int) -> Tensor:
