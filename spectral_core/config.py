@@ -139,6 +139,11 @@ class OneOf:
         return PydanticCustomError("unknown_part", "{message}", {"message": message})
 
 
+def part(name: str) -> Any:
+    """The default of an open union: the part of that name with its defaults, looked up when first needed."""
+    return name
+
+
 def render(error: ValidationError) -> str:
     """One line per problem, each with its full path."""
     lines = []

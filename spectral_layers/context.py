@@ -1,0 +1,37 @@
+"""What a part is told about the model it is built into.
+
+Configs say what the user chose; contexts say where the part stands. New fields may be added without breaking a
+plugin, which is why ``build`` takes one object and not a growing list of arguments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spectral_core import FFTBackend
+
+
+@dataclass(frozen=True, slots=True)
+class LayerContext:
+    """For mixers and feed-forwards: x is (B, L, hidden_dim); causal: no output may depend on a later token."""
+
+    hidden_dim: int
+    causal: bool
+    fft: FFTBackend
+    max_seq_len: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FilterContext:
+    """For filters: one kernel per channel. max_seq_len limits only filters with a free parameter per tap."""
+
+    channels: int
+    max_seq_len: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GateContext:
+    """For gates: channels come in heads of head_dim. The number of bins is not known: it follows the span."""
+
+    heads: int
+    head_dim: int

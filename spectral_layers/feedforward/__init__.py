@@ -1,0 +1,1 @@
+"""Feedforward parts, one a file, each with its config."""

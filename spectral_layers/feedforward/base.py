@@ -1,0 +1,36 @@
+"""The contract of a feed-forward: it changes each token by itself."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from spectral_core.config import PartConfig
+from spectral_layers.context import LayerContext
+from spectral_layers.rows import Rows
+
+
+@dataclass
+class FeedForwardOutput:
+    """y: (B, L, D). losses: scalars for the training loss, already weighted. metrics: scalars to log."""
+
+    y: Tensor
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+
+
+class FeedForward(nn.Module):
+    """Base of feed-forwards. No output may depend on another token; ``rows`` serves statistics, not outputs."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, *, rows: Rows | None = None) -> FeedForwardOutput:
+        """x: (B, L, D)."""
+
+
+class FeedForwardConfig(PartConfig):
+    """Names a feed-forward and its options; ``build(context)`` makes it."""
+
+    def build(self, context: LayerContext) -> FeedForward:
+        raise NotImplementedError(f"{type(self).__name__} must define build(context)")

@@ -1,0 +1,38 @@
+"""Two linear layers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import PositiveFloat
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from spectral_layers.context import LayerContext
+from spectral_layers.feedforward.base import FeedForward, FeedForwardConfig, FeedForwardOutput
+from spectral_layers.rows import Rows
+
+
+class MLP(FeedForward):
+    """y = W_2 gelu(W_1 x)."""
+
+    def __init__(self, hidden_dim: int, inner_dim: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(hidden_dim, inner_dim, bias=False)
+        self.down = nn.Linear(inner_dim, hidden_dim, bias=False)
+        nn.init.normal_(self.up.weight, std=0.02)
+        nn.init.normal_(self.down.weight, std=0.02)
+
+    def forward(self, x: Tensor, *, rows: Rows | None = None) -> FeedForwardOutput:
+        return FeedForwardOutput(self.down(F.gelu(self.up(x))))
+
+
+class MLPConfig(FeedForwardConfig):
+    """Two linear layers with GELU."""
+
+    type: Literal["mlp"] = "mlp"
+    expansion: PositiveFloat = 4.0
+    """Inner width over hidden_dim."""
+
+    def build(self, context: LayerContext) -> MLP:
+        return MLP(context.hidden_dim, max(1, round(self.expansion * context.hidden_dim)))

@@ -1,0 +1,39 @@
+"""Gated linear unit."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import PositiveFloat
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from spectral_layers.context import LayerContext
+from spectral_layers.feedforward.base import FeedForward, FeedForwardConfig, FeedForwardOutput
+from spectral_layers.rows import Rows
+
+
+class SwiGLU(FeedForward):
+    """y = W_2 (silu(W_g x) * W_1 x). Shazeer, "GLU variants improve transformer", 2020."""
+
+    def __init__(self, hidden_dim: int, inner_dim: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(hidden_dim, 2 * inner_dim, bias=False)
+        self.down = nn.Linear(inner_dim, hidden_dim, bias=False)
+        nn.init.normal_(self.up.weight, std=0.02)
+        nn.init.normal_(self.down.weight, std=0.02)
+
+    def forward(self, x: Tensor, *, rows: Rows | None = None) -> FeedForwardOutput:
+        gate, value = self.up(x).chunk(2, -1)
+        return FeedForwardOutput(self.down(F.silu(gate) * value))
+
+
+class SwiGLUConfig(FeedForwardConfig):
+    """Gated linear unit with SiLU."""
+
+    type: Literal["swiglu"] = "swiglu"
+    expansion: PositiveFloat = 8 / 3
+    """Inner width over hidden_dim; 8/3 has the parameters of an mlp with 4."""
+
+    def build(self, context: LayerContext) -> SwiGLU:
+        return SwiGLU(context.hidden_dim, max(1, round(self.expansion * context.hidden_dim)))

@@ -1,0 +1,1 @@
+"""Filters parts, one a file, each with its config."""

@@ -1,0 +1,104 @@
+"""The contract of a filter: a kernel that is a function of the lag alone."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from spectral_core import FFTBackend, PreparedKernel, prepare_kernel
+from spectral_core.config import PartConfig
+from spectral_layers.context import FilterContext
+
+
+class Filter(nn.Module):
+    """Base of filters. Law: ``kernel(L1) == kernel(L2)[:, :L1]``; a tap depends on its lag, never on the length.
+
+    support: taps from this lag on are zero; None when the kernel never ends.
+    length_limit: the longest sequence it is defined for; None for no limit.
+    """
+
+    support: int | None = None
+    length_limit: int | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cache = _KernelCache()
+
+    @abstractmethod
+    def kernel(self, length: int) -> Tensor:
+        """The first ``length`` taps, (D, length), tap s weighing the input s tokens ago. Differentiable."""
+
+    def taps(self, length: int) -> Tensor:
+        """:meth:`kernel`, kept between calls while parameters rest and no gradients are recorded.
+
+        A growing length costs one synthesis per doubling.
+        """
+        if torch.is_grad_enabled():
+            return self.kernel(length)
+        rounded = 1 << (length - 1).bit_length()
+        made: Tensor = self._cache.get(self, ("taps", rounded), lambda: self.kernel(rounded))
+        return made[:, :length]
+
+    def prepared(self, length: int, fft: FFTBackend) -> PreparedKernel | Tensor:
+        """The kernel for a causal convolution: its spectrum, kept, when no gradients are recorded."""
+        if torch.is_grad_enabled():
+            return self.kernel(length)
+        made: PreparedKernel = self._cache.get(
+            self, (fft.name, length), lambda: prepare_kernel(self.kernel(length), length, backend=fft)
+        )
+        return made
+
+
+class RecurrentFilter(Filter):
+    """A filter that is also a linear recurrence: decoding costs the same at every position.
+
+    Its memory is a float64 tensor with the batch first: rounding must not grow with the sequence.
+    """
+
+    @abstractmethod
+    def carry(self, memory: Tensor, length: int) -> Tensor:
+        """What the past adds to the next ``length`` outputs: (B, D, length)."""
+
+    @abstractmethod
+    def absorb(self, memory: Tensor | None, u: Tensor, lengths: Tensor | None) -> Tensor:
+        """The memory after u (B, D, L), of which row b counts ``lengths[b]`` tokens (all, if None)."""
+
+    @abstractmethod
+    def step(self, memory: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """One token u (B, D): its output (B, D) and the new memory."""
+
+
+class FilterConfig(PartConfig):
+    """Names a filter and its options; ``build(context)`` makes it."""
+
+    def build(self, context: FilterContext) -> Filter:
+        raise NotImplementedError(f"{type(self).__name__} must define build(context)")
+
+
+class _KernelCache:
+    """What was computed from a module's parameters, until one of them changes. Never copied or saved."""
+
+    def __init__(self) -> None:
+        self._stamp: tuple[tuple[int, int], ...] | None = None
+        self._made: dict[object, object] = {}
+
+    def get(self, module: nn.Module, key: object, make):  # type: ignore[no-untyped-def]  # noqa: ANN
+        tensors = [*module.parameters(), *module.buffers()]
+        if any(tensor.is_inference() for tensor in tensors):
+            return make()  # inference tensors carry no version to watch
+        stamp = tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)
+        if stamp != self._stamp:
+            self._stamp, self._made = stamp, {}
+        if key not in self._made:
+            if len(self._made) >= 8:
+                self._made.clear()
+            self._made[key] = make()
+        return self._made[key]
+
+    def __deepcopy__(self, memo: object) -> _KernelCache:
+        return _KernelCache()
+
+    def __reduce__(self) -> tuple[type[_KernelCache], tuple[()]]:
+        return _KernelCache, ()

@@ -1,0 +1,65 @@
+"""An implicit filter: a small sine network maps the lag to the taps of all channels."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from spectral_layers.context import FilterContext
+from spectral_layers.filters.base import Filter, FilterConfig
+
+
+class Implicit(Filter):
+    """kernel[d, t] = decay_d(t) * (W3 sin(0.1 w sin-network(features(t))))_d.
+
+    features(t): t / T and sines and cosines of t at ``bands`` frequencies up to bands / T cycles a token, T the
+    timescale. They depend on the lag alone, so the kernel has no length limit; channels decay at rates spread
+    from 1.5 / T to 0.3 a token. O(L * width * (width + D)). Its memory is the whole past: decoding sums over it.
+
+    Poli et al., "Hyena hierarchy", 2023; Sitzmann et al., "Implicit neural representations with periodic activation
+    functions", 2020.
+    """
+
+    def __init__(self, channels: int, *, width: int, bands: int, timescale: float) -> None:
+        super().__init__()
+        self.timescale = timescale
+        self.bands = bands
+        self.input = nn.Linear(2 * bands + 1, width)
+        self.hidden = nn.Linear(width, width)
+        self.output = nn.Linear(width, channels, bias=False)
+        self.sine_frequency = nn.Parameter(torch.full((width,), 10.0))
+        rates = torch.linspace(math.log(1.5 / timescale), math.log(0.3), channels)
+        self.log_decay = nn.Parameter(rates)
+
+    def kernel(self, length: int) -> Tensor:
+        weight = self.output.weight
+        lag = torch.arange(length, device=weight.device, dtype=torch.float64)
+        turns = torch.linspace(1e-4, self.bands - 1, self.bands, dtype=torch.float64, device=weight.device)
+        angle = 2 * math.pi * torch.remainder(lag[:, None] / self.timescale * turns, 1.0)
+        features = torch.cat([(lag / self.timescale)[:, None], torch.cos(angle), torch.sin(angle)], -1)
+        # Outside autocast: the decayed tail is small, and half precision would round the sines' arguments.
+        with torch.autocast(weight.device.type, enabled=False):
+            hidden = torch.sin(self.sine_frequency * self.input(features.to(weight.dtype)))
+            hidden = torch.sin(0.1 * self.sine_frequency * self.hidden(hidden))
+            taps = self.output(hidden).transpose(0, 1)
+        decay = torch.exp(-self.log_decay.exp()[:, None] * lag.to(weight.dtype))
+        return taps * decay
+
+
+class ImplicitConfig(FilterConfig):
+    """A sine network of t, decayed."""
+
+    type: Literal["implicit"] = "implicit"
+    width: PositiveInt = 64
+    """Width of the network's two hidden layers."""
+    bands: PositiveInt = 8
+    """Frequencies in the features of the lag."""
+    timescale: PositiveFloat = 1024.0
+    """Tokens over which the slowest channel decays by e^-1.5; the unit of the lag."""
+
+    def build(self, context: FilterContext) -> Implicit:
+        return Implicit(context.channels, width=self.width, bands=self.bands, timescale=self.timescale)

@@ -1,0 +1,122 @@
+"""Damped complex modes: a kernel that trains by FFT and decodes as a recurrence."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import PositiveFloat, PositiveInt, model_validator
+from torch import Tensor, nn
+
+from spectral_layers.context import FilterContext
+from spectral_layers.filters.base import FilterConfig, RecurrentFilter
+from spectral_layers.rows import span
+
+
+class Resonant(RecurrentFilter):
+    """kernel[d, t] = Re sum_m c[d,m] sqrt(1 - |lambda|^2) lambda[d,m]^t with lambda = exp(-1/tau + i omega).
+
+    Each mode has unit energy before its coefficient c, so kernels neither vanish nor explode as tau varies. Decoding
+    keeps one complex number per mode: s_t = lambda s_{t-1} + u_t, y_t = Re sum_m c s_t: O(D M) per token.
+
+    Kernels are products lambda^(aT) lambda^b in batched real matrix products, O(D M sqrt(L)) transcendentals and
+    O(D M L) multiplications; phases omega*t and powers are taken in float64 and reduced modulo 2 pi before they are
+    cast, because float32 loses them from some thousand tokens on.
+
+    A diagonal state space (Gu, Goel, Gupta & Re, "On the parameterization and initialization of diagonal state space
+    models", 2022) in discrete time, with energy-normalised modes.
+    """
+
+    def __init__(self, channels: int, *, modes: int, timescales: tuple[float, float]) -> None:
+        super().__init__()
+        shortest, longest = timescales
+        decay = torch.empty(channels, modes).uniform_(math.log(1 / longest), math.log(1 / shortest))
+        self.log_decay = nn.Parameter(decay)
+        # Channels differ in bandwidth: some hold low frequencies only.
+        self.frequency = nn.Parameter(torch.rand(channels, modes) * math.pi * torch.rand(channels, 1))
+        self.coefficient = nn.Parameter(torch.randn(channels, modes, 2) / math.sqrt(modes))
+
+    def kernel(self, length: int) -> Tensor:
+        return self._evaluate(self._weights()[None], length, start=0)[0].to(self.coefficient.dtype)
+
+    def carry(self, memory: Tensor, length: int) -> Tensor:
+        weights = _complex_multiply(self._weights().double(), memory)
+        return self._evaluate(weights, length, start=1)
+
+    def absorb(self, memory: Tensor | None, u: Tensor, lengths: Tensor | None) -> Tensor:
+        length = u.shape[-1]
+        fine = math.isqrt(length - 1) + 1
+        coarse = -(-length // fine)
+        counts = length if lengths is None else lengths
+        # Right-align rows, so that one table of powers serves all of them.
+        padded = span(u.double(), counts - coarse * fine, coarse * fine).unflatten(-1, (coarse, fine))
+        inner = self._powers(torch.arange(fine - 1, -1, -1, device=u.device))  # (D, fine, M, 2)
+        outer = self._powers(torch.arange(coarse - 1, -1, -1, device=u.device) * fine)
+        parts = torch.einsum("bdaf,dfmz->bdamz", padded, inner)
+        absorbed = _complex_multiply(parts, outer).sum(2)
+        if memory is None:
+            return absorbed
+        if lengths is None:
+            return absorbed + _complex_multiply(self._powers(torch.tensor([length], device=u.device))[:, 0], memory)
+        turned = self._powers(lengths).movedim(1, 0)  # (B, D, M, 2)
+        return absorbed + _complex_multiply(turned, memory)
+
+    def step(self, memory: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        once = self._powers(torch.ones(1, device=u.device))[:, 0]
+        memory = _complex_multiply(once, memory)
+        memory = memory + torch.stack([u.double(), torch.zeros_like(u, dtype=torch.float64)], -1)[:, :, None]
+        weights = self._weights().double()
+        return (memory * torch.stack([weights[..., 0], -weights[..., 1]], -1)).sum((-1, -2)), memory
+
+    def _weights(self) -> Tensor:
+        """Coefficients with the modes' energies normalised: (D, M, 2)."""
+        energy = -torch.expm1(-2 * self.log_decay.double().exp())
+        return self.coefficient * energy.sqrt().to(self.coefficient.dtype)[..., None]
+
+    def _powers(self, times: Tensor) -> Tensor:
+        """lambda^t for integer times (T,): (D, T, M, 2) in float64."""
+        t = times.double()[:, None]
+        phase = torch.remainder(self.frequency.double()[:, None] * t, 2 * math.pi)
+        size = torch.exp(-self.log_decay.double().exp()[:, None] * t)
+        return torch.stack([size * torch.cos(phase), size * torch.sin(phase)], -1)
+
+    def _evaluate(self, weights: Tensor, length: int, *, start: int) -> Tensor:
+        """Re sum_m weights lambda^t for t in [start, start + length): weights (B, D, M, 2) -> (B, D, length)."""
+        fine = math.isqrt(length - 1) + 1
+        coarse = -(-length // fine)
+        device = weights.device
+        left = _complex_multiply(weights[:, :, None], self._powers(torch.arange(coarse, device=device) * fine + start))
+        right = self._powers(torch.arange(fine, device=device))
+        # Re(a b) = Re a Re b - Im a Im b, as one real product over 2M.
+        right = torch.stack([right[..., 0], -right[..., 1]], -1).flatten(-2)
+        product = torch.matmul(
+            left.flatten(-2).to(weights.dtype), right.transpose(-1, -2).to(weights.dtype)
+        )  # (B, D, coarse, fine)
+        return product.flatten(-2)[..., :length]
+
+
+def _complex_multiply(a: Tensor, b: Tensor) -> Tensor:
+    """Product of complex numbers held as real pairs in the last axis."""
+    real = a[..., 0] * b[..., 0] - a[..., 1] * b[..., 1]
+    imag = a[..., 0] * b[..., 1] + a[..., 1] * b[..., 0]
+    return torch.stack([real, imag], -1)
+
+
+class ResonantConfig(FilterConfig):
+    """Damped complex modes: FFT in training, O(1) recurrence in decoding."""
+
+    type: Literal["resonant"] = "resonant"
+    modes: PositiveInt = 16
+    """Complex modes per channel."""
+    timescales: tuple[PositiveFloat, PositiveFloat] = (2.0, 1024.0)
+    """Shortest and longest initial time constant, in tokens."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ResonantConfig:
+        if self.timescales[0] > self.timescales[1]:
+            raise ValueError(f"timescales go from the shortest to the longest; got {self.timescales}")
+        return self
+
+    def build(self, context: FilterContext) -> Resonant:
+        return Resonant(context.channels, modes=self.modes, timescales=self.timescales)

@@ -1,0 +1,57 @@
+"""A free filter: magnitude and phase on a frequency grid, projected to causal support."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from spectral_core import ConfigError
+from spectral_layers.context import FilterContext
+from spectral_layers.filters.base import Filter, FilterConfig
+
+
+class Spectrum(Filter):
+    """kernel = decay * first ``size`` taps of irfft(e^(log magnitude + i phase)) on a grid of 2 * size points.
+
+    The free spectrum has a response at negative lags too; keeping only the first half of its circle is the
+    projection to causal support, and the exponential window per channel keeps the cut from ringing. O(D size log size).
+    One parameter pair per bin, so it is limited to sequences of ``size`` tokens.
+    """
+
+    def __init__(self, channels: int, *, size: int) -> None:
+        super().__init__()
+        self.length_limit = self.support = self.size = size
+        self.log_magnitude = nn.Parameter(torch.zeros(channels, size + 1))
+        self.phase = nn.Parameter(0.02 * torch.randn(channels, size + 1))
+        self.log_decay = nn.Parameter(torch.linspace(math.log(1 / size), math.log(0.5), channels))
+
+    def kernel(self, length: int) -> Tensor:
+        field = torch.exp(self.log_magnitude)
+        # Assembled from real fields; the imaginary parts at DC and Nyquist do not exist in a real kernel.
+        inside = F.pad(torch.ones_like(field[:, 1:-1]), (1, 1))
+        response = torch.complex(field * torch.cos(self.phase), field * torch.sin(self.phase) * inside)
+        taps = torch.fft.irfft(response, n=2 * self.size)[:, : self.size]
+        lag = torch.arange(self.size, device=taps.device)
+        taps = taps * torch.exp(-self.log_decay.exp()[:, None] * lag)
+        return F.pad(taps, (0, max(0, length - self.size)))[:, :length]
+
+
+class SpectrumConfig(FilterConfig):
+    """Magnitude and phase on a frequency grid, projected to causal support."""
+
+    type: Literal["spectrum"] = "spectrum"
+    size: PositiveInt | None = None
+    """Taps, and the longest sequence; null takes the model's max_seq_len."""
+
+    def build(self, context: FilterContext) -> Spectrum:
+        size = self.size or context.max_seq_len
+        if size is None:
+            raise ConfigError(
+                "the filter 'spectrum' has one parameter per position: set its size, or the model's max_seq_len."
+            )
+        return Spectrum(context.channels, size=size)

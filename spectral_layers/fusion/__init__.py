@@ -1,0 +1,1 @@
+"""Fusion parts, one a file, each with its config."""

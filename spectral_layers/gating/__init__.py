@@ -1,0 +1,1 @@
+"""Gating parts, one a file, each with its config."""

@@ -1,0 +1,50 @@
+"""A gate on frequency bands."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from spectral_layers.context import GateContext
+from spectral_layers.gating.base import Gate, GateConfig, Modulation, SpectralView
+
+
+class Band(Gate):
+    """Gains of bands from the energies of all bands, one set per head: log-energies → linear → 2 sigmoid → bins.
+
+    Bands are hat functions evenly spaced from 0 to 0.5 cycles a token; their gains are interpolated linearly, so the
+    response is continuous for any number of bins. Energies are relative to their mean. O(F bands + bands^2).
+    """
+
+    def __init__(self, heads: int, *, bands: int) -> None:
+        super().__init__()
+        self.bands = bands
+        self.weight = nn.Parameter(torch.randn(heads, bands, bands) * bands**-0.5)
+        self.bias = nn.Parameter(torch.zeros(heads, bands))
+
+    def forward(self, view: SpectralView) -> Modulation:
+        position = view.frequency * (2 * (self.bands - 1))
+        centre = torch.arange(self.bands, device=position.device, dtype=position.dtype)
+        hats = (1 - (position - centre[:, None]).abs()).clamp(min=0)  # (bands, F)
+        power = view.relative_magnitude.square().mean(2)  # (B, H, F)
+        # Spans shorter than the bands leave some band without a bin: its energy counts as average.
+        weight = hats.sum(-1)
+        energy = torch.where(weight > 0, power @ hats.T / weight.clamp(min=1e-6), 1.0)
+        gain: Tensor = 2 * torch.sigmoid(
+            torch.einsum("bhk,hjk->bhj", torch.log(energy + 1e-6), self.weight) + self.bias
+        )
+        return Modulation(gain=(gain @ hats)[:, :, None])
+
+
+class BandConfig(GateConfig):
+    """Gain of each band from the energies of all bands, per head."""
+
+    type: Literal["band"] = "band"
+    bands: int = Field(default=8, ge=2)
+    """Bands from 0 to half a cycle per token."""
+
+    def build(self, context: GateContext) -> Band:
+        return Band(context.heads, bands=self.bands)

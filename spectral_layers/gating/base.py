@@ -1,0 +1,93 @@
+"""The contract of a gate: it reads a spectrum and returns real fields; it cannot touch time.
+
+The mixer decides which span a gate sees. A gate is therefore written once, as ordinary real tensor code, and serves
+causal and bidirectional models on every backend. What it must not do is mix rows of its batch: a causal mixer folds
+blocks of one sequence into it.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from spectral_core.config import PartConfig
+from spectral_layers.context import GateContext
+
+SMOOTHING = 1e-3
+"""Magnitudes are sqrt(re^2 + im^2 + SMOOTHING^2): differentiable at zero, exact well above it."""
+
+
+class SpectralView:
+    """The spectrum of a span, as real fields (B, H, C, F).
+
+    real, imag: the transform, orthonormal (scaled by 1/sqrt(n)), so that fields do not grow with the span.
+    frequency: (F,) in cycles per token, from 0 to 0.5.
+    """
+
+    def __init__(self, real: Tensor, imag: Tensor, frequency: Tensor) -> None:
+        self.real = real
+        self.imag = imag
+        self.frequency = frequency
+
+    @cached_property
+    def magnitude(self) -> Tensor:
+        """Smoothed magnitude, at least SMOOTHING."""
+        return torch.sqrt(self.real.square() + self.imag.square() + SMOOTHING**2)
+
+    @cached_property
+    def relative_magnitude(self) -> Tensor:
+        """Magnitude over its root mean square across bins: the shape of the spectrum, whatever its level."""
+        return self.magnitude / self.magnitude.square().mean(-1, keepdim=True).sqrt()
+
+    @cached_property
+    def phasor(self) -> tuple[Tensor, Tensor]:
+        """Cosine and sine of the phase, fading to (0, 0) where the bin is empty."""
+        return self.real / self.magnitude, self.imag / self.magnitude
+
+    @cached_property
+    def phase(self) -> Tensor:
+        """Radians, weighted by the squared phasor's length: gradients stay bounded where the bin is empty."""
+        cosine, sine = self.phasor
+        weight = cosine.square() + sine.square()
+        # atan2's gradient is 1 / weight: below this its square underflows, and the weighted phase is 0 anyway.
+        present = weight > 1e-12
+        angle = torch.atan2(torch.where(present, sine, 0.0), torch.where(present, cosine, 1.0))
+        return weight * angle
+
+
+@dataclass(frozen=True)
+class Modulation:
+    """What to do to each bin: gain >= 0 and phase in radians, broadcastable to (B, H, C, F); None leaves it alone.
+
+    losses: scalars for the training loss, already weighted. metrics: scalars to log.
+    """
+
+    gain: Tensor | None = None
+    phase: Tensor | None = None
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+
+    def then(self, other: Modulation) -> Modulation:
+        """Both, one after the other: gains multiply, phases add."""
+        gain = other.gain if self.gain is None else self.gain if other.gain is None else self.gain * other.gain
+        phase = other.phase if self.phase is None else self.phase if other.phase is None else self.phase + other.phase
+        return Modulation(gain, phase, {**self.losses, **other.losses}, {**self.metrics, **other.metrics})
+
+
+class Gate(nn.Module):
+    """Base of gates. Rows of the view are independent samples and must stay so."""
+
+    @abstractmethod
+    def forward(self, view: SpectralView) -> Modulation:
+        """The modulation of a view's bins. F follows the span: parameters live on frequencies, not on bins."""
+
+
+class GateConfig(PartConfig):
+    """Names a gate and its options; ``build(context)`` makes it."""
+
+    def build(self, context: GateContext) -> Gate:
+        raise NotImplementedError(f"{type(self).__name__} must define build(context)")

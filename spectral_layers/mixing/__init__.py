@@ -1,0 +1,1 @@
+"""Mixing parts, one a file, each with its config."""

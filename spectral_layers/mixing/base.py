@@ -1,0 +1,127 @@
+"""The contract of a mixer: the part that moves information along time.
+
+Causality, streaming and length limits are the mixer's to keep; what it composes (filters, gates) cannot break them.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from spectral_core.axes import describe
+from spectral_core.config import PartConfig
+from spectral_core.errors import StateError, UnsupportedInputError
+from spectral_layers.context import LayerContext
+from spectral_layers.rows import Rows
+from spectral_layers.state import State
+
+Direction = Literal["causal", "bidirectional"]
+
+
+@dataclass
+class MixerOutput:
+    """y: (B, L, D). state: what continues the sequence, if asked for.
+
+    losses: scalars to add to the training loss, already weighted. metrics: scalars to log.
+    """
+
+    y: Tensor
+    state: State | None = None
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Mixer(nn.Module):
+    """Base of mixers. A subclass sets the attributes below and writes :meth:`mix`.
+
+    streams: whether it can continue a state. keeps_segments: whether packed documents stay apart.
+    length_limit: the longest sequence it can mix; None for no limit.
+    """
+
+    streams: ClassVar[bool] = True
+    keeps_segments: ClassVar[bool] = False
+    length_limit: int | None = None
+
+    def __init__(self, context: LayerContext) -> None:
+        super().__init__()
+        self.hidden_dim = context.hidden_dim
+        self.causal = context.causal
+        self.fft = context.fft
+
+    def forward(
+        self, x: Tensor, *, rows: Rows | None = None, state: State | None = None, return_state: bool = False
+    ) -> MixerOutput:
+        """Mix x (B, L, D). With a state, x continues the sequence by L >= 1 tokens; the state is consumed.
+
+        A full pass, any chunks and one token at a time give the same outputs. Rows without ``rows`` are full.
+        Raises UnsupportedInputError for shapes that do not fit and StateError where a state does not.
+        """
+        name = type(self).__name__
+        if x.dim() != 3 or x.shape[1] < 1 or x.shape[2] != self.hidden_dim:
+            raise UnsupportedInputError(
+                f"{name} mixes (B, L, D) with L >= 1 and D = {self.hidden_dim}; got {describe(x)}."
+            )
+        if rows is not None and rows.segments is not None and not self.keeps_segments:
+            raise UnsupportedInputError(f"{name} cannot keep packed documents apart; give each its own row.")
+        if (state is not None or return_state) and not (self.streams and self.causal):
+            raise StateError(f"{name} {'cannot stream' if self.causal else 'is bidirectional'}: it has no state.")
+        if state is not None:
+            state.consume(name, x.shape[0])
+        self._check_limit(x, state)
+        output = self.mix(x, rows, state, return_state)
+        if output.state is not None:
+            output.state.record(state, x, ragged=rows is not None)
+        return output
+
+    @abstractmethod
+    def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
+        """:meth:`forward` after its checks."""
+
+    def rewind(self, state: State, tokens: int) -> State:
+        """The state as it was that many tokens ago, if ``state.reserve(rewind=...)`` was called early enough."""
+
+        def step(x: Tensor, earlier: State) -> State:
+            made = self(x, state=earlier, return_state=True).state
+            assert isinstance(made, State)
+            return made
+
+        return state.rewind(tokens, step)
+
+    def position(self, x: Tensor, state: State | None) -> Tensor:
+        """(B,) tokens absorbed before x."""
+        return x.new_zeros(x.shape[0], dtype=torch.long) if state is None else state.position
+
+    def new_state(
+        self,
+        x: Tensor,
+        rows: Rows | None,
+        state: State | None,
+        tensors: dict[str, Tensor],
+    ) -> State:
+        """The state after x (B, L, D), L tokens or ``rows.lengths`` further than the one before it."""
+        advance = x.shape[1] if rows is None else rows.lengths
+        return State(type(self).__name__, self.position(x, state) + advance, tensors)
+
+    def _check_limit(self, x: Tensor, state: State | None) -> None:
+        if self.length_limit is None:
+            return
+        past = 0 if state is None else int(state.position.max())
+        if past + x.shape[1] > self.length_limit:
+            raise UnsupportedInputError(
+                f"{type(self).__name__} is limited to {self.length_limit} tokens by a part with one parameter per "
+                f"position; got {past + x.shape[1]}. Raise max_seq_len, or use a part without a limit."
+            )
+
+
+class MixerConfig(PartConfig):
+    """Names a mixer and its options; ``build(context)`` makes it."""
+
+    directions: ClassVar[frozenset[Direction]] = frozenset({"causal"})
+    """What the mixer can be: a decoder takes only causal ones, an encoder only bidirectional ones."""
+
+    def build(self, context: LayerContext) -> Mixer:
+        raise NotImplementedError(f"{type(self).__name__} must define build(context)")

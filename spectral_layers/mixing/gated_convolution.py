@@ -1,0 +1,106 @@
+"""Gates around a long causal convolution."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from spectral_core import convolve
+from spectral_core.config import OneOf, part
+from spectral_layers.context import FilterContext, LayerContext
+from spectral_layers.filters.base import Filter, FilterConfig, RecurrentFilter
+from spectral_layers.mixing.base import Mixer, MixerConfig, MixerOutput
+from spectral_layers.registries import FILTERS
+from spectral_layers.rows import Rows, span
+from spectral_layers.short_convolution import ShortConvolution
+from spectral_layers.state import State
+
+
+class GatedConvolution(Mixer):
+    """y = W_o (a * (k conv (v * b) + skip * (v * b))), with a, b, v short convolutions of projections of x.
+
+    Strictly causal: every factor sees the present and the past only. O(L log L) per channel by FFT. Decoding follows
+    the filter: O(modes) a token for a recurrent one; otherwise a direct sum over the stored inputs, O(L) a token.
+
+    Poli et al., "Hyena hierarchy: towards larger convolutional language models", 2023.
+    """
+
+    def __init__(self, context: LayerContext, *, long_filter: Filter, short_taps: int) -> None:
+        super().__init__(context)
+        dim = context.hidden_dim
+        self.in_proj = nn.Linear(dim, 3 * dim, bias=False)
+        self.out_proj = nn.Linear(dim, dim, bias=False)
+        nn.init.normal_(self.in_proj.weight, std=0.02)
+        nn.init.normal_(self.out_proj.weight, std=0.02)
+        self.short = ShortConvolution(3 * dim, taps=short_taps)
+        self.filter = long_filter
+        self.skip = nn.Parameter(torch.ones(dim))
+        self.length_limit = long_filter.length_limit
+
+    def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
+        projected = self.in_proj(x).transpose(1, 2)
+        recent = None if state is None else state["recent"]
+        post, pre, value = self.short(projected, recent).chunk(3, 1)
+        memory: dict[str, Tensor] = {}
+        if state is None:
+            kernel = self.filter.prepared(x.shape[1], self.fft)
+            y = convolve(value, kernel, skip=self.skip, pre_gate=pre, post_gate=post, backend=self.fft)
+            if return_state:
+                memory = self._remember(value * pre, rows, None)
+        else:
+            u = value * pre
+            long, memory = self._continue(u, rows, state)
+            y = post * (long + self.skip[:, None] * u).to(u.dtype)
+        made = None
+        if return_state:
+            recent = self.short.remember(projected, rows, recent)
+            made = self.new_state(x, rows, state, {"recent": recent, **memory})
+        return MixerOutput(self.out_proj(y.transpose(1, 2)), made)
+
+    def _continue(self, u: Tensor, rows: Rows | None, state: State) -> tuple[Tensor, dict[str, Tensor]]:
+        """The long convolution of u behind what the state remembers, and what to remember next."""
+        length = u.shape[-1]
+        if isinstance(self.filter, RecurrentFilter):
+            if length == 1 and rows is None:
+                y, modes = self.filter.step(state["modes"], u[..., 0])
+                return y[..., None], {"modes": modes}
+            now = convolve(u, self.filter.prepared(length, self.fft), backend=self.fft)
+            return now + self.filter.carry(state["modes"], length), self._remember(u, rows, state)
+        joined = torch.cat([state["inputs"].to(u.dtype), u], -1)
+        if length == 1:
+            taps = self.filter.taps(joined.shape[-1]).to(u.dtype)
+            y = (joined * taps.flip(-1)).sum(-1, keepdim=True)
+        else:
+            kernel = self.filter.prepared(joined.shape[-1], self.fft)
+            y = convolve(joined, kernel, backend=self.fft)[..., -length:]
+        return y, self._remember(u, rows, state)
+
+    def _remember(self, u: Tensor, rows: Rows | None, state: State | None) -> dict[str, Tensor]:
+        if isinstance(self.filter, RecurrentFilter):
+            lengths = None if rows is None else rows.lengths
+            return {"modes": self.filter.absorb(None if state is None else state["modes"], u, lengths)}
+        # Stored inputs end at the same column in every row; shorter rows have zeros, which add nothing, before them.
+        inputs = u if state is None else torch.cat([state["inputs"].to(u.dtype), u], -1)
+        width = inputs.shape[-1]
+        if rows is not None:
+            inputs = span(inputs, rows.lengths - u.shape[-1], width)
+        if self.filter.support is not None and width >= self.filter.support:
+            inputs = inputs[..., width - self.filter.support + 1 :]
+        return {"inputs": inputs}
+
+
+class GatedConvolutionConfig(MixerConfig):
+    """Gates around a long causal convolution: the default for language models."""
+
+    type: Literal["gated_convolution"] = "gated_convolution"
+    filter: Annotated[FilterConfig, OneOf(FILTERS)] = part("resonant")
+    """The long filter."""
+    short_taps: PositiveInt = 4
+    """Taps of the short convolution in front."""
+
+    def build(self, context: LayerContext) -> GatedConvolution:
+        long_filter = self.filter.build(FilterContext(context.hidden_dim, context.max_seq_len))
+        return GatedConvolution(context, long_filter=long_filter, short_taps=self.short_taps)

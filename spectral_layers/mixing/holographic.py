@@ -1,0 +1,160 @@
+"""Associative memory: keys coded as phases, bound to values, superposed, and read by unbinding."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from spectral_core import ConfigError
+from spectral_layers.context import LayerContext
+from spectral_layers.mixing.base import Mixer, MixerConfig, MixerOutput
+from spectral_layers.rows import Rows
+from spectral_layers.short_convolution import ShortConvolution
+from spectral_layers.state import State
+
+_CHUNK = 64
+
+
+class Holographic(Mixer):
+    """Per head: M_t = g M_{t-1} + e^{i theta(k_t)} v_t^T, read y_t = Re(e^{-i theta(q_t)} M_t) / E.
+
+    Binding a unit-modulus key to a value is circular convolution over the channel axis, done on the spectrum; unbinding
+    multiplies by the conjugate. theta(z) = bandwidth_h W norm(z) with E phases per head and W shared by keys and
+    queries, so equal inputs retrieve exactly. Short convolutions make k, q and v; the key's begins as a delay of one
+    token: a value is filed under the token before it. Bandwidths fall from pi to 0.4 over the heads (sharp to forgiving
+    matching), decays g are spread over the timescales. Output: per-head norm, SiLU gate, projection.
+
+    Strictly causal. Training: chunks of 64 tokens as small matrix products and a doubling scan over chunks, O(L).
+    Decoding: O(1) in time and memory; the memory is (H, 2E, D/H) in float32.
+
+    Plate, "Holographic reduced representations", 1995 (binding by circular convolution); chunked form as in linear
+    attention: Hua et al., "Transformer quality in linear time", 2022.
+    """
+
+    def __init__(self, context: LayerContext, *, heads: int, phases: int, timescales: tuple[float, float]) -> None:
+        super().__init__(context)
+        dim = context.hidden_dim
+        self.heads = heads
+        self.phases = phases
+        self.short = ShortConvolution(dim, copies=3)
+        with torch.no_grad():
+            self.short.weight.mul_(0.1)
+            taps = self.short.weight.view(dim, 3, -1)
+            taps[:, 0, -2] = 1.0  # key: the token before
+            taps[:, 1:, -1] = 1.0  # query and value: this token
+        self.key_norm = nn.LayerNorm(dim)
+        self.query_norm = nn.LayerNorm(dim)
+        self.phase_proj = nn.Linear(dim, heads * phases, bias=False)
+        self.value_proj = nn.Linear(dim, dim, bias=False)
+        self.gate_proj = nn.Linear(dim, dim)
+        self.out_proj = nn.Linear(dim, dim, bias=False)
+        nn.init.normal_(self.phase_proj.weight, std=dim**-0.5)
+        for projection in (self.value_proj, self.gate_proj, self.out_proj):
+            nn.init.normal_(projection.weight, std=0.02)
+        nn.init.zeros_(self.gate_proj.bias)
+        self.bandwidth = nn.Parameter(torch.logspace(math.log10(math.pi), math.log10(0.4), heads))
+        shortest, longest = timescales
+        self.log_decay = nn.Parameter(torch.linspace(math.log(1 / longest), math.log(1 / shortest), heads))
+
+    def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
+        inputs = x.transpose(1, 2)
+        recent = None if state is None else state["recent"]
+        key, query, value = self.short(inputs, recent).transpose(1, 2).unflatten(-1, (-1, 3)).unbind(-1)
+        keys = self._features(self.key_norm(key))
+        queries = self._features(self.query_norm(query)) / self.phases
+        values = self._split(self.value_proj(value)).to(keys.dtype)
+        memory = None if state is None else state["memory"].to(keys.dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            y = self._read(queries, keys, values, memory)
+            y = F.layer_norm(y, y.shape[-1:]).transpose(1, 2).flatten(-2)
+        made = None
+        if return_state:
+            tensors = {
+                "recent": self.short.remember(inputs, rows, recent),
+                "memory": self._store(keys, values, rows, memory),
+            }
+            made = self.new_state(x, rows, state, tensors)
+        return MixerOutput(self.out_proj(y.to(x.dtype) * F.silu(self.gate_proj(x))), made)
+
+    def _features(self, z: Tensor) -> Tensor:
+        """Cosines and sines of the phases: (B, H, L, 2E), in float32 at least, since phases turn many times."""
+        weight = self.phase_proj.weight
+        with torch.autocast(z.device.type, enabled=False):
+            theta = self._split(F.linear(z.to(weight.dtype), weight)) * self.bandwidth[:, None, None]
+            return torch.cat([theta.cos(), theta.sin()], -1)
+
+    def _split(self, z: Tensor) -> Tensor:
+        return z.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def _rates(self) -> Tensor:
+        """Decay per token and head, (H, 1, 1), as a positive exponent: g = exp(-rate)."""
+        return self.log_decay.exp()[:, None, None]
+
+    def _read(self, queries: Tensor, keys: Tensor, values: Tensor, memory: Tensor | None) -> Tensor:
+        """All reads (B, H, L, C), from the memory so far and the tokens up to each."""
+        length = queries.shape[2]
+        size = min(_CHUNK, length)
+        padding = -length % size
+        q, k, v = (F.pad(z, (0, 0, 0, padding)).unflatten(2, (-1, size)) for z in (queries, keys, values))
+        rate = self._rates().to(q.dtype)
+        t = torch.arange(size, device=q.device, dtype=q.dtype)
+        lag = (t[:, None] - t).clamp(min=0)
+        within = torch.exp(-rate * lag).tril()[:, None]  # (H, 1, size, size)
+        y = ((q @ k.transpose(-1, -2)) * within) @ v
+        before = self._memories(k, v, rate, memory)
+        if before is not None:
+            y = y + (q * torch.exp(-rate * (t + 1)[:, None])[:, None]) @ before
+        return y.flatten(2, 3)[:, :, :length]
+
+    def _memories(self, k: Tensor, v: Tensor, rate: Tensor, memory: Tensor | None) -> Tensor | None:
+        """The memory before each chunk: (B, H, chunks, 2E, C)."""
+        chunks, size = k.shape[2:4]
+        if chunks == 1:
+            return None if memory is None else memory[:, :, None]
+        t = torch.arange(size, device=k.device, dtype=k.dtype)
+        stored = (k * torch.exp(-rate * (size - 1 - t)[:, None])[:, None]).transpose(-1, -2) @ v
+        first = torch.zeros_like(stored[:, :, :1]) if memory is None else memory[:, :, None]
+        before = torch.cat([first, stored[:, :, :-1]], 2)
+        # Doubling scan: after step s, chunk c holds the sum over the 2^s chunks before it.
+        shift = 1
+        while shift < chunks:
+            fade = torch.exp(-rate * (size * shift))[:, None]
+            before = before + F.pad(before[:, :, :-shift], (0, 0, 0, 0, shift, 0)) * fade
+            shift *= 2
+        return before
+
+    def _store(self, keys: Tensor, values: Tensor, rows: Rows | None, memory: Tensor | None) -> Tensor:
+        """The memory after the call, of each row's own length."""
+        length = keys.shape[2]
+        t = torch.arange(length, device=keys.device)
+        ages = (length - 1 - t).expand(keys.shape[0], -1) if rows is None else rows.lengths[:, None] - 1 - t
+        rate = self._rates().to(keys.dtype)[..., 0]  # (H, 1)
+        weight = torch.where(ages[:, None] >= 0, torch.exp(-rate * ages.clamp(min=0)[:, None]), 0.0)  # (B, H, L)
+        stored = (keys * weight[..., None]).transpose(-1, -2) @ values
+        if memory is None:
+            return stored
+        total = torch.full_like(ages[:, :1], length) if rows is None else rows.lengths[:, None]
+        return stored + torch.exp(-rate * total[:, None])[..., None] * memory
+
+
+class HolographicConfig(MixerConfig):
+    """Associative memory of phase-coded keys bound to values; O(1) state."""
+
+    type: Literal["holographic"] = "holographic"
+    head_dim: PositiveInt = 32
+    """Channels per head."""
+    phases: PositiveInt = 64
+    """Phases per head: the memory's capacity grows with them."""
+    timescales: tuple[PositiveFloat, PositiveFloat] = Field(default=(8.0, 4096.0))
+    """Shortest and longest initial time constant of the heads' memories, in tokens."""
+
+    def build(self, context: LayerContext) -> Holographic:
+        heads, rest = divmod(context.hidden_dim, self.head_dim)
+        if rest:
+            raise ConfigError(f"head_dim {self.head_dim} does not divide hidden_dim {context.hidden_dim}.")
+        return Holographic(context, heads=heads, phases=self.phases, timescales=self.timescales)

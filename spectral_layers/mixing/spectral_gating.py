@@ -1,0 +1,174 @@
+"""Gates on the spectrum of the tokens: of the whole row in an encoder, of the strict past in a decoder."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field, PositiveInt, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from spectral_core import ConfigError, convolve, modulate
+from spectral_core.config import OneOf, part
+from spectral_layers.context import GateContext, LayerContext
+from spectral_layers.gating.base import Gate, GateConfig, Modulation, SpectralView
+from spectral_layers.minimum_phase import minimum_phase
+from spectral_layers.mixing.base import Direction, Mixer, MixerConfig, MixerOutput
+from spectral_layers.registries import GATES
+from spectral_layers.rows import Rows, append, span
+from spectral_layers.state import State
+
+
+class SpectralGating(Mixer):
+    """y = W_o (silu(a) * (gated(v) + skip * v)), with a, v projections of x and gated(v) as follows.
+
+    Bidirectional: the gates see the spectrum of each row, of its own length and never of its padding, and scale its
+    bins. O(L log L) per channel.
+
+    Causal: for every block of ``block`` tokens the gates see the spectrum of the ``window`` tokens strictly before
+    it. Their gain becomes a causal kernel of ``window`` taps by minimum phase, and the block is filtered with it by
+    overlap-save. No token influences the gate of its own block, whatever the gate does; the filter itself reads the
+    present and the past. Blocks without a past go through the gate with an all-zero view, so its parameters always
+    have gradients. O(L window/block log window) per channel. A gate's phase is realised approximately
+    (:func:`minimum_phase`). Decoding: constant time and memory; blocks are counted from each row's first token.
+    """
+
+    def __init__(self, context: LayerContext, *, gates: list[Gate], heads: int, block: int, window: int) -> None:
+        super().__init__(context)
+        dim = context.hidden_dim
+        self.heads = heads
+        self.block = block
+        self.window = window
+        self.in_proj = nn.Linear(dim, 2 * dim, bias=False)
+        self.out_proj = nn.Linear(dim, dim, bias=False)
+        nn.init.normal_(self.in_proj.weight, std=0.02)
+        nn.init.normal_(self.out_proj.weight, std=0.02)
+        self.gates = nn.ModuleList(gates)
+        self.skip = nn.Parameter(torch.ones(dim))
+
+    def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
+        post, value = self.in_proj(x).transpose(1, 2).chunk(2, 1)
+        made = None
+        if self.causal:
+            y, modulation, joined, offset = self._causal(value, state)
+            if return_state:
+                made = self._remember(x, rows, state, joined, offset)
+        else:
+            y, modulation = self._bidirectional(value, rows)
+        y = (y + self.skip[:, None] * value) * F.silu(post)
+        return MixerOutput(self.out_proj(y.transpose(1, 2)), made, modulation.losses, modulation.metrics)
+
+    def modulation(self, view: SpectralView) -> Modulation:
+        """All gates' answers to one view, composed."""
+        return reduce(Modulation.then, (gate(view) for gate in self.gates))
+
+    def _view(self, x: Tensor) -> SpectralView:
+        """The orthonormal spectrum of (B, D, n), in heads."""
+        n = x.shape[-1]
+        real, imag = (part.unflatten(1, (self.heads, -1)) * n**-0.5 for part in self.fft.rfft(x, n))
+        return SpectralView(real, imag, torch.arange(n // 2 + 1, device=x.device, dtype=real.dtype) / n)
+
+    def _bidirectional(self, value: Tensor, rows: Rows | None) -> tuple[Tensor, Modulation]:
+        if rows is None:
+            modulation = self.modulation(self._view(value))
+            gain, phase = (self._full(field, value.shape[0]) for field in (modulation.gain, modulation.phase))
+            return modulate(value, gain, phase, backend=self.fft), modulation
+        y = torch.zeros_like(value)
+        parts = []
+        for length in rows.lengths.unique().tolist():
+            if length == 0:
+                continue
+            here = (rows.lengths == length).nonzero()[:, 0]
+            part, modulation = self._bidirectional(value[here, :, :length], None)
+            y = y.index_put((here,), F.pad(part, (0, value.shape[-1] - length)).to(y.dtype))
+            parts.append((here.numel(), modulation))
+        return y, _averaged(parts)
+
+    def _full(self, field: Tensor | None, batch: int) -> Tensor | None:
+        """A gate's field, broadcast to heads and channels: (B, D, F)."""
+        if field is None:
+            return None
+        shape = (batch, self.heads, self.hidden_dim // self.heads, field.shape[-1])
+        return field.expand(shape).flatten(1, 2)
+
+    def _causal(self, value: Tensor, state: State | None) -> tuple[Tensor, Modulation, Tensor, Tensor]:
+        batch, dim, length = value.shape
+        window, block = self.window, self.block
+        # The buffer of a row begins ``window`` tokens before the block its next token falls into.
+        if state is None:
+            past = value.new_zeros(batch, dim, window)
+            offset = torch.zeros(batch, dtype=torch.long, device=value.device)
+            joined = torch.cat([past, value], -1)
+        else:
+            offset = state.position % block
+            joined = append(state["inputs"].to(value.dtype), value, window + offset)
+        reach = length if state is None else length + block - 1
+        blocks = -(-reach // block)
+        padded = F.pad(joined, (0, max(0, window + blocks * block - joined.shape[-1])))
+        segments = padded.unfold(-1, window + block, block)[:, :, :blocks]  # (B, D, blocks, window + block)
+        segments = segments.transpose(1, 2).flatten(0, 1)  # each block a sample: (B * blocks, D, window + block)
+        modulation = self.modulation(self._view(segments[..., :window]))
+        kernel = self._kernel(modulation, segments.shape[0])
+        filtered = convolve(segments, kernel.to(segments.dtype), mode="circular", backend=self.fft)[..., window:]
+        y = filtered.unflatten(0, (batch, blocks)).transpose(1, 2).flatten(-2)
+        y = y[..., :length] if state is None else span(y, offset, length)
+        return y, modulation, joined, offset
+
+    def _kernel(self, modulation: Modulation, batch: int) -> Tensor:
+        gain, phase = modulation.gain, modulation.phase
+        bins = self.window // 2 + 1
+        if gain is None:
+            like = self.skip if phase is None else phase
+            gain = torch.ones(1, 1, 1, bins, dtype=like.dtype, device=like.device)
+        taps = minimum_phase(gain, self.window, self.fft, phase=phase)
+        full = self._full(taps, batch)
+        assert full is not None
+        return full
+
+    def _remember(self, x: Tensor, rows: Rows | None, state: State | None, joined: Tensor, offset: Tensor) -> State:
+        advance = torch.full_like(offset, x.shape[1]) if rows is None else rows.lengths
+        drop = (offset + advance) // self.block * self.block
+        return self.new_state(x, rows, state, {"inputs": span(joined, drop, self.window + self.block)})
+
+
+def _averaged(parts: list[tuple[int, Modulation]]) -> Modulation:
+    """Losses and metrics of groups of rows, weighted by their rows."""
+    total = sum(count for count, _ in parts)
+    losses: dict[str, Tensor] = {}
+    metrics: dict[str, Tensor] = {}
+    for count, modulation in parts:
+        for sums, found in ((losses, modulation.losses), (metrics, modulation.metrics)):
+            for name, scalar in found.items():
+                sums[name] = sums.get(name, 0) + scalar * (count / total)
+    return Modulation(losses=losses, metrics=metrics)
+
+
+class SpectralGatingConfig(MixerConfig):
+    """Gates on the spectrum: of the past window (causal) or of the row (bidirectional)."""
+
+    directions: ClassVar[frozenset[Direction]] = frozenset({"causal", "bidirectional"})
+
+    type: Literal["spectral_gating"] = "spectral_gating"
+    gates: tuple[Annotated[GateConfig, OneOf(GATES)], ...] = Field(default=(part("magnitude"),), min_length=1)
+    """Gates, applied one after the other: gains multiply, phases add."""
+    head_dim: PositiveInt = 32
+    """Channels per head."""
+    block: PositiveInt = 32
+    """Causal: tokens between renewals of the gate."""
+    window: PositiveInt = 64
+    """Causal: tokens before the block that the gate sees, and taps of its kernel. Even, at least a block."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> SpectralGatingConfig:
+        if self.window % 2 or self.window < self.block:
+            raise ValueError(f"window must be even and at least block = {self.block}; got {self.window}")
+        return self
+
+    def build(self, context: LayerContext) -> SpectralGating:
+        heads, rest = divmod(context.hidden_dim, self.head_dim)
+        if rest:
+            raise ConfigError(f"head_dim {self.head_dim} does not divide hidden_dim {context.hidden_dim}.")
+        gates = [gate.build(GateContext(heads, self.head_dim)) for gate in self.gates]
+        return SpectralGating(context, gates=gates, heads=heads, block=self.block, window=self.window)

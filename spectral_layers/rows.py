@@ -1,0 +1,94 @@
+"""Rows of different lengths in one batch.
+
+The model shifts every row so that its first real token stands at index 0 (:class:`Alignment`); parts below it see
+padding on the right only, described by :class:`Rows`. A row's absolute position is not here but in the state that
+continues it: one fact, one place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from spectral_core.axes import describe
+from spectral_core.errors import UnsupportedInputError
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How much of each row of a (B, L, D) batch is real: its first ``lengths[b]`` tokens.
+
+    segments: (B, L) ids of the documents packed into a row, or None. Parts that cannot keep them apart refuse.
+    """
+
+    lengths: Tensor
+    segments: Tensor | None = None
+
+    def mask(self, length: int) -> Tensor:
+        """(B, L) bool: True where a token is real."""
+        return torch.arange(length, device=self.lengths.device) < self.lengths[:, None]
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Gathers left padding away, and puts outputs back where their tokens stood."""
+
+    starts: Tensor
+    rows: Rows
+
+    @classmethod
+    def of(cls, mask: Tensor) -> Alignment:
+        """From an attention mask (B, L), nonzero at real tokens. Raises for masks with holes."""
+        if mask.dim() != 2:
+            raise UnsupportedInputError(f"an attention mask is (B, L); got {describe(mask)}.")
+        real = mask != 0
+        lengths = real.sum(1)
+        starts = real.int().argmax(1)
+        columns = torch.arange(mask.shape[1], device=mask.device)
+        contiguous = (columns >= starts[:, None]) & (columns < (starts + lengths)[:, None])
+        broken = (contiguous != real).any(1).nonzero().flatten().tolist()
+        if broken:
+            raise UnsupportedInputError(
+                f"the attention mask has holes in rows {broken}: a row's tokens must be contiguous, "
+                "with padding on its left or right only."
+            )
+        return cls(starts, Rows(lengths))
+
+    def gather(self, x: Tensor) -> Tensor:
+        """(B, L, ...) as given → the same with each row starting at index 0."""
+        return self._shift(x, self.starts)
+
+    def scatter(self, x: Tensor) -> Tensor:
+        """Inverse of :meth:`gather` at real tokens; what lands on padding is arbitrary."""
+        return self._shift(x, -self.starts)
+
+    @staticmethod
+    def _shift(x: Tensor, by: Tensor) -> Tensor:
+        length = x.shape[1]
+        index = (torch.arange(length, device=x.device) + by[:, None]) % length
+        return x[torch.arange(x.shape[0], device=x.device)[:, None], index]
+
+
+def span(x: Tensor, starts: Tensor | int, width: int) -> Tensor:
+    """Columns [start, start + width) of each row of (B, D, T), zeros outside [0, T). starts: (B,) or one for all."""
+    length = x.shape[-1]
+    if isinstance(starts, int):
+        left, right = max(0, -starts), max(0, starts + width - length)
+        return F.pad(x, (left, right))[..., starts + left : starts + left + width]
+    index = starts[:, None] + torch.arange(width, device=x.device)
+    inside = (index >= 0) & (index < length)
+    index = index.clamp(0, max(0, length - 1))[:, None, :].expand(-1, x.shape[1], -1)
+    return torch.where(inside[:, None, :], x.gather(-1, index), 0.0)
+
+
+def append(past: Tensor, x: Tensor, fill: Tensor | int) -> Tensor:
+    """Each row's x (B, D, N) behind the first ``fill`` columns of its past (B, D, T): (B, D, T + N), zeros after."""
+    width = past.shape[-1] + x.shape[-1]
+    if isinstance(fill, int):
+        return span(torch.cat([past[..., :fill], x], -1), 0, width)
+    old = torch.arange(past.shape[-1], device=x.device) < fill[:, None]
+    past = F.pad(torch.where(old[:, None, :], past, 0.0), (0, x.shape[-1]))
+    return past + span(x, -fill, width)
