@@ -1,1 +1,19 @@
+"""Models assembled from validated configs: build, train, save, generate."""
 
+from spectral_models.assembly import build_model, list_models, load_config
+from spectral_models.checkpoint import load_checkpoint, save_checkpoint
+from spectral_models.config import BlockConfig, ModelConfig
+from spectral_models.errors import CheckpointError
+from spectral_models.registries import MODELS
+
+__all__ = [
+    "MODELS",
+    "BlockConfig",
+    "CheckpointError",
+    "ModelConfig",
+    "build_model",
+    "list_models",
+    "load_checkpoint",
+    "load_config",
+    "save_checkpoint",
+]

@@ -1,0 +1,115 @@
+"""From a name, a file or a mapping to a model."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from spectral_core import ConfigError
+from spectral_core.config import OneOf
+from spectral_core.errors import suggestion
+from spectral_core.plugins import BUILTIN_PROVIDER, HOST
+from spectral_models.causality import check_causality
+from spectral_models.config import ModelConfig, override, parts_of
+from spectral_models.model import SpectralModel
+from spectral_models.registries import MODELS
+
+_PRESETS = resources.files("spectral_models") / "presets"
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A registered part that a model is made of, and the package it comes from."""
+
+    kind: str
+    name: str
+    provider: str
+    version: str
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the presets that match a shell-style pattern."""
+    names = [Path(item.name).stem for item in _PRESETS.iterdir() if item.name.endswith(".yaml")]
+    return sorted(fnmatch.filter(names, pattern))
+
+
+def load_config(source: str | Path | Mapping[str, Any] | ModelConfig, **overrides: Any) -> ModelConfig:
+    """A validated model config from a preset's name, a YAML or JSON file, a mapping or a config.
+
+    overrides: values replaced before validation, at dotted paths where nested:
+    ``load_config("tiny", hidden_dim=64, **{"block.mixer": "holographic"})``.
+    Raises ConfigError listing every problem with its path.
+    """
+    return parse_model(override(_data(source), overrides))
+
+
+def parse_model(data: Mapping[str, Any]) -> ModelConfig:
+    """A validated model config; ``type`` says which variant, and is language_model when absent."""
+    data = {"type": "language_model", **data}
+    name = data["type"]
+    if not isinstance(name, str):
+        raise ConfigError(f"type: the name of a model variant, one of {', '.join(MODELS.names())}; got {name!r}.")
+    config: ModelConfig = MODELS.get(name).load().parse(data)
+    return config
+
+
+def build_model(source: str | Path | Mapping[str, Any] | ModelConfig, **overrides: Any) -> SpectralModel:
+    """The model that :func:`load_config` describes, freshly initialised.
+
+    A decoder with third-party parts is checked once for strict causality on a small float64 copy with random
+    parameters; PluginError names the parts when it sees the future or mixes rows.
+    """
+    config = load_config(source, **overrides)
+    foreign = [component for component in components_of(config) if component.provider != BUILTIN_PROVIDER]
+    if foreign:
+        check_causality(config, suspects=[f"{part.kind} {part.name!r} of {part.provider}" for part in foreign])
+    return config.build()
+
+
+def components_of(config: ModelConfig) -> list[Component]:
+    """Every registered part of a config, with its provider and version, sorted, without repeats."""
+    found = set()
+    for _, part in [("", config), *parts_of(config)]:
+        for registry in HOST.registries.values():
+            if isinstance(part, registry.base):
+                entry = registry.get(part.type)
+                found.add(Component(registry.kind, entry.name, entry.provider, entry.version))
+    return sorted(found, key=lambda component: (component.kind, component.name))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML or JSON file."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the config {path}: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the config {path} is not UTF-8 text (byte {error.start}).") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the config {path} is not YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"the config {path} must be a mapping of keys to values; got {type(data).__name__}.")
+    return data
+
+
+def _data(source: str | Path | Mapping[str, Any] | ModelConfig) -> Mapping[str, Any]:
+    if isinstance(source, ModelConfig):
+        return OneOf(MODELS).resolve(source).model_dump()
+    if isinstance(source, Mapping):
+        return source
+    presets = list_models()
+    if isinstance(source, str) and source in presets:
+        return read_yaml(Path(str(_PRESETS / f"{source}.yaml")))
+    path = Path(source)
+    if path.suffix in (".yaml", ".yml", ".json") or path.is_file():
+        return read_yaml(path)
+    raise ConfigError(
+        f"no preset is called {str(source)!r}.{suggestion(str(source), presets)} Presets: {', '.join(presets)}. "
+        "A config file ends in .yaml, .yml or .json."
+    )

@@ -1,0 +1,56 @@
+"""The residual block all variants are stacked from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from spectral_core import ConfigError
+from spectral_layers import FeedForwardConfig, LayerContext, MixerConfig, Rows, State
+from spectral_models.config import BlockConfig
+
+NORMS: dict[str, type[nn.Module]] = {"rms_norm": nn.RMSNorm, "layer_norm": nn.LayerNorm}
+
+
+@dataclass
+class BlockOutput:
+    """x: (B, L, D). losses and metrics: of the mixer and the feed-forward, prefixed by which."""
+
+    x: Tensor
+    state: State | None
+    losses: dict[str, Tensor]
+    metrics: dict[str, Tensor]
+
+
+class Block(nn.Module):
+    """x + mixer(norm(x)), then x + feedforward(norm(x))."""
+
+    def __init__(self, config: BlockConfig, context: LayerContext, *, path: str) -> None:
+        super().__init__()
+        norm = NORMS[config.norm]
+        self.mixer_norm = norm(context.hidden_dim)
+        self.feedforward_norm = norm(context.hidden_dim)
+        self.mixer = _built(config.mixer, context, f"{path}.mixer")
+        self.feedforward = _built(config.feedforward, context, f"{path}.feedforward")
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, x: Tensor, rows: Rows | None = None, state: State | None = None, return_state: bool = False
+    ) -> BlockOutput:
+        mixed = self.mixer(self.mixer_norm(x), rows=rows, state=state, return_state=return_state)
+        x = x + self.dropout(mixed.y)
+        fed = self.feedforward(self.feedforward_norm(x), rows=rows)
+        x = x + self.dropout(fed.y)
+        outputs = (("mixer", mixed), ("feedforward", fed))
+        losses = {f"{part}.{name}": loss for part, output in outputs for name, loss in output.losses.items()}
+        metrics = {f"{part}.{name}": value for part, output in outputs for name, value in output.metrics.items()}
+        return BlockOutput(x, mixed.state, losses, metrics)
+
+
+def _built(config: MixerConfig | FeedForwardConfig, context: LayerContext, path: str) -> nn.Module:
+    """A part's refusal to be built, with the path of its config in front."""
+    try:
+        return config.build(context)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error

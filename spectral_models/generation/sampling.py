@@ -1,0 +1,59 @@
+"""From logits to the next token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spectral_core import ConfigError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn.
+
+    temperature: 0 takes the likeliest token. top_k: only the k likeliest. top_p: only the smallest set of likeliest
+    tokens that holds this probability. repetition_penalty: divides the positive logits of tokens that occurred before
+    (multiplies the negative ones); 1 leaves them alone (Keskar et al., "CTRL", 2019). Applied in the order
+    penalty, temperature, top_k, top_p.
+    """
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    repetition_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        allowed = (
+            ("temperature", self.temperature, self.temperature >= 0, "at least 0"),
+            ("top_k", self.top_k, self.top_k is None or self.top_k >= 1, "at least 1"),
+            ("top_p", self.top_p, self.top_p is None or 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("repetition_penalty", self.repetition_penalty, self.repetition_penalty > 0, "above 0"),
+        )
+        for name, value, good, range_ in allowed:
+            if not good:
+                raise ConfigError(f"{name} must be {range_}; got {value}.")
+
+    def draw(self, logits: Tensor, seen: Tensor, generator: torch.Generator | None) -> Tensor:
+        """logits: (B, V). seen: (B, V) bool, tokens that occurred. Returns (B,) token ids."""
+        logits = logits.float()
+        if self.repetition_penalty != 1.0:
+            penalised = torch.where(logits > 0, logits / self.repetition_penalty, logits * self.repetition_penalty)
+            logits = torch.where(seen, penalised, logits)
+        if self.temperature == 0:
+            return logits.argmax(-1)
+        return torch.multinomial(self._kept(logits / self.temperature).softmax(-1), 1, generator=generator)[:, 0]
+
+    def _kept(self, logits: Tensor) -> Tensor:
+        if self.top_k is not None and self.top_k < logits.shape[-1]:
+            threshold = logits.topk(self.top_k, -1).values[:, -1:]
+            logits = logits.masked_fill(logits < threshold, -torch.inf)
+        if self.top_p is not None and self.top_p < 1:
+            ordered, order = logits.sort(-1, descending=True)
+            probability = ordered.softmax(-1)
+            # A token goes when those before it hold the mass already; the likeliest always stays.
+            beyond = probability.cumsum(-1) - probability >= self.top_p
+            logits = logits.masked_fill(beyond.scatter(-1, order, beyond), -torch.inf)
+        return logits

@@ -1,0 +1,1 @@
+"""Model variants, one a file, each with its config."""

@@ -1,0 +1,206 @@
+"""The language model: tokens in, next-token logits out, strictly causal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import PositiveInt, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from spectral_core import FFT_BACKENDS, FFTBackendConfig, UnsupportedInputError
+from spectral_core.axes import describe
+from spectral_core.config import OneOf, part, problem
+from spectral_layers import MIXERS, LayerContext, Rows, State
+from spectral_layers.rows import Alignment
+from spectral_models.block import NORMS, Block
+from spectral_models.config import BlockConfig, ModelConfig
+from spectral_models.generation import generate
+from spectral_models.model import SpectralModel
+
+
+@dataclass
+class LanguageModelOutput:
+    """logits: (B, L, V). state: what continues the rows, if asked for.
+
+    losses: scalars to add to the training loss, already weighted, named by layer. metrics: scalars to log.
+    """
+
+    logits: Tensor
+    state: State | None
+    losses: dict[str, Tensor]
+    metrics: dict[str, Tensor]
+
+
+class LanguageModel(SpectralModel):
+    """Embedding, blocks, norm, head (the embedding's transpose when tied).
+
+    config: what it was built from, written into its checkpoints.
+    gradient_checkpointing: recompute blocks in the backward pass instead of storing what is inside them.
+    """
+
+    def __init__(self, config: LanguageModelConfig) -> None:
+        super().__init__(config)
+        self.config: LanguageModelConfig
+        self.gradient_checkpointing = False
+        context = LayerContext(
+            hidden_dim=config.hidden_dim, causal=True, fft=config.fft.build(), max_seq_len=config.max_seq_len
+        )
+        self.embedding = nn.Embedding(config.vocab_size, config.hidden_dim)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        self.blocks = nn.ModuleList(Block(block, context, path=path) for path, block in config.stack())
+        self.norm = NORMS[config.blocks[-1].norm](config.hidden_dim)
+        self.head: nn.Linear | None = None
+        if not config.tie_embeddings:
+            self.head = nn.Linear(config.hidden_dim, config.vocab_size, bias=False)
+            nn.init.normal_(self.head.weight, std=0.02)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        state: State | None = None,
+        return_state: bool = False,
+    ) -> LanguageModelOutput:
+        """Logits at every position, each from its own and earlier tokens only.
+
+        input_ids: (B, L) integers below vocab_size. attention_mask: (B, L), nonzero at real tokens; padding on either
+        side. With a state, the tokens continue its rows, by L >= 1 each; logits at padding are arbitrary. A full
+        pass, any chunks and single tokens give the same logits.
+        Raises UnsupportedInputError for ids out of range and sequences over a declared limit, StateError for a state
+        that does not fit.
+        """
+        self._check_ids(input_ids)
+        rows, alignment = None, None
+        if attention_mask is not None:
+            if attention_mask.shape != input_ids.shape:
+                raise UnsupportedInputError(
+                    f"the attention mask {describe(attention_mask)} must have input_ids' shape {describe(input_ids)}."
+                )
+            alignment = Alignment.of(attention_mask)
+            input_ids = alignment.gather(input_ids)
+            full = bool((alignment.rows.lengths == input_ids.shape[1]).all())
+            rows = None if full else alignment.rows
+        if state is not None:
+            state.consume(type(self).__name__, input_ids.shape[0])
+        x, made, losses, metrics = self._run(input_ids, rows, state, return_state)
+        logits = F.linear(self.norm(x), self.embedding.weight if self.head is None else self.head.weight)
+        if alignment is not None and rows is not None:
+            logits = alignment.scatter(logits)
+        return LanguageModelOutput(logits, made, losses, metrics)
+
+    def _run(
+        self, input_ids: Tensor, rows: Rows | None, state: State | None, return_state: bool
+    ) -> tuple[Tensor, State | None, dict[str, Tensor], dict[str, Tensor]]:
+        x = self.embedding(input_ids)
+        losses: dict[str, Tensor] = {}
+        metrics: dict[str, Tensor] = {}
+        parts: dict[str, State] = {}
+        for index, block in enumerate(self.blocks):
+            past = None if state is None else state.parts[str(index)]
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                output = checkpoint(block, x, rows, past, return_state, use_reentrant=False)
+            else:
+                output = block(x, rows, past, return_state)
+            x = output.x
+            losses.update({f"layers.{index}.{name}": loss for name, loss in output.losses.items()})
+            metrics.update({f"layers.{index}.{name}": value for name, value in output.metrics.items()})
+            if output.state is not None:
+                parts[str(index)] = output.state
+        made = None
+        if return_state:
+            before = input_ids.new_zeros(input_ids.shape[0]) if state is None else state.position
+            advance = input_ids.shape[1] if rows is None else rows.lengths
+            made = State(type(self).__name__, before + advance, parts=parts)
+            made.record(state, input_ids, ragged=rows is not None)
+        return x, made, losses, metrics
+
+    def rewind(self, state: State, tokens: int) -> State:
+        """The state as it was that many tokens ago, if ``state.reserve(rewind=...)`` was called early enough."""
+
+        def step(input_ids: Tensor, earlier: State) -> State:
+            made = self(input_ids, state=earlier, return_state=True).state
+            assert isinstance(made, State)
+            return made
+
+        return state.rewind(tokens, step)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Continue prompts: (B, L) → (B, L + new). See :func:`spectral_models.generation.generate` for the options."""
+        return generate(self, input_ids, attention_mask, **options)
+
+    def _check_ids(self, input_ids: Tensor) -> None:
+        if input_ids.dim() != 2 or input_ids.dtype.is_floating_point or input_ids.shape[1] < 1:
+            raise UnsupportedInputError(
+                f"input_ids are (B, L) integers with at least one token; got {describe(input_ids)}."
+            )
+        # Reading the extremes back from an accelerator would stall every step; there the embedding asserts.
+        if input_ids.device.type == "cpu" and input_ids.numel():
+            low, high = int(input_ids.min()), int(input_ids.max())
+            if low < 0 or high >= self.config.vocab_size:
+                raise UnsupportedInputError(
+                    f"token ids run from 0 to {self.config.vocab_size - 1} (vocab_size {self.config.vocab_size}); "
+                    f"got {low} to {high}. Use the tokenizer the model was made for, or a larger vocab_size."
+                )
+
+
+class LanguageModelConfig(ModelConfig):
+    """Strictly causal language model: next-token logits, streaming state, generation."""
+
+    type: Literal["language_model"] = "language_model"
+    vocab_size: PositiveInt = 256
+    """Token ids run from 0 to vocab_size - 1."""
+    hidden_dim: PositiveInt = 256
+    """Width of the residual stream."""
+    num_layers: PositiveInt = 4
+    """Blocks in the stack."""
+    fft: Annotated[FFTBackendConfig, OneOf(FFT_BACKENDS)] = part("auto")
+    """FFT backend of every spectral operator. A named one never falls back to another."""
+    block: BlockConfig | None = None
+    """The block, repeated num_layers times; null takes the default block."""
+    layers: tuple[BlockConfig, ...] = ()
+    """Instead of block: several blocks, taken in turn up to num_layers."""
+    tie_embeddings: bool = True
+    """Use the embedding's weights for the head."""
+    max_seq_len: PositiveInt | None = None
+    """Limits the parts with one parameter per position, and nothing else."""
+
+    @model_validator(mode="after")
+    def _is_a_decoder(self) -> LanguageModelConfig:
+        if self.block is not None and self.layers:
+            raise ValueError("give either block (one kind) or layers (several in turn), not both")
+        paths = ["block"] if self.block is not None else [f"layers.{index}" for index in range(len(self.layers))]
+        for path, block in zip(paths, self.blocks, strict=False):
+            if "causal" not in block.mixer.directions:
+                causal = [entry.name for entry in MIXERS if "causal" in entry.load().directions]
+                raise problem(
+                    (*path.split("."), "mixer"),
+                    f"{block.mixer.type!r} sees the whole sequence, and a language model may not see the future. "
+                    f"Causal mixers: {', '.join(causal)}.",
+                )
+        return self
+
+    @property
+    def blocks(self) -> tuple[BlockConfig, ...]:
+        """The distinct blocks, in the order they take turns."""
+        return self.layers or (self.block or BlockConfig(),)
+
+    def stack(self) -> Iterator[tuple[str, BlockConfig]]:
+        """All num_layers blocks, each with the config path it comes from."""
+        for index in range(self.num_layers):
+            turn = index % len(self.blocks)
+            yield f"layers.{turn}" if self.layers else "block", self.blocks[turn]
+
+    def build(self) -> LanguageModel:
+        return LanguageModel(self)
