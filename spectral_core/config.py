@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound="Config")
 _KIND = "x-spectral-kind"
+_STANDARD_ERRORS = frozenset(get_args(core_schema.ErrorType))
 
 
 class Config(BaseModel):
@@ -50,7 +51,7 @@ class Config(BaseModel):
                 known = [name for name in cls.model_fields if name != "type"]
                 hint = suggestion(str(line["loc"][0]), known) + f" Known: {', '.join(known) or 'none'}."
                 kind = PydanticCustomError("unknown_key", "unknown key.{hint}", {"hint": hint})
-            elif line["type"] in ("unknown_key", "unknown_part"):
+            elif line["type"] not in _STANDARD_ERRORS:
                 kind = PydanticCustomError(line["type"], "{message}", {"message": line["msg"]})
             yield InitErrorDetails(type=kind, loc=line["loc"], input=line["input"], ctx=context)
 
@@ -79,9 +80,11 @@ class Config(BaseModel):
                 entries = list(HOST.registries[kind])
                 definitions[kind] = {"anyOf": [{"enum": [entry.name for entry in entries]}]}
                 for entry in entries:
-                    part = BaseModel.model_json_schema.__func__(entry.load(), *args, **kwargs)  # type: ignore[attr-defined]
-                    definitions.update(part.pop("$defs", {}))
                     name = f"{kind}.{entry.name}".replace("/", ".")
+                    # Helper models go by the part's name: two plugins may both have an Options.
+                    options = {**kwargs, "ref_template": f"#/$defs/{name}.{{model}}"}
+                    part = BaseModel.model_json_schema.__func__(entry.load(), *args, **options)  # type: ignore[attr-defined]
+                    definitions.update({f"{name}.{model}": found for model, found in part.pop("$defs", {}).items()})
                     definitions[name] = part
                     definitions[kind]["anyOf"].append({"$ref": f"#/$defs/{name}"})
                     pending.append(part)

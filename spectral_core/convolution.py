@@ -23,7 +23,8 @@ def convolve(
 ) -> Tensor:
     """Long convolution by FFT: y = post_gate * (kernel conv v + skip * v) with v = pre_gate * u.
 
-    u: (B, D, L), real, any strides. kernel: (D, K) or one per row (B, D, K), any K, or a prepared kernel.
+    u: (B, D, L), real, any strides. kernel: (D, K) or one per row (B, D, K), any K, or a kernel prepared for this
+    mode and length by :func:`prepare_kernel`.
     pre_gate, post_gate: (B, D, L). skip: (D,). Returns a contiguous (B, D, L) in u's dtype.
 
     mode ``causal``: y[t] = sum_s kernel[s] v[t-s]. ``circular``: the same with t-s modulo L, so a kernel longer than

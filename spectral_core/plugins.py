@@ -177,13 +177,21 @@ class PluginHost:
         Raises PluginError when it does not work, where an installed one would be recorded and passed over.
         """
         with self.lock:
-            before = len(self._failures)
+            for family in self._families:
+                family.populate()
             provider = Provider(namespace, distribution, "0")
-            self._adopt(namespace, plugin, provider)
+            try:
+                self._adopt(namespace, plugin, provider)
+            except (pluggy.PluginValidationError, ValueError) as error:
+                raise PluginError(f"{namespace!r} cannot be registered: {_reason(error)}") from error
+            before = len(self._failures)
             for family in self._families:
                 family.admit(namespace, provider)
-            if len(self._failures) > before:
-                raise PluginError(str(self._failures[-1]))
+            failures = self._failures[before:]
+            if failures:
+                del self._failures[before:]
+                self.unregister(namespace)
+                raise PluginError(str(failures[0]))
 
     def unregister(self, namespace: str) -> None:
         """Forget a plugin and its parts."""
@@ -198,12 +206,7 @@ class PluginHost:
         if not self._discovered:
             self._discovered = True
             for entry_point in self._wanted():
-                distribution = entry_point.dist
-                provider = Provider(
-                    entry_point.name,
-                    distribution.name if distribution else entry_point.value,
-                    distribution.version if distribution else "unknown",
-                )
+                provider = _provider(entry_point)
                 try:
                     self._adopt(entry_point.name, entry_point.load(), provider)
                 except (Exception, SystemExit) as error:
@@ -225,8 +228,10 @@ class PluginHost:
 
     def call_alone(self, hook: str, name: str, register: Registrar) -> None:
         """Call one plugin's implementation of a hook and no other's."""
-        others = [plugin for other, plugin in self._manager.list_name_plugin() if other != name and plugin]
-        self._manager.subset_hook_caller(hook, others)(register=register)
+        # Not through pluggy's subset caller, which asks every other plugin for its hash.
+        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
+            if implementation.plugin_name == name:
+                implementation.function(*[register for _ in implementation.argnames])
 
     def _wanted(self) -> list[importlib.metadata.EntryPoint]:
         if os.environ.get("SPECTRAL_DISABLE_PLUGINS", "") not in ("", "0"):
@@ -247,7 +252,16 @@ class PluginHost:
                 f"it declares SPECTRAL_PLUGIN_API = {api!r}, this host speaks {PLUGIN_API}; "
                 f"install a release of {provider.distribution} made for it"
             )
-        self._manager.register(plugin, name=name)
+        holder = self._providers.get(name)
+        if holder is not None:
+            raise PluginError(f"the name {name!r} is held by {holder.distribution} {holder.version}; uninstall one")
+        try:
+            self._manager.register(plugin, name=name)
+        except pluggy.PluginValidationError:
+            # Before pluggy 1.7 the hooks that were read before the wrong one stay.
+            if self._manager.has_plugin(name):
+                self._manager.unregister(name=name)
+            raise
         self._providers[name] = provider
 
     def _misspelt(self) -> list[PluginFailure]:
@@ -260,6 +274,16 @@ class PluginHost:
                 reason = f"no hook has this name.{suggestion(name, known)} Known: {', '.join(sorted(known))}"
                 found.append(PluginFailure(implementation.plugin_name, provider.distribution, name, reason))
         return found
+
+
+def _provider(entry_point: importlib.metadata.EntryPoint) -> Provider:
+    """Who supplies an entry point; a distribution whose metadata is damaged goes by the module it points to."""
+    distribution = entry_point.dist
+    try:
+        name, version = (distribution.name, distribution.version) if distribution else (None, None)
+    except Exception:
+        name, version = None, None
+    return Provider(entry_point.name, name or entry_point.value, version or "unknown")
 
 
 def _reason(error: BaseException) -> str:

@@ -28,18 +28,21 @@ def fft_backend(name: str, **options: Any) -> FFTBackend:
     ConfigError for an option the backend does not have.
     """
     entry = FFT_BACKENDS.get(name)
-    if not options:
-        return _default(entry)
-    try:
-        return entry.load().model_validate({"type": name, **options}).build()
-    except ValidationError as error:
-        raise ConfigError(f"fft backend {name!r}: {render(error)}") from None
+    return _build(entry, options) if options else _default(entry)
 
 
 @functools.cache
 def _default(entry: Entry[FFTBackendConfig]) -> FFTBackend:
     """One instance for all who name a backend without options, so that plans are made and logged once."""
-    return entry.load()(type=entry.name).build()
+    return _build(entry, {})
+
+
+def _build(entry: Entry[FFTBackendConfig], options: dict[str, Any]) -> FFTBackend:
+    try:
+        config = entry.load().model_validate({"type": entry.name, **options})
+    except ValidationError as error:
+        raise ConfigError(f"fft backend {entry.name!r}: {render(error)}") from None
+    return config.build()
 
 
 def list_fft_backends(pattern: str = "*") -> list[str]:

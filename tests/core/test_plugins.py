@@ -1,0 +1,325 @@
+"""One plugin's failure touches nothing else: not the others, not our own parts, not half of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from spectral_core import FFTBackendConfig, hookspecs
+from spectral_core.errors import PluginError, UnknownComponentError
+from spectral_core.plugins import PluginHost, hookimpl, hookspec
+
+GOOD = """
+class Config(FFTBackendConfig):
+    type: str = "{name}"
+
+@hookimpl
+def spectral_register_fft_backends(register):
+    register("fft", "{name}", Config, summary="Good.")
+"""
+
+
+def good(name: str) -> str:
+    return GOOD.format(name=name)
+
+
+def test_builtins_and_plugins_arrive_by_the_same_hook(world) -> None:
+    world.install("acme", good("acme/fast"))
+    assert world.registry.names() == ["acme/fast", "torchlike"]
+    assert world.registry.get("torchlike").version == "1.2.3"
+    assert world.host.failures() == []
+
+
+def test_nothing_is_loaded_before_a_registry_is_read(world) -> None:
+    world.install("acme", "raise RuntimeError('loaded')")
+    assert world.host.failure_lines() == []
+    world.registry.names()
+    assert len(world.host.failure_lines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("raise RuntimeError('needs libfoo')", "failed in import: RuntimeError: needs libfoo"),
+        ("import sys; sys.exit('no licence')", "failed in import: SystemExit: no licence"),
+        ("import no_such_module_anywhere", "failed in import: ModuleNotFoundError"),
+        ("def broken(:", "failed in import: SyntaxError"),
+        (
+            "@hookimpl\ndef spectral_register_fft_backends(register):\n    raise SystemExit(3)",
+            "failed in spectral_register_fft_backends: SystemExit: 3",
+        ),
+        (
+            "@hookimpl\ndef spectral_register_fft_backends(registrar):\n    pass",
+            "failed in import: PluginValidationError",
+        ),
+        (
+            "@hookimpl\ndef spectral_register_fft_backend(register):\n    pass",
+            "no hook has this name. Did you mean 'spectral_register_fft_backends'? Known: "
+            "spectral_register_fft_backends",
+        ),
+        (
+            # Read before the hook that is wrong, and left behind by a registration that stopped there.
+            "@hookimpl\ndef a_misspelt_hook():\n    pass\n"
+            "@hookimpl\ndef spectral_register_fft_backends(wrong):\n    pass",
+            "failed in import: PluginValidationError",
+        ),
+        # An attribute hook that fails for every name it does not know.
+        ("def __getattr__(name):\n    raise RuntimeError('no ' + name)", ""),
+    ],
+    ids=[
+        "raises",
+        "exits",
+        "missing",
+        "syntax",
+        "hook-exits",
+        "arguments",
+        "misspelt",
+        "misspelt-and-wrong",
+        "getattr",
+    ],
+)
+def test_a_broken_plugin_is_recorded_and_the_others_work(world, source: str, reason: str) -> None:
+    world.install("aaa", good("aaa/one"))
+    world.install("broken", source)
+    world.install("zzz", good("zzz/one"))
+    assert world.registry.names() == ["aaa/one", "torchlike", "zzz/one"]
+    reasons = world.reasons()
+    assert set(reasons) <= {"broken"}
+    assert reason in reasons.get("broken", "")
+    assert world.host.failures() == world.host.failures(), "asking twice finds the same"
+
+
+def test_a_raising_hook_leaves_none_of_its_parts(world) -> None:
+    world.install("acme", good("acme/first") + "    raise ValueError('half way')\n")
+    world.install("other", good("other/part"))
+    assert world.registry.names() == ["other/part", "torchlike"]
+    assert "failed in spectral_register_fft_backends: ValueError: half way" in world.reasons()["acme"]
+
+
+def test_an_unknown_name_reports_the_plugin_that_might_have_had_it(world) -> None:
+    world.install("acme", "raise RuntimeError('needs libfoo')")
+    with pytest.raises(UnknownComponentError, match=r"'acme/fast'.*Plugin 'acme' \(.*RuntimeError: needs libfoo"):
+        world.registry.get("acme/fast")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("fast", "must be 'acme/name': lower case, behind the plugin's namespace"),
+        ("other/fast", "must be 'acme/name'"),
+        ("acme/", "must be 'acme/name'"),
+        ("acme/Fast", "must be 'acme/name'"),
+        ("torchlike", "must be 'acme/name'"),
+    ],
+)
+def test_the_prefix_is_enforced(world, name: str, reason: str) -> None:
+    world.install("acme", good(name))
+    assert world.registry.names() == ["torchlike"]
+    assert reason in world.reasons()["acme"]
+
+
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        ('register("ftt", "acme/x", Config, summary="")', "unknown kind 'ftt'. Did you mean 'fft'?"),
+        ('register("fft", "acme/x", "no.colon", summary="")', "must be 'module:Class'"),
+        ('register("fft", "acme/fast", Config, summary="")', "registered twice by"),
+        ('register("fft", "acme/x", Config)', "TypeError"),
+    ],
+)
+def test_a_wrong_registration_teaches(world, call: str, reason: str) -> None:
+    world.install("acme", good("acme/fast") + f"    {call}\n")
+    assert world.registry.names() == ["torchlike"]
+    assert reason in world.reasons()["acme"]
+
+
+def test_two_plugins_of_one_name_are_both_named_and_the_first_works(world) -> None:
+    world.install("acme", good("acme/first"))
+    world.install("acme", good("acme/second"))
+    assert world.registry.names() == ["acme/first", "torchlike"]
+    failure = world.reasons()["acme"]
+    assert "spectral_test_plugin_0" in failure, "the distribution that holds the name"
+    assert "spectral_test_plugin_1" in failure, "the distribution that wanted it"
+
+
+@pytest.mark.parametrize(
+    ("api", "shown"), [("", "None"), ("SPECTRAL_PLUGIN_API = 2", "2"), ("SPECTRAL_PLUGIN_API = '1'", "'1'")]
+)
+def test_the_api_version_is_checked(world, api: str, shown: str) -> None:
+    world.install("acme", good("acme/fast"), api=api)
+    assert world.registry.names() == ["torchlike"]
+    reason = world.reasons()["acme"]
+    assert f"SPECTRAL_PLUGIN_API = {shown}, this host speaks 1" in reason
+    assert "install a release of" in reason
+
+
+def test_disable_plugins(world, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPECTRAL_DISABLE_PLUGINS", "1")
+    monkeypatch.setenv("SPECTRAL_PLUGINS", "acme")
+    world.install("acme", "raise RuntimeError('loaded')")
+    assert world.registry.names() == ["torchlike"]
+    assert world.host.failures() == []
+
+
+def test_disable_plugins_zero_disables_nothing(world, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPECTRAL_DISABLE_PLUGINS", "0")
+    world.install("acme", good("acme/fast"))
+    assert "acme/fast" in world.registry
+
+
+def test_only_these_plugins(world, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPECTRAL_PLUGINS", "acme, absent")
+    world.install("acme", good("acme/fast"))
+    world.install("other", "raise RuntimeError('loaded')")
+    assert world.registry.names() == ["acme/fast", "torchlike"]
+    reasons = world.reasons()
+    assert set(reasons) == {"absent"}
+    assert "no such plugin is installed" in reasons["absent"]
+
+
+def test_an_entry_point_may_lead_to_any_object(world) -> None:
+    # A namespace object has no hash; others' hooks must still be callable without it.
+    source = (
+        "import types\n" + good("acme/fast") + "\nplugin = types.SimpleNamespace("
+        "SPECTRAL_PLUGIN_API=1, spectral_register_fft_backends=spectral_register_fft_backends)\n"
+    )
+    world.install("acme", source)
+    world.install("other", good("other/part"))
+    found = world.entry_points[0]
+    world.entry_points[0] = type(found)(found.name, f"{found.value}:plugin", found.group)
+    assert {"other/part", "torchlike"} <= set(world.registry.names())
+
+
+def test_a_plugin_older_than_a_hook_with_wrong_arguments(world) -> None:
+    # The plugins are loaded for the first package's hook; a second package then declares one that they got wrong.
+    world.install("acme", "@hookimpl\ndef spectral_register_shapes(wrong):\n    pass\n" + good("acme/fast"))
+    world.install("other", good("other/part"))
+    assert "acme/fast" in world.registry
+    specs, builtin = types.ModuleType("late_specs"), types.ModuleType("late_builtin")
+
+    @hookspec
+    def spectral_register_shapes(register):
+        """Register shapes."""
+
+    specs.spectral_register_shapes = spectral_register_shapes
+    late = world.host.family("spectral_register_shapes", specs=specs, builtin=builtin, version="1").registry(
+        "shape", FFTBackendConfig
+    )
+    assert late.names() == []
+    assert "failed in spectral_register_shapes: PluginValidationError" in world.reasons()["acme"]
+    assert {"other/part", "torchlike"} <= set(world.registry.names())
+
+
+def plugin_object(*names: str, fail: bool = False) -> types.ModuleType:
+    module = types.ModuleType("in_process")
+    module.SPECTRAL_PLUGIN_API = 1
+
+    @hookimpl
+    def spectral_register_fft_backends(register) -> None:
+        for name in names:
+            register("fft", name, FFTBackendConfig, summary="In process.")
+        if fail:
+            raise ValueError("half way")
+
+    module.spectral_register_fft_backends = spectral_register_fft_backends
+    return module
+
+
+def test_register_and_unregister_in_process(world) -> None:
+    world.host.register(plugin_object("mine/a", "mine/b"), namespace="mine")
+    assert world.registry.names("mine/*") == ["mine/a", "mine/b"]
+    world.host.unregister("mine")
+    assert world.registry.names() == ["torchlike"]
+    world.host.register(plugin_object("mine/a"), namespace="mine")
+    assert world.registry.names("mine/*") == ["mine/a"]
+
+
+def wrong_arguments() -> types.ModuleType:
+    module = plugin_object()
+
+    @hookimpl
+    def spectral_register_fft_backends(registrar) -> None:
+        pass
+
+    module.spectral_register_fft_backends = spectral_register_fft_backends
+    return module
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (plugin_object("mine/a", fail=True), "half way"),
+        (plugin_object("unprefixed"), "must be 'mine/name'"),
+        (wrong_arguments(), "registrar"),
+        (types.ModuleType("without_api"), "SPECTRAL_PLUGIN_API = None"),
+    ],
+)
+@pytest.mark.parametrize("read_first", [True, False])
+def test_register_in_process_raises_and_leaves_nothing(world, broken, message: str, read_first: bool) -> None:
+    if read_first:
+        world.registry.names()
+    with pytest.raises(PluginError, match=message):
+        world.host.register(broken, namespace="mine")
+    assert world.registry.names() == ["torchlike"]
+    assert world.host.failures() == [], "it was raised, so it is not recorded as well"
+    # The cell of a notebook is corrected and run again.
+    world.host.register(plugin_object("mine/a"), namespace="mine")
+    assert world.registry.names("mine/*") == ["mine/a"]
+
+
+def test_register_in_process_refuses_a_name_that_is_taken(world) -> None:
+    world.install("acme", good("acme/fast"))
+    world.registry.names()
+    with pytest.raises(PluginError, match="acme"):
+        world.host.register(plugin_object("acme/other"), namespace="acme")
+    assert world.registry.names("acme/*") == ["acme/fast"], "the plugin that has the name keeps its parts"
+
+
+def test_our_own_parts_must_work() -> None:
+    host = PluginHost(list)
+    specs, builtin = types.ModuleType("specs"), plugin_object("wrong name")
+    specs.spectral_register_fft_backends = hookspecs.spectral_register_fft_backends
+    registry = host.family("spectral_register_fft_backends", specs=specs, builtin=builtin, version="1").registry(
+        "fft", FFTBackendConfig
+    )
+    with pytest.raises(PluginError, match="wrong name"):
+        registry.names()
+
+
+def _distribution(folder: Path, name: str, source: str, *, metadata: bool = True) -> None:
+    info = folder / f"{name}-1.5.dist-info"
+    info.mkdir()
+    if metadata:
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-fft\nVersion: 1.5\n")
+    (info / "entry_points.txt").write_text(f"[spectral.plugins]\n{name} = {name}_plugin\n")
+    (folder / f"{name}_plugin.py").write_text(
+        f"from spectral_core import FFTBackendConfig, hookimpl\nSPECTRAL_PLUGIN_API = 1\n{source}"
+    )
+
+
+def test_installed_distributions_are_found(tmp_path: Path) -> None:
+    """The one test with what pip leaves behind: a good distribution, a broken one, and one whose metadata is gone."""
+    _distribution(tmp_path, "acme", good("acme/fast"))
+    _distribution(tmp_path, "sad", "raise RuntimeError('needs libfoo')")
+    _distribution(tmp_path, "torn", good("torn/part"), metadata=False)
+    script = (
+        "import json\n"
+        "from spectral_core import FFT_BACKENDS, convolve\n"
+        "from spectral_core.plugins import HOST\n"
+        "entry = FFT_BACKENDS.get('acme/fast')\n"
+        "print(json.dumps([FFT_BACKENDS.names(), entry.provider, entry.version, [str(f) for f in HOST.failures()]]))\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("SPECTRAL_")}
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    names, provider, version, failures = json.loads(done.stdout)
+    assert {"acme/fast", "auto", "torch", "hierarchical"} <= set(names)
+    assert (provider, version) == ("acme-fft", "1.5")
+    assert any("'sad' (sad-fft) failed in import: RuntimeError: needs libfoo" in failure for failure in failures)
