@@ -1,0 +1,45 @@
+"""Bits per byte of a byte-level model, and of xz."""
+
+from __future__ import annotations
+
+import lzma
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from spectral_models.data import ContiguousWindows
+from spectral_models.generation.generate import CausalModel
+
+
+@torch.no_grad()
+def bits_per_byte(model: CausalModel, windows: ContiguousWindows, *, batch_size: int = 32) -> float:
+    """Mean of -log2 p(byte | the bytes before it in its window), over every byte the windows predict, each once.
+
+    Auxiliary losses do not count. The model should be in eval mode. Under torch.distributed each process takes its
+    share of the windows and all get the same, exact mean.
+    """
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    rank, world = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if distributed else (0, 1)
+    device = next(model.parameters()).device  # type: ignore[attr-defined]
+    total = torch.zeros(2, dtype=torch.float64, device=device)
+    mine = range(rank, len(windows), world)
+    for start in range(0, len(mine), batch_size):
+        batch = [windows[index] for index in mine[start : start + batch_size]]
+        input_ids = torch.stack([window["input_ids"] for window in batch]).to(device)
+        labels = torch.stack([window["labels"] for window in batch]).to(device)
+        total += _nats(model(input_ids).logits, labels)
+    if distributed:
+        torch.distributed.all_reduce(total)
+    return float(total[0] / total[1]) / math.log(2)
+
+
+def xz_bits_per_byte(data: bytes) -> float:
+    """What ``xz -9`` needs for the same bytes, container included: the number a byte model should beat."""
+    return 8 * len(lzma.compress(data, preset=9)) / len(data)
+
+
+def _nats(logits: Tensor, labels: Tensor) -> Tensor:
+    nats = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
+    return torch.stack([nats.double(), (labels != -100).sum().double()])

@@ -1,0 +1,1 @@
+"""Bridges to other libraries; each imports its library, so nothing else imports them by default."""

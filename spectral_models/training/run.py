@@ -1,0 +1,163 @@
+"""A training run: a directory that can be killed at any moment and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from transformers import TrainingArguments, set_seed
+from transformers.utils import logging as transformers_logging
+
+from spectral_core import ConfigError
+from spectral_models.assembly import build_model
+from spectral_models.checkpoint import save_checkpoint
+from spectral_models.data import ContiguousWindows, Corpus, RandomWindows, load_corpus
+from spectral_models.errors import CheckpointError
+from spectral_models.integrations.huggingface import SpectralForCausalLM
+from spectral_models.training.config import RunConfig, TrainingConfig
+from spectral_models.training.curve import plot_curve
+from spectral_models.training.trainer import SpectralTrainer, newest_complete, remove_newer
+from spectral_models.variants.language_model import LanguageModel
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """model: trained, in eval mode. bits_per_byte: on held-out text. history: everything that was logged."""
+
+    model: LanguageModel
+    bits_per_byte: float
+    history: list[dict[str, Any]]
+    corpus: Corpus
+    directory: Path
+
+
+def train(run: RunConfig, out: str | Path, *, resume: bool = False) -> TrainingResult:
+    """Train a model and leave it in the directory ``out``.
+
+    ===============  ======================================================================
+    run.yaml         the whole config, defaults included
+    checkpoints/     the last few states of training, each whole or ignored
+    logs/            TensorBoard
+    model/           the finished model: :func:`spectral_models.load_checkpoint` reads it
+    curve.png        learning curve
+    metrics.json     what was logged, and the final bits per byte
+    ===============  ======================================================================
+
+    resume: continue from the newest complete checkpoint, to the same losses as a run that was never interrupted.
+    Under ``torchrun`` or ``accelerate launch`` the processes share each step's batch. Raises ConfigError when ``out``
+    holds a run and resume is not asked for, or holds a different one.
+    """
+    directory = Path(out)
+    checkpoint = _prepare(run, directory, resume)
+    corpus = load_corpus(run.data)
+    set_seed(run.training.seed)
+    model = build_model(run.model)
+    assert isinstance(model, LanguageModel)
+    model.gradient_checkpointing = run.training.gradient_checkpointing
+    trainer = SpectralTrainer(
+        SpectralForCausalLM.wrap(model),
+        args=_arguments(run.training, directory),
+        train_dataset=RandomWindows(
+            corpus.train, run.data.context, run.training.steps * run.training.batch_size, run.training.seed
+        ),
+        eval_windows=ContiguousWindows(corpus.validation, run.data.context),
+    )
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        bits = trainer.evaluate()["eval_bits_per_byte"]
+        history = list(trainer.state.log_history)
+        model = trainer.accelerator.unwrap_model(trainer.model).model.eval()
+        if trainer.is_world_process_zero():
+            save_checkpoint(model, directory / "model")
+            plot_curve(history, directory / "curve.png", title=f"{corpus.source}, {run.training.steps} steps")
+            metrics = {"bits_per_byte": bits, "history": history}
+            (directory / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(
+            f"could not write to {directory}: {error.strerror or error}. Free space, then continue from the last "
+            "complete checkpoint with --resume."
+        ) from error
+    return TrainingResult(model, bits, history, corpus, directory)
+
+
+def _prepare(run: RunConfig, directory: Path, resume: bool) -> Path | None:
+    """Claim the directory; the checkpoint to continue from, if any."""
+    record = directory / "run.yaml"
+    described = yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False)
+    begun = (directory / "model").exists() or any((directory / "checkpoints").glob("checkpoint-*"))
+    if record.exists() and begun:
+        if not resume:
+            raise ConfigError(f"{directory} already holds a run. Continue it with --resume, or choose another --out.")
+        earlier = record.read_text(encoding="utf-8")
+        if earlier != described:
+            before, now = yaml.safe_load(earlier), yaml.safe_load(described)
+            changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+            raise ConfigError(
+                f"{directory} holds a run with another config (its {', '.join(changed)} differ, see {record}). "
+                "Resume with the config it began with, or choose another --out."
+            )
+    try:
+        (directory / "checkpoints").mkdir(parents=True, exist_ok=True)
+        if int(os.environ.get("RANK", "0")) == 0:
+            record.write_text(described, encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(f"cannot write to {directory}: {error.strerror}. Choose another --out.") from None
+    if not resume:
+        return None
+    newest = newest_complete(directory / "checkpoints")
+    if int(os.environ.get("RANK", "0")) == 0:
+        remove_newer(directory / "checkpoints", int(newest.name.rpartition("-")[2]) if newest else 0)
+    return newest
+
+
+def _arguments(config: TrainingConfig, directory: Path) -> TrainingArguments:
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    share, rest = divmod(config.batch_size, processes * config.accumulation)
+    if rest or not share:
+        raise ConfigError(
+            f"training.batch_size {config.batch_size} must be a multiple of processes x accumulation = "
+            f"{processes} x {config.accumulation}."
+        )
+    cuda = torch.cuda.is_available()
+    if config.precision == "fp16" and not cuda:
+        raise ConfigError("training.precision fp16 needs a GPU. Use bf16 or float32.")
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(directory / "logs")
+    transformers_logging.set_verbosity_error()
+    return TrainingArguments(
+        output_dir=str(directory / "checkpoints"),
+        max_steps=config.steps,
+        per_device_train_batch_size=share,
+        per_device_eval_batch_size=32,
+        gradient_accumulation_steps=config.accumulation,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": config.final_rate},
+        warmup_steps=round(config.warmup * config.steps),
+        weight_decay=config.weight_decay,
+        adam_beta1=config.betas[0],
+        adam_beta2=config.betas[1],
+        max_grad_norm=config.clip,
+        bf16=config.precision == "bf16",
+        fp16=config.precision == "fp16",
+        eval_strategy="steps",
+        eval_steps=config.eval_every,
+        save_strategy="steps",
+        save_steps=config.save_every,
+        save_total_limit=config.keep,
+        logging_steps=config.log_every,
+        report_to=["tensorboard"],
+        seed=config.seed,
+        data_seed=config.seed,
+        train_sampling_strategy="sequential",  # windows are random by themselves
+        dataloader_pin_memory=cuda,
+        remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
+        ddp_backend="gloo" if processes > 1 and not cuda else None,
+        use_cpu=not cuda,
+        average_tokens_across_devices=True,
+    )
