@@ -21,7 +21,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)
-	$(BIN)/python -m spectral_models.demo
+	$(BIN)/python examples/demo.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

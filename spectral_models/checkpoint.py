@@ -60,16 +60,17 @@ def save_checkpoint(model: SpectralModel, path: str | Path) -> Path:
     return target
 
 
-def load_checkpoint(path: str | Path, *, device: str | torch.device = "cpu") -> SpectralModel:
+def load_checkpoint(path: str | Path, *, device: str | torch.device = "cpu", **overrides: Any) -> SpectralModel:
     """The model saved at ``path``, in eval mode. A run's directory stands for the model it finished with.
+
+    overrides: config values to replace, as in :func:`build_model`, where the weights still fit: ``fft="hierarchical"``.
 
     Raises CheckpointError for a directory that is missing, incomplete, tampered with or of a newer schema, and
     PluginError naming the package to install when a part's provider is missing.
     """
     directory = find(Path(path))
     verify(directory)
-    record = read_record(directory)
-    model = build_model(_config(record, directory))
+    model = build_model(_config(read_record(directory), directory), **overrides)
     load_weights(model, directory)
     return model.to(device).eval()
 

@@ -1,6 +1,5 @@
-"""Training on Hugging Face Trainer: run configs, the trainer, resuming, learning curves."""
+"""Training on Hugging Face Trainer. Run configs are light; :mod:`.run` needs the ``train`` extra."""
 
 from spectral_models.training.config import RunConfig, TrainingConfig, load_run
-from spectral_models.training.run import TrainingResult, train
 
-__all__ = ["RunConfig", "TrainingConfig", "TrainingResult", "load_run", "train"]
+__all__ = ["RunConfig", "TrainingConfig", "load_run"]

@@ -1,0 +1,1 @@
+"""The ``spectral`` command, one subcommand a file."""

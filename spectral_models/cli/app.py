@@ -1,0 +1,44 @@
+"""The ``spectral`` command: registers the subcommands and turns our errors into one clear line."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import typer
+
+from spectral_core import SpectralError
+from spectral_models.cli import components, config, doctor, generate, train
+from spectral_models.cli.console import errors
+
+app = typer.Typer(
+    name="spectral",
+    help="Neural sequence models that mix tokens in the frequency domain, strictly causal where they say so.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command("components")(components.components)
+app.command("doctor")(doctor.doctor)
+app.add_typer(config.app, name="config")
+app.command("train")(train.train)
+app.command("generate")(generate.generate)
+
+
+@app.callback()
+def options(
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Also show plans and what was logged on the way."),
+) -> None:
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
+
+
+def main() -> None:
+    """Entry point. Exit status 1 for what a user can mend, 2 for wrong usage, 130 for Ctrl-C."""
+    try:
+        app()
+    except SpectralError as error:
+        errors.print(f"error: {error}", style="red", markup=False, highlight=False)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

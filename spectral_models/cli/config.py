@@ -1,0 +1,52 @@
+"""``spectral config``: look at configs, check them, and get their JSON Schema."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import typer
+import yaml
+from rich.syntax import Syntax
+
+from spectral_models.assembly import build_model, list_models, load_config, read_yaml
+from spectral_models.cli.console import out
+from spectral_models.config import ModelConfig, parse_assignment
+from spectral_models.registries import MODELS
+from spectral_models.training.config import RunConfig, load_run
+
+app = typer.Typer(help="Show, check and describe configs.", no_args_is_help=True)
+_SOURCE = typer.Argument(help=f"A YAML or JSON file (a model's or a run's), or a preset: {', '.join(list_models())}.")
+_SET = typer.Option([], "--set", help="Replace a value: PATH=VALUE, as in layers.0.mixer.filter.modes=8. Repeatable.")
+
+
+@app.command()
+def show(source: str = _SOURCE, changes: list[str] = _SET) -> None:
+    """Print the whole config as YAML, every default written out."""
+    text = yaml.safe_dump(_load(source, changes).model_dump(mode="json"), sort_keys=False)
+    out.print(Syntax(text, "yaml", background_color="default"))
+
+
+@app.command()
+def validate(source: str = _SOURCE, changes: list[str] = _SET) -> None:
+    """Check a config by building its model; exits with 1 and every problem's path when it cannot work."""
+    config = _load(source, changes)
+    model = build_model(config.model if isinstance(config, RunConfig) else config)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    out.print(f"{source}: valid, {model.config.type} with {count:,} parameters", highlight=False)
+
+
+@app.command()
+def schema(
+    variant: str = typer.Argument("run", help="'run' for what `spectral train` reads, or a model variant's name."),
+) -> None:
+    """Print the JSON Schema, installed plugins' parts included (for editors and validators)."""
+    config = RunConfig if variant == "run" else MODELS.get(variant).load()
+    out.print_json(json.dumps(config.model_json_schema()))
+
+
+def _load(source: str, changes: list[str]) -> ModelConfig | RunConfig:
+    assignments = dict(map(parse_assignment, changes))
+    if source not in list_models() and Path(source).is_file() and "model" in read_yaml(Path(source)):
+        return load_run(source, assignments)
+    return load_config(source, **assignments)

@@ -1,0 +1,54 @@
+"""``spectral train``: from a config to a trained model in a directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from spectral_core import ConfigError
+from spectral_models.cli.console import errors, out
+from spectral_models.config import parse_assignment
+
+
+def train(
+    config: str = typer.Argument(help="A run config (YAML with model, data, training) or a preset's name."),
+    data: str = typer.Option(
+        None, help="Text: a file or directory (.txt, .jsonl, ...), 'stdlib' (this Python's sources), or datasets:NAME."
+    ),
+    changes: list[str] = typer.Option(
+        [], "--set", help="Replace a value: PATH=VALUE, as in training.steps=1000. Repeatable."
+    ),
+    out_dir: Path = typer.Option(None, "--out", help="The run's directory. By default runs/<name of the config>."),
+    resume: bool = typer.Option(False, "--resume", help="Continue the run in --out from its newest whole checkpoint."),
+) -> None:
+    """Train a byte-level language model, with checkpoints, TensorBoard logs and a learning curve.
+
+    Several processes: torchrun --nproc-per-node 2 -m spectral_models.cli.app train CONFIG
+    """
+    try:
+        from spectral_models.training import load_run
+        from spectral_models.training.run import train as run_training
+    except ImportError as error:
+        raise ConfigError(
+            f"training needs a library that is not installed: {error.name}. Run: pip install 'spectral-networks[train]'"
+        ) from None
+    assignments = dict(map(parse_assignment, changes))
+    if data is not None:
+        assignments["data.source"] = data
+    run = load_run(config, assignments)
+    directory = out_dir or Path("runs") / Path(config).stem
+    try:
+        result = run_training(run, directory, resume=resume)
+    except KeyboardInterrupt:
+        errors.print(
+            f"\ninterrupted. The last whole checkpoint in {directory}/checkpoints is kept; continue with:\n"
+            f"  spectral train {config} --out {directory} --resume  (and the same --data and --set)",
+            highlight=False,
+        )
+        raise typer.Exit(130) from None
+    out.print(
+        f"held-out bits per byte [bold]{result.bits_per_byte:.3f}[/] (xz -9 on the same bytes: "
+        f"{result.xz_bits_per_byte:.3f}). Model: {directory}/model. Curve: {directory}/curve.png",
+        highlight=False,
+    )
