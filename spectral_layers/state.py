@@ -39,11 +39,7 @@ class State:
 
     def consume(self, owner: str, batch: int) -> State:
         """Hand the content to the part that continues it. Raises when it does not fit or was consumed before."""
-        if self._consumed:
-            raise StateError(
-                "this state was already continued, and a call consumes its state. Use the state the call returned, "
-                "or continue from a clone() taken before."
-            )
+        self._require_unconsumed()
         if self.owner != owner:
             raise StateError(f"this state belongs to {self.owner}; it cannot continue {owner}.")
         if self.position.shape[0] != batch:
@@ -72,16 +68,26 @@ class State:
         """The state as it was that many tokens ago; consumes this one.
 
         step: continues a state by inputs, as the owning part does: ``lambda x, s: part(x, state=s, ...).state``.
-        Raises when nothing was reserved, or less than that.
+        Raises when nothing was reserved, or less than that; the state is then as it was.
         """
+        self._require_unconsumed()
         if self._journal is None:
             raise StateError("nothing to rewind to: call state.reserve(rewind=R) before continuing it.")
+        earlier = self._journal.rewind(tokens, step)
         self._consumed = True
-        return self._journal.rewind(tokens, step)
+        return earlier
 
     def save(self) -> dict[str, Tensor]:
-        """All tensors under flat names, ready for safetensors. The reserve for rewinding is not included."""
-        flat = {f"{self.owner}:{name}": tensor for name, tensor in {"position": self.position, **self.tensors}.items()}
+        """All tensors under flat names, ready for safetensors: copies without padding of memory or gradients.
+
+        The reserve for rewinding is not included.
+        """
+        self._require_unconsumed()
+        own = {"position": self.position, **self.tensors}
+        flat = {
+            f"{self.owner}:{name}": tensor.detach().clone(memory_format=torch.contiguous_format)
+            for name, tensor in own.items()
+        }
         for name, part in self.parts.items():
             flat.update({f"{name}/{key}": tensor for key, tensor in part.save().items()})
         return flat
@@ -111,12 +117,18 @@ class State:
         return self
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> State:
-        if self._consumed:
-            raise StateError("this state was already continued; clone or select before the call that consumes it.")
+        self._require_unconsumed()
         made = self._bare(function)
         if self._journal is not None:
             made._journal = self._journal.map(function)
         return made
+
+    def _require_unconsumed(self) -> None:
+        if self._consumed:
+            raise StateError(
+                "this state was already continued, and a call consumes its state. Use the state the call returned, "
+                "or a clone() taken before the call."
+            )
 
     def _bare(self, function: Callable[[Tensor], Tensor]) -> State:
         """A mapped copy without the reserve."""

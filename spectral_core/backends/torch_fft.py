@@ -24,10 +24,16 @@ class TorchFFT(FFTBackend):
     name = "torch"
 
     def rfft(self, x: Tensor, n: int) -> Spectrum:
-        spectrum = torch.fft.rfft(x.to(transform_dtype(x.dtype)), n=n)
+        x = x.to(transform_dtype(x.dtype))
+        if x.numel() == 0:  # some libraries refuse to transform nothing
+            nothing = x.new_empty(*x.shape[:-1], n // 2 + 1)
+            return Spectrum(nothing, nothing)
+        spectrum = torch.fft.rfft(x, n=n)
         return Spectrum(spectrum.real, spectrum.imag)
 
     def irfft(self, spectrum: Spectrum, n: int) -> Tensor:
+        if spectrum.real.numel() == 0:
+            return spectrum.real.new_empty(*spectrum.real.shape[:-1], n)
         return torch.fft.irfft(_real_ends(torch.complex(*spectrum), n), n=n)
 
     def prepare_kernel(self, kernel: Tensor, length: int, mode: Mode) -> PreparedKernel:

@@ -1,1 +1,1 @@
-"""Filters parts, one a file, each with its config."""
+"""Filter parts, one a file, each with its config."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +13,14 @@ from spectral_core import FFTBackend, PreparedKernel, prepare_kernel
 from spectral_core.config import PartConfig
 from spectral_layers.context import FilterContext
 
+T = TypeVar("T")
+
 
 class Filter(nn.Module):
     """Base of filters. Law: ``kernel(L1) == kernel(L2)[:, :L1]``; a tap depends on its lag, never on the length.
 
     support: taps from this lag on are zero; None when the kernel never ends.
-    length_limit: the longest sequence it is defined for; None for no limit.
+    length_limit: the longest sequence it is defined for, and the most taps it is asked for; None for no limit.
     """
 
     support: int | None = None
@@ -38,17 +42,17 @@ class Filter(nn.Module):
         if torch.is_grad_enabled():
             return self.kernel(length)
         rounded = 1 << (length - 1).bit_length()
-        made: Tensor = self._cache.get(self, ("taps", rounded), lambda: self.kernel(rounded))
-        return made[:, :length]
+        if self.length_limit is not None:
+            rounded = max(length, min(rounded, self.length_limit))
+        return self._cache.get(self, ("taps", rounded), lambda: self.kernel(rounded))[:, :length]
 
     def prepared(self, length: int, fft: FFTBackend) -> PreparedKernel | Tensor:
         """The kernel for a causal convolution: its spectrum, kept, when no gradients are recorded."""
         if torch.is_grad_enabled():
             return self.kernel(length)
-        made: PreparedKernel = self._cache.get(
+        return self._cache.get(
             self, (fft.name, length), lambda: prepare_kernel(self.kernel(length), length, backend=fft)
         )
-        return made
 
 
 class RecurrentFilter(Filter):
@@ -78,24 +82,27 @@ class FilterConfig(PartConfig):
 
 
 class _KernelCache:
-    """What was computed from a module's parameters, until one of them changes. Never copied or saved."""
+    """What was computed from a module's parameters, until one of them changes. Never copied or saved.
+
+    A change is seen by the tensors' storage and version; writing through ``parameter.data`` moves neither.
+    """
 
     def __init__(self) -> None:
-        self._stamp: tuple[tuple[int, int], ...] | None = None
-        self._made: dict[object, object] = {}
+        self._stamp: tuple[tuple[int, int], ...] = ()
+        self._made: dict[Hashable, Any] = {}
 
-    def get(self, module: nn.Module, key: object, make):  # type: ignore[no-untyped-def]  # noqa: ANN
+    def get(self, module: nn.Module, key: Hashable, make: Callable[[], T]) -> T:
+        """What ``make`` returned for this key, or returns now."""
         tensors = [*module.parameters(), *module.buffers()]
-        if any(tensor.is_inference() for tensor in tensors):
-            return make()  # inference tensors carry no version to watch
+        if torch.compiler.is_compiling() or any(tensor.is_inference() for tensor in tensors):
+            return make()  # traced and inference tensors carry no storage or version to watch
         stamp = tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)
-        if stamp != self._stamp:
+        if stamp != self._stamp or len(self._made) >= 8:
             self._stamp, self._made = stamp, {}
         if key not in self._made:
-            if len(self._made) >= 8:
-                self._made.clear()
             self._made[key] = make()
-        return self._made[key]
+        made: T = self._made[key]
+        return made
 
     def __deepcopy__(self, memo: object) -> _KernelCache:
         return _KernelCache()

@@ -90,9 +90,9 @@ class Resonant(RecurrentFilter):
         right = self._powers(torch.arange(fine, device=device))
         # Re(a b) = Re a Re b - Im a Im b, as one real product over 2M.
         right = torch.stack([right[..., 0], -right[..., 1]], -1).flatten(-2)
-        product = torch.matmul(
-            left.flatten(-2).to(weights.dtype), right.transpose(-1, -2).to(weights.dtype)
-        )  # (B, D, coarse, fine)
+        # Outside autocast, which would round the powers to half precision.
+        with torch.autocast(device.type, enabled=False):
+            product = left.flatten(-2).to(weights.dtype) @ right.transpose(-1, -2).to(weights.dtype)
         return product.flatten(-2)[..., :length]
 
 

@@ -31,14 +31,16 @@ class Spectrum(Filter):
         self.log_decay = nn.Parameter(torch.linspace(math.log(1 / size), math.log(0.5), channels))
 
     def kernel(self, length: int) -> Tensor:
-        field = torch.exp(self.log_magnitude)
+        # At least float32: there is no complex bfloat16.
+        dtype = torch.promote_types(self.phase.dtype, torch.float32)
+        field, phase = torch.exp(self.log_magnitude.to(dtype)), self.phase.to(dtype)
         # Assembled from real fields; the imaginary parts at DC and Nyquist do not exist in a real kernel.
         inside = F.pad(torch.ones_like(field[:, 1:-1]), (1, 1))
-        response = torch.complex(field * torch.cos(self.phase), field * torch.sin(self.phase) * inside)
+        response = torch.complex(field * torch.cos(phase), field * torch.sin(phase) * inside)
         taps = torch.fft.irfft(response, n=2 * self.size)[:, : self.size]
         lag = torch.arange(self.size, device=taps.device)
         taps = taps * torch.exp(-self.log_decay.exp()[:, None] * lag)
-        return F.pad(taps, (0, max(0, length - self.size)))[:, :length]
+        return F.pad(taps, (0, max(0, length - self.size)))[:, :length].to(self.phase.dtype)
 
 
 class SpectrumConfig(FilterConfig):

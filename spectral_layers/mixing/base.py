@@ -65,13 +65,17 @@ class Mixer(nn.Module):
             raise UnsupportedInputError(
                 f"{name} mixes (B, L, D) with L >= 1 and D = {self.hidden_dim}; got {describe(x)}."
             )
+        if rows is not None and rows.lengths.shape != x.shape[:1]:
+            raise UnsupportedInputError(
+                f"{name} was given {x.shape[0]} rows and lengths {describe(rows.lengths)}; rows have one length each."
+            )
         if rows is not None and rows.segments is not None and not self.keeps_segments:
             raise UnsupportedInputError(f"{name} cannot keep packed documents apart; give each its own row.")
         if (state is not None or return_state) and not (self.streams and self.causal):
             raise StateError(f"{name} {'cannot stream' if self.causal else 'is bidirectional'}: it has no state.")
+        self._check_limit(x, state)
         if state is not None:
             state.consume(name, x.shape[0])
-        self._check_limit(x, state)
         output = self.mix(x, rows, state, return_state)
         if output.state is not None:
             output.state.record(state, x, ragged=rows is not None)
@@ -109,7 +113,7 @@ class Mixer(nn.Module):
     def _check_limit(self, x: Tensor, state: State | None) -> None:
         if self.length_limit is None:
             return
-        past = 0 if state is None else int(state.position.max())
+        past = 0 if state is None else max(state.position.tolist(), default=0)
         if past + x.shape[1] > self.length_limit:
             raise UnsupportedInputError(
                 f"{type(self).__name__} is limited to {self.length_limit} tokens by a part with one parameter per "

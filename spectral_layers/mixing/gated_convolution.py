@@ -69,7 +69,11 @@ class GatedConvolution(Mixer):
                 return y[..., None], {"modes": modes}
             now = convolve(u, self.filter.prepared(length, self.fft), backend=self.fft)
             return now + self.filter.carry(state["modes"], length), self._remember(u, rows, state)
-        joined = torch.cat([state["inputs"].to(u.dtype), u], -1)
+        inputs = state["inputs"].to(u.dtype)
+        if self.length_limit is not None:
+            # Columns further back hold zeros: no row has that many tokens.
+            inputs = inputs[..., max(0, inputs.shape[-1] + length - self.length_limit) :]
+        joined = torch.cat([inputs, u], -1)
         if length == 1:
             taps = self.filter.taps(joined.shape[-1]).to(u.dtype)
             y = (joined * taps.flip(-1)).sum(-1, keepdim=True)

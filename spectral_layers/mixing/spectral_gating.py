@@ -65,10 +65,10 @@ class SpectralGating(Mixer):
         return reduce(Modulation.then, (gate(view) for gate in self.gates))
 
     def _view(self, x: Tensor) -> SpectralView:
-        """The orthonormal spectrum of (B, D, n), in heads."""
-        n = x.shape[-1]
-        real, imag = (part.unflatten(1, (self.heads, -1)) * n**-0.5 for part in self.fft.rfft(x, n))
-        return SpectralView(real, imag, torch.arange(n // 2 + 1, device=x.device, dtype=real.dtype) / n)
+        """The orthonormal spectrum of (B, D, n), in heads, in the dtype of the gates' parameters."""
+        n, dtype = x.shape[-1], self.skip.dtype
+        real, imag = ((part * n**-0.5).unflatten(1, (self.heads, -1)).to(dtype) for part in self.fft.rfft(x, n))
+        return SpectralView(real, imag, torch.arange(n // 2 + 1, device=x.device, dtype=dtype) / n)
 
     def _bidirectional(self, value: Tensor, rows: Rows | None) -> tuple[Tensor, Modulation]:
         if rows is None:
@@ -117,13 +117,15 @@ class SpectralGating(Mixer):
         return y, modulation, joined, offset
 
     def _kernel(self, modulation: Modulation, batch: int) -> Tensor:
-        gain, phase = modulation.gain, modulation.phase
         bins = self.window // 2 + 1
-        if gain is None:
-            like = self.skip if phase is None else phase
-            gain = torch.ones(1, 1, 1, bins, dtype=like.dtype, device=like.device)
-        taps = minimum_phase(gain, self.window, self.fft, phase=phase)
-        full = self._full(taps, batch)
+
+        def spread(field: Tensor) -> Tensor:
+            # Gates may answer in half precision (under autocast), and with one value for all bins.
+            return field.to(torch.promote_types(field.dtype, torch.float32)).expand(*field.shape[:-1], bins)
+
+        gain = spread(self.skip.new_ones(1) if modulation.gain is None else modulation.gain)
+        phase = None if modulation.phase is None else spread(modulation.phase)
+        full = self._full(minimum_phase(gain, self.window, self.fft, phase=phase), batch)
         assert full is not None
         return full
 

@@ -1,0 +1,107 @@
+"""The conformance kit for layer parts, for us and for plugins' authors. Needs no test framework.
+
+A plugin's author runs it on their own part, here a gate, and on every mixer with it::
+
+    import pytest
+    from spectral_layers.testing import GATE_CHECKS, MIXER_CHECKS, gate_cases, mixer_cases, pairs
+
+    @pytest.mark.parametrize(
+        ("check", "case"),
+        [*pairs(GATE_CHECKS, gate_cases("acme/*")), *pairs(MIXER_CHECKS, mixer_cases("acme/*"))],
+        ids=str,
+    )
+    def test_conformance(check, case):
+        check(case)
+
+A part with options of its own: ``check(MixerCase(AcmeConfig(order=2), causal=True))``.
+"""
+
+from spectral_layers.testing import batches, causality, feedforwards, filters, gates, outputs, streaming
+from spectral_layers.testing.cases import (
+    FeedForwardCase,
+    FilterCase,
+    GateCase,
+    MixerCase,
+    feedforward_cases,
+    filter_cases,
+    gate_cases,
+    mixer_cases,
+)
+from spectral_layers.testing.check import Check, pairs
+from spectral_layers.testing.gates import spectral_view
+
+MIXER_CHECKS: tuple[Check[MixerCase], ...] = (
+    outputs.check_shapes_and_dtypes,
+    causality.check_no_output_sees_a_later_token,
+    causality.check_the_jacobian_is_lower_triangular,
+    outputs.check_a_prefix_gives_the_prefix_of_the_output,
+    batches.check_rows_do_not_mix,
+    batches.check_right_padding_changes_nothing,
+    batches.check_left_padding_through_alignment,
+    batches.check_an_empty_batch,
+    batches.check_packed_documents_stay_apart,
+    outputs.check_packed_documents_are_refused,
+    streaming.check_chunks_equal_the_full_pass,
+    streaming.check_one_token_after_any_prefill,
+    streaming.check_rows_continue_from_where_each_ended,
+    batches.check_padding_stays_out_of_the_state,
+    streaming.check_a_state_is_continued_once_and_by_its_owner,
+    streaming.check_clones_and_selections_stand_alone,
+    streaming.check_a_saved_state_continues,
+    streaming.check_rewinding,
+    outputs.check_a_mixer_without_a_state_refuses_one,
+    outputs.check_gradients_at_any_scale,
+    outputs.check_autocast_to_bfloat16,
+    outputs.check_inputs_that_do_not_fit_are_refused,
+    outputs.check_the_length_limit_is_kept,
+    outputs.check_the_length_limit_is_kept_across_calls,
+)
+"""Every promise of a mixer, in the order in which to mend them."""
+
+FILTER_CHECKS: tuple[Check[FilterCase], ...] = (
+    filters.check_a_tap_depends_on_its_lag_alone,
+    filters.check_taps_beyond_the_support_are_zero,
+    filters.check_the_kernel_reaches_the_limit,
+    filters.check_cached_kernels_follow_the_parameters,
+    filters.check_autocast_leaves_the_kernel_alone,
+    filters.check_every_parameter_of_a_filter_learns,
+    filters.check_recurrence_equals_convolution,
+    filters.check_float32_recurrence_keeps_up,
+)
+"""Every promise of a filter."""
+
+GATE_CHECKS: tuple[Check[GateCase], ...] = (
+    gates.check_fields_fit_any_span,
+    gates.check_gain_is_not_negative,
+    gates.check_samples_do_not_mix,
+    gates.check_gradients_of_a_gate_at_any_scale,
+    gates.check_losses_of_a_gate_are_scalars,
+)
+"""Every promise of a gate."""
+
+FEEDFORWARD_CHECKS: tuple[Check[FeedForwardCase], ...] = (
+    feedforwards.check_tokens_do_not_mix,
+    feedforwards.check_gradients_of_a_feedforward_at_any_scale,
+    feedforwards.check_a_feedforward_keeps_dtypes,
+    feedforwards.check_losses_of_a_feedforward_ignore_padding,
+    feedforwards.check_losses_of_a_feedforward_teach,
+)
+"""Every promise of a feed-forward."""
+
+__all__ = [
+    "FEEDFORWARD_CHECKS",
+    "FILTER_CHECKS",
+    "GATE_CHECKS",
+    "MIXER_CHECKS",
+    "Check",
+    "FeedForwardCase",
+    "FilterCase",
+    "GateCase",
+    "MixerCase",
+    "feedforward_cases",
+    "filter_cases",
+    "gate_cases",
+    "mixer_cases",
+    "pairs",
+    "spectral_view",
+]

@@ -1,0 +1,246 @@
+"""What the checks run on: a part's config and the surroundings to build it in.
+
+``*_cases(pattern)`` enumerate the registries, installed plugins included, so a part that is added is tested for free.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from spectral_core import fft_backend
+from spectral_core.config import OneOf, PartConfig
+from spectral_core.registry import Registry
+from spectral_layers.context import FilterContext, GateContext, LayerContext
+from spectral_layers.feedforward.base import FeedForward, FeedForwardConfig
+from spectral_layers.filters.base import Filter, FilterConfig, RecurrentFilter
+from spectral_layers.gating.base import Gate, GateConfig
+from spectral_layers.mixing.base import Mixer, MixerConfig
+from spectral_layers.registries import FEEDFORWARDS, FILTERS, GATES, MIXERS
+
+M = TypeVar("M", bound=nn.Module)
+P = TypeVar("P", bound=PartConfig)
+C = TypeVar("C", "MixerCase", "FilterCase", "GateCase", "FeedForwardCase")
+
+# Options that bring several blocks into a short sequence.
+_SMALL: dict[str, dict[str, Any]] = {
+    "spectral_gating": {"block": 8, "window": 16},
+    "moe": {"experts": 4},
+}
+
+
+@dataclass(frozen=True)
+class MixerCase:
+    """A mixer to check.
+
+    block: the period of whatever it renews per block or chunk; positions and chunk sizes straddle it, and sequences
+    are three blocks long. hidden_dim, max_seq_len, fft: the model it is built into.
+    """
+
+    config: MixerConfig
+    causal: bool = True
+    hidden_dim: int = 64
+    max_seq_len: int = 512
+    block: int = 64
+    fft: str = "auto"
+
+    @property
+    def length(self) -> int:
+        """Tokens of a sequence: more than three blocks, and more than the longest chunk."""
+        return max(3 * self.block + 11, 75)
+
+    def build(self, dtype: torch.dtype = torch.float64) -> Mixer:
+        """The mixer in eval mode, its parameters randomised: what starts at zero hides what it would do."""
+        context = LayerContext(self.hidden_dim, self.causal, fft_backend(self.fft), self.max_seq_len)
+        return _randomised(lambda: self.config.build(context), dtype)
+
+    def __str__(self) -> str:
+        return f"{_described(self.config)}-{'causal' if self.causal else 'bidirectional'}"
+
+
+@dataclass(frozen=True)
+class FilterCase:
+    """A filter to check. length: of the signals its recurrence, if it has one, is compared on."""
+
+    config: FilterConfig
+    channels: int = 6
+    max_seq_len: int = 512
+    length: int = 300
+
+    def build(self, dtype: torch.dtype = torch.float64) -> Filter:
+        """The filter in eval mode, its parameters randomised."""
+        return _randomised(lambda: self.config.build(FilterContext(self.channels, self.max_seq_len)), dtype)
+
+    def __str__(self) -> str:
+        return _described(self.config)
+
+
+@dataclass(frozen=True)
+class GateCase:
+    """A gate to check."""
+
+    config: GateConfig
+    heads: int = 2
+    head_dim: int = 4
+
+    def build(self, dtype: torch.dtype = torch.float64) -> Gate:
+        """The gate in eval mode, its parameters randomised."""
+        return _randomised(lambda: self.config.build(GateContext(self.heads, self.head_dim)), dtype)
+
+    def __str__(self) -> str:
+        return _described(self.config)
+
+
+@dataclass(frozen=True)
+class FeedForwardCase:
+    """A feed-forward to check."""
+
+    config: FeedForwardConfig
+    hidden_dim: int = 16
+
+    def build(self, dtype: torch.dtype = torch.float64) -> FeedForward:
+        """The feed-forward in eval mode, its parameters randomised."""
+        context = LayerContext(self.hidden_dim, True, fft_backend("auto"))
+        return _randomised(lambda: self.config.build(context), dtype)
+
+    def __str__(self) -> str:
+        return _described(self.config)
+
+
+def mixer_cases(pattern: str = "*") -> list[MixerCase]:
+    """Every registered mixer with each registered part it can take, in each of its directions.
+
+    pattern: keeps the cases in which some part's name matches: ``acme/*`` gives that plugin's mixers with all parts,
+    and all mixers with that plugin's parts. Parts without a working default need a :class:`MixerCase` by hand.
+    """
+    found = []
+    for entry in MIXERS:
+        for config in _variants(entry.load()):
+            block = getattr(config, "block", 64)
+            found += [
+                MixerCase(config, causal=direction == "causal", block=block) for direction in sorted(config.directions)
+            ]
+    return _matching(found, pattern)
+
+
+def filter_cases(pattern: str = "*") -> list[FilterCase]:
+    """Every registered filter whose name matches."""
+    return _matching([FilterCase(_small(entry.load())) for entry in FILTERS], pattern)
+
+
+def gate_cases(pattern: str = "*") -> list[GateCase]:
+    """Every registered gate whose name matches."""
+    return _matching([GateCase(_small(entry.load())) for entry in GATES], pattern)
+
+
+def feedforward_cases(pattern: str = "*") -> list[FeedForwardCase]:
+    """Every registered feed-forward whose name matches."""
+    return _matching([FeedForwardCase(_small(entry.load())) for entry in FEEDFORWARDS], pattern)
+
+
+def is_causal(case: MixerCase) -> bool:
+    return case.causal
+
+
+def streams(case: MixerCase) -> bool:
+    return case.causal and case.build().streams
+
+
+def cannot_stream(case: MixerCase) -> bool:
+    return not streams(case)
+
+
+def keeps_segments(case: MixerCase) -> bool:
+    return case.build().keeps_segments
+
+
+def mixes_segments(case: MixerCase) -> bool:
+    return not keeps_segments(case)
+
+
+def is_limited(case: MixerCase) -> bool:
+    return case.build().length_limit is not None
+
+
+def is_limited_and_streams(case: MixerCase) -> bool:
+    return is_limited(case) and streams(case)
+
+
+def has_limit(case: FilterCase) -> bool:
+    return case.build().length_limit is not None
+
+
+def has_support(case: FilterCase) -> bool:
+    return case.build().support is not None
+
+
+def is_recurrent(case: FilterCase) -> bool:
+    return isinstance(case.build(), RecurrentFilter)
+
+
+def _randomised(make: Callable[[], M], dtype: torch.dtype) -> M:
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(1)
+        module = make()
+        for parameter in module.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return module.to(dtype).eval()
+
+
+def _variants(kind: type[MixerConfig]) -> Iterator[MixerConfig]:
+    """The mixer with its defaults, and with each other part in each field that takes one."""
+    default = _small(kind)
+    yield default
+    for name, field in kind.model_fields.items():
+        several, registry = _registry_of(field.annotation, field.metadata)
+        if registry is None or registry is MIXERS:
+            continue
+        standing = getattr(default, name)
+        for other in registry:
+            part = _small(other.load())
+            value = (part,) if several else part
+            if value != standing:
+                yield default.model_copy(update={name: value})
+
+
+def _registry_of(annotation: Any, metadata: list[Any]) -> tuple[bool, Registry[Any] | None]:
+    """The registry an open field resolves through, and whether the field takes several parts."""
+    for note in metadata:
+        if isinstance(note, OneOf):
+            return False, note.registry
+    for inner in typing.get_args(annotation):
+        for note in getattr(inner, "__metadata__", ()):
+            if isinstance(note, OneOf):
+                return True, note.registry
+    return False, None
+
+
+def _small(kind: type[P]) -> P:
+    return kind.model_validate(_SMALL.get(kind.model_fields["type"].default, {}))
+
+
+def _described(config: PartConfig) -> str:
+    return "-".join(_names(config))
+
+
+def _names(config: PartConfig) -> Iterator[str]:
+    """The part's name and its parts' names."""
+    yield config.type
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, PartConfig):
+                yield from _names(part)
+
+
+def _matching(cases: list[C], pattern: str) -> list[C]:
+    found = [case for case in cases if any(fnmatch.fnmatchcase(name, pattern) for name in _names(case.config))]
+    if not found:
+        raise ValueError(f"no registered part matches {pattern!r}, so nothing would be checked. Is its plugin loaded?")
+    return found

@@ -1,0 +1,34 @@
+"""Gradients at any scale of the input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+SCALES = (0.0, 1e-30, 1e-25, 1e-10, 1.0)
+
+
+def require_gradients(
+    what: str, module: nn.Module, loss: Callable[[Tensor], Tensor], x: Tensor, *, dead: bool = False
+) -> None:
+    """Raise AssertionError unless input and parameters get finite gradients at every scale of x.
+
+    dead: whether a parameter's gradient may be zero at scale 1; elsewhere there is nothing to learn from.
+    """
+    for scale in SCALES:
+        module.zero_grad()
+        scaled = (x * scale).requires_grad_()
+        value = loss(scaled)
+        value.backward()
+        for name, tensor in {"the input": scaled, **dict(module.named_parameters())}.items():
+            gradient = tensor.grad
+            if gradient is None:
+                raise AssertionError(f"{what}: {name} gets no gradient at inputs of size {scale:g}; is it detached?")
+            if not gradient.isfinite().all():
+                raise AssertionError(
+                    f"{what}: the gradient of {name} is not finite at inputs of size {scale:g}. Roots and angles need "
+                    "smoothing before they are differentiated: see SpectralView.magnitude and SpectralView.phase."
+                )
+            if scale == 1.0 and not dead and not gradient.any():
+                raise AssertionError(f"{what}: {name} gets an all-zero gradient at inputs of size 1; it cannot learn.")
