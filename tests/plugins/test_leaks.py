@@ -1,0 +1,378 @@
+"""Third parties' parts in a decoder: those that look ahead or mix rows are refused, by name; the others are not."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from spectral_core import FFTBackend, FFTBackendConfig, PluginError, Spectrum, hookimpl
+from spectral_core.backends.base import Request
+from spectral_core.backends.torch_fft import TorchFFT
+from spectral_core.config import PartConfig
+from spectral_core.plugins import HOST, Registrar
+from spectral_layers import (
+    FeedForward,
+    FeedForwardConfig,
+    FeedForwardOutput,
+    Gate,
+    GateConfig,
+    GateContext,
+    LayerContext,
+    Mixer,
+    MixerConfig,
+    MixerOutput,
+    Modulation,
+    Rows,
+    SpectralView,
+    State,
+)
+from spectral_models import build_model, load_config
+
+
+class BatchMean(Gate):
+    """Reads the mean over the batch: in a causal mixer, the blocks of one sequence, later ones included."""
+
+    def forward(self, view: SpectralView) -> Modulation:
+        return Modulation(gain=torch.sigmoid(view.relative_magnitude.mean(0, keepdim=True)))
+
+
+class BatchMeanInEvaluation(BatchMean):
+    """The same when it is used, and nothing while it is trained."""
+
+    def forward(self, view: SpectralView) -> Modulation:
+        return Modulation() if self.training else super().forward(view)
+
+
+class BatchNormalised(Gate):
+    """Statistics of the batch in training, running ones in evaluation, as in nn.BatchNorm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(1)
+
+    def forward(self, view: SpectralView) -> Modulation:
+        level = view.relative_magnitude.log()
+        return Modulation(gain=torch.sigmoid(self.norm(level.reshape(-1, 1)).reshape(level.shape)))
+
+
+class RunningLevel(Gate):
+    """Uses a running statistic and renews it in training, for later passes: no sample sees another in a pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("level", torch.ones(()))
+
+    def forward(self, view: SpectralView) -> Modulation:
+        gain = torch.sigmoid(view.magnitude / self.level)
+        if self.training:
+            self.level.lerp_(view.magnitude.mean(), 0.1)
+        return Modulation(gain=gain)
+
+
+class OwnBins(Gate):
+    """A good gate, with a parameter of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.zeros(()))
+
+    def forward(self, view: SpectralView) -> Modulation:
+        return Modulation(gain=torch.exp(-self.slope * view.frequency) * torch.sigmoid(view.relative_magnitude))
+
+
+class SingleOnly(Gate):
+    """A constant of its own in float32, not the view's dtype."""
+
+    def forward(self, view: SpectralView) -> Modulation:
+        return Modulation(gain=torch.sigmoid(view.relative_magnitude @ torch.eye(view.real.shape[-1])))
+
+
+class Logarithmic(Gate):
+    """Its parameters start small and must stay positive, and nothing keeps them so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.level = nn.Parameter(torch.full((64, 1, 1), 1e-3))
+
+    def forward(self, view: SpectralView) -> Modulation:
+        return Modulation(gain=torch.sigmoid(self.level.log().mean() + view.relative_magnitude))
+
+
+class WholeSpectrum(Mixer):
+    """Gates the spectrum of the whole sequence."""
+
+    streams = False
+
+    def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
+        spectrum = torch.fft.rfft(x, dim=1)
+        return MixerOutput(torch.fft.irfft(spectrum * torch.sigmoid(spectrum.abs()), x.shape[1], dim=1))
+
+
+class SingleConvolution(Mixer):
+    """Causal, but its FFTs run in float32, whose rounding spreads over the whole sequence."""
+
+    streams = False
+
+    def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
+        length = x.shape[1]
+        decay = torch.exp(-0.1 * torch.arange(length))[:, None]
+        product = torch.fft.rfft(x.float(), 2 * length, dim=1) * torch.fft.rfft(decay, 2 * length, dim=0)
+        return MixerOutput(torch.fft.irfft(product, 2 * length, dim=1)[:, :length].to(x.dtype))
+
+
+class RunningMean(Mixer):
+    """A good mixer, for 20 tokens at most."""
+
+    streams = False
+    length_limit = 20
+
+    def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
+        count = torch.arange(1, x.shape[1] + 1, dtype=x.dtype, device=x.device)[:, None]
+        return MixerOutput(x.cumsum(1) / count)
+
+
+class NextRow(FeedForward):
+    """Adds the following row of the batch; the last has none."""
+
+    def forward(self, x: Tensor, *, rows: Rows | None = None) -> FeedForwardOutput:
+        return FeedForwardOutput(x + torch.cat([x[1:], torch.zeros_like(x[:1])]))
+
+
+class Peek(FeedForward):
+    """Adds a millionth of the next token: a leak need not be large to be learnt from."""
+
+    def forward(self, x: Tensor, *, rows: Rows | None = None) -> FeedForwardOutput:
+        return FeedForwardOutput(x + 1e-6 * torch.cat([x[:, 1:], torch.zeros_like(x[:, :1])], 1))
+
+
+class Wrapping(FFTBackend):
+    """Transforms a signal turned by one: its last value comes first."""
+
+    name = "acme/wrapping"
+
+    def rfft(self, x: Tensor, n: int) -> Spectrum:
+        spectrum = torch.fft.rfft(x.roll(1, -1), n)
+        return Spectrum(spectrum.real, spectrum.imag)
+
+    def irfft(self, spectrum: Spectrum, n: int) -> Tensor:
+        return torch.fft.irfft(torch.complex(*spectrum), n)
+
+
+class ElsewhereOnly(TorchFFT):
+    """Runs on a device that is not here."""
+
+    name = "acme/elsewhere"
+
+    def unsupported_reasons(self, request: Request) -> list[str]:
+        return [f"{request.device} is not an acme device"]
+
+
+GATES = {
+    "batch_mean": BatchMean,
+    "batch_mean_in_evaluation": BatchMeanInEvaluation,
+    "batch_normalised": BatchNormalised,
+    "running_level": RunningLevel,
+    "own_bins": OwnBins,
+    "single_only": SingleOnly,
+    "logarithmic": Logarithmic,
+}
+MIXERS = {"whole_spectrum": WholeSpectrum, "single_convolution": SingleConvolution, "running_mean": RunningMean}
+FEEDFORWARDS = {"next_row": NextRow, "peek": Peek}
+BACKENDS = {"wrapping": Wrapping, "elsewhere": ElsewhereOnly}
+
+
+def config_class(base: type[PartConfig], part: str, build: Any) -> type[PartConfig]:
+    """A part's config without options."""
+    name = f"acme/{part}"
+    return type(
+        "Acme",
+        (base,),
+        {"__annotations__": {"type": Literal[name]}, "type": name, "build": build, "__module__": "acme"},
+    )
+
+
+def _builds_gate(part: type[Gate]) -> Any:
+    def build(self: GateConfig, context: GateContext) -> Gate:
+        return part()
+
+    return build
+
+
+def _builds_mixer(part: type[Mixer]) -> Any:
+    def build(self: MixerConfig, context: LayerContext) -> Mixer:
+        return part(context)
+
+    return build
+
+
+def _builds_feedforward(part: type[FeedForward]) -> Any:
+    def build(self: FeedForwardConfig, context: LayerContext) -> FeedForward:
+        return part()
+
+    return build
+
+
+def _builds_backend(part: type[FFTBackend]) -> Any:
+    def build(self: FFTBackendConfig) -> FFTBackend:
+        return part()
+
+    return build
+
+
+FAMILIES = (
+    ("gate", GateConfig, GATES, _builds_gate),
+    ("mixer", MixerConfig, MIXERS, _builds_mixer),
+    ("feedforward", FeedForwardConfig, FEEDFORWARDS, _builds_feedforward),
+)
+
+
+@contextmanager
+def acme() -> Iterator[None]:
+    """A plugin with all of the parts above, registered in this process."""
+
+    @hookimpl
+    def spectral_register_layers(register: Registrar) -> None:
+        for kind, base, parts, builds in FAMILIES:
+            for name, part in parts.items():
+                register(kind, f"acme/{name}", config_class(base, name, builds(part)), summary=part.__doc__)
+
+    @hookimpl
+    def spectral_register_fft_backends(register: Registrar) -> None:
+        for name, part in BACKENDS.items():
+            made = config_class(FFTBackendConfig, name, _builds_backend(part))
+            register("fft", f"acme/{name}", made, summary=part.__doc__)
+
+    module = types.ModuleType("acme")
+    module.SPECTRAL_PLUGIN_API = 1
+    module.spectral_register_layers = spectral_register_layers
+    module.spectral_register_fft_backends = spectral_register_fft_backends
+    HOST.register(module, namespace="acme", distribution="acme-parts")
+    try:
+        yield
+    finally:
+        HOST.unregister("acme")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plugin() -> Iterator[None]:
+    with acme():
+        yield
+
+
+def config(kind: str, name: str, **overrides: Any) -> dict[str, Any]:
+    """A small language model with that part."""
+    block: dict[str, Any] = {"mixer": "gated_convolution", "feedforward": "mlp"}
+    if kind == "gate":
+        block["mixer"] = {"type": "spectral_gating", "gates": ["magnitude", name], "block": 8, "window": 16}
+    elif kind in ("mixer", "feedforward"):
+        block[kind] = name
+    fft = name if kind == "fft" else "auto"
+    return {"vocab_size": 13, "hidden_dim": 32, "num_layers": 2, "fft": fft, "block": block} | overrides
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "mode"),
+    [
+        ("gate", "acme/batch_mean", "training"),
+        ("gate", "acme/batch_mean_in_evaluation", "evaluation"),
+        ("gate", "acme/batch_normalised", "training"),
+        ("mixer", "acme/whole_spectrum", "training"),
+        ("feedforward", "acme/next_row", "training"),
+        ("feedforward", "acme/peek", "training"),
+        ("fft", "acme/wrapping", "training"),
+    ],
+)
+def test_a_part_that_sees_the_future_or_other_rows_is_refused_by_name(kind: str, name: str, mode: str) -> None:
+    with pytest.raises(PluginError) as caught:
+        build_model(config(kind, name))
+    message = str(caught.value)
+    assert "this decoder is not causal" in message
+    assert f"{mode} mode" in message
+    assert f"One of these parts mixes rows or looks ahead: {kind} {name!r} of acme-parts." in message
+
+
+def test_a_leak_in_training_alone_is_one_that_evaluation_cannot_show() -> None:
+    """The twin of the batch-normalised case above: without the pass in training mode it would be let through."""
+    model = load_config(config("gate", "acme/batch_normalised")).build().double().eval()
+    tokens = torch.randint(13, (1, 40), generator=torch.Generator().manual_seed(0))
+    changed = torch.cat([tokens[:, :30], (tokens[:, 30:] + 1) % 13], 1)
+    with torch.no_grad():
+        evaluated = (model(changed).logits - model(tokens).logits)[:, :30].abs().max()
+        model.train()
+        trained = (model(changed).logits - model(tokens).logits)[:, :30].abs().max()
+    assert evaluated < 1e-12
+    assert trained > 1e-6
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("gate", "acme/own_bins"),
+        ("gate", "acme/running_level"),
+        ("mixer", "acme/running_mean"),
+        ("fft", "acme/elsewhere"),
+    ],
+)
+def test_a_part_that_keeps_the_contract_is_let_through(kind: str, name: str) -> None:
+    assert build_model(config(kind, name)).config.num_layers == 2
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_short_models_can_be_checked_too(limit: int) -> None:
+    build_model(config("gate", "acme/own_bins", max_seq_len=limit))
+    with pytest.raises(PluginError, match="other rows of the batch"):
+        build_model(config("feedforward", "acme/next_row", max_seq_len=limit))
+
+
+def test_a_model_is_checked_where_it_is_built_for_another_device() -> None:
+    with torch.device("meta"):
+        model = build_model(config("gate", "acme/own_bins"))
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+
+
+def test_the_check_leaves_the_random_state_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeded: list[int] = []
+    source = load_config(config("gate", "acme/own_bins"))
+    torch.manual_seed(5)
+    unchecked, after = source.build(), torch.get_rng_state()
+    torch.manual_seed(5)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    checked = build_model(source)
+    assert torch.equal(torch.get_rng_state(), after)
+    for ours, theirs in zip(checked.parameters(), unchecked.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert seeded == [], "an accelerator's generator is not the check's to seed: nothing would put it back"
+    torch.manual_seed(5)
+    assert seeded == [5], "that is where torch.manual_seed would have shown"
+
+
+def test_a_part_that_computes_in_float32_alone_is_told_what_a_part_must_do() -> None:
+    with pytest.raises(PluginError) as caught:
+        build_model(config("gate", "acme/single_only"))
+    message = str(caught.value)
+    assert "could not be checked for causality" in message
+    assert "RuntimeError: expected m1 and m2 to have the same dtype" in message
+    assert "A part computes in the dtype and on the device of its input" in message
+    assert message.endswith("Third-party parts: gate 'acme/single_only' of acme-parts.")
+
+
+def test_rounding_in_float32_is_told_apart_from_looking_ahead() -> None:
+    with pytest.raises(PluginError, match="may be the rounding of a part that casts to float32"):
+        build_model(config("mixer", "acme/single_convolution"))
+
+
+def test_a_model_that_gives_nan_is_not_let_through_unchecked() -> None:
+    """NaN is not larger than any tolerance: comparisons alone would call it causal."""
+    with pytest.raises(PluginError, match=r"its logits are not finite .*'acme/logarithmic'"):
+        build_model(config("gate", "acme/logarithmic"))
+
+
+def test_models_of_our_own_parts_are_built_without_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spectral_models.assembly.check_causality", pytest.fail)
+    build_model(config("gate", "band"))
