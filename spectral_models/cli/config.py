@@ -17,14 +17,19 @@ from spectral_models.training.config import RunConfig, load_run
 
 app = typer.Typer(help="Show, check and describe configs.", no_args_is_help=True)
 _SOURCE = typer.Argument(help=f"A YAML or JSON file (a model's or a run's), or a preset: {', '.join(list_models())}.")
-_SET = typer.Option([], "--set", help="Replace a value: PATH=VALUE, as in layers.0.mixer.filter.modes=8. Repeatable.")
+_SET = typer.Option(
+    [], "--set", metavar="PATH=VALUE", help="Replace a value, as in layers.0.mixer.filter.modes=8. Repeatable."
+)
 
 
 @app.command()
 def show(source: str = _SOURCE, changes: list[str] = _SET) -> None:
     """Print the whole config as YAML, every default written out."""
     text = yaml.safe_dump(_load(source, changes).model_dump(mode="json"), sort_keys=False)
-    out.print(Syntax(text, "yaml", background_color="default"))
+    if out.is_terminal:
+        out.print(Syntax(text, "yaml", background_color="default", word_wrap=True))
+    else:
+        typer.echo(text, nl=False)  # as it is: rich would wrap long lines
 
 
 @app.command()

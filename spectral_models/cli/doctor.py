@@ -7,6 +7,7 @@ import platform
 
 import torch
 import typer
+from rich.text import Text
 
 from spectral_core import Request, fft_backend
 from spectral_core.backends.auto import AutoFFT
@@ -23,23 +24,26 @@ def doctor() -> None:
     assert MODELS  # the last of the registries: importing it declares them all
     device = "cuda" if torch.cuda.is_available() else "cpu"
     name = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
-    out.print(f"[bold]python[/]        {platform.python_version()} on {platform.system()} {platform.machine()}")
-    out.print(f"[bold]device[/]        {device}, {name}")
+    _line("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    _line("device", f"{device}, {name}")
     for library in ("spectral-networks", *_LIBRARIES):
-        out.print(f"[bold]{library:13}[/] {_version(library)}", highlight=False)
-    counts = ", ".join(f"{len(registry)} {kind}" for kind, registry in HOST.registries.items())
-    out.print(f"[bold]components[/]    {counts}", highlight=False)
+        _line(library, _version(library))
+    _line("components", ", ".join(f"{len(registry)} {kind}" for kind, registry in HOST.registries.items()))
     auto = fft_backend("auto")
     assert isinstance(auto, AutoFFT)
     for length in _LENGTHS:
         request = Request("convolution", device, torch.float32, 1, 256, length, length, "causal", True)
-        out.print(f"[bold]fft: auto[/]     {length} tokens: {auto.plan(request)}", highlight=False)
+        _line("fft: auto", f"{length} tokens: {auto.plan(request)}")
     failures = HOST.failures()
     for failure in failures:
-        out.print(f"[bold red]plugin[/]        {failure}", highlight=False)
+        _line("plugin", str(failure), style="red")
     if failures:
         raise typer.Exit(1)
-    out.print("[bold]plugins[/]       no failures")
+    _line("plugins", "no failures")
+
+
+def _line(label: str, value: str, style: str = "") -> None:
+    out.print(Text.assemble((f"{label:19}", f"bold {style}"), (value, style)), soft_wrap=True)
 
 
 def _version(distribution: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import torch
@@ -10,7 +12,6 @@ from torch import Tensor
 
 from spectral_core import ConfigError
 from spectral_models.checkpoint import load_checkpoint
-from spectral_models.cli.console import out
 from spectral_models.data import ByteTokenizer
 from spectral_models.variants.language_model import LanguageModel
 
@@ -19,8 +20,8 @@ def generate(
     checkpoint: Path = typer.Argument(help="A checkpoint's directory, or a run's."),
     prompt: str = typer.Option("", help="Text to continue. Empty begins a new document."),
     max_new_tokens: int = typer.Option(256, min=1, help="Bytes to draw at most."),
-    temperature: float = typer.Option(0.8, help="0 takes the likeliest byte each time."),
-    top_k: int = typer.Option(None, help="Draw among the k likeliest only."),
+    temperature: float = typer.Option(0.8, min=0.0, help="0 takes the likeliest byte each time."),
+    top_k: int = typer.Option(None, min=1, help="Draw among the k likeliest only."),
     top_p: float = typer.Option(None, help="Draw among the smallest set holding this probability."),
     repetition_penalty: float = typer.Option(1.0, help="Above 1 makes repeated bytes less likely."),
     seed: int = typer.Option(0, help="The same seed draws the same text."),
@@ -38,11 +39,10 @@ def generate(
         if int(token) != tokenizer.eos_token_id:
             _print(stream.push(int(token)))
 
-    _print(prompt)
-    # A document begins after the end of another.
-    ids = tokenizer.encode(prompt) or [tokenizer.eos_token_id]
+    ids = tokenizer.encode(os.fsencode(prompt))
+    _print(tokenizer.decode(ids))
     model.generate(
-        torch.tensor([ids]),
+        torch.tensor([ids or [tokenizer.eos_token_id]]),  # a document begins after the end of another
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         top_k=top_k,
@@ -56,5 +56,6 @@ def generate(
 
 
 def _print(text: str) -> None:
-    out.print(text, end="", markup=False, highlight=False, soft_wrap=True)
-    out.file.flush()
+    """The text itself: rich would expand tabs and drop control characters."""
+    typer.echo(text, nl=False)
+    sys.stdout.flush()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from pathlib import Path
 
 import typer
@@ -17,7 +19,7 @@ def train(
         None, help="Text: a file or directory (.txt, .jsonl, ...), 'stdlib' (this Python's sources), or datasets:NAME."
     ),
     changes: list[str] = typer.Option(
-        [], "--set", help="Replace a value: PATH=VALUE, as in training.steps=1000. Repeatable."
+        [], "--set", metavar="PATH=VALUE", help="Replace a value, as in training.steps=1000. Repeatable."
     ),
     out_dir: Path = typer.Option(None, "--out", help="The run's directory. By default runs/<name of the config>."),
     resume: bool = typer.Option(False, "--resume", help="Continue the run in --out from its newest whole checkpoint."),
@@ -29,6 +31,7 @@ def train(
     try:
         from spectral_models.training import load_run
         from spectral_models.training.run import train as run_training
+        from spectral_models.training.trainer import newest_complete
     except ImportError as error:
         raise ConfigError(
             f"training needs a library that is not installed: {error.name}. Run: pip install 'spectral-networks[train]'"
@@ -41,14 +44,18 @@ def train(
     try:
         result = run_training(run, directory, resume=resume)
     except KeyboardInterrupt:
-        errors.print(
-            f"\ninterrupted. The last whole checkpoint in {directory}/checkpoints is kept; continue with:\n"
-            f"  spectral train {config} --out {directory} --resume  (and the same --data and --set)",
-            highlight=False,
-        )
+        newest = newest_complete(directory / "checkpoints")
+        kept = f"{newest} is complete" if newest else "no checkpoint was saved yet"
+        again = ["spectral", "train", config, *(["--data", data] if data else [])]
+        again += [part for change in changes for part in ("--set", change)]
+        again += ["--out", str(directory), "--resume"]
+        errors.print(f"interrupted; {kept}. Continue with:\n  {shlex.join(again)}", markup=False, highlight=False)
         raise typer.Exit(130) from None
-    out.print(
-        f"held-out bits per byte [bold]{result.bits_per_byte:.3f}[/] (xz -9 on the same bytes: "
-        f"{result.xz_bits_per_byte:.3f}). Model: {directory}/model. Curve: {directory}/curve.png",
-        highlight=False,
-    )
+    if int(os.environ.get("RANK", "0")) == 0:
+        out.print(
+            f"held-out bits per byte  [bold]{result.bits_per_byte:.3f}[/]  (xz -9 on the same bytes: "
+            f"{result.xz_bits_per_byte:.3f})\nmodel                   {directory}/model\n"
+            f"learning curve          {directory}/curve.png",
+            highlight=False,
+            soft_wrap=True,
+        )

@@ -70,8 +70,9 @@ class RunConfig(Config):
 def load_run(source: str | Path | Mapping[str, Any], changes: Mapping[str, Any] | None = None) -> RunConfig:
     """A validated run from a YAML file, a mapping, or a model preset's name with default data and training.
 
-    changes: values at dotted paths, ``{"training.steps": 100}``. In the file, ``model`` may name a preset.
+    changes: values at dotted paths, ``{"training.steps": 100}``. In both, ``model`` may name a preset.
     """
+    changes = dict(changes or {})
     if isinstance(source, Mapping):
         data = dict(source)
     elif isinstance(source, str) and source in list_models():
@@ -83,10 +84,12 @@ def load_run(source: str | Path | Mapping[str, Any], changes: Mapping[str, Any] 
                 f"{str(source)!r} is neither a run config (.yaml, .json) nor a preset: {', '.join(list_models())}."
             )
         data = read_yaml(path)
+    if "model" in changes:
+        data["model"] = changes.pop("model")
     model = data.get("model")
     if isinstance(model, str) and model not in MODELS:
         data["model"] = load_config(model).model_dump()
     elif isinstance(model, Mapping) and "type" not in model:
         data["model"] = {"type": "language_model", **model}
-    run: RunConfig = RunConfig.parse(override(data, changes or {}))
+    run: RunConfig = RunConfig.parse(override(data, changes))
     return run

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 
 def plot_curve(history: Sequence[dict[str, Any]], path: Path, *, title: str, reference: float | None = None) -> None:
     """Training loss and held-out bits per byte over steps, as a PNG.
 
     history: the trainer's log. reference: a compressor's bits per byte, drawn as a line.
     """
-    from matplotlib.figure import Figure
-
     training = [(row["step"], row["loss"] / math.log(2)) for row in history if "loss" in row]
     held_out = [(row["step"], row["eval_bits_per_byte"]) for row in history if "eval_bits_per_byte" in row]
     figure = Figure(figsize=(8, 4.5), layout="constrained")
@@ -29,7 +29,7 @@ def plot_curve(history: Sequence[dict[str, Any]], path: Path, *, title: str, ref
     if reference is not None:
         axes.axhline(reference, color="tab:orange", linestyle="--", label=f"xz -9: {reference:.3f}")
     axes.set(xlabel="step", ylabel="bits per byte", title=title)
-    axes.set_ylim(bottom=min([1.0, *(value for _, value in training + held_out)]) * 0.9, top=min(8.5, 8.5))
+    axes.set_ylim(bottom=min([1.0, *(value for _, value in training + held_out)]) * 0.9, top=8.5)
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import accelerate  # noqa: F401  # Trainer needs these two: a missing one is reported before training begins
+import tensorboard  # noqa: F401
 import torch
 import yaml
-from transformers import TrainingArguments, set_seed
+from safetensors import SafetensorError
+from transformers import PrinterCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from spectral_core import ConfigError
@@ -22,6 +26,7 @@ from spectral_models.evaluation import xz_bits_per_byte
 from spectral_models.integrations.huggingface import SpectralForCausalLM
 from spectral_models.training.config import RunConfig, TrainingConfig
 from spectral_models.training.curve import plot_curve
+from spectral_models.training.progress import TrainingProgress
 from spectral_models.training.trainer import SpectralTrainer, newest_complete, remove_newer
 from spectral_models.variants.language_model import LanguageModel
 
@@ -58,6 +63,7 @@ def train(run: RunConfig, out: str | Path, *, resume: bool = False) -> TrainingR
     holds a run and resume is not asked for, or holds a different one.
     """
     directory = Path(out)
+    share = _share(run.training)
     checkpoint = _prepare(run, directory, resume)
     corpus = load_corpus(run.data)
     xz = xz_bits_per_byte(corpus.validation.numpy().tobytes())
@@ -67,17 +73,21 @@ def train(run: RunConfig, out: str | Path, *, resume: bool = False) -> TrainingR
     model.gradient_checkpointing = run.training.gradient_checkpointing
     trainer = SpectralTrainer(
         SpectralForCausalLM.wrap(model),
-        args=_arguments(run.training, directory),
+        args=_arguments(run.training, share, directory),
         train_dataset=RandomWindows(
             corpus.train, run.data.context, run.training.steps * run.training.batch_size, run.training.seed
         ),
         eval_windows=ContiguousWindows(corpus.validation, run.data.context),
     )
+    trainer.remove_callback(PrinterCallback)
+    progress = TrainingProgress()
+    trainer.add_callback(progress)
     try:
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        if "eval_bits_per_byte" not in trainer.state.log_history[-2]:  # the last entry sums up the run
+        with closing(progress):
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        history = trainer.state.log_history
+        if not any(row["step"] == run.training.steps and "eval_bits_per_byte" in row for row in history):
             trainer.evaluate()
-        history = list(trainer.state.log_history)
         bits = next(row["eval_bits_per_byte"] for row in reversed(history) if "eval_bits_per_byte" in row)
         model = trainer.accelerator.unwrap_model(trainer.model).model.eval()
         if trainer.is_world_process_zero():
@@ -86,10 +96,10 @@ def train(run: RunConfig, out: str | Path, *, resume: bool = False) -> TrainingR
             plot_curve(history, directory / "curve.png", title=title, reference=xz)
             metrics = {"bits_per_byte": bits, "xz_bits_per_byte": xz, "history": history}
             (directory / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"could not write to {directory}: {error.strerror or error}. Free space, then continue from the last "
-            "complete checkpoint with --resume."
+            f"could not write to {directory}: {error}. Free space, then continue from the last complete checkpoint "
+            "with --resume."
         ) from error
     return TrainingResult(model, bits, xz, history, corpus, directory)
 
@@ -124,17 +134,26 @@ def _prepare(run: RunConfig, directory: Path, resume: bool) -> Path | None:
     return newest
 
 
-def _arguments(config: TrainingConfig, directory: Path) -> TrainingArguments:
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+def _processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _share(config: TrainingConfig) -> int:
+    """Sequences per process and accumulated batch; refuses what cannot be divided or run here."""
+    processes = _processes()
     share, rest = divmod(config.batch_size, processes * config.accumulation)
     if rest or not share:
         raise ConfigError(
             f"training.batch_size {config.batch_size} must be a multiple of processes x accumulation = "
             f"{processes} x {config.accumulation}."
         )
-    cuda = torch.cuda.is_available()
-    if config.precision == "fp16" and not cuda:
+    if config.precision == "fp16" and not torch.cuda.is_available():
         raise ConfigError("training.precision fp16 needs a GPU. Use bf16 or float32.")
+    return share
+
+
+def _arguments(config: TrainingConfig, share: int, directory: Path) -> TrainingArguments:
+    cuda = torch.cuda.is_available()
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(directory / "logs")
     transformers_logging.set_verbosity_error()
     return TrainingArguments(
@@ -159,6 +178,7 @@ def _arguments(config: TrainingConfig, directory: Path) -> TrainingArguments:
         save_steps=config.save_every,
         save_total_limit=config.keep,
         logging_steps=config.log_every,
+        disable_tqdm=True,  # TrainingProgress reports instead
         report_to=["tensorboard"],
         seed=config.seed,
         data_seed=config.seed,
@@ -166,7 +186,7 @@ def _arguments(config: TrainingConfig, directory: Path) -> TrainingArguments:
         dataloader_pin_memory=cuda,
         remove_unused_columns=False,
         ddp_find_unused_parameters=False,
-        ddp_backend="gloo" if processes > 1 and not cuda else None,
+        ddp_backend="gloo" if _processes() > 1 and not cuda else None,
         use_cpu=not cuda,
         average_tokens_across_devices=True,
     )

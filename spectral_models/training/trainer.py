@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from spectral_models.checkpoint import load_weights, verify, write_marker
 from spectral_models.data import ContiguousWindows
+from spectral_models.data.windows import IGNORE
 from spectral_models.errors import CheckpointError
 from spectral_models.evaluation import bits_per_byte
 from spectral_models.integrations.huggingface import SpectralForCausalLM
@@ -35,7 +39,7 @@ class LanguageModelLoss:
         self, output: SpectralCausalLMOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         assert output.logits is not None
-        here = (labels != -100).sum()
+        here = (labels != IGNORE).sum()
         whole = here if num_items_in_batch is None else torch.as_tensor(num_items_in_batch, device=here.device)
         loss = F.cross_entropy(output.logits.flatten(0, 1).float(), labels.flatten(), reduction="sum") / whole
         for name, auxiliary in (output.losses or {}).items():
@@ -52,6 +56,13 @@ class LanguageModelLoss:
         return means
 
 
+class LogAtCheckpoints(TrainerCallback):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
+    """Logs with every checkpoint: the mean loss since the last log is not saved, and would lose steps on resuming."""
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        control.should_log = control.should_log or control.should_save
+
+
 class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
     """Trainer for byte-level language models."""
 
@@ -59,6 +70,18 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
         self.loss = LanguageModelLoss()
         self.eval_windows = eval_windows
         super().__init__(model=model, compute_loss_func=self.loss, eval_dataset=eval_windows, **kwargs)
+        self.add_callback(LogAtCheckpoints)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Tensor]], Tensor]:
+        """The batches of a step and how many labels they hold over all processes.
+
+        Counted here because ours are shifted already, and Trainer would leave out the first of every window.
+        """
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        here = sum(((batch["labels"] != IGNORE).sum() for batch in batches), start=torch.tensor(0)).to(device)
+        return batches, self.accelerator.gather(here).sum()
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Weights of linear layers and embeddings; kernels, gates, norms and biases are not pulled towards zero."""
@@ -73,12 +96,11 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Bits per byte of the held-out windows."""
+        """Bits per byte of the held-out windows, without autocast: what the saved model gives."""
         model = self.accelerator.unwrap_model(self.model).model
         was_training = model.training
         model.eval()
-        with self.compute_loss_context_manager():
-            bits = bits_per_byte(model, self.eval_windows, batch_size=self.args.per_device_eval_batch_size)
+        bits = bits_per_byte(model, self.eval_windows, batch_size=self.args.per_device_eval_batch_size)
         model.train(was_training)
         metrics = {f"{metric_key_prefix}_bits_per_byte": bits}
         self.log(metrics)
@@ -91,16 +113,29 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
             self.accelerator.unwrap_model(self.model).save_pretrained(output_dir or self.args.output_dir)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
+        directory = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        with _saving(directory):
+            super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            directory = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
             files = [path.name for path in directory.iterdir() if path.is_file() and path.name != TRAINING_MARKER]
-            write_marker(directory, TRAINING_MARKER, sorted(files))
+            with _saving(directory):
+                write_marker(directory, TRAINING_MARKER, sorted(files))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         wrapper: SpectralForCausalLM = self.accelerator.unwrap_model(self.model if model is None else model)
         load_weights(wrapper.model, Path(resume_from_checkpoint))
+
+
+@contextmanager
+def _saving(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
+        raise CheckpointError(
+            f"could not save {directory}: {error}. Free space, then continue from the last complete checkpoint "
+            "with --resume."
+        ) from error
 
 
 def newest_complete(directory: Path) -> Path | None:

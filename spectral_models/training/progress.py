@@ -1,0 +1,63 @@
+"""What a user sees while training: a bar on a terminal, plain lines in a log file; never anything on stdout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class TrainingProgress(TrainerCallback):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
+    """Steps, the training loss (nats per byte, auxiliary losses included) and held-out bits per byte, on stderr.
+
+    close() takes the bar off the screen; call it however training ends.
+    """
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.is_world_process_zero and self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("training"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.description}"),
+                console=self._console,
+                transient=True,
+            )
+            self._task = self._bar.add_task("", total=state.max_steps, completed=state.global_step)
+            self._bar.start()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, completed=state.global_step)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        if not state.is_world_process_zero:
+            return
+        where = f"step {state.global_step:>{len(str(state.max_steps))}}/{state.max_steps}"
+        logs = logs or {}
+        if "eval_bits_per_byte" in logs:
+            self._console.print(f"{where}  held-out bits per byte {logs['eval_bits_per_byte']:.3f}", soft_wrap=True)
+        elif "loss" in logs and self._bar is not None:
+            self._bar.update(self._task, description=f"loss {logs['loss']:.3f}")
+        elif "loss" in logs:
+            self._console.print(f"{where}  loss {logs['loss']:.3f}", soft_wrap=True)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
