@@ -67,6 +67,21 @@ def ragged(lengths: list[int]) -> Rows:
     return Rows(torch.tensor(lengths))
 
 
+def require_error(
+    error: type[Exception], what: str, call: Callable[..., object], *given: object, **named: object
+) -> None:
+    """Raise AssertionError unless the call raises that error."""
+    try:
+        call(*given, **named)
+    except error:
+        return
+    except Exception as other:
+        raise AssertionError(
+            f"{what} must raise {error.__name__}; it raised {type(other).__name__}: {other}"
+        ) from other
+    raise AssertionError(f"{what} must raise {error.__name__}; it was accepted.")
+
+
 def relative_change(after: Tensor, before: Tensor, scale: float) -> float:
     """Largest absolute difference over a scale; infinite when anything is not finite."""
     if after.numel() == 0:

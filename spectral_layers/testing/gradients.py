@@ -6,16 +6,19 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-SCALES = (0.0, 1e-30, 1e-25, 1e-10, 1.0)
+SCALES = (1.0, 0.0, 1e-30, 1e-25, 1e-10)
+# Roots and norms smoothed at 1e-3 multiply gradients by some thousands, a raw angle by the inverse of the input.
+_GROWTH = 1e6
 
 
 def require_gradients(
     what: str, module: nn.Module, loss: Callable[[Tensor], Tensor], x: Tensor, *, dead: bool = False
 ) -> None:
-    """Raise AssertionError unless input and parameters get finite gradients at every scale of x.
+    """Raise AssertionError unless parameters get finite gradients at every scale of x, and x bounded ones.
 
     dead: whether a parameter's gradient may be zero at scale 1; elsewhere there is nothing to learn from.
     """
+    usual = 0.0
     for scale in SCALES:
         module.zero_grad()
         scaled = (x * scale).requires_grad_()
@@ -30,5 +33,14 @@ def require_gradients(
                     f"{what}: the gradient of {name} is not finite at inputs of size {scale:g}. Roots and angles need "
                     "smoothing before they are differentiated: see SpectralView.magnitude and SpectralView.phase."
                 )
-            if scale == 1.0 and not dead and not gradient.any():
+            if name == "the input":
+                largest = gradient.abs().max().item()
+                usual = largest if scale == 1.0 else usual
+                if largest > _GROWTH * usual:
+                    raise AssertionError(
+                        f"{what}: the gradient of the input is {largest:.2g} at inputs of size {scale:g}, "
+                        f"and {usual:.2g} at size 1: it explodes where there is silence. See SpectralView.phase for an "
+                        "angle that does not."
+                    )
+            elif scale == 1.0 and not dead and not gradient.any():
                 raise AssertionError(f"{what}: {name} gets an all-zero gradient at inputs of size 1; it cannot learn.")

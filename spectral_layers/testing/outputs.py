@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spectral_core.errors import UnsupportedInputError
+from spectral_core.errors import StateError, UnsupportedInputError
 from spectral_core.testing import assert_close
 from spectral_layers.rows import Rows
 from spectral_layers.state import State
@@ -18,9 +18,9 @@ from spectral_layers.testing.cases import (
     mixes_segments,
     streams,
 )
-from spectral_layers.testing.check import for_all, normal, only_for, ragged
+from spectral_layers.testing.check import for_all, normal, only_for, ragged, require_error
 from spectral_layers.testing.gradients import require_gradients
-from spectral_layers.testing.streaming import continued, require_refusal, run
+from spectral_layers.testing.streaming import continued, run
 
 
 @for_all
@@ -101,25 +101,27 @@ def check_inputs_that_do_not_fit_are_refused(case: MixerCase) -> None:
     """Another width, no tokens, a missing axis and lengths of another batch raise UnsupportedInputError."""
     mixer, dim = case.build(), case.hidden_dim
     for x in (normal(2, 5, dim + 1), normal(2, 0, dim), normal(5, dim)):
-        _require_unsupported(f"{case}: input {tuple(x.shape)}", mixer, x)
-    _require_unsupported(f"{case}: 3 lengths for 2 rows", mixer, normal(2, 5, dim), rows=ragged([5, 4, 3]))
-    _require_unsupported(f"{case}: 1 length for 2 rows", mixer, normal(2, 5, dim), rows=ragged([5]))
+        require_error(UnsupportedInputError, f"{case}: input {tuple(x.shape)}", mixer, x)
+    require_error(
+        UnsupportedInputError, f"{case}: 3 lengths for 2 rows", mixer, normal(2, 5, dim), rows=ragged([5, 4, 3])
+    )
+    require_error(UnsupportedInputError, f"{case}: 1 length for 2 rows", mixer, normal(2, 5, dim), rows=ragged([5]))
 
 
 @only_for(cannot_stream)
 def check_a_mixer_without_a_state_refuses_one(case: MixerCase) -> None:
     """A bidirectional mixer, or one that does not stream, refuses return_state and any state."""
     mixer, x = case.build(), normal(2, 5, case.hidden_dim)
-    require_refusal(f"{case}: return_state", mixer, x, return_state=True)
+    require_error(StateError, f"{case}: return_state", mixer, x, return_state=True)
     state = State(type(mixer).__name__, torch.zeros(2, dtype=torch.long))
-    require_refusal(f"{case}: a state", mixer, x, state=state)
+    require_error(StateError, f"{case}: a state", mixer, x, state=state)
 
 
 @only_for(mixes_segments)
 def check_packed_documents_are_refused(case: MixerCase) -> None:
     """A mixer that does not say it keeps segments apart refuses them."""
     rows = Rows(torch.tensor([6, 6]), torch.tensor([[0, 0, 0, 1, 1, 1]] * 2))
-    _require_unsupported(f"{case}: segments", case.build(), normal(2, 6, case.hidden_dim), rows=rows)
+    require_error(UnsupportedInputError, f"{case}: segments", case.build(), normal(2, 6, case.hidden_dim), rows=rows)
 
 
 @only_for(is_limited)
@@ -130,7 +132,12 @@ def check_the_length_limit_is_kept(case: MixerCase) -> None:
     assert limit is not None
     with torch.no_grad():
         mixer(normal(1, limit, case.hidden_dim))
-        _require_unsupported(f"{case}: {limit + 1} tokens, limit {limit}", mixer, normal(1, limit + 1, case.hidden_dim))
+        require_error(
+            UnsupportedInputError,
+            f"{case}: {limit + 1} tokens, limit {limit}",
+            mixer,
+            normal(1, limit + 1, case.hidden_dim),
+        )
 
 
 @only_for(is_limited_and_streams)
@@ -142,15 +149,6 @@ def check_the_length_limit_is_kept_across_calls(case: MixerCase) -> None:
     x = normal(1, limit, case.hidden_dim)
     with torch.no_grad():
         _, state = run(mixer, x[:, :-2])
-        _require_unsupported(f"{case}: 3 tokens, 2 below its limit", mixer, x[:, :3], state=state)
+        require_error(UnsupportedInputError, f"{case}: 3 tokens, 2 below its limit", mixer, x[:, :3], state=state)
         y, _ = continued(mixer, state, x[:, -2:].split(1, 1))
         assert_close(f"{case}: the last two tokens below its limit", y, mixer(x).y[:, -2:], 1e-9)
-
-
-def _require_unsupported(what: str, call: object, *arguments: object, **options: object) -> None:
-    assert callable(call)
-    try:
-        call(*arguments, **options)
-    except UnsupportedInputError:
-        return
-    raise AssertionError(f"{what} must raise UnsupportedInputError; it was accepted.")

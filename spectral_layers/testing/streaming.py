@@ -13,7 +13,7 @@ from spectral_layers.mixing.base import Mixer
 from spectral_layers.rows import Rows
 from spectral_layers.state import State
 from spectral_layers.testing.cases import MixerCase, streams
-from spectral_layers.testing.check import normal, only_for, ragged
+from spectral_layers.testing.check import normal, only_for, ragged, require_error
 
 _BOUND = 1e-9
 
@@ -34,16 +34,6 @@ def continued(mixer: Mixer, state: State | None, chunks: Iterable[Tensor]) -> tu
         outputs.append(y)
     assert state is not None
     return torch.cat(outputs, 1), state
-
-
-def require_refusal(what: str, call: object, *arguments: object, **options: object) -> None:
-    """Raise AssertionError unless the call raises StateError."""
-    assert callable(call)
-    try:
-        call(*arguments, **options)
-    except StateError:
-        return
-    raise AssertionError(f"{what} must raise StateError; it was accepted.")
 
 
 @only_for(streams)
@@ -82,7 +72,14 @@ def check_rows_continue_from_where_each_ended(case: MixerCase) -> None:
     They go on raggedly, by a token, and by more than a block; outputs are those of the row in a full pass.
     """
     mixer, block = case.build(), case.block
-    steps = [[block + 3, 0, 1, 2 * block, block], [4, 3, 0, 1, 2], [1] * 5, [block - 1] * 5, [0, 2, 5, 1, 0], [1] * 5]
+    steps = [
+        [block + 3, 0, 1, 2 * block, block],
+        [4, 3, 0, 1, 2],
+        [1] * 5,
+        [max(1, block - 1)] * 5,
+        [0, 2, 5, 1, 0],
+        [1] * 5,
+    ]
     total = torch.tensor(steps).sum(0).tolist()
     x = normal(5, max(total), case.hidden_dim)
     with torch.no_grad():
@@ -111,13 +108,15 @@ def check_a_state_is_continued_once_and_by_its_owner(case: MixerCase) -> None:
     x = normal(2, 9, case.hidden_dim)
     with torch.no_grad():
         _, state = run(mixer, x)
-        require_refusal(f"{case}: continuing a state of 2 rows by 3", mixer, normal(3, 1, case.hidden_dim), state=state)
+        require_error(
+            StateError, f"{case}: continuing a state of 2 rows by 3", mixer, normal(3, 1, case.hidden_dim), state=state
+        )
         foreign = State("another part", state.position, state.tensors, state.parts)
-        require_refusal(f"{case}: continuing another part's state", mixer, x, state=foreign)
+        require_error(StateError, f"{case}: continuing another part's state", mixer, x, state=foreign)
         mixer(x, state=state)
-        require_refusal(f"{case}: continuing a consumed state", mixer, x, state=state)
-        require_refusal(f"{case}: cloning a consumed state", state.clone)
-        require_refusal(f"{case}: saving a consumed state", state.save)
+        require_error(StateError, f"{case}: continuing a consumed state", mixer, x, state=state)
+        require_error(StateError, f"{case}: cloning a consumed state", state.clone)
+        require_error(StateError, f"{case}: saving a consumed state", state.save)
 
 
 @only_for(streams)
@@ -159,7 +158,7 @@ def check_a_saved_state_continues(case: MixerCase) -> None:
 @only_for(streams)
 def check_rewinding(case: MixerCase) -> None:
     """A reserved state goes back up to R tokens, wherever chunks ended; further raises, and harms nothing."""
-    mixer, reserve, prefill = case.build(), 5, case.block - 2
+    mixer, reserve, prefill = case.build(), 5, max(1, case.block - 2)
     length = prefill + 17
     x = normal(2, length, case.hidden_dim)
     with torch.no_grad():
@@ -169,13 +168,13 @@ def check_rewinding(case: MixerCase) -> None:
             state.reserve(rewind=reserve)
             end = prefill + sum(sizes)
             _, state = continued(mixer, state, x[:, prefill:end].split(sizes, 1))
-            require_refusal(f"{case}: rewinding further than the reserve", mixer.rewind, state, reserve + 1)
+            require_error(StateError, f"{case}: rewinding further than the reserve", mixer.rewind, state, reserve + 1)
             for tokens, kind in ((0, "state"), (1, "clone"), (3, "selection"), (reserve, "state")):
                 order = torch.tensor([1, 0])
                 held = state.select(order) if kind == "selection" else state.clone()
                 rows = order if kind == "selection" else torch.tensor([0, 1])
                 earlier = mixer.rewind(held, tokens)
-                require_refusal(f"{case}: continuing a state that was rewound", mixer, x[:, :1], state=held)
+                require_error(StateError, f"{case}: continuing a state that was rewound", mixer, x[:, :1], state=held)
                 _require_position(case, earlier, [end - tokens] * 2)
                 again, _ = continued(
                     mixer, earlier, [x[rows, end - tokens : end - tokens + 1], x[rows, end - tokens + 1 :]]
@@ -183,10 +182,10 @@ def check_rewinding(case: MixerCase) -> None:
                 what = f"{case}: a {kind} rewound by {tokens} after chunks {sizes}"
                 assert_close(what, again, y[rows, end - tokens :], _BOUND)
         _, state = run(mixer, x[:, :prefill])
-        require_refusal(f"{case}: rewinding without a reserve", mixer.rewind, state, 1)
+        require_error(StateError, f"{case}: rewinding without a reserve", mixer.rewind, state, 1)
         state.reserve(rewind=reserve)
         _, state = run(mixer, x[:, prefill : prefill + 2], state)
-        require_refusal(f"{case}: rewinding to before the reserve began", mixer.rewind, state, 3)
+        require_error(StateError, f"{case}: rewinding to before the reserve began", mixer.rewind, state, 3)
 
 
 def _require_position(case: MixerCase, state: State, expected: list[int]) -> None:

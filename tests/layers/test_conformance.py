@@ -1,0 +1,114 @@
+"""Every registered part keeps every promise; one that is added is tested for free."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from spectral_layers import FEEDFORWARDS, FILTERS, GATES, MIXERS, MixerConfig
+from spectral_layers.filters.resonant import ResonantConfig
+from spectral_layers.mixing.fourier import FourierConfig
+from spectral_layers.mixing.gated_convolution import GatedConvolutionConfig
+from spectral_layers.mixing.holographic import HolographicConfig
+from spectral_layers.mixing.spectral_gating import SpectralGatingConfig
+from spectral_layers.testing import (
+    FEEDFORWARD_CHECKS,
+    FILTER_CHECKS,
+    GATE_CHECKS,
+    MIXER_CHECKS,
+    Check,
+    FeedForwardCase,
+    FilterCase,
+    GateCase,
+    MixerCase,
+    feedforward_cases,
+    filter_cases,
+    gate_cases,
+    mixer_cases,
+    pairs,
+)
+from spectral_layers.testing.filters import check_float32_recurrence_keeps_up
+
+# Blocks that do not divide windows, and a single token a block: where block arithmetic slips.
+ODD_BLOCKS = [
+    MixerCase(
+        SpectralGatingConfig(gates=("band", "magnitude"), block=5, window=14, head_dim=8), hidden_dim=16, block=5
+    ),
+    MixerCase(SpectralGatingConfig(block=1, window=2, head_dim=8), hidden_dim=16, block=1),
+]
+
+
+@pytest.mark.parametrize(("check", "case"), pairs(MIXER_CHECKS, [*mixer_cases(), *ODD_BLOCKS]), ids=str)
+def test_mixer(check: Check[MixerCase], case: MixerCase) -> None:
+    check(case)
+
+
+@pytest.mark.parametrize(("check", "case"), pairs(FILTER_CHECKS, filter_cases()), ids=str)
+def test_filter(check: Check[FilterCase], case: FilterCase) -> None:
+    check(case)
+
+
+@pytest.mark.parametrize(("check", "case"), pairs(GATE_CHECKS, gate_cases()), ids=str)
+def test_gate(check: Check[GateCase], case: GateCase) -> None:
+    check(case)
+
+
+@pytest.mark.parametrize(("check", "case"), pairs(FEEDFORWARD_CHECKS, feedforward_cases()), ids=str)
+def test_feedforward(check: Check[FeedForwardCase], case: FeedForwardCase) -> None:
+    check(case)
+
+
+@pytest.mark.parametrize(
+    ("length", "channels", "modes"), [(2_000, 8, 16), (16_000, 4, 16), (200_000, 2, 4)], ids=lambda value: f"{value}"
+)
+def test_resonant_decoding_keeps_up_when_modes_last_as_long_as_the_sequence(
+    length: int, channels: int, modes: int
+) -> None:
+    # Short time constants forget the rounding of phases; tau near L is where float32 recurrences part.
+    config = ResonantConfig(modes=modes, timescales=(length / 2, 2.0 * length))
+    check_float32_recurrence_keeps_up(FilterCase(config, channels=channels, length=length))
+
+
+@pytest.mark.parametrize("fft", ["torch", "hierarchical"])
+@pytest.mark.parametrize("config", [GatedConvolutionConfig(), SpectralGatingConfig()], ids=lambda config: config.type)
+def test_mixers_give_the_same_numbers_on_every_backend(config: MixerConfig, fft: str) -> None:
+    x = torch.randn(2, 150, 64, dtype=torch.float64)
+    expected = MixerCase(config).build()(x).y
+    torch.testing.assert_close(MixerCase(config, fft=fft).build()(x).y, expected, rtol=1e-11, atol=1e-11)
+
+
+def test_every_registered_part_is_in_some_case() -> None:
+    mixed = {word for case in mixer_cases() for word in str(case).split("-")}
+    assert mixed >= {*MIXERS.names(), *FILTERS.names(), *GATES.names(), "causal", "bidirectional"}
+    assert [str(case) for case in filter_cases()] == FILTERS.names()
+    assert [str(case) for case in gate_cases()] == GATES.names()
+    assert [str(case) for case in feedforward_cases()] == FEEDFORWARDS.names()
+
+
+def test_every_check_is_for_some_case() -> None:
+    # No built-in keeps packed documents apart; test_kit_can_fail.py runs that check on a mixer that does.
+    used = {check.__name__ for check, _ in pairs(MIXER_CHECKS, mixer_cases())}
+    assert {check.__name__ for check in MIXER_CHECKS} - used == {"check_packed_documents_stay_apart"}
+    assert {check for check, _ in pairs(FILTER_CHECKS, filter_cases())} == set(FILTER_CHECKS)
+    assert {check for check, _ in pairs(FEEDFORWARD_CHECKS, feedforward_cases())} == set(FEEDFORWARD_CHECKS)
+
+
+def test_a_pattern_that_matches_nothing_is_an_error() -> None:
+    for cases in (mixer_cases, filter_cases, gate_cases, feedforward_cases):
+        with pytest.raises(ValueError, match="no registered part matches 'acme/\\*'"):
+            cases("acme/*")
+
+
+def test_a_check_refuses_a_case_it_is_not_for() -> None:
+    case = MixerCase(FourierConfig(), causal=False)
+    with pytest.raises(ValueError, match="check_no_output_sees_a_later_token is not for fourier-bidirectional"):
+        next(check for check in MIXER_CHECKS if check.__name__ == "check_no_output_sees_a_later_token")(case)
+
+
+def test_cases_are_randomised_and_repeat_themselves() -> None:
+    case = MixerCase(HolographicConfig())
+    state = torch.random.get_rng_state()
+    first, second = case.build(), case.build()
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert all(parameter.any() for parameter in first.parameters()), "a parameter left at zero hides what it does"
+    assert torch.equal(torch.random.get_rng_state(), state), "the caller's random numbers are not the kit's to draw"

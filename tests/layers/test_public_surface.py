@@ -1,0 +1,44 @@
+"""What users and plugins' authors may import: a name added or lost here is a decision, not an accident."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import spectral_layers
+from spectral_layers import testing
+
+
+def test_the_package() -> None:
+    assert spectral_layers.__all__ == [
+        "FEEDFORWARDS", "FILTERS", "FUSIONS", "GATES", "MIXERS",
+        "FeedForward", "FeedForwardConfig", "FeedForwardOutput",
+        "Filter", "FilterConfig", "FilterContext",
+        "Fusion", "FusionConfig", "FusionOutput",
+        "Gate", "GateConfig", "GateContext",
+        "LayerContext",
+        "Mixer", "MixerConfig", "MixerOutput",
+        "Modulation", "RecurrentFilter", "Rows", "SpectralView", "State", "Stream",
+    ]  # fmt: skip
+    assert all(hasattr(spectral_layers, name) for name in spectral_layers.__all__)
+
+
+def test_the_kit() -> None:
+    assert testing.__all__ == [
+        "FEEDFORWARD_CHECKS", "FILTER_CHECKS", "GATE_CHECKS", "MIXER_CHECKS",
+        "Check",
+        "FeedForwardCase", "FilterCase", "GateCase", "MixerCase",
+        "feedforward_cases", "filter_cases", "gate_cases", "mixer_cases",
+        "pairs", "spectral_view",
+    ]  # fmt: skip
+    assert all(hasattr(testing, name) for name in testing.__all__)
+
+
+def test_the_kit_needs_no_test_framework() -> None:
+    # A plugin's author may run it under any framework, or none.
+    script = (
+        "import sys, spectral_layers.testing; sys.exit(any(name in sys.modules for name in ('pytest', 'hypothesis')))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+    imported = script.replace("import sys,", "import sys, hypothesis,")
+    assert subprocess.run([sys.executable, "-c", imported], check=False).returncode == 1, "the proof above can fail"
