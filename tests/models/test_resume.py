@@ -1,0 +1,309 @@
+"""A run can be killed at any moment: what was saved is whole or ignored, and resuming changes nothing."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors import SafetensorError
+
+import spectral_models.checkpoint
+import spectral_models.training.trainer
+from spectral_core import ConfigError
+from spectral_models import CheckpointError, load_checkpoint
+from spectral_models.training import RunConfig, load_run
+from spectral_models.training.run import TrainingResult, train
+from spectral_models.training.trainer import newest_complete, remove_newer
+
+# Saved every fifth step and logged every fourth, so that no checkpoint would fall on a log by itself.
+RUN = {
+    "model": {
+        "hidden_dim": 32,
+        "num_layers": 2,
+        "layers": [
+            {"mixer": {"type": "gated_convolution", "filter": {"type": "resonant", "modes": 4}}, "dropout": 0.1},
+            {"mixer": {"type": "holographic", "phases": 8}, "feedforward": {"type": "moe", "experts": 2, "active": 1}},
+        ],
+    },
+    "data": {"context": 64, "validation_bytes": 2000},
+    "training": {"steps": 18, "batch_size": 4, "accumulation": 2, "eval_every": 6, "save_every": 5, "log_every": 4},
+}
+KILLED_AT = 13
+SCRIPT = f"""
+import os, signal, sys
+from spectral_models.data import RandomWindows
+from spectral_models.training import load_run
+from spectral_models.training.run import train
+
+plain = RandomWindows.__getitem__
+
+def deadly(self, index):
+    if index == {KILLED_AT} * 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return plain(self, index)
+
+RandomWindows.__getitem__ = deadly
+train(load_run(sys.argv[1]), sys.argv[2])
+"""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """One thread adds up in one order, here and in the process that is killed."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def run_file(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    text = folder / "text.txt"
+    text.write_text("".join(f"line {i}: the quick brown fox {i * i % 97}\n" for i in range(1200)), encoding="utf-8")
+    file = folder / "run.yaml"
+    file.write_text(yaml.safe_dump({**RUN, "data": {**RUN["data"], "source": str(text)}}), encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
+def run(run_file) -> RunConfig:
+    return load_run(run_file)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(run, tmp_path_factory) -> TrainingResult:
+    return train(run, tmp_path_factory.mktemp("uninterrupted") / "run")
+
+
+@pytest.fixture(scope="module")
+def killed(run_file, tmp_path_factory) -> Path:
+    """The directory of a run that was killed (SIGKILL) between the checkpoints 10 and 15."""
+    directory = tmp_path_factory.mktemp("killed") / "run"
+    ended = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(run_file), str(directory)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert checkpoints(directory) == ["checkpoint-10", "checkpoint-5"]
+    assert not (directory / "model").exists()
+    return directory
+
+
+@pytest.fixture
+def stopped(killed, tmp_path) -> Path:
+    """A copy of the killed run, for a test to spoil."""
+    return Path(shutil.copytree(killed, tmp_path / "run"))
+
+
+def checkpoints(directory: Path) -> list[str]:
+    return sorted(path.name for path in (directory / "checkpoints").iterdir())
+
+
+def numbers(result: TrainingResult) -> list[dict[str, float]]:
+    """The log without the summary of each session, which tells the time it took."""
+    return [row for row in result.history if "train_runtime" not in row]
+
+
+def assert_same(resumed: TrainingResult, whole: TrainingResult) -> None:
+    assert numbers(resumed) == numbers(whole)
+    assert resumed.bits_per_byte == whole.bits_per_byte
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], value), name
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def test_a_killed_run_resumes_to_the_numbers_of_one_that_never_stopped(run, stopped, uninterrupted):
+    resumed = train(run, stopped, resume=True)
+    assert_same(resumed, uninterrupted)
+    assert [row["step"] for row in numbers(resumed) if "loss" in row] == [4, 5, 8, 10, 12, 15, 16, 18]
+    assert [row["step"] for row in numbers(resumed) if "eval_bits_per_byte" in row] == [6, 12, 18]
+    assert checkpoints(stopped) == ["checkpoint-15", "checkpoint-18"]
+
+
+@pytest.mark.parametrize(
+    ("file", "spoil"),
+    [
+        ("training-complete.json", Path.unlink),
+        ("training-complete.json", truncate),
+        ("optimizer.pt", Path.unlink),
+        ("optimizer.pt", truncate),
+        ("optimizer.pt", flip_a_byte),
+        ("model.safetensors", flip_a_byte),
+        ("trainer_state.json", flip_a_byte),
+        ("rng_state.pth", truncate),
+    ],
+)
+def test_a_checkpoint_that_is_not_as_it_was_written_is_passed_over(stopped, file, spoil):
+    folder = stopped / "checkpoints"
+    assert newest_complete(folder) == folder / "checkpoint-10"
+    spoil(folder / "checkpoint-10" / file)
+    assert newest_complete(folder) == folder / "checkpoint-5"
+    spoil(folder / "checkpoint-5" / file)
+    assert newest_complete(folder) is None
+
+
+def test_resuming_after_a_half_written_checkpoint_goes_on_from_the_one_before(run, stopped, uninterrupted):
+    flip_a_byte(stopped / "checkpoints" / "checkpoint-10" / "optimizer.pt")
+    shutil.copytree(stopped / "checkpoints" / "checkpoint-10", stopped / "checkpoints" / "checkpoint-15")
+    (stopped / "checkpoints" / "checkpoint-15" / "training-complete.json").unlink()
+    resumed = train(run, stopped, resume=True)
+    assert_same(resumed, uninterrupted)
+    assert newest_complete(stopped / "checkpoints") == stopped / "checkpoints" / "checkpoint-18"
+
+
+def test_only_checkpoints_beyond_the_step_are_removed(stopped):
+    folder = stopped / "checkpoints"
+    (folder / "checkpoint-notes").mkdir()
+    assert remove_newer(folder, 5) == [folder / "checkpoint-10"]
+    assert checkpoints(stopped) == ["checkpoint-5", "checkpoint-notes"]
+    assert newest_complete(folder) == folder / "checkpoint-5"
+
+
+def test_without_a_complete_checkpoint_resuming_begins_at_the_beginning(run, stopped, uninterrupted, tmp_path):
+    for path in (stopped / "checkpoints").iterdir():
+        (path / "training-complete.json").unlink()
+    assert_same(train(run, stopped, resume=True), uninterrupted)
+
+
+def test_resuming_where_nothing_was_begun_begins(run, uninterrupted, tmp_path):
+    assert_same(train(run, tmp_path / "new", resume=True), uninterrupted)
+
+
+def test_a_finished_run_is_resumed_without_another_step(run, uninterrupted, tmp_path):
+    directory = Path(shutil.copytree(uninterrupted.directory, tmp_path / "run"))
+    shutil.rmtree(directory / "model")
+    again = train(run, directory, resume=True)
+    assert_same(again, uninterrupted)
+    assert load_checkpoint(directory).config == uninterrupted.model.config, "and its model is written again"
+
+
+def test_a_directory_that_holds_a_run_is_not_begun_anew(run, stopped):
+    before = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match=r"already holds a run\. Continue it with --resume, or choose another --out"):
+        train(run, stopped)
+    assert {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_with_another_config_is_not_resumed(run, stopped):
+    before = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
+    for changes, named in (
+        ({"training.learning_rate": 1.0}, "training"),
+        ({"model.num_layers": 3, "data.context": 32}, "data, model"),
+    ):
+        other = load_run(run.model_dump(), changes)
+        with pytest.raises(ConfigError, match=rf"another config \(its {named} differ, see .*run\.yaml\)"):
+            train(other, stopped, resume=True)
+    assert {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_that_saved_nothing_can_be_begun_anew_with_another_config(run, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.yaml").write_text("begun and killed at once\n", encoding="utf-8")
+    short = load_run(run.model_dump(), {"training.steps": 1})
+    train(short, tmp_path / "run")
+    assert load_run(tmp_path / "run" / "run.yaml") == short
+
+
+def test_every_training_checkpoint_is_a_model_of_its_own(killed, uninterrupted):
+    earlier = load_checkpoint(killed / "checkpoints" / "checkpoint-5").state_dict()
+    later = load_checkpoint(killed / "checkpoints" / "checkpoint-10").state_dict()
+    last = load_checkpoint(uninterrupted.directory / "checkpoints" / "checkpoint-18").state_dict()
+    for name, value in uninterrupted.model.state_dict().items():
+        assert torch.equal(last[name], value), name
+    assert not torch.equal(earlier["embedding.weight"], later["embedding.weight"])
+
+
+def full_disk_for_weights(plain):
+    def save_file(tensors, path, metadata=None):
+        if "checkpoint-10" in str(path):
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        return plain(tensors, path, metadata=metadata)
+
+    return save_file
+
+
+def full_disk_for_optimizers(plain):
+    def save(state, path, *args, **kwargs):
+        if "checkpoint-10" in str(path) and "optimizer" in str(path):
+            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534")
+        return plain(state, path, *args, **kwargs)
+
+    return save
+
+
+def full_disk_for_markers(plain):
+    def write_marker(directory, name, files):
+        if directory.name == "checkpoint-10":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return plain(directory, name, files)
+
+    return write_marker
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "full_disk"),
+    [
+        (spectral_models.checkpoint, "save_file", full_disk_for_weights),
+        (torch, "save", full_disk_for_optimizers),
+        (spectral_models.training.trainer, "write_marker", full_disk_for_markers),
+    ],
+    ids=["weights", "optimizer", "marker"],
+)
+def test_a_full_disk_ends_the_run_and_leaves_the_checkpoint_before(
+    run, uninterrupted, tmp_path, monkeypatch, module, name, full_disk
+):
+    """Each of the writers has an error of its own for a full disk; all must come out as ours."""
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, full_disk(getattr(module, name)))
+        with pytest.raises(CheckpointError, match=r"could not save .*Free space, then continue .* with --resume"):
+            train(run, tmp_path / "run")
+    newest = newest_complete(tmp_path / "run" / "checkpoints")
+    assert newest == tmp_path / "run" / "checkpoints" / "checkpoint-5"
+    load_checkpoint(newest)
+    if name == "save_file":
+        assert_same(train(run, tmp_path / "run", resume=True), uninterrupted)
+
+
+def test_a_full_disk_at_the_very_end_is_an_error_of_ours_too(run, tmp_path, monkeypatch, uninterrupted):
+    """The model is trained and saved among the checkpoints; only the last copy of it fails."""
+    directory = Path(shutil.copytree(uninterrupted.directory, tmp_path / "run"))
+    shutil.rmtree(directory / "model")
+    plain = spectral_models.checkpoint.save_file
+
+    def save_file(*args, **kwargs):
+        plain(*args, **kwargs)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spectral_models.checkpoint, "save_file", save_file)
+        with pytest.raises(CheckpointError, match=r"No space left on device"):
+            train(run, directory, resume=True)
+    assert not (directory / "model").exists()
+    assert_same(train(run, directory, resume=True), uninterrupted)
+
+
+def test_a_directory_that_cannot_be_written_is_refused(run, tmp_path):
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"cannot write to .*file/run: .* Choose another --out"):
+        train(run, tmp_path / "file" / "run")
