@@ -93,9 +93,8 @@ class FFTBackend(ABC):
 
     def prepare_kernel(self, kernel: Tensor, length: int, mode: Mode) -> PreparedKernel:
         """The kernel's spectrum for signals of that length. kernel: (D, K) or (B, D, K), floating point."""
-        support, points, offset = place_kernel(kernel, length, mode)
-        data = self.rfft(support, points)
-        return self._prepared(kernel, length, mode, points, offset, data)
+        support = Support.of(kernel.shape[-1], length, mode)
+        return self._prepared(kernel, length, mode, support, self.rfft(support.place(kernel), support.points))
 
     def convolution(
         self,
@@ -128,10 +127,10 @@ class FFTBackend(ABC):
             real, imag = real * gain, imag * gain
         return self.irfft(Spectrum(real, imag), n).to(x.dtype).contiguous()
 
-    def _prepared(self, kernel: Tensor, length: int, mode: Mode, points: int, offset: int, data: Any) -> PreparedKernel:
+    def _prepared(self, kernel: Tensor, length: int, mode: Mode, support: Support, data: Any) -> PreparedKernel:
         batch = kernel.shape[0] if kernel.dim() == 3 else None
         dtype = transform_dtype(kernel.dtype)
-        return PreparedKernel(self, mode, length, kernel.shape[-2], batch, points, offset, dtype, data)
+        return PreparedKernel(self, mode, length, kernel.shape[-2], batch, support.points, support.offset, dtype, data)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
@@ -165,22 +164,35 @@ def fast_length(minimum: int) -> int:
     return best
 
 
-def place_kernel(kernel: Tensor, length: int, mode: Mode) -> tuple[Tensor, int, int]:
-    """The taps that can matter, the transform's points, and where in its output the result starts.
+class Support(NamedTuple):
+    """Where a kernel's taps meet a signal: taps [first, last) can matter, and the transform has ``points`` points.
 
-    causal: taps beyond the signal never meet it, and are dropped. centered: likewise, both sides of tap K // 2.
-    circular: the kernel is wrapped onto the circle of the signal's length. Linear modes are padded to at least
-    L + K - 1 points: nothing wraps, nothing is truncated.
+    The result starts at ``offset`` in the transform's output. causal: taps beyond the signal never meet it, and are
+    dropped. centered: likewise, both sides of tap K // 2. circular: the kernel is wrapped onto the circle of the
+    signal. Linear modes are padded to at least L + K - 1 points: nothing wraps, nothing is truncated.
     """
-    kernel = kernel.to(transform_dtype(kernel.dtype))
-    taps = kernel.shape[-1]
-    if mode == "circular":
-        turns = -(-taps // length)
-        padded = torch.nn.functional.pad(kernel, (0, turns * length - taps))
-        return padded.unflatten(-1, (turns, length)).sum(-2), length, 0
-    centre = 0 if mode == "causal" else taps // 2
-    first, last = max(0, centre - length + 1), min(taps, centre + length)
-    return kernel[..., first:last], fast_length(length + last - first - 1), centre - first
+
+    first: int
+    last: int
+    points: int
+    offset: int
+
+    @classmethod
+    def of(cls, taps: int, length: int, mode: Mode) -> Support:
+        if mode == "circular":
+            return cls(0, taps, length, 0)
+        centre = 0 if mode == "causal" else taps // 2
+        first, last = max(0, centre - length + 1), min(taps, centre + length)
+        return cls(first, last, fast_length(length + last - first - 1), centre - first)
+
+    def place(self, kernel: Tensor) -> Tensor:
+        """The taps that matter, in the transform's dtype, at most ``points`` of them."""
+        kernel = kernel.to(transform_dtype(kernel.dtype))[..., self.first : self.last]
+        turns = -(-kernel.shape[-1] // self.points)
+        if turns == 1:
+            return kernel
+        padded = torch.nn.functional.pad(kernel, (0, turns * self.points - kernel.shape[-1]))
+        return padded.unflatten(-1, (turns, self.points)).sum(-2)
 
 
 def _gated(x: Tensor, gate: Tensor | None) -> Tensor:

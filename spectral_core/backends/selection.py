@@ -24,7 +24,7 @@ FFT_BACKENDS: Registry[FFTBackendConfig] = HOST.family(
 def fft_backend(name: str, **options: Any) -> FFTBackend:
     """The backend of that name with its options, as a config would build it.
 
-    ``fft_backend("hierarchical", channel_block=32)``. Raises UnknownComponentError with the known names, or
+    ``fft_backend("hierarchical", block_bytes=1 << 20)``. Raises UnknownComponentError with the known names, or
     ConfigError for an option the backend does not have.
     """
     entry = FFT_BACKENDS.get(name)

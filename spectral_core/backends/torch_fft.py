@@ -13,7 +13,7 @@ from spectral_core.backends.base import (
     Mode,
     PreparedKernel,
     Spectrum,
-    place_kernel,
+    Support,
     transform_dtype,
 )
 
@@ -37,8 +37,9 @@ class TorchFFT(FFTBackend):
         return torch.fft.irfft(_real_ends(torch.complex(*spectrum), n), n=n)
 
     def prepare_kernel(self, kernel: Tensor, length: int, mode: Mode) -> PreparedKernel:
-        support, points, offset = place_kernel(kernel, length, mode)
-        return self._prepared(kernel, length, mode, points, offset, torch.fft.rfft(support, n=points))
+        support = Support.of(kernel.shape[-1], length, mode)
+        spectrum = torch.fft.rfft(support.place(kernel), n=support.points)
+        return self._prepared(kernel, length, mode, support, spectrum)
 
     def convolution(
         self,

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from spectral_core import FFTBackendConfig
 from spectral_core.plugins import ENTRY_POINT_GROUP, PluginHost, Registrar, hookimpl, hookspec
@@ -64,15 +63,6 @@ class World:
 
     def reasons(self) -> dict[str, str]:
         return {failure.plugin: str(failure) for failure in self.host.failures()}
-
-
-@pytest.fixture(scope="package", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tensors here are tiny: on a busy machine, threads waiting for each other would take all the time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import dataclasses
 import pytest
 import torch
 
-from spectral_core.backends.base import Spectrum, place_kernel
+from spectral_core.backends.base import Spectrum, Support
 from spectral_core.backends.torch_fft import TorchFFT
 from spectral_core.testing import BACKEND_CHECKS, assert_as_accurate, assert_close, relative_error
 
@@ -292,9 +292,7 @@ def test_relative_error_lets_nothing_pass_by_being_small_or_empty() -> None:
         assert_as_accurate("zeros", torch.zeros(4), torch.ones(4), torch.ones(4), 0.1)
 
 
-def test_place_kernel_is_what_the_faults_replace() -> None:
+def test_support_is_what_the_faults_replace() -> None:
     # The faults above break taps and padding; this pins the right ones.
-    support, points, offset = place_kernel(torch.ones(1, 9), 4, "causal")
-    assert (support.shape[-1], points, offset) == (4, 8, 0)
-    support, points, offset = place_kernel(torch.ones(1, 9), 3, "centered")
-    assert (support.shape[-1], points, offset) == (5, 8, 2)
+    assert Support.of(9, 4, "causal") == (0, 4, 8, 0)
+    assert Support.of(9, 3, "centered") == (2, 7, 8, 2)

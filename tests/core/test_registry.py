@@ -120,10 +120,10 @@ def test_backends_by_name() -> None:
     assert {"auto", "torch", "hierarchical"} <= set(list_fft_backends())
     assert list_fft_backends("hier*") == ["hierarchical"]
     assert fft_backend("torch") is fft_backend("torch"), "one instance, so that plans are made and logged once"
-    assert fft_backend("hierarchical", channel_block=2).channel_block == 2
+    assert fft_backend("hierarchical", block_bytes=2).block_bytes == 2
     with pytest.raises(UnknownComponentError, match="Did you mean 'torch'"):
         fft_backend("troch")
-    with pytest.raises(ConfigError, match=r"channel_blok: unknown key. Did you mean 'channel_block'"):
-        fft_backend("hierarchical", channel_blok=2)
-    with pytest.raises(ConfigError, match="channel_block"):
-        fft_backend("hierarchical", channel_block=0)
+    with pytest.raises(ConfigError, match=r"block_byts: unknown key. Did you mean 'block_bytes'"):
+        fft_backend("hierarchical", block_byts=2)
+    with pytest.raises(ConfigError, match="block_bytes"):
+        fft_backend("hierarchical", block_bytes=0)
