@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic_core import PydanticCustomError
 
 from spectral_core import ConfigError
 from spectral_core.config import OneOf
@@ -43,7 +45,7 @@ def load_config(source: str | Path | Mapping[str, Any] | ModelConfig, **override
     """A validated model config from a preset's name, a YAML or JSON file, a mapping or a config.
 
     overrides: values replaced before validation, at dotted paths where nested:
-    ``load_config("tiny", hidden_dim=64, **{"block.mixer": "holographic"})``.
+    ``load_config("tiny", hidden_dim=64, **{"layers.1.mixer.phases": 32})``.
     Raises ConfigError listing every problem with its path.
     """
     return parse_model(override(_data(source), overrides))
@@ -86,11 +88,15 @@ def components_of(config: ModelConfig) -> list[Component]:
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML or JSON file."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        # JSON is not quite YAML: it may be indented with tabs.
+        data = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except OSError as error:
         raise ConfigError(f"cannot read the config {path}: {error.strerror}.") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"the config {path} is not UTF-8 text (byte {error.start}).") from None
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"the config {path} is not JSON: {error}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"the config {path} is not YAML: {error}") from None
     if not isinstance(data, dict):
@@ -100,9 +106,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def _data(source: str | Path | Mapping[str, Any] | ModelConfig) -> Mapping[str, Any]:
     if isinstance(source, ModelConfig):
-        return OneOf(MODELS).resolve(source).model_dump()
+        try:
+            return OneOf(MODELS).resolve(source).model_dump()
+        except PydanticCustomError as error:
+            raise ConfigError(str(error)) from None
     if isinstance(source, Mapping):
         return source
+    if not isinstance(source, str | Path):
+        raise ConfigError(
+            f"a model comes from a preset's name, the path of a config file, a mapping or a {ModelConfig.__name__}; "
+            f"got {type(source).__name__}."
+        )
     presets = list_models()
     if isinstance(source, str) and source in presets:
         return read_yaml(Path(str(_PRESETS / f"{source}.yaml")))

@@ -12,6 +12,7 @@ half a checkpoint, and an interrupted save leaves the one before it. ``config.js
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -28,7 +29,7 @@ from safetensors.torch import load_file, save_file
 from spectral_core import ConfigError, PluginError, __version__
 from spectral_core.plugins import HOST
 from spectral_models.assembly import build_model, components_of, parse_model
-from spectral_models.config import ModelConfig
+from spectral_models.config import ModelConfig, override
 from spectral_models.errors import CheckpointError
 from spectral_models.model import SpectralModel
 
@@ -39,39 +40,41 @@ CONFIG, WEIGHTS, MARKER = "config.json", "model.safetensors", "complete.json"
 def save_checkpoint(model: SpectralModel, path: str | Path) -> Path:
     """Write a model and its config to the directory ``path``, replacing a checkpoint that is there.
 
-    Raises CheckpointError when the disk is full or the path cannot be written; what was there before is kept.
+    Raises CheckpointError when the disk is full, the path cannot be written, or it holds anything that is not a
+    checkpoint's; what was there before is kept.
     """
-    target = Path(path)
-    if target.exists() and not (target / CONFIG).exists() and any(target.iterdir() if target.is_dir() else [target]):
-        raise CheckpointError(f"{target} exists and is not a checkpoint. Choose another path; nothing was overwritten.")
+    target = Path(os.path.realpath(path))  # a link keeps pointing where it did
     temporary = target.with_name(f".{target.name}.writing-{os.getpid()}")
     try:
+        _check_replaceable(target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove_abandoned(target)
         temporary.mkdir()
         write_files(model, temporary)
         _swap(temporary, target)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"could not save to {target}: {error.strerror or error}. Free space or choose another path; "
-            "a checkpoint that was there before is untouched."
+            f"could not save to {target}: {getattr(error, 'strerror', None) or error}. Free space or choose another "
+            "path; a checkpoint that was there before is untouched."
         ) from error
-    return target
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return Path(path)
 
 
 def load_checkpoint(path: str | Path, *, device: str | torch.device = "cpu", **overrides: Any) -> SpectralModel:
     """The model saved at ``path``, in eval mode. A run's directory stands for the model it finished with.
 
     overrides: config values to replace, as in :func:`build_model`, where the weights still fit: ``fft="hierarchical"``.
+    The weights keep the dtypes they were saved in.
 
     Raises CheckpointError for a directory that is missing, incomplete, tampered with or of a newer schema, and
     PluginError naming the package to install when a part's provider is missing.
     """
     directory = find(Path(path))
-    verify(directory)
-    model = build_model(_config(read_record(directory), directory), **overrides)
-    load_weights(model, directory)
+    verify(directory, files=(CONFIG, WEIGHTS))
+    model = build_model(_config(read_record(directory), directory, overrides))
+    load_weights(model, directory, cast=True)
     return model.to(device).eval()
 
 
@@ -95,11 +98,11 @@ def write_marker(directory: Path, name: str, files: Iterable[str]) -> None:
     _sync(directory)
 
 
-def verify(directory: Path, marker: str = MARKER) -> None:
-    """Raise CheckpointError unless every file is what the marker says."""
+def verify(directory: Path, marker: str = MARKER, *, files: Iterable[str] = ()) -> None:
+    """Raise CheckpointError unless every file is what the marker says, and the marker names all of ``files``."""
     try:
         entries: dict[str, dict[str, Any]] = json.loads((directory / marker).read_text(encoding="utf-8"))
-        for file, entry in entries.items():
+        for file, entry in [*entries.items(), *((file, {}) for file in files if file not in entries)]:
             size = (directory / file).stat().st_size
             if size != entry["bytes"]:
                 raise CheckpointError(
@@ -123,9 +126,10 @@ def verify(directory: Path, marker: str = MARKER) -> None:
 
 def find(path: Path) -> Path:
     """The checkpoint directory a user means by ``path``: itself, or the ``model`` inside a run's directory."""
-    previous = path.with_name(f".{path.name}.previous")
-    if not path.exists() and previous.exists():
-        previous.rename(path)  # a save was interrupted between its two renames
+    path = Path(os.path.realpath(path))
+    if not path.exists() and _previous(path).is_dir():
+        # A save is between its two renames, or was interrupted there. A reader changes nothing: the save may go on.
+        return _previous(path)
     if not path.is_dir():
         raise CheckpointError(f"there is no checkpoint directory at {path}.")
     if not (path / CONFIG).exists() and ((path / "model").is_dir() or (path / ".model.previous").is_dir()):
@@ -164,44 +168,113 @@ def read_record(directory: Path) -> dict[str, Any]:
     return record
 
 
-def load_weights(model: SpectralModel, directory: Path) -> None:
-    """Parameters and buffers from a checkpoint's weights file, every name and shape as in the model."""
+def load_weights(model: SpectralModel, directory: Path, *, cast: bool = False) -> None:
+    """Parameters and buffers from a checkpoint's weights file, every name and shape as in the model.
+
+    cast: give the model's tensors the dtypes in the file, where otherwise the file's values are cast to the model's.
+    """
     try:
-        model.load_state_dict(load_file(directory / WEIGHTS))
+        weights = load_file(directory / WEIGHTS)
+        if cast:
+            for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+                tensor.data = tensor.data.to(weights.get(name, tensor).dtype)
+        model.load_state_dict(weights)
     except (SafetensorError, OSError, RuntimeError) as error:
         raise CheckpointError(f"{directory / WEIGHTS} does not fit its config: {error}") from error
 
 
-def _config(record: Mapping[str, Any], directory: Path) -> ModelConfig:
-    for part in record.get("components", []):
-        registry = HOST.registries.get(part["kind"])
-        entry = registry.get(part["name"]) if registry is not None and part["name"] in registry else None
-        if entry is None:
-            failed = [str(failure) for failure in HOST.failures() if failure.distribution == part["provider"]]
-            raise PluginError(
-                f"{directory} uses the {part['kind']} {part['name']!r} of the package {part['provider']} "
-                f"{part['version']}, which "
-                + (f"is installed but {failed[0]}." if failed else "is not installed here.")
-                + f" Run: pip install '{part['provider']}=={part['version']}'"
-            )
-        if (entry.provider, entry.version) != (part["provider"], part["version"]):
+def _config(record: Mapping[str, Any], directory: Path, overrides: Mapping[str, Any]) -> ModelConfig:
+    """The record's config with values replaced. Parts that were replaced need no provider."""
+    try:
+        recorded = {(part["kind"], part["name"]): part for part in record["components"]}
+        data = dict(record["spectral"])
+    except (KeyError, TypeError, ValueError):
+        raise CheckpointError(f"{directory / CONFIG} is damaged. Use another checkpoint.") from None
+    try:
+        config = parse_model(override(data, overrides))
+    except ConfigError as error:
+        for part in recorded.values():
+            _require(part, directory)
+        if overrides:
+            raise
+        raise CheckpointError(f"{directory / CONFIG} no longer validates: {error}") from error
+    for component in components_of(config):
+        part = recorded.get((component.kind, component.name), {})
+        before = part.get("provider", component.provider), part.get("version", component.version)
+        if before != (component.provider, component.version):
             warnings.warn(
-                f"{directory} was saved with {part['provider']} {part['version']}; "
-                f"{part['kind']} {part['name']!r} now comes from {entry.provider} {entry.version}.",
+                f"{directory} was saved with {before[0]} {before[1]}; {component.kind} {component.name!r} now comes "
+                f"from {component.provider} {component.version}.",
                 stacklevel=3,
             )
+    return config
+
+
+def _require(part: Mapping[str, str], directory: Path) -> None:
+    """Raise PluginError naming the package to install, unless the part of a checkpoint is registered here."""
+    registry = HOST.registries.get(part["kind"])
+    if registry is None or part["name"] not in registry:
+        failed = [str(failure) for failure in HOST.failures() if failure.distribution == part["provider"]]
+        raise PluginError(
+            f"{directory} uses the {part['kind']} {part['name']!r} of the package {part['provider']} "
+            f"{part['version']}, which "
+            + (f"is installed but {failed[0]}." if failed else "is not installed here.")
+            + f" Run: pip install '{part['provider']}=={part['version']}'"
+        )
+
+
+def _check_replaceable(target: Path) -> None:
+    """Raise CheckpointError if replacing the target would delete anything that is not a checkpoint's."""
+    if not target.exists():
+        return
+    names = {item.name for item in target.iterdir()} if target.is_dir() else {target.name}
+    foreign = names - {CONFIG, WEIGHTS, MARKER}
+    if not foreign and CONFIG in names and MARKER not in names:
+        try:
+            read_record(target)
+        except CheckpointError:
+            foreign = {CONFIG}  # another program's
+    if foreign:
+        raise CheckpointError(
+            f"{target} exists and is not a checkpoint, or not only one: it holds {', '.join(sorted(foreign))}. "
+            "Choose another path; nothing was overwritten."
+        )
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Delete what saves to this target left behind when they were killed."""
+    for path in target.parent.glob(f".{glob.escape(target.name)}.writing-*"):
+        owner = path.name.rpartition("-")[2]
+        if not (owner.isdecimal() and int(owner) != os.getpid() and _runs(int(owner))):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
     try:
-        return parse_model(record["spectral"])
-    except (ConfigError, KeyError) as error:
-        raise CheckpointError(f"{directory / CONFIG} no longer validates: {error}") from error
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # another user's
+    return True
+
+
+def _previous(target: Path) -> Path:
+    """Where the checkpoint before stands while a save puts the new one in its place."""
+    return target.with_name(f".{target.name}.previous")
 
 
 def _swap(temporary: Path, target: Path) -> None:
-    previous = target.with_name(f".{target.name}.previous")
-    shutil.rmtree(previous, ignore_errors=True)
+    previous = _previous(target)
     if target.exists():
+        shutil.rmtree(previous, ignore_errors=True)
         target.rename(previous)
-    temporary.rename(target)
+    try:
+        temporary.rename(target)
+    except OSError:
+        if previous.exists():
+            previous.rename(target)
+        raise
     _sync(target.parent)
     shutil.rmtree(previous, ignore_errors=True)
 

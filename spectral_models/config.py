@@ -53,8 +53,8 @@ def parts_of(config: Config, path: str = "") -> Iterator[tuple[str, PartConfig]]
 def override(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of nested config data with values replaced at dotted paths: ``{"block.mixer.filter.modes": 8}``.
 
-    A bare name on the way (``mixer: holographic``) is opened into a part. Keys themselves are checked later, by the
-    config's validation; here only a path through something that has no keys is an error.
+    A bare name on the way (``mixer: holographic``) is opened into a part, null into an empty mapping. Keys themselves
+    are checked later, by the config's validation; here only a path through something that has no keys is an error.
     """
     made: dict[str, Any] = dict(data)
     for path, value in changes.items():
@@ -64,13 +64,13 @@ def override(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 
 
 def _replaced(node: Any, rest: str, value: Any, path: str) -> Any:
-    if isinstance(node, str):
-        node = {"type": node}
+    if node is None or isinstance(node, str):
+        node = {} if node is None else {"type": node}
     if isinstance(node, Mapping):
         return override(node, {rest: value})
     if isinstance(node, list | tuple):
         head, _, further = rest.partition(".")
-        if not head.isdigit() or int(head) >= len(node):
+        if not head.isdecimal() or int(head) >= len(node):
             raise ConfigError(f"{path}: {head!r} is not an index into a list of {len(node)}.")
         members = list(node)
         members[int(head)] = _replaced(members[int(head)], further, value, path) if further else value

@@ -54,7 +54,7 @@ def generate(
     token. temperature 0 is greedy; see :class:`Sampling` for the rest. stop_tokens: a row that draws one is done: the
     token is kept, and pad_token_id follows it. on_token: called with each step's (B,) tokens as they are drawn.
     generator: for reproducible sampling. The model should be in eval mode: dropout would act here too.
-    Raises UnsupportedInputError for empty prompts.
+    Raises UnsupportedInputError for empty prompts, ConfigError for options out of range.
     """
     sampling = Sampling(temperature, top_k, top_p, repetition_penalty)
     if max_new_tokens < 0:
@@ -64,6 +64,10 @@ def generate(
     batch, length = input_ids.shape
     device = input_ids.device
     mask = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask != 0
+    if mask.shape != input_ids.shape:
+        raise UnsupportedInputError(
+            f"the attention mask {describe(mask)} must have the prompt's shape {describe(input_ids)}."
+        )
     if not bool(mask.any(1).all()):
         raise UnsupportedInputError(f"rows {(~mask.any(1)).nonzero().flatten().tolist()} of the prompt are empty.")
     if max_new_tokens == 0:
@@ -71,7 +75,9 @@ def generate(
     output = model(input_ids, attention_mask, return_state=True)
     last = length - 1 - mask.flip(1).int().argmax(1)
     logits = output.logits[torch.arange(batch, device=device), last]
-    seen = torch.zeros(logits.shape, dtype=torch.int64, device=device).scatter_add(1, input_ids, mask.long()) > 0
+    if not 0 <= pad_token_id < logits.shape[1]:
+        raise ConfigError(f"pad_token_id must be a token, from 0 to {logits.shape[1] - 1}; got {pad_token_id}.")
+    seen = torch.zeros(logits.shape, dtype=torch.int64, device=device).scatter_add(1, input_ids.long(), mask.long()) > 0
     stops = torch.tensor(sorted(stop_tokens), dtype=input_ids.dtype, device=device)
     done = torch.zeros(batch, dtype=torch.bool, device=device)
     drawn: list[Tensor] = []
@@ -80,9 +86,9 @@ def generate(
         drawn.append(token)
         if on_token is not None:
             on_token(token)
-        seen = seen.scatter(1, token[:, None], True)
+        seen = seen.scatter(1, token[:, None].long(), True)
         done = done | torch.isin(token, stops)
-        if len(drawn) == max_new_tokens or bool(done.all()):
+        if len(drawn) >= max_new_tokens or bool(done.all()):
             return torch.cat([input_ids, torch.stack(drawn, 1)], 1)
         output = model(token[:, None], state=output.state, return_state=True)
         logits = output.logits[:, -1]

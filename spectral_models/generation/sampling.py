@@ -44,12 +44,16 @@ class Sampling:
             logits = torch.where(seen, penalised, logits)
         if self.temperature == 0:
             return logits.argmax(-1)
-        return torch.multinomial(self._kept(logits / self.temperature).softmax(-1), 1, generator=generator)[:, 0]
+        # Relative to the likeliest, so that no temperature is too low to divide by.
+        scaled = (logits - logits.amax(-1, keepdim=True)) / self.temperature
+        return torch.multinomial(self._kept(scaled).softmax(-1), 1, generator=generator)[:, 0]
 
     def _kept(self, logits: Tensor) -> Tensor:
         if self.top_k is not None and self.top_k < logits.shape[-1]:
-            threshold = logits.topk(self.top_k, -1).values[:, -1:]
-            logits = logits.masked_fill(logits < threshold, -torch.inf)
+            likeliest = logits.topk(self.top_k, -1).indices
+            logits = logits.masked_fill(
+                torch.ones_like(logits, dtype=torch.bool).scatter(-1, likeliest, False), -torch.inf
+            )
         if self.top_p is not None and self.top_p < 1:
             ordered, order = logits.sort(-1, descending=True)
             probability = ordered.softmax(-1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -17,10 +19,12 @@ from spectral_core.axes import describe
 from spectral_core.config import OneOf, part, problem
 from spectral_layers import MIXERS, LayerContext, Rows, State
 from spectral_layers.rows import Alignment
-from spectral_models.block import NORMS, Block
+from spectral_models.block import NORMS, Block, BlockOutput
 from spectral_models.config import BlockConfig, ModelConfig
 from spectral_models.generation import generate
 from spectral_models.model import SpectralModel
+
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 @dataclass
@@ -47,6 +51,7 @@ class LanguageModel(SpectralModel):
         super().__init__(config)
         self.config: LanguageModelConfig
         self.gradient_checkpointing = False
+        self._state_owner = f"{type(self).__name__} ({config.hidden_dim} wide, mixers {_fingerprint(config)})"
         context = LayerContext(
             hidden_dim=config.hidden_dim, causal=True, fft=config.fft.build(), max_seq_len=config.max_seq_len
         )
@@ -87,7 +92,7 @@ class LanguageModel(SpectralModel):
             full = bool((alignment.rows.lengths == input_ids.shape[1]).all())
             rows = None if full else alignment.rows
         if state is not None:
-            state.consume(type(self).__name__, input_ids.shape[0])
+            state.consume(self._state_owner, input_ids.shape[0])
         x, made, losses, metrics = self._run(input_ids, rows, state, return_state)
         logits = F.linear(self.norm(x), self.embedding.weight if self.head is None else self.head.weight)
         if alignment is not None and rows is not None:
@@ -97,14 +102,14 @@ class LanguageModel(SpectralModel):
     def _run(
         self, input_ids: Tensor, rows: Rows | None, state: State | None, return_state: bool
     ) -> tuple[Tensor, State | None, dict[str, Tensor], dict[str, Tensor]]:
-        x = self.embedding(input_ids)
+        x = self.embedding(input_ids.long())
         losses: dict[str, Tensor] = {}
         metrics: dict[str, Tensor] = {}
         parts: dict[str, State] = {}
         for index, block in enumerate(self.blocks):
             past = None if state is None else state.parts[str(index)]
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                output = checkpoint(block, x, rows, past, return_state, use_reentrant=False)
+                output = checkpoint(_run_again, block, x, rows, past, return_state, use_reentrant=False)
             else:
                 output = block(x, rows, past, return_state)
             x = output.x
@@ -116,7 +121,7 @@ class LanguageModel(SpectralModel):
         if return_state:
             before = input_ids.new_zeros(input_ids.shape[0]) if state is None else state.position
             advance = input_ids.shape[1] if rows is None else rows.lengths
-            made = State(type(self).__name__, before + advance, parts=parts)
+            made = State(self._state_owner, before + advance, parts=parts)
             made.record(state, input_ids, ragged=rows is not None)
         return x, made, losses, metrics
 
@@ -141,7 +146,7 @@ class LanguageModel(SpectralModel):
         return generate(self, input_ids, attention_mask, **options)
 
     def _check_ids(self, input_ids: Tensor) -> None:
-        if input_ids.dim() != 2 or input_ids.dtype.is_floating_point or input_ids.shape[1] < 1:
+        if input_ids.dim() != 2 or input_ids.dtype not in _INTEGERS or input_ids.shape[1] < 1:
             raise UnsupportedInputError(
                 f"input_ids are (B, L) integers with at least one token; got {describe(input_ids)}."
             )
@@ -153,6 +158,18 @@ class LanguageModel(SpectralModel):
                     f"token ids run from 0 to {self.config.vocab_size - 1} (vocab_size {self.config.vocab_size}); "
                     f"got {low} to {high}. Use the tokenizer the model was made for, or a larger vocab_size."
                 )
+
+
+def _run_again(block: Block, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> BlockOutput:
+    """A block that the backward pass recomputes: each run consumes a state of its own."""
+    output: BlockOutput = block(x, rows, None if state is None else state.clone(), return_state)
+    return output
+
+
+def _fingerprint(config: LanguageModelConfig) -> str:
+    """Tells stacks of mixers apart: a state continues only the stack that made it."""
+    mixers = [block.mixer.model_dump(mode="json") for _, block in config.stack()]
+    return f"{zlib.crc32(json.dumps(mixers, sort_keys=True).encode()):08x}"
 
 
 class LanguageModelConfig(ModelConfig):

@@ -1,0 +1,501 @@
+"""Checkpoints: the same model back, or an error that says why not; and what was there before survives everything."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from spectral_core import ConfigError, FFTBackendConfig, PluginError, __version__, hookimpl
+from spectral_core.backends.torch_fft import TorchFFT
+from spectral_core.plugins import HOST, Registrar
+from spectral_models import CheckpointError, build_model, load_checkpoint, save_checkpoint
+from spectral_models.checkpoint import CONFIG, MARKER, WEIGHTS, write_files, write_marker
+from spectral_models.model import SpectralModel
+
+SMALL = {
+    "vocab_size": 13,
+    "hidden_dim": 16,
+    "num_layers": 2,
+    "layers": [
+        {"mixer": {"type": "gated_convolution", "filter": {"type": "resonant", "modes": 4}}, "feedforward": "mlp"},
+        {"mixer": {"type": "holographic", "head_dim": 8, "phases": 8}},
+    ],
+}
+FILES = {CONFIG, WEIGHTS, MARKER}
+IDS = torch.arange(12)[None]
+
+
+def made(seed: int = 0, **overrides: Any) -> SpectralModel:
+    torch.manual_seed(seed)
+    return build_model(SMALL, **overrides).eval()
+
+
+def logits(model: SpectralModel) -> Tensor:
+    with torch.no_grad():
+        return model(IDS).logits
+
+
+def names(directory: Path) -> set[str]:
+    return {item.name for item in directory.iterdir()}
+
+
+def refusal(path: Path, **overrides: Any) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(path, **overrides)
+    return str(caught.value)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    return save_checkpoint(made(), tmp_path / "model")
+
+
+# What comes back
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_model_comes_back_bit_for_bit(tmp_path: Path, tied: bool, dtype: torch.dtype) -> None:
+    model = made(tie_embeddings=tied).to(dtype)
+    path = save_checkpoint(model, tmp_path / "deep" / "er" / "model")
+    assert path == tmp_path / "deep" / "er" / "model"
+    again = load_checkpoint(path)
+    assert again.config == model.config
+    assert not again.training
+    before, after = model.state_dict(), again.state_dict()
+    assert list(before) == list(after)
+    assert all(torch.equal(before[name], after[name]) and before[name].dtype == after[name].dtype for name in before)
+    assert torch.equal(logits(again), logits(model))
+    assert ("head.weight" in after) is not tied
+
+
+def test_a_loaded_model_trains_and_owns_its_weights(saved: Path) -> None:
+    """The file may be replaced while the model lives."""
+    model = load_checkpoint(saved)
+    expected = logits(model)
+    save_checkpoint(made(1), saved)
+    assert torch.equal(logits(model), expected)
+    model.train()(IDS).logits.sum().backward()
+    assert all(parameter.requires_grad and parameter.grad is not None for parameter in model.parameters())
+    assert not torch.equal(logits(load_checkpoint(saved)), expected)
+
+
+def test_the_files_say_what_they_hold(saved: Path) -> None:
+    assert names(saved) == FILES
+    record = json.loads((saved / CONFIG).read_text())
+    assert (record["model_type"], record["schema_version"]) == ("spectral", 1)
+    assert record["framework_version"] == __version__
+    assert record["spectral"] == made().config.model_dump(mode="json")
+    assert [(part["kind"], part["name"]) for part in record["components"]] == [
+        ("feedforward", "mlp"),
+        ("feedforward", "swiglu"),
+        ("fft", "auto"),
+        ("filter", "resonant"),
+        ("mixer", "gated_convolution"),
+        ("mixer", "holographic"),
+        ("model", "language_model"),
+    ]
+    assert all(
+        (part["provider"], part["version"]) == ("spectral-networks", __version__) for part in record["components"]
+    )
+    assert list(load_file(saved / WEIGHTS)) == sorted(made().state_dict())
+    assert set(json.loads((saved / MARKER).read_text())) == {CONFIG, WEIGHTS}
+
+
+def test_another_backend_reads_the_same_weights(saved: Path) -> None:
+    model, other = load_checkpoint(saved), load_checkpoint(saved, fft="torch")
+    assert (model.config.fft.type, other.config.fft.type) == ("auto", "torch")
+    torch.testing.assert_close(logits(other), logits(model), rtol=1e-5, atol=1e-6)
+
+
+def test_overrides_the_weights_do_not_fit_are_refused(saved: Path) -> None:
+    assert "does not fit its config" in refusal(saved, hidden_dim=32)
+    assert "does not fit its config" in refusal(saved, tie_embeddings=False)
+    with pytest.raises(ConfigError, match=r"^hidden_dims: unknown key"):
+        load_checkpoint(saved, hidden_dims=32)
+    with pytest.raises(ConfigError, match=r"^vocab_size\.x: nothing can be set"):
+        load_checkpoint(saved, **{"vocab_size.x": 32})
+
+
+@pytest.mark.parametrize("path", [".", "../model", ""])
+def test_relative_paths_mean_what_they_say(saved: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.chdir(saved)
+    assert torch.equal(logits(load_checkpoint(path)), logits(made()))
+    save_checkpoint(made(1), path)
+    assert torch.equal(logits(load_checkpoint(saved)), logits(made(1)))
+
+
+def test_a_runs_directory_stands_for_its_model(saved: Path) -> None:
+    run = saved.parent
+    assert torch.equal(logits(load_checkpoint(run)), logits(made()))
+    saved.rename(run / ".model.previous")  # a save of the model was interrupted
+    assert torch.equal(logits(load_checkpoint(run)), logits(made()))
+
+
+# What is refused
+
+
+def edit(path: Path, change: Callable[[Any], Any]) -> None:
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "truncated": (lambda at: os.truncate(at / WEIGHTS, 100), r"model\.safetensors is truncated or changed: 100 bytes"),
+    "empty": (lambda at: os.truncate(at / WEIGHTS, 0), "truncated or changed: 0 bytes"),
+    "flipped": (lambda at: flip(at / WEIGHTS), r"model\.safetensors was changed after it was saved"),
+    "edited": (
+        lambda at: (at / CONFIG).write_text((at / CONFIG).read_text().replace('"phases": 8', '"phases": 9')),
+        r"config\.json was changed after it was saved",
+    ),
+    "no marker": (lambda at: (at / MARKER).unlink(), r"complete\.json is missing.*interrupted"),
+    "no weights": (lambda at: (at / WEIGHTS).unlink(), r"model\.safetensors is missing"),
+    "no config": (lambda at: (at / CONFIG).unlink(), r"config\.json is missing"),
+    "marker half": (lambda at: os.truncate(at / MARKER, 40), r"complete\.json is damaged"),
+    "marker of nothing": (lambda at: (at / MARKER).write_text("{}"), r"complete\.json is damaged"),
+    "marker of one": (
+        lambda at: edit(at / MARKER, lambda marker: {CONFIG: marker[CONFIG]}),
+        r"complete\.json is damaged",
+    ),
+    "marker a list": (lambda at: (at / MARKER).write_text("[1]"), r"complete\.json is damaged"),
+    "marker no entries": (lambda at: (at / MARKER).write_text(f'{{"{CONFIG}": 1}}'), r"complete\.json is damaged"),
+    "marker binary": (lambda at: (at / MARKER).write_bytes(b"\xff\x00"), r"complete\.json is damaged"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damage_is_found_and_named(saved: Path, name: str) -> None:
+    damage, message = DAMAGE[name]
+    damage(saved)
+    assert re.search(message, refusal(saved))
+
+
+def rewritten(directory: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """A checkpoint whose config was changed by someone who also renewed the marker."""
+    record = json.loads((directory / CONFIG).read_text())
+    change(record)
+    (directory / CONFIG).write_text(json.dumps(record))
+    write_marker(directory, MARKER, [CONFIG, WEIGHTS])
+    return directory
+
+
+def test_a_newer_schema_names_the_release_that_reads_it(saved: Path) -> None:
+    rewritten(saved, lambda record: record.update(schema_version=2, framework_version="9.9"))
+    message = refusal(saved)
+    assert "has schema version 2; this release" in message
+    assert "Install release 9.9" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda record: record.pop("schema_version"), "is not a checkpoint's config"),
+        (lambda record: record.pop("spectral"), "is damaged"),
+        (lambda record: record.pop("components"), "is damaged"),
+        (lambda record: record.update(components=[{"kind": "mixer"}]), "is damaged"),
+        (lambda record: record["spectral"].update(hidden_dim=-1), "no longer validates: hidden_dim"),
+        (lambda record: record["spectral"].update(type="os.system"), "no longer validates: no model is called"),
+        (lambda record: record["spectral"].update(vocab_size=14), "does not fit its config"),
+    ],
+)
+def test_a_config_that_cannot_be_is_refused(
+    saved: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    assert message in refusal(rewritten(saved, change))
+
+
+def test_what_is_no_checkpoint_is_told_apart(tmp_path: Path) -> None:
+    assert f"there is no checkpoint directory at {tmp_path / 'nowhere'}" in refusal(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("")
+    assert "there is no checkpoint directory" in refusal(tmp_path / "file")
+    assert "is not a complete checkpoint: complete.json is missing" in refusal(tmp_path)
+
+
+# Providers
+
+
+def test_another_version_of_a_part_is_a_warning(saved: Path) -> None:
+    rewritten(saved, lambda record: record["components"][3].update(version="0.0.1"))
+    with pytest.warns(
+        UserWarning, match=r"saved with spectral-networks 0\.0\.1; filter 'resonant' now comes"
+    ) as caught:
+        model = load_checkpoint(saved)
+    assert [Path(warning.filename).name for warning in caught] == [Path(__file__).name]  # points at the caller
+    assert torch.equal(logits(model), logits(made()))
+
+
+class AcmeFFTConfig(FFTBackendConfig):
+    type: Literal["acme/fft"] = "acme/fft"
+
+    def build(self) -> TorchFFT:
+        return TorchFFT()
+
+
+class AcmePlugin:
+    SPECTRAL_PLUGIN_API = 1
+
+    @hookimpl
+    def spectral_register_fft_backends(self, register: Registrar) -> None:
+        register("fft", "acme/fft", AcmeFFTConfig, summary="A third party's.")
+
+
+@pytest.fixture
+def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkpoint that names a part of a package that is no longer installed."""
+    monkeypatch.setattr("spectral_models.assembly.check_causality", lambda *_, **__: None)
+    HOST.register(AcmePlugin(), namespace="acme", distribution="acme-spectral")
+    try:
+        return save_checkpoint(made(fft="acme/fft"), tmp_path / "model")
+    finally:
+        HOST.unregister("acme")
+
+
+def test_a_missing_provider_is_named_with_its_install_command(foreign: Path) -> None:
+    with pytest.raises(PluginError) as caught:
+        load_checkpoint(foreign)
+    assert "uses the fft 'acme/fft' of the package acme-spectral 0, which is not installed here" in str(caught.value)
+    assert str(caught.value).endswith("Run: pip install 'acme-spectral==0'")
+
+
+def test_a_part_that_is_overridden_needs_no_provider(foreign: Path) -> None:
+    """Trained with a plugin's backend, loaded where that is not installed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(logits(load_checkpoint(foreign, fft="torch")), logits(made(fft="torch")))
+
+
+# Saving over, and saves that fail
+
+
+def test_saving_replaces_the_checkpoint_whole(saved: Path) -> None:
+    save_checkpoint(made(1, tie_embeddings=False), saved)
+    assert torch.equal(logits(load_checkpoint(saved)), logits(made(1, tie_embeddings=False)))
+    assert names(saved) == FILES
+    assert names(saved.parent) == {"model"}
+
+
+def test_a_damaged_checkpoint_may_be_replaced(saved: Path) -> None:
+    (saved / MARKER).unlink()
+    os.truncate(saved / WEIGHTS, 10)
+    save_checkpoint(made(1), saved)
+    assert torch.equal(logits(load_checkpoint(saved)), logits(made(1)))
+
+
+def test_an_empty_directory_may_be_used(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    assert load_checkpoint(save_checkpoint(made(), tmp_path / "model")).config == made().config
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"thesis.tex": "years"},
+        {CONFIG: '{"port": 8080}'},  # another program's config.json
+        {CONFIG: "not even JSON"},
+        {CONFIG: '{"schema_version": 1}', "notes.txt": "mine"},
+    ],
+)
+def test_a_directory_that_is_no_checkpoint_is_never_replaced(tmp_path: Path, content: dict[str, str]) -> None:
+    for name, text in content.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(CheckpointError, match=r"not a checkpoint.*nothing was overwritten"):
+        save_checkpoint(made(), tmp_path)
+    assert {item.name: item.read_text() for item in tmp_path.iterdir()} == content
+
+
+def test_files_beside_a_checkpoints_own_are_never_deleted(saved: Path) -> None:
+    """A training checkpoint holds the optimizer too; replacing the directory would delete it."""
+    (saved / "optimizer.pt").write_text("state")
+    with pytest.raises(CheckpointError, match=r"it holds optimizer\.pt"):
+        save_checkpoint(made(1), saved)
+    assert torch.equal(logits(load_checkpoint(saved)), logits(made()))
+
+
+def test_a_file_in_the_way_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "model").write_text("mine")
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
+        save_checkpoint(made(), tmp_path / "model")
+    with pytest.raises(CheckpointError, match=r"could not save to .*Free space or choose another path"):
+        save_checkpoint(made(), tmp_path / "model" / "inside")
+    assert (tmp_path / "model").read_text() == "mine"
+
+
+def test_a_link_keeps_its_target(saved: Path) -> None:
+    """``runs/best`` may point to another disk: twice, for the first save must leave nothing that breaks the second."""
+    link = saved.parent / "best"
+    link.symlink_to(saved)
+    for seed in (1, 2):
+        save_checkpoint(made(seed), link)
+        assert link.is_symlink()
+        assert torch.equal(logits(load_checkpoint(saved)), logits(made(seed)))
+    assert names(saved.parent) == {"model", "best"}
+
+
+def full(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("call", ["os.fsync", "spectral_models.checkpoint.save_file"])
+def test_a_full_disk_leaves_what_was_there(saved: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(call, full)
+        with pytest.raises(CheckpointError, match=r"No space left on device.*Free space"):
+            save_checkpoint(made(1), saved)
+    assert torch.equal(logits(load_checkpoint(saved)), logits(made()))
+    assert names(saved.parent) == {"model"}
+
+
+def test_weights_that_do_not_fit_on_the_disk_leave_what_was_there(saved: Path) -> None:
+    """A real refusal to write, by a limit on the size of files: it comes out of the serialiser, not as an OSError."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
+        with pytest.raises(CheckpointError, match=r"could not save to .*File too large.*Free space"):
+            save_checkpoint(made(1), saved)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert torch.equal(logits(load_checkpoint(saved)), logits(made()))
+    assert names(saved.parent) == {"model"}
+
+
+def test_an_interrupted_save_cleans_up(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("spectral_models.checkpoint.save_file", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(made(1), saved)
+    assert names(saved.parent) == {"model"}
+    assert torch.equal(logits(load_checkpoint(saved)), logits(made()))
+
+
+class Killed(BaseException):
+    """Stands for a process that ends on the spot."""
+
+
+def killed_at_rename(number: int, patch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Let the given rename (and all after it) fail."""
+    real, count = Path.rename, iter(range(100))
+
+    def rename(self: Path, target: Path) -> Path:
+        if next(count) >= number:
+            raise error
+        return real(self, target)
+
+    patch.setattr(Path, "rename", rename)
+
+
+def test_a_kill_between_the_two_renames_recovers(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old checkpoint loads, also when the next save is killed as well; then a save sets things right."""
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            killed_at_rename(0 if not saved.exists() else 1, patch, Killed())
+            with pytest.raises(Killed):
+                save_checkpoint(made(1), saved)
+        assert not saved.exists()
+        assert torch.equal(logits(load_checkpoint(saved)), logits(made()))
+    save_checkpoint(made(2), saved)
+    assert torch.equal(logits(load_checkpoint(saved)), logits(made(2)))
+    assert names(saved.parent) == {"model"}
+
+
+def test_a_rename_that_fails_is_undone(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.rename
+
+    def rename(self: Path, target: Path) -> Path:
+        if ".writing-" in self.name:
+            full()
+        return real(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename)
+        with pytest.raises(CheckpointError, match="untouched"):
+            save_checkpoint(made(1), saved)
+    assert names(saved.parent) == {"model"}
+    assert torch.equal(logits(load_checkpoint(saved)), logits(made()))
+
+
+def test_reading_changes_nothing(saved: Path) -> None:
+    """A reader between the two renames of a live save must not put the old checkpoint in its way."""
+    saved.rename(saved.parent / ".model.previous")
+    load_checkpoint(saved)
+    assert names(saved.parent) == {".model.previous"}
+
+
+def test_what_killed_saves_left_is_removed_and_live_ones_are_not(saved: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    abandoned = saved.with_name(f".model.writing-{gone.pid}")
+    live = saved.with_name(f".model.writing-{os.getppid()}")
+    other = saved.with_name(f".model2.writing-{gone.pid}")
+    for path in (abandoned, live, other):
+        path.mkdir()
+    save_checkpoint(made(1), saved)
+    assert names(saved.parent) == {"model", live.name, other.name}
+
+
+SAVER = """
+import sys, torch
+from spectral_models import load_checkpoint, save_checkpoint
+torch.set_num_threads(1)
+path = sys.argv[1]
+model = load_checkpoint(path)
+number = 0
+while True:
+    number += 1
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(number)
+    save_checkpoint(model, path)
+    print(number, flush=True)
+"""
+
+
+def test_a_process_killed_while_saving_leaves_a_whole_checkpoint(saved: Path) -> None:
+    """It saves in a loop, all weights being the number of the save; SIGKILL comes at any point of that."""
+    with subprocess.Popen([sys.executable, "-c", SAVER, str(saved)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for _ in range(5):
+            assert process.stdout.readline().strip(), "the saving process died"
+        time.sleep(0.0123)  # anywhere in a save
+        process.kill()
+        finished = [int(line) for line in process.stdout.read().split()]
+    model = load_checkpoint(saved)
+    values = {value for parameter in model.parameters() for value in parameter.unique().tolist()}
+    assert len(values) == 1, "weights of different saves"
+    assert values.pop() >= max(finished, default=5)
+    save_checkpoint(made(1), saved)
+    assert names(saved.parent) == {"model"}
+    assert torch.equal(logits(load_checkpoint(saved)), logits(made(1)))
+
+
+def test_files_may_be_written_into_a_directory_that_holds_others(tmp_path: Path) -> None:
+    """As training does, beside the optimizer's state; such a directory is read like any other."""
+    (tmp_path / "optimizer.pt").write_text("state")
+    write_files(made(), tmp_path)
+    assert names(tmp_path) == {*FILES, "optimizer.pt"}
+    assert torch.equal(logits(load_checkpoint(tmp_path)), logits(made()))
