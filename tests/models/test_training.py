@@ -337,9 +337,10 @@ def test_only_weights_of_linear_layers_and_embeddings_decay(text, tmp_path):
     parameters = dict(model.named_parameters())
     assert decayed <= set(parameters), "names of the wrapped model, or nothing would decay"
     assert {"model.embedding.weight", "model.head.weight"} <= decayed
-    for name in parameters.keys() - decayed:
-        module = model.get_submodule(name.rpartition(".")[0])
-        assert name.endswith(".bias") or not isinstance(module, torch.nn.Linear | torch.nn.Embedding), name
+    for name in parameters:
+        owner, _, kind = name.rpartition(".")
+        wanted = kind == "weight" and isinstance(model.get_submodule(owner), torch.nn.Linear | torch.nn.Embedding)
+        assert (name in decayed) == wanted, name
     assert any("filter" in name for name in parameters.keys() - decayed)
     assert any("norm" in name for name in parameters.keys() - decayed)
 
