@@ -119,18 +119,18 @@ class OneOf:
             value = {"type": value}
         if isinstance(value, Mapping):
             if "type" not in value:
-                raise self._refusal(f"a {registry.kind} needs a 'type': one of {', '.join(registry.names())}")
+                raise self._refusal(f"a {registry.label} needs a 'type': one of {', '.join(registry.names())}")
             return self._class(value["type"]).model_validate(value)
         if isinstance(value, registry.base) and type(value) is self._class(value.type):
             return value
         raise self._refusal(
-            f"expected a {registry.kind}: a name, a mapping with 'type', or a registered {registry.base.__name__}; "
+            f"expected a {registry.label}: a name, a mapping with 'type', or a registered {registry.base.__name__}; "
             f"got {type(value).__name__}"
         )
 
     def _class(self, name: object) -> type[PartConfig]:
         if not isinstance(name, str):
-            raise self._refusal(f"the 'type' of a {self.registry.kind} is a name; got {name!r}")
+            raise self._refusal(f"the 'type' of a {self.registry.label} is a name; got {name!r}")
         try:
             found: type[PartConfig] = self.registry.get(name).load()
         except SpectralError as error:

@@ -106,9 +106,9 @@ class Family:
         self._registries: dict[str, Registry[Any]] = {}
         self._populated = False
 
-    def registry(self, kind: str, base: type[T]) -> Registry[T]:
+    def registry(self, kind: str, base: type[T], *, label: str | None = None) -> Registry[T]:
         """A new registry of this family."""
-        made = Registry(kind, base, populate=self.populate, failures=self._host.failure_lines)
+        made = Registry(kind, base, populate=self.populate, failures=self._host.failure_lines, label=label)
         self._registries[kind] = made
         self._host.registries[kind] = made
         return made
@@ -220,8 +220,18 @@ class PluginHost:
                 family.populate()
             return [*self._failures, *self._misspelt()]
 
+    @property
+    def restriction(self) -> str:
+        """Which plugins the environment keeps out, in words; empty when none."""
+        if _switched_off():
+            return "SPECTRAL_DISABLE_PLUGINS is set: no plugin is loaded"
+        only = os.environ.get("SPECTRAL_PLUGINS")
+        return "" if only is None else f"SPECTRAL_PLUGINS is set: only {only or 'none'} may be loaded"
+
     def failure_lines(self) -> list[str]:
-        return [str(failure) for failure in self._failures]
+        """Why a name may be missing, a sentence each."""
+        lines = [f"Plugin {failure}." for failure in self._failures]
+        return [*lines, f"{self.restriction}."] if self.restriction else lines
 
     def record(self, failure: PluginFailure) -> None:
         self._failures.append(failure)
@@ -234,7 +244,7 @@ class PluginHost:
                 implementation.function(*[register for _ in implementation.argnames])
 
     def _wanted(self) -> list[importlib.metadata.EntryPoint]:
-        if os.environ.get("SPECTRAL_DISABLE_PLUGINS", "") not in ("", "0"):
+        if _switched_off():
             return []
         found = sorted(self._entry_points(), key=lambda entry_point: entry_point.name)
         only = os.environ.get("SPECTRAL_PLUGINS")
@@ -284,6 +294,10 @@ def _provider(entry_point: importlib.metadata.EntryPoint) -> Provider:
     except Exception:
         name, version = None, None
     return Provider(entry_point.name, name or entry_point.value, version or "unknown")
+
+
+def _switched_off() -> bool:
+    return os.environ.get("SPECTRAL_DISABLE_PLUGINS", "") not in ("", "0")
 
 
 def _reason(error: BaseException) -> str:

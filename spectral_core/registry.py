@@ -60,7 +60,8 @@ class Registry(Generic[T]):
     """Components of one kind by name, filled by the plugin host on first use.
 
     kind: what the components are, as users write it (``gate``). base: the class their configs derive from.
-    populate: fills this registry; called before each read. failures: one line per plugin that failed.
+    populate: fills this registry; called before each read. failures: one line per plugin that is missing and why.
+    label: the kind in messages, where its name does not read well.
     """
 
     def __init__(
@@ -70,8 +71,10 @@ class Registry(Generic[T]):
         *,
         populate: Callable[[], None],
         failures: Callable[[], list[str]],
+        label: str | None = None,
     ) -> None:
         self.kind = kind
+        self.label = label or kind
         self.base = base
         self._populate = populate
         self._failures = failures
@@ -95,10 +98,10 @@ class Registry(Generic[T]):
         self._populate()
         entry = self._entries.get(name)
         if entry is None:
-            message = f"no {self.kind} is called {name!r}.{suggestion(name, self._entries)}"
+            message = f"no {self.label} is called {name!r}.{suggestion(name, self._entries)}"
             message += f" Known: {', '.join(sorted(self._entries)) or 'none'}."
             for line in self._failures():
-                message += f" Plugin {line}."
+                message += f" {line}."
             raise UnknownComponentError(message)
         return entry
 

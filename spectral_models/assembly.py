@@ -69,7 +69,7 @@ def build_model(source: str | Path | Mapping[str, Any] | ModelConfig, **override
     """
     config = load_config(source, **overrides)
     foreign = [component for component in components_of(config) if component.provider != BUILTIN_PROVIDER]
-    if foreign:
+    if foreign and config.decoder:
         check_causality(config, suspects=[f"{part.kind} {part.name!r} of {part.provider}" for part in foreign])
     return config.build()
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from spectral_core import ConfigError
-from spectral_layers import FeedForwardConfig, LayerContext, MixerConfig, Rows, State
+from spectral_layers import LayerContext, Rows, State
 from spectral_models.config import BlockConfig
 
 NORMS: dict[str, type[nn.Module]] = {"rms_norm": nn.RMSNorm, "layer_norm": nn.LayerNorm}
@@ -31,8 +33,10 @@ class Block(nn.Module):
         norm = NORMS[config.norm]
         self.mixer_norm = norm(context.hidden_dim)
         self.feedforward_norm = norm(context.hidden_dim)
-        self.mixer = _built(config.mixer, context, f"{path}.mixer")
-        self.feedforward = _built(config.feedforward, context, f"{path}.feedforward")
+        with _under(f"{path}.mixer"):
+            self.mixer = config.mixer.build(context)
+        with _under(f"{path}.feedforward"):
+            self.feedforward = config.feedforward.build(context)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
@@ -48,9 +52,10 @@ class Block(nn.Module):
         return BlockOutput(x, mixed.state, losses, metrics)
 
 
-def _built(config: MixerConfig | FeedForwardConfig, context: LayerContext, path: str) -> nn.Module:
+@contextmanager
+def _under(path: str) -> Iterator[None]:
     """A part's refusal to be built, with the path of its config in front."""
     try:
-        return config.build(context)
+        yield
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error

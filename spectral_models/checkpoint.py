@@ -220,6 +220,7 @@ def _require(part: Mapping[str, str], directory: Path) -> None:
             f"{part['version']}, which "
             + (f"is installed but {failed[0]}." if failed else "is not installed here.")
             + f" Run: pip install '{part['provider']}=={part['version']}'"
+            + (f" ({HOST.restriction})" if HOST.restriction else "")
         )
 
 

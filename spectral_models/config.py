@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import Field
@@ -31,6 +31,9 @@ class BlockConfig(Config):
 
 class ModelConfig(PartConfig):
     """Names a model variant and everything it is made of; ``build()`` makes it."""
+
+    decoder: ClassVar[bool] = False
+    """Whether logits may depend on no later token; held by a check when parts come from third parties."""
 
     def build(self) -> SpectralModel:
         raise NotImplementedError(f"{type(self).__name__} must define build()")

@@ -18,7 +18,7 @@ from spectral_core.version import __version__
 
 FFT_BACKENDS: Registry[FFTBackendConfig] = HOST.family(
     "spectral_register_fft_backends", specs=hookspecs, builtin=builtin, version=__version__
-).registry("fft", FFTBackendConfig)
+).registry("fft", FFTBackendConfig, label="backend (fft)")
 
 
 def fft_backend(name: str, **options: Any) -> FFTBackend:

@@ -40,19 +40,27 @@ class Filter(nn.Module):
         A growing length costs one synthesis per doubling.
         """
         if torch.is_grad_enabled():
+            self._cache.clear()
             return self.kernel(length)
         rounded = 1 << (length - 1).bit_length()
         if self.length_limit is not None:
             rounded = max(length, min(rounded, self.length_limit))
-        return self._cache.get(self, ("taps", rounded), lambda: self.kernel(rounded))[:, :length]
+        return self._kept(("taps", rounded), lambda: self.kernel(rounded))[:, :length]
 
     def prepared(self, length: int, fft: FFTBackend) -> PreparedKernel | Tensor:
         """The kernel for a causal convolution: its spectrum, kept, when no gradients are recorded."""
         if torch.is_grad_enabled():
+            self._cache.clear()
             return self.kernel(length)
-        return self._cache.get(
-            self, (fft.name, length), lambda: prepare_kernel(self.kernel(length), length, backend=fft)
-        )
+        return self._kept((fft.name, length), lambda: prepare_kernel(self.kernel(length), length, backend=fft))
+
+    def train(self, mode: bool = True) -> Filter:
+        self._cache.clear()
+        return super().train(mode)
+
+    def _kept(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What ``make`` returned for this key since the parameters last changed, or returns now."""
+        return self._cache.get(self, key, make)
 
 
 class RecurrentFilter(Filter):
@@ -84,12 +92,16 @@ class FilterConfig(PartConfig):
 class _KernelCache:
     """What was computed from a module's parameters, until one of them changes. Never copied or saved.
 
-    A change is seen by the tensors' storage and version; writing through ``parameter.data`` moves neither.
+    A change is seen by the tensors' storage and version. Fused optimisers and writes through ``parameter.data`` move
+    neither, so filters also clear it whenever gradients are recorded or the mode changes, as training does.
     """
 
     def __init__(self) -> None:
         self._stamp: tuple[tuple[int, int], ...] = ()
         self._made: dict[Hashable, Any] = {}
+
+    def clear(self) -> None:
+        self._made = {}
 
     def get(self, module: nn.Module, key: Hashable, make: Callable[[], T]) -> T:
         """What ``make`` returned for this key, or returns now."""

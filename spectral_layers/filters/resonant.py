@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from spectral_layers.context import FilterContext
 from spectral_layers.filters.base import FilterConfig, RecurrentFilter
@@ -63,11 +64,17 @@ class Resonant(RecurrentFilter):
         return absorbed + _complex_multiply(turned, memory)
 
     def step(self, memory: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        once = self._powers(torch.ones(1, device=u.device))[:, 0]
-        memory = _complex_multiply(once, memory)
-        memory = memory + torch.stack([u.double(), torch.zeros_like(u, dtype=torch.float64)], -1)[:, :, None]
+        turn, read = self._step_tables() if torch.is_grad_enabled() else self._kept("step", self._step_tables)
+        memory = turn[..., 0] * memory[..., :1] + turn[..., 1] * memory[..., 1:]
+        memory = memory + F.pad(u.double()[..., None, None], (0, 1))
+        return (memory * read).sum((-1, -2)), memory
+
+    def _step_tables(self) -> tuple[Tensor, Tensor]:
+        """Multiplication by lambda as a real 2x2 matrix, (D, M, 2, 2), and the weights of Re c s, (D, M, 2)."""
+        real, imag = self._powers(torch.ones(1, device=self.frequency.device))[:, 0].unbind(-1)
+        turn = torch.stack([torch.stack([real, -imag], -1), torch.stack([imag, real], -1)], -2)
         weights = self._weights().double()
-        return (memory * torch.stack([weights[..., 0], -weights[..., 1]], -1)).sum((-1, -2)), memory
+        return turn, torch.stack([weights[..., 0], -weights[..., 1]], -1)
 
     def _weights(self) -> Tensor:
         """Coefficients with the modes' energies normalised: (D, M, 2)."""

@@ -73,7 +73,7 @@ class Mixer(nn.Module):
             raise UnsupportedInputError(f"{name} cannot keep packed documents apart; give each its own row.")
         if (state is not None or return_state) and not (self.streams and self.causal):
             raise StateError(f"{name} {'cannot stream' if self.causal else 'is bidirectional'}: it has no state.")
-        self._check_limit(x, state)
+        self.check_limit(x.shape[1], state)
         if state is not None:
             state.consume(name, x.shape[0])
         output = self.mix(x, rows, state, return_state)
@@ -110,14 +110,15 @@ class Mixer(nn.Module):
         advance = x.shape[1] if rows is None else rows.lengths
         return State(type(self).__name__, self.position(x, state) + advance, tensors)
 
-    def _check_limit(self, x: Tensor, state: State | None) -> None:
+    def check_limit(self, length: int, state: State | None) -> None:
+        """Raise UnsupportedInputError if so many more tokens exceed the length limit. Consumes nothing."""
         if self.length_limit is None:
             return
         past = 0 if state is None else max(state.position.tolist(), default=0)
-        if past + x.shape[1] > self.length_limit:
+        if past + length > self.length_limit:
             raise UnsupportedInputError(
                 f"{type(self).__name__} is limited to {self.length_limit} tokens by a part with one parameter per "
-                f"position; got {past + x.shape[1]}. Raise max_seq_len, or use a part without a limit."
+                f"position; got {past + length}. Raise max_seq_len, or use a part without a limit."
             )
 
 

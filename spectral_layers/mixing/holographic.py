@@ -83,7 +83,7 @@ class Holographic(Mixer):
 
     def _features(self, z: Tensor) -> Tensor:
         """Cosines and sines of the phases: (B, H, L, 2E), in float32 at least, since phases turn many times."""
-        weight = self.phase_proj.weight
+        weight = self.phase_proj.weight.to(torch.promote_types(self.phase_proj.weight.dtype, torch.float32))
         with torch.autocast(z.device.type, enabled=False):
             theta = self._split(F.linear(z.to(weight.dtype), weight)) * self.bandwidth[:, None, None]
             return torch.cat([theta.cos(), theta.sin()], -1)

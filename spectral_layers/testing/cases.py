@@ -186,7 +186,7 @@ def is_recurrent(case: FilterCase) -> bool:
 
 def _randomised(make: Callable[[], M], dtype: torch.dtype) -> M:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(1)
+        torch.default_generator.manual_seed(1)
         module = make()
         for parameter in module.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))

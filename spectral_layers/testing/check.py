@@ -35,7 +35,7 @@ class Check(Generic[Case]):
         if not self.applies(case):
             raise ValueError(f"{self.__name__} is not for {case}; ask {self.__name__}.applies(case) first.")
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             self._function(case)
 
     def __repr__(self) -> str:

@@ -44,4 +44,4 @@ def components(
     if out.is_terminal:
         out.print(table)
     for line in HOST.failure_lines():
-        out.print(f"plugin {line}", style="red", markup=False, soft_wrap=True)
+        out.print(line, style="red", markup=False, soft_wrap=True)

@@ -162,9 +162,6 @@ def _arguments(config: TrainingConfig, share: int, directory: Path) -> TrainingA
         per_device_train_batch_size=share,
         per_device_eval_batch_size=32,
         gradient_accumulation_steps=config.accumulation,
-        # Not Trainer's default: the fused one changes parameters without a new version, and a filter would go on
-        # evaluating with the kernel it kept.
-        optim="adamw_torch",
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine_with_min_lr",
         lr_scheduler_kwargs={"min_lr_rate": config.final_rate},

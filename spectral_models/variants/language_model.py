@@ -6,7 +6,7 @@ import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import PositiveInt, model_validator
@@ -91,6 +91,9 @@ class LanguageModel(SpectralModel):
             input_ids = alignment.gather(input_ids)
             full = bool((alignment.rows.lengths == input_ids.shape[1]).all())
             rows = None if full else alignment.rows
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            block.mixer.check_limit(input_ids.shape[1], state)  # before the state is consumed
         if state is not None:
             state.consume(self._state_owner, input_ids.shape[0])
         x, made, losses, metrics = self._run(input_ids, rows, state, return_state)
@@ -174,6 +177,8 @@ def _fingerprint(config: LanguageModelConfig) -> str:
 
 class LanguageModelConfig(ModelConfig):
     """Strictly causal language model: next-token logits, streaming state, generation."""
+
+    decoder: ClassVar[bool] = True
 
     type: Literal["language_model"] = "language_model"
     vocab_size: PositiveInt = 256

@@ -104,7 +104,7 @@ def test_a_prepared_kernel_that_does_not_fit_is_refused(
         ({"mode": "none"}, "mode 'none' is not one of"),
         ({"kernel": K.long()}, "a kernel is.*int64"),
         ({"kernel": K[:, :0]}, "at least one tap"),
-        ({"backend": "fftw"}, "no fft is called 'fftw'"),
+        ({"backend": "fftw"}, "no backend .fft. is called 'fftw'"),
     ],
 )
 def test_prepare_kernel_refuses_and_teaches(arguments: dict[str, object], message: str) -> None:

@@ -30,7 +30,9 @@ def entry(name: str, target: type[PartConfig] | str, provider: str = "ours") -> 
 
 @pytest.fixture
 def shapes() -> Registry[Shape]:
-    registry = Registry("shape", Shape, populate=lambda: None, failures=lambda: ["'acme' (acme-x) failed in import: E"])
+    registry = Registry(
+        "shape", Shape, populate=lambda: None, failures=lambda: ["Plugin 'acme' (acme-x) failed in import: E."]
+    )
     registry.add(entry("round", Round))
     registry.add(entry("acme/square", Square, "acme-x"))
     return registry

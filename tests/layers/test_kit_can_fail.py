@@ -295,7 +295,7 @@ class Unlimited(Honest):
 
     length_limit = 20
 
-    def _check_limit(self, x, state):
+    def check_limit(self, length, state):
         pass
 
 
@@ -304,8 +304,8 @@ class LimitsEachCall(Honest):
 
     length_limit = 20
 
-    def _check_limit(self, x, state):
-        super()._check_limit(x, None)
+    def check_limit(self, length, state):
+        super().check_limit(length, None)
 
 
 class KeepsSegments(Honest):
