@@ -77,13 +77,13 @@ class Config(BaseModel):
                 node["$ref"] = f"#/$defs/{kind}"
                 if kind in definitions:
                     continue
-                entries = list(HOST.registries[kind])
-                definitions[kind] = {"anyOf": [{"enum": [entry.name for entry in entries]}]}
-                for entry in entries:
-                    name = f"{kind}.{entry.name}".replace("/", ".")
+                configs = HOST.registries[kind].configs()
+                definitions[kind] = {"anyOf": [{"enum": list(configs)}]}
+                for part_name, config in configs.items():
+                    name = f"{kind}.{part_name}".replace("/", ".")
                     # Helper models go by the part's name: two plugins may both have an Options.
                     options = {**kwargs, "ref_template": f"#/$defs/{name}.{{model}}"}
-                    part = BaseModel.model_json_schema.__func__(entry.load(), *args, **options)  # type: ignore[attr-defined]
+                    part = BaseModel.model_json_schema.__func__(config, *args, **options)  # type: ignore[attr-defined]
                     definitions.update({f"{name}.{model}": found for model, found in part.pop("$defs", {}).items()})
                     definitions[name] = part
                     definitions[kind]["anyOf"].append({"$ref": f"#/$defs/{name}"})

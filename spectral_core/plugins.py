@@ -214,11 +214,11 @@ class PluginHost:
         return dict(self._providers)
 
     def failures(self) -> list[PluginFailure]:
-        """Everything that went wrong with plugins, hooks nobody calls (misspelt ones) included."""
+        """Everything that went wrong with plugins, hooks nobody calls and parts that cannot be imported included."""
         with self.lock:
             for family in self._families:
                 family.populate()
-            return [*self._failures, *self._misspelt()]
+            return [*self._failures, *self._misspelt(), *self._unusable()]
 
     @property
     def restriction(self) -> str:
@@ -283,6 +283,18 @@ class PluginHost:
                 provider = self._providers[implementation.plugin_name]
                 reason = f"no hook has this name.{suggestion(name, known)} Known: {', '.join(sorted(known))}"
                 found.append(PluginFailure(implementation.plugin_name, provider.distribution, name, reason))
+        return found
+
+    def _unusable(self) -> list[PluginFailure]:
+        found = []
+        for name, provider in self._providers.items():
+            for registry in self.registries.values() if provider.namespace else ():
+                for part in registry.names(f"{provider.namespace}/*"):
+                    entry = registry.get(part)
+                    try:
+                        entry.load()
+                    except PluginError as error:
+                        found.append(PluginFailure(name, provider.distribution, "loading", str(error).rstrip(".")))
         return found
 
 

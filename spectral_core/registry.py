@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 import importlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -40,7 +41,7 @@ class Entry(Generic[T]):
             module, _, attribute = target.partition(":")
             try:
                 target = getattr(importlib.import_module(module), attribute)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise PluginError(
                     f"{who} could not be imported from {self.target!r}: {type(error).__name__}: {error}. "
                     f"Reinstall or update {self.provider}."
@@ -60,7 +61,7 @@ class Registry(Generic[T]):
     """Components of one kind by name, filled by the plugin host on first use.
 
     kind: what the components are, as users write it (``gate``). base: the class their configs derive from.
-    populate: fills this registry; called before each read. failures: one line per plugin that is missing and why.
+    populate: fills this registry; called before each read. failures: a sentence per plugin that is missing, and why.
     label: the kind in messages, where its name does not read well.
     """
 
@@ -101,7 +102,7 @@ class Registry(Generic[T]):
             message = f"no {self.label} is called {name!r}.{suggestion(name, self._entries)}"
             message += f" Known: {', '.join(sorted(self._entries)) or 'none'}."
             for line in self._failures():
-                message += f" {line}."
+                message += f" {line}"
             raise UnknownComponentError(message)
         return entry
 
@@ -114,6 +115,14 @@ class Registry(Generic[T]):
         """Registered names that match a shell-style pattern, sorted."""
         self._populate()
         return sorted(fnmatch.filter(self._entries, pattern))
+
+    def configs(self) -> dict[str, type[T]]:
+        """Config classes by name, of the parts that can be imported: one that cannot must not hide the others."""
+        found = {}
+        for entry in self:
+            with suppress(PluginError):
+                found[entry.name] = entry.load()
+        return found
 
     def __iter__(self) -> Iterator[Entry[T]]:
         return (self.get(name) for name in self.names())

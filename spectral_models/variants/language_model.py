@@ -205,7 +205,7 @@ class LanguageModelConfig(ModelConfig):
         paths = ["block"] if self.block is not None else [f"layers.{index}" for index in range(len(self.layers))]
         for path, block in zip(paths, self.blocks, strict=False):
             if "causal" not in block.mixer.directions:
-                causal = [entry.name for entry in MIXERS if "causal" in entry.load().directions]
+                causal = [name for name, config in MIXERS.configs().items() if "causal" in config.directions]
                 raise problem(
                     (*path.split("."), "mixer"),
                     f"{block.mixer.type!r} sees the whole sequence, and a language model may not see the future. "

@@ -95,6 +95,30 @@ def test_a_broken_plugin_is_recorded_and_the_others_work(world, source: str, rea
     assert world.host.failures() == world.host.failures(), "asking twice finds the same"
 
 
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("raise RuntimeError('needs libfoo')", "RuntimeError: needs libfoo"),
+        ("import sys; sys.exit('no licence')", "SystemExit: no licence"),
+        ("Config = object", "not a subclass of FFTBackendConfig"),
+    ],
+    ids=["raises", "exits", "wrong"],
+)
+def test_a_part_that_does_not_import_is_reported_and_hides_no_other(world, source: str, reason: str) -> None:
+    (world.folder / "spectral_test_broken_part.py").write_text(source)
+    world.install(
+        "acme",
+        "@hookimpl\ndef spectral_register_fft_backends(register):\n"
+        "    register('fft', 'acme/late', 'spectral_test_broken_part:Config', summary='Imported on first use.')",
+    )
+    assert world.registry.names() == ["acme/late", "torchlike"]
+    assert list(world.registry.configs()) == ["torchlike"]
+    reported = world.reasons()["acme"]
+    assert "failed in loading: fft 'acme/late'" in reported
+    assert reason in reported
+    sys.modules.pop("spectral_test_broken_part", None)
+
+
 def test_a_raising_hook_leaves_none_of_its_parts(world) -> None:
     world.install("acme", good("acme/first") + "    raise ValueError('half way')\n")
     world.install("other", good("other/part"))
