@@ -1,13 +1,15 @@
 """``fft: auto``: a backend chosen per class of request, cached, and reported with the reasons.
 
-Candidates are our own backends, fastest first; the first without a reason against it wins. A third party's backend
-is used when it is named, never by itself.
+Where to switch was measured: ``thresholds.json`` holds the numbers, ``benchmarks/plan.py`` makes them. Candidates are
+our own backends; a third party's is used when it is named, never by itself.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass
+from importlib import resources
 from typing import Literal
 
 from torch import Tensor
@@ -19,12 +21,14 @@ from spectral_core.backends.base import (
     PreparedKernel,
     Request,
     Spectrum,
+    Support,
     transform_dtype,
 )
 from spectral_core.errors import UnsupportedInputError
 
+CANDIDATES = ("direct", "hierarchical", "torch")
+_THRESHOLDS = json.loads(resources.files("spectral_core.backends").joinpath("thresholds.json").read_text())
 _log = logging.getLogger("spectral_core")
-CANDIDATES = ("hierarchical", "torch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,7 @@ class Plan:
 
 
 class AutoFFT(FFTBackend):
-    """Delegates each request to the first of its candidates that supports it."""
+    """Delegates each request to the first of its candidates that supports it and is not known to be slower."""
 
     name = "auto"
 
@@ -64,7 +68,7 @@ class AutoFFT(FFTBackend):
     def _make(self, request: Request) -> Plan:
         rejected: list[tuple[str, str]] = []
         for backend in self._candidates:
-            reasons = backend.unsupported_reasons(request)
+            reasons = backend.unsupported_reasons(request) or _slower(backend.name, request)
             if not reasons:
                 return Plan(backend, tuple(rejected))
             rejected.append((backend.name, ", ".join(reasons)))
@@ -104,6 +108,25 @@ class AutoFFT(FFTBackend):
 
     def modulation(self, x: Tensor, gain: Tensor | None, phase: Tensor | None, n: int) -> Tensor:
         return self.plan(_request("modulation", x, n)).backend.modulation(x, gain, phase, n)
+
+
+def _slower(name: str, request: Request) -> list[str]:
+    """Why measurements speak against a backend that could serve the request."""
+    measured = _THRESHOLDS.get(request.device)
+    if name not in ("direct", "hierarchical"):
+        return []
+    if measured is None:
+        return [f"not measured on {request.device}"]
+    if name == "direct":
+        if request.operator != "convolution":
+            return [f"no {request.operator} of its own"]
+        most = measured["direct_taps"]
+        return [] if request.taps <= most else [f"{request.taps} taps, faster up to {most}"]
+    transform = request.length
+    if request.operator == "convolution":
+        transform = Support.of(request.taps, request.length, request.mode).points
+    points, least = request.channels * transform, measured["hierarchical_points"]
+    return [] if points >= least else [f"{points} points, faster from {least}"]
 
 
 def _request(

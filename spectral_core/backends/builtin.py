@@ -10,6 +10,7 @@ def spectral_register_fft_backends(register: Registrar) -> None:
     here = "spectral_core.backends"
     register("fft", "auto", f"{here}.auto:AutoFFTConfig", summary="Chooses a backend for each request, and says why.")
     register("fft", "torch", f"{here}.torch_fft:TorchFFTConfig", summary="torch.fft on whole tensors: the reference.")
+    register("fft", "direct", f"{here}.direct:DirectConfig", summary="Short kernels by the direct sum.")
     register(
         "fft",
         "hierarchical",

@@ -1,0 +1,71 @@
+"""Short kernels by the direct sum: no transform at all."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from spectral_core.backends.base import FFTBackendConfig, Mode, PreparedKernel, Request, Support, transform_dtype
+from spectral_core.backends.torch_fft import TorchFFT
+
+MAX_TAPS = 512
+"""Above it the sum is many times slower than any transform, and a caller who names it has made a mistake."""
+
+
+class Direct(TorchFFT):
+    """Convolution as a depthwise sum over taps, O(D L K); transforms and modulation are the torch backend's."""
+
+    name = "direct"
+
+    def unsupported_reasons(self, request: Request) -> list[str]:
+        if request.operator == "convolution" and request.taps > MAX_TAPS:
+            return [f"{request.taps} taps, and the direct sum takes at most {MAX_TAPS}"]
+        return []
+
+    def prepare_kernel(self, kernel: Tensor, length: int, mode: Mode) -> PreparedKernel:
+        support = Support.of(kernel.shape[-1], length, mode)
+        taps = support.place(kernel).flip(-1)  # conv1d correlates
+        return self._prepared(kernel, length, mode, support, taps)
+
+    def convolution(
+        self,
+        u: Tensor,
+        kernel: PreparedKernel,
+        *,
+        skip: Tensor | None = None,
+        pre_gate: Tensor | None = None,
+        post_gate: Tensor | None = None,
+    ) -> Tensor:
+        dtype = transform_dtype(torch.promote_types(u.dtype, kernel.dtype))
+        x = u.to(dtype)
+        if pre_gate is not None:
+            x = x * pre_gate
+        taps: Tensor = kernel.data.to(dtype)
+        width = taps.shape[-1]
+        if kernel.mode == "circular":
+            padded = torch.cat([x[..., x.shape[-1] - width + 1 :], x], -1) if width > 1 else x
+        else:
+            padded = F.pad(x, (width - 1 - kernel.offset, kernel.offset))
+        batch, channels, length = x.shape
+        if taps.dim() == 3:
+            y = F.conv1d(padded.reshape(1, batch * channels, -1), taps.flatten(0, 1)[:, None], groups=batch * channels)
+            y = y.view(batch, channels, length)
+        else:
+            y = F.conv1d(padded, taps[:, None], groups=channels)
+        if skip is not None:
+            y = torch.addcmul(y, skip.to(dtype)[:, None], x)
+        if post_gate is not None:
+            y = y * post_gate
+        return y.to(u.dtype).contiguous()
+
+
+class DirectConfig(FFTBackendConfig):
+    """Short kernels by the direct sum."""
+
+    type: Literal["direct"] = "direct"
+
+    def build(self) -> Direct:
+        return Direct()
