@@ -77,6 +77,10 @@ def generate(
     logits = output.logits[torch.arange(batch, device=device), last]
     if not 0 <= pad_token_id < logits.shape[1]:
         raise ConfigError(f"pad_token_id must be a token, from 0 to {logits.shape[1] - 1}; got {pad_token_id}.")
+    if logits.shape[1] - 1 > torch.iinfo(input_ids.dtype).max:
+        raise UnsupportedInputError(
+            f"tokens up to {logits.shape[1] - 1} do not fit the prompt's {describe(input_ids)}; give it as int64."
+        )
     seen = torch.zeros(logits.shape, dtype=torch.int64, device=device).scatter_add(1, input_ids.long(), mask.long()) > 0
     stops = torch.tensor(sorted(stop_tokens), dtype=input_ids.dtype, device=device)
     done = torch.zeros(batch, dtype=torch.bool, device=device)

@@ -122,7 +122,7 @@ class LanguageModel(SpectralModel):
                 parts[str(index)] = output.state
         made = None
         if return_state:
-            before = input_ids.new_zeros(input_ids.shape[0]) if state is None else state.position
+            before = input_ids.new_zeros(input_ids.shape[0], dtype=torch.long) if state is None else state.position
             advance = input_ids.shape[1] if rows is None else rows.lengths
             made = State(self._state_owner, before + advance, parts=parts)
             made.record(state, input_ids, ragged=rows is not None)
@@ -138,13 +138,7 @@ class LanguageModel(SpectralModel):
 
         return state.rewind(tokens, step)
 
-    @torch.no_grad()
-    def generate(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        **options: Any,
-    ) -> Tensor:
+    def generate(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Tensor:
         """Continue prompts: (B, L) → (B, L + new). See :func:`spectral_models.generation.generate` for the options."""
         return generate(self, input_ids, attention_mask, **options)
 

@@ -132,6 +132,11 @@ def test_prompts_of_any_integer_type_keep_it(model: LanguageModel) -> None:
         assert torch.equal(made.long(), expected)
 
 
+def test_an_integer_type_too_narrow_for_the_vocabulary_is_refused() -> None:
+    with pytest.raises(UnsupportedInputError, match=r"tokens up to 299 do not fit the prompt's \(1, 2\) uint8.*int64"):
+        generate(Fixed(torch.zeros(300)), tokens(1, 2).to(torch.uint8), max_new_tokens=1)
+
+
 def test_generation_records_no_gradients_and_leaves_the_mode_alone(model: LanguageModel) -> None:
     made = model.generate(tokens(1, 3), max_new_tokens=2)
     assert not made.requires_grad

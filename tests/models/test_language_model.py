@@ -234,6 +234,8 @@ def test_ids_of_any_integer_type_are_the_same_tokens(kind: torch.dtype) -> None:
     model, input_ids = made(), tokens(2, 9)
     with torch.no_grad():
         assert torch.equal(model(input_ids.to(kind)).logits, model(input_ids).logits)
+    long = tokens(2, 300).to(kind)
+    assert model(long, return_state=True).state.position.tolist() == [300, 300], "positions outgrow a byte"
 
 
 def limited() -> LanguageModel:
