@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
+from importlib.resources import files
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectral_core import UnknownComponentError, UnsupportedInputError, convolve, fft_backend, modulate, prepare_kernel
-from spectral_core.backends.auto import AutoFFT
+from spectral_core import (
+    Request,
+    UnknownComponentError,
+    UnsupportedInputError,
+    convolve,
+    fft_backend,
+    modulate,
+    prepare_kernel,
+)
+from spectral_core.backends.auto import CANDIDATES, AutoFFT
 from spectral_core.backends.base import MODES, Support, fast_length
 from spectral_core.backends.torch_fft import TorchFFT
 from spectral_core.testing import oracle_convolve, oracle_modulate, relative_error
@@ -159,10 +170,20 @@ def test_auto_chooses_reports_and_plans_once(caplog: pytest.LogCaptureFixture) -
     assert len(auto.plans) == 2, "another operator is another class of request"
 
 
-def test_auto_prefers_the_first_that_can() -> None:
-    auto = AutoFFT((fft_backend("hierarchical"), TorchFFT()))
-    assert prepare_kernel(K, 8, backend=auto).backend.name == "hierarchical"
-    assert [str(plan) for plan in auto.plans.values()] == ["auto → hierarchical"]
+@pytest.mark.parametrize(
+    ("device", "channels", "taps", "report"),
+    [
+        ("cpu", 3, 0, "auto → direct"),
+        ("cpu", 3, 200, r"auto → torch; direct: .* taps, faster up to .*; hierarchical: .* points, faster from"),
+        ("cpu", 10**7, 200, r"auto → hierarchical; direct: .* taps"),
+        ("cuda", 10**7, 1000, r"auto → torch; direct: .*; hierarchical: not measured on cuda"),
+    ],
+)
+def test_auto_follows_what_was_measured(device: str, channels: int, taps: int, report: str) -> None:
+    limit = json.loads(files("spectral_core.backends").joinpath("thresholds.json").read_text())["cpu"]["direct_taps"]
+    auto = AutoFFT(tuple(fft_backend(name) for name in CANDIDATES))
+    request = Request("convolution", device, torch.float32, 1, channels, 1000, limit + taps, "causal", grad=False)
+    assert re.match(report, str(auto.plan(request)))
 
 
 def test_auto_names_every_candidates_reasons_when_none_can() -> None:
