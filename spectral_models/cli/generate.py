@@ -24,7 +24,7 @@ def generate(
     top_k: int = typer.Option(None, min=1, help="Draw among the k likeliest only."),
     top_p: float = typer.Option(None, help="Draw among the smallest set holding this probability."),
     repetition_penalty: float = typer.Option(1.0, help="Above 1 makes repeated bytes less likely."),
-    seed: int = typer.Option(0, help="The same seed draws the same text."),
+    seed: int = typer.Option(0, min=0, max=(1 << 63) - 1, help="The same seed draws the same text."),
     fft: str = typer.Option(None, help="FFT backend, instead of the checkpoint's."),
 ) -> None:
     """Continue a prompt with a trained language model. Each byte is computed once; the state carries the past."""

@@ -15,6 +15,8 @@ from spectral_models.config import ModelConfig, override
 from spectral_models.data import DataConfig
 from spectral_models.registries import MODELS
 
+_Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
+
 
 class TrainingConfig(Config):
     """AdamW with warm-up and cosine decay, gradients clipped; weight decay on linear and embedding weights only."""
@@ -31,7 +33,7 @@ class TrainingConfig(Config):
     final_rate: float = Field(default=0.1, ge=0.0, le=1.0)
     """Where the cosine ends, relative to learning_rate."""
     weight_decay: NonNegativeFloat = 0.1
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[_Momentum, _Momentum] = (0.9, 0.95)
     clip: PositiveFloat = 1.0
     """Largest norm of the gradient."""
     precision: Literal["float32", "bf16", "fp16"] = "float32"
@@ -45,7 +47,7 @@ class TrainingConfig(Config):
     keep: int = Field(default=2, ge=2)
     """Checkpoints kept; at least two, so that one is whole while another is written."""
     log_every: PositiveInt = 10
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=1 << 32)
 
 
 class RunConfig(Config):

@@ -18,7 +18,7 @@ from transformers import PrinterCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from spectral_core import ConfigError
-from spectral_models.assembly import build_model
+from spectral_models.assembly import build_model, read_yaml
 from spectral_models.checkpoint import save_checkpoint
 from spectral_models.data import ContiguousWindows, Corpus, RandomWindows, load_corpus
 from spectral_models.errors import CheckpointError
@@ -109,20 +109,20 @@ def _prepare(run: RunConfig, directory: Path, resume: bool) -> Path | None:
     record = directory / "run.yaml"
     described = yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False)
     begun = (directory / "model").exists() or any((directory / "checkpoints").glob("checkpoint-*"))
-    if record.exists() and begun:
-        if not resume:
-            raise ConfigError(f"{directory} already holds a run. Continue it with --resume, or choose another --out.")
-        earlier = record.read_text(encoding="utf-8")
-        if earlier != described:
-            before, now = yaml.safe_load(earlier), yaml.safe_load(described)
-            changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+    if begun and not resume:
+        raise ConfigError(f"{directory} already holds a run. Continue it with --resume, or choose another --out.")
+    if begun and record.exists():
+        before, now = read_yaml(record), yaml.safe_load(described)
+        changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+        if changed:
             raise ConfigError(
                 f"{directory} holds a run with another config (its {', '.join(changed)} differ, see {record}). "
                 "Resume with the config it began with, or choose another --out."
             )
     try:
         (directory / "checkpoints").mkdir(parents=True, exist_ok=True)
-        if int(os.environ.get("RANK", "0")) == 0:
+        # Written once: a resumed run that the disk has no room for must not lose it.
+        if int(os.environ.get("RANK", "0")) == 0 and not (begun and record.exists()):
             record.write_text(described, encoding="utf-8")
     except OSError as error:
         raise CheckpointError(f"cannot write to {directory}: {error.strerror}. Choose another --out.") from None

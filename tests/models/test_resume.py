@@ -217,6 +217,15 @@ def test_a_run_with_another_config_is_not_resumed(run, stopped):
     assert {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()} == before
 
 
+def test_a_run_whose_config_is_lost_or_damaged_is_neither_overwritten_nor_misread(run, stopped):
+    (stopped / "run.yaml").write_text("", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"run\.yaml must be a mapping of keys to values"):
+        train(run, stopped, resume=True)
+    (stopped / "run.yaml").unlink()
+    with pytest.raises(ConfigError, match="already holds a run"):
+        train(run, stopped)
+
+
 def test_a_run_that_saved_nothing_can_be_begun_anew_with_another_config(run, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.yaml").write_text("begun and killed at once\n", encoding="utf-8")

@@ -119,6 +119,8 @@ def test_given_data_is_not_changed():
         ({"model": "tiny"}, {"training.steps": "many"}, r"training\.steps: .*'many'"),
         ({"model": "tiny"}, {"training.learning_rate": float("inf")}, r"training\.learning_rate"),
         ({"model": "tiny"}, {"training.keep": 1}, r"training\.keep"),
+        ({"model": "tiny"}, {"training.betas": [0.9, 1]}, r"training\.betas\.1: .*less than 1"),
+        ({"model": "tiny"}, {"training.seed": 1 << 32}, r"training\.seed: .*less than 4294967296"),
         ({"model": "tiny"}, {"training.precision": "int8"}, r"training\.precision"),
         ({"model": "tiny"}, {"model.layers.0.mixer.filter.mode": 3}, r"model\.layers\.0\.mixer\.filter\.mode: .*modes"),
         ({"model": "tiny"}, {"model.layers.7.mixer": "holographic"}, r"layers\.7\.mixer: '7' is not an index"),
