@@ -38,6 +38,7 @@ def convolve(
     Oppenheim & Schafer, Discrete-Time Signal Processing, section 8.7.
     """
     fft = fft_backend(backend) if isinstance(backend, str) else backend
+    _check_mode(mode)
     _check_signal("u", u)
     for name, gate in (("pre_gate", pre_gate), ("post_gate", post_gate)):
         if gate is not None:
@@ -76,8 +77,7 @@ def prepare_kernel(
     Raises UnsupportedInputError when the backend cannot serve it.
     """
     fft = fft_backend(backend) if isinstance(backend, str) else backend
-    if mode not in MODES:
-        raise UnsupportedInputError(f"mode {mode!r} is not one of {', '.join(MODES)}.")
+    _check_mode(mode)
     if length < 1:
         raise UnsupportedInputError(f"the length of a signal must be at least 1; got {length}.")
     _check_kernel(kernel)
@@ -93,6 +93,11 @@ def prepare_kernel(
         grad=grad or (torch.is_grad_enabled() and kernel.requires_grad),
     )
     return fft.select(request).prepare_kernel(kernel, length, mode)
+
+
+def _check_mode(mode: str) -> None:
+    if mode not in MODES:
+        raise UnsupportedInputError(f"mode {mode!r} is not one of {', '.join(MODES)}.")
 
 
 def _check_signal(name: str, x: Tensor) -> None:

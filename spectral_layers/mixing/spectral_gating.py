@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import reduce
 from typing import Annotated, ClassVar, Literal
 
@@ -61,8 +62,8 @@ class SpectralGating(Mixer):
         return MixerOutput(self.out_proj(y.transpose(1, 2)), made, modulation.losses, modulation.metrics)
 
     def modulation(self, view: SpectralView) -> Modulation:
-        """All gates' answers to one view, composed."""
-        return reduce(Modulation.then, (gate(view) for gate in self.gates))
+        """All gates' answers to one view, composed; losses and metrics named by gate, as two may be of one kind."""
+        return reduce(Modulation.then, (_named(gate(view), f"gates.{i}") for i, gate in enumerate(self.gates)))
 
     def _view(self, x: Tensor) -> SpectralView:
         """The orthonormal spectrum of (B, D, n), in heads, in the dtype of the gates' parameters."""
@@ -133,6 +134,13 @@ class SpectralGating(Mixer):
         advance = torch.full_like(offset, x.shape[1]) if rows is None else rows.lengths
         drop = (offset + advance) // self.block * self.block
         return self.new_state(x, rows, state, {"inputs": span(joined, drop, self.window + self.block)})
+
+
+def _named(answer: Modulation, prefix: str) -> Modulation:
+    losses, metrics = (
+        {f"{prefix}.{name}": scalar for name, scalar in found.items()} for found in (answer.losses, answer.metrics)
+    )
+    return replace(answer, losses=losses, metrics=metrics)
 
 
 def _averaged(parts: list[tuple[int, Modulation]]) -> Modulation:

@@ -80,6 +80,7 @@ class ForwardOnly(TorchFFT):
         ({"pre_gate": U.bool()}, "pre_gate must be.*bool"),
         ({"post_gate": U.to(torch.complex64)}, "post_gate must be.*complex64"),
         ({"mode": "Causal"}, "mode 'Causal' is not one of causal, circular, centered"),
+        ({"mode": "Causal", "u": U[:0]}, "mode 'Causal' is not one of"),
     ],
 )
 def test_convolve_refuses_and_teaches(arguments: dict[str, object], message: str) -> None:

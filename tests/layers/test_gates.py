@@ -171,6 +171,19 @@ def test_gates_compose() -> None:
     assert Modulation().then(Modulation()).gain is None
 
 
+@pytest.mark.parametrize("causal", [True, False])
+def test_two_gates_of_one_kind_keep_both_losses(causal: bool) -> None:
+    class Costly(Constant):
+        def forward(self, view: SpectralView) -> Modulation:
+            answer = super().forward(view)
+            return Modulation(answer.gain, losses={"cost": answer.gain.mean()})
+
+    mixer = mixer_with(Costly(gain=2.0), causal=causal)
+    mixer.gates.append(Costly(gain=3.0))
+    losses = mixer(torch.randn(2, 13, 8, dtype=torch.float64)).losses
+    assert {name: loss.item() for name, loss in losses.items()} == {"gates.0.cost": 2.0, "gates.1.cost": 3.0}
+
+
 def test_metrics_of_rows_are_weighted_by_rows() -> None:
     class Length(Constant):
         def forward(self, view: SpectralView) -> Modulation:
@@ -180,7 +193,7 @@ def test_metrics_of_rows_are_weighted_by_rows() -> None:
 
     mixer = mixer_with(Length(), causal=False)
     output = mixer(torch.randn(4, 10, 8, dtype=torch.float64), rows=Rows(torch.tensor([10, 10, 10, 2])))
-    assert output.metrics["bins"].item() == pytest.approx((3 * 6 + 2) / 4)
+    assert output.metrics["gates.0.bins"].item() == pytest.approx((3 * 6 + 2) / 4)
 
 
 def test_a_view_is_orthonormal_and_smooth_at_zero() -> None:
