@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from spectral_core import ConfigError, PluginError, __version__
 from spectral_core.plugins import HOST
@@ -81,9 +82,19 @@ def load_checkpoint(path: str | Path, *, device: str | torch.device = "cpu", **o
 def write_files(model: SpectralModel, directory: Path) -> None:
     """The three files of a checkpoint, synced, the marker last."""
     (directory / CONFIG).write_text(json.dumps(make_record(model.config), indent=2) + "\n", encoding="utf-8")
-    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    save_file(weights, directory / WEIGHTS, metadata={"format": "pt"})
+    save_file(_own_memory(model.state_dict()), directory / WEIGHTS, metadata={"format": "pt"})
     write_marker(directory, MARKER, [CONFIG, WEIGHTS])
+
+
+def _own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous tensors, copied where a part holds one memory under two names: safetensors refuses to share."""
+    made: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        memory = tensor.untyped_storage().data_ptr()
+        made[name] = tensor.clone(memory_format=torch.contiguous_format) if memory in taken else tensor.contiguous()
+        taken.add(memory)
+    return made
 
 
 def write_marker(directory: Path, name: str, files: Iterable[str]) -> None:

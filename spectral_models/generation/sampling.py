@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spectral_core import ConfigError
+from spectral_core import ConfigError, UnsupportedInputError
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,12 @@ class Sampling:
                 raise ConfigError(f"{name} must be {range_}; got {value}.")
 
     def draw(self, logits: Tensor, seen: Tensor, generator: torch.Generator | None) -> Tensor:
-        """logits: (B, V). seen: (B, V) bool, tokens that occurred. Returns (B,) token ids."""
+        """logits: (B, V). seen: (B, V) bool, tokens that occurred. Returns (B,) token ids. NaN is refused."""
+        if logits.isnan().any():
+            raise UnsupportedInputError(
+                "the model's logits are not numbers: its weights are not, as after a training that diverged. Use an "
+                "earlier checkpoint, or train at a lower rate."
+            )
         logits = logits.float()
         if self.repetition_penalty != 1.0:
             penalised = torch.where(logits > 0, logits / self.repetition_penalty, logits * self.repetition_penalty)

@@ -96,6 +96,16 @@ def test_a_loaded_model_trains_and_owns_its_weights(saved: Path) -> None:
     assert not torch.equal(logits(load_checkpoint(saved)), expected)
 
 
+def test_a_weight_under_two_names_is_saved(tmp_path: Path) -> None:
+    model = made()
+    first, second = (model.blocks[index].mixer_norm for index in (0, 1))
+    torch.nn.init.uniform_(first.weight)
+    second.weight = first.weight
+    loaded = load_checkpoint(save_checkpoint(model, tmp_path / "model"))
+    for block in loaded.blocks[:2]:
+        assert torch.equal(block.mixer_norm.weight, first.weight)
+
+
 def test_the_files_say_what_they_hold(saved: Path) -> None:
     assert names(saved) == FILES
     record = json.loads((saved / CONFIG).read_text())

@@ -306,6 +306,12 @@ def test_options_out_of_range_are_refused(model: LanguageModel, options: dict[st
         model.generate(tokens(1, 3), **{"max_new_tokens": 2, **options})
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_logits_that_are_not_numbers_are_refused(temperature: float) -> None:
+    with pytest.raises(UnsupportedInputError, match=r"not numbers.*diverged"):
+        generate(Fixed([0.0, math.nan]), torch.zeros(1, 1, dtype=torch.long), temperature=temperature)
+
+
 def test_an_option_that_does_not_exist_is_refused(model: LanguageModel) -> None:
     with pytest.raises(TypeError, match="top_q"):
         model.generate(tokens(1, 3), top_q=1)
