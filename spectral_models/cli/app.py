@@ -8,7 +8,7 @@ import sys
 import typer
 
 from spectral_core import SpectralError
-from spectral_models.cli import components, config, doctor, generate, train
+from spectral_models.cli import bench, components, config, doctor, generate, train
 from spectral_models.cli.console import errors
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(config.app, name="config")
 app.command("train")(train.train)
 app.command("generate")(generate.generate)
+app.add_typer(bench.app, name="bench")
 
 
 @app.callback()

@@ -1,0 +1,1 @@
+"""Benchmarks behind ``spectral bench``: accuracy first, then paired times, then a report."""
