@@ -143,7 +143,7 @@ class OneOf:
 
 
 def part(name: str) -> Any:
-    """The default of an open union: the part of that name with its defaults, looked up when first needed."""
+    """The default of an open union, a part's name, typed so that a config field takes it; validation looks it up."""
     return name
 
 

@@ -35,6 +35,10 @@ class State:
         self._journal: Journal | None = None
 
     def __getitem__(self, name: str) -> Tensor:
+        if name not in self.tensors:
+            raise StateError(
+                f"this state of {self.owner} holds no {name!r}: it was saved by another release, or in part."
+            )
         return self.tensors[name]
 
     def consume(self, owner: str, batch: int) -> State:

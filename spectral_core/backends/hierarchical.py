@@ -24,7 +24,7 @@ class _Kernel(NamedTuple):
 
 
 class HierarchicalFFT(TorchFFT):
-    """The torch backend's transforms, a block of channels at a time: 2-4 times as fast on a CPU, O(block) extra memory.
+    """The torch backend's transforms, a block of channels at a time, in O(block) extra memory.
 
     block_bytes: working set of a block: the padded signal, its spectrum and the output of as many channels as fit.
     """

@@ -19,7 +19,7 @@ from spectral_core.backends.base import (
 
 
 class TorchFFT(FFTBackend):
-    """torch.fft, in one go. Extra memory for a convolution: about 4 x the padded signal."""
+    """torch.fft, in one go: the padded signal, its spectrum and their products are whole tensors."""
 
     name = "torch"
 

@@ -32,7 +32,8 @@ class MoE(FeedForward):
 
     def forward(self, x: Tensor, *, rows: Rows | None = None) -> FeedForwardOutput:
         tokens = x.flatten(0, 1)
-        probability = self.router(tokens).float().softmax(-1)
+        scores = self.router(tokens)
+        probability = scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(-1)
         weight, choice = probability.topk(self.active, -1)
         weight = weight / weight.sum(-1, keepdim=True)
         y = torch.zeros_like(tokens)

@@ -90,7 +90,10 @@ class GatedConvolution(Mixer):
         inputs = u if state is None else torch.cat([state["inputs"].to(u.dtype), u], -1)
         width = inputs.shape[-1]
         if rows is not None:
-            inputs = span(inputs, rows.lengths - u.shape[-1], width)
+            before = 0 if state is None else state.position
+            longest = max([1, *(before + rows.lengths).tolist()])
+            inputs = span(inputs, width - u.shape[-1] + rows.lengths - longest, longest)
+            width = longest
         if self.filter.support is not None and width >= self.filter.support:
             inputs = inputs[..., width - self.filter.support + 1 :]
         return {"inputs": inputs}

@@ -53,7 +53,7 @@ class SpectralGating(Mixer):
         post, value = self.in_proj(x).transpose(1, 2).chunk(2, 1)
         made = None
         if self.causal:
-            y, modulation, joined, offset = self._causal(value, state)
+            y, modulation, joined, offset = self._causal(value, rows, state)
             if return_state:
                 made = self._remember(x, rows, state, joined, offset)
         else:
@@ -94,7 +94,9 @@ class SpectralGating(Mixer):
         shape = (batch, self.heads, self.hidden_dim // self.heads, field.shape[-1])
         return field.expand(shape).flatten(1, 2)
 
-    def _causal(self, value: Tensor, state: State | None) -> tuple[Tensor, Modulation, Tensor, Tensor]:
+    def _causal(
+        self, value: Tensor, rows: Rows | None, state: State | None
+    ) -> tuple[Tensor, Modulation, Tensor, Tensor]:
         batch, dim, length = value.shape
         window, block = self.window, self.block
         # The buffer of a row begins ``window`` tokens before the block its next token falls into.
@@ -110,9 +112,13 @@ class SpectralGating(Mixer):
         padded = F.pad(joined, (0, max(0, window + blocks * block - joined.shape[-1])))
         segments = padded.unfold(-1, window + block, block)[:, :, :blocks]  # (B, D, blocks, window + block)
         segments = segments.transpose(1, 2).flatten(0, 1)  # each block a sample: (B * blocks, D, window + block)
-        modulation = self.modulation(self._view(segments[..., :window]))
-        kernel = self._kernel(modulation, segments.shape[0])
-        filtered = convolve(segments, kernel.to(segments.dtype), mode="circular", backend=self.fft)[..., window:]
+        real = _real_blocks(rows, offset, blocks, block)
+        used = segments if real is None else segments[real]
+        modulation = self.modulation(self._view(used[..., :window]))
+        kernel = self._kernel(modulation, used.shape[0])
+        filtered = convolve(used, kernel.to(used.dtype), mode="circular", backend=self.fft)[..., window:]
+        if real is not None:
+            filtered = filtered.new_zeros(segments.shape[0], dim, block).index_put((real,), filtered)
         y = filtered.unflatten(0, (batch, blocks)).transpose(1, 2).flatten(-2)
         y = y[..., :length] if state is None else span(y, offset, length)
         return y, modulation, joined, offset
@@ -134,6 +140,18 @@ class SpectralGating(Mixer):
         advance = torch.full_like(offset, x.shape[1]) if rows is None else rows.lengths
         drop = (offset + advance) // self.block * self.block
         return self.new_state(x, rows, state, {"inputs": span(joined, drop, self.window + self.block)})
+
+
+def _real_blocks(rows: Rows | None, offset: Tensor, blocks: int, block: int) -> Tensor | None:
+    """Indices of the blocks that hold a row's own tokens; the others are padding, and no gate should count them.
+
+    None when all do, and when none does: a gate always runs, so that its parameters have gradients.
+    """
+    if rows is None:
+        return None
+    begins = torch.arange(blocks, device=offset.device) * block
+    real = (begins < (offset + rows.lengths)[:, None]).flatten().nonzero()[:, 0]
+    return None if real.numel() in (0, offset.numel() * blocks) else real
 
 
 def _named(answer: Modulation, prefix: str) -> Modulation:

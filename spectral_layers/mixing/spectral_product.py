@@ -68,6 +68,9 @@ class SpectralProduct(Mixer):
         y = (y + self.skip[:, None] * value) * post
         made = None
         if return_state:
+            if rows is not None:
+                longest = max([1, *(start + rows.lengths).tolist()])
+                values, kernels = values[..., :longest], kernels[..., :longest]
             tensors = {
                 "recent": self.short.remember(projected, rows, recent),
                 "values": values,

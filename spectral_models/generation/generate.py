@@ -72,6 +72,13 @@ def generate(
         raise UnsupportedInputError(f"rows {(~mask.any(1)).nonzero().flatten().tolist()} of the prompt are empty.")
     if max_new_tokens == 0:
         return input_ids.clone()
+    limit = getattr(model, "length_limit", None)
+    needed = int(mask.sum(1).max()) + max_new_tokens - 1
+    if limit is not None and needed > limit:
+        raise UnsupportedInputError(
+            f"the longest prompt and {max_new_tokens} new tokens need {needed} positions; the model has {limit}. "
+            "Ask for fewer, or build the model with a larger max_seq_len."
+        )
     output = model(input_ids, attention_mask, return_state=True)
     last = length - 1 - mask.flip(1).int().argmax(1)
     logits = output.logits[torch.arange(batch, device=device), last]

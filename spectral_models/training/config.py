@@ -39,7 +39,7 @@ class TrainingConfig(Config):
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     """Autocast of matrix products; parameters, transforms and states stay in float32 or above. fp16 needs a GPU."""
     gradient_checkpointing: bool = False
-    """Recompute blocks in the backward pass: less memory, a third more time."""
+    """Recompute blocks in the backward pass."""
     eval_every: PositiveInt = 100
     """Steps between evaluations on held-out text."""
     save_every: PositiveInt = 100

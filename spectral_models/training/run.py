@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from contextlib import closing
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from spectral_models.training.curve import plot_curve
 from spectral_models.training.progress import TrainingProgress
 from spectral_models.training.trainer import SpectralTrainer, newest_complete, remove_newer
 from spectral_models.variants.language_model import LanguageModel
+
+_log = logging.getLogger("spectral_models")
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,11 @@ def _prepare(run: RunConfig, directory: Path, resume: bool) -> Path | None:
         return None
     newest = newest_complete(directory / "checkpoints")
     if int(os.environ.get("RANK", "0")) == 0:
-        remove_newer(directory / "checkpoints", int(newest.name.rpartition("-")[2]) if newest else 0)
+        if newest is None:
+            _log.warning("no complete checkpoint in %s: training begins at step 0", directory)
+        else:
+            for path in remove_newer(directory / "checkpoints", int(newest.name.rpartition("-")[2])):
+                _log.warning("%s was not complete and is removed; continuing from %s", path, newest.name)
     return newest
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from spectral_core import FFT_BACKENDS, FFTBackendConfig, UnsupportedInputError
 from spectral_core.axes import describe
 from spectral_core.config import OneOf, part, problem
-from spectral_layers import MIXERS, LayerContext, Rows, State
+from spectral_layers import MIXERS, LayerContext, Mixer, Rows, State
 from spectral_layers.rows import Alignment
 from spectral_models.block import NORMS, Block, BlockOutput
 from spectral_models.config import BlockConfig, ModelConfig
@@ -88,18 +88,19 @@ class LanguageModel(SpectralModel):
                     f"the attention mask {describe(attention_mask)} must have input_ids' shape {describe(input_ids)}."
                 )
             alignment = Alignment.of(attention_mask)
-            input_ids = alignment.gather(input_ids)
-            full = bool((alignment.rows.lengths == input_ids.shape[1]).all())
-            rows = None if full else alignment.rows
-        for block in self.blocks:
-            assert isinstance(block, Block)
-            block.mixer.check_limit(input_ids.shape[1], state)  # before the state is consumed
+            lengths = alignment.rows.lengths
+            longest = max([1, *lengths.tolist()])
+            # Columns that are padding in every row are not worth computing.
+            input_ids = alignment.gather(input_ids)[:, :longest]
+            rows = None if bool((lengths == longest).all()) else alignment.rows
+        for mixer in self._mixers():
+            mixer.check_limit(input_ids.shape[1], state)  # before the state is consumed
         if state is not None:
             state.consume(self._state_owner, input_ids.shape[0])
         x, made, losses, metrics = self._run(input_ids, rows, state, return_state)
         logits = F.linear(self.norm(x), self.embedding.weight if self.head is None else self.head.weight)
-        if alignment is not None and rows is not None:
-            logits = alignment.scatter(logits)
+        if alignment is not None and attention_mask is not None:
+            logits = alignment.scatter(F.pad(logits, (0, 0, 0, attention_mask.shape[1] - logits.shape[1])))
         return LanguageModelOutput(logits, made, losses, metrics)
 
     def _run(
@@ -127,6 +128,16 @@ class LanguageModel(SpectralModel):
             made = State(self._state_owner, before + advance, parts=parts)
             made.record(state, input_ids, ragged=rows is not None)
         return x, made, losses, metrics
+
+    @property
+    def length_limit(self) -> int | None:
+        """The longest sequence all parts can mix; None for no limit."""
+        return min((mixer.length_limit for mixer in self._mixers() if mixer.length_limit is not None), default=None)
+
+    def _mixers(self) -> Iterator[Mixer]:
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            yield block.mixer
 
     def rewind(self, state: State, tokens: int) -> State:
         """The state as it was that many tokens ago, if ``state.reserve(rewind=...)`` was called early enough."""
@@ -185,7 +196,7 @@ class LanguageModelConfig(ModelConfig):
     """FFT backend of every spectral operator. A named one never falls back to another."""
     block: BlockConfig | None = None
     """The block, repeated num_layers times; null takes the default block."""
-    layers: tuple[BlockConfig, ...] = ()
+    layers: tuple[BlockConfig, ...] | None = Field(default=None, min_length=1)
     """Instead of block: several blocks, taken in turn up to num_layers."""
     tie_embeddings: bool = True
     """Use the embedding's weights for the head."""
@@ -196,7 +207,7 @@ class LanguageModelConfig(ModelConfig):
     def _is_a_decoder(self) -> LanguageModelConfig:
         if self.block is not None and self.layers:
             raise ValueError("give either block (one kind) or layers (several in turn), not both")
-        paths = ["block"] if self.block is not None else [f"layers.{index}" for index in range(len(self.layers))]
+        paths = [f"layers.{index}" for index in range(len(self.layers))] if self.layers else ["block"]
         for path, block in zip(paths, self.blocks, strict=False):
             if "causal" not in block.mixer.directions:
                 causal = [name for name, config in MIXERS.configs().items() if "causal" in config.directions]

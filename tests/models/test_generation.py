@@ -339,7 +339,7 @@ def test_prompts_that_are_none_are_refused(
 
 
 def test_a_declared_length_is_not_generated_past() -> None:
-    """The tokens up to there were reported, and the error says what limits."""
+    """Refused before the first token: a caller that does not listen would lose all those drawn."""
     limited = build_model(
         {"vocab_size": VOCABULARY, "hidden_dim": 8, "num_layers": 1, "max_seq_len": 6},
         **{"block.mixer.type": "gated_convolution", "block.mixer.filter": "spectrum"},
@@ -347,6 +347,6 @@ def test_a_declared_length_is_not_generated_past() -> None:
     assert isinstance(limited, LanguageModel)
     heard: list[Tensor] = []
     assert limited.generate(tokens(1, 4), max_new_tokens=3).shape == (1, 7)  # the last token is never fed
-    with pytest.raises(UnsupportedInputError, match=r"limited to 6 tokens.*Raise max_seq_len"):
+    with pytest.raises(UnsupportedInputError, match=r"9 new tokens need 12 positions; the model has 6"):
         limited.generate(tokens(1, 4), max_new_tokens=9, on_token=heard.append)
-    assert len(heard) == 3
+    assert not heard

@@ -12,7 +12,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from spectral_core import FFTBackendConfig, Request, StateError, UnsupportedInputError, hookimpl, list_fft_backends
+from spectral_core import (
+    ConfigError,
+    FFTBackendConfig,
+    Request,
+    StateError,
+    UnsupportedInputError,
+    hookimpl,
+    list_fft_backends,
+)
 from spectral_core.backends.torch_fft import TorchFFT
 from spectral_core.plugins import HOST, Registrar
 from spectral_layers import State
@@ -579,3 +587,23 @@ def test_initial_logits_are_near_uniform() -> None:
         logits = model(input_ids).logits
     loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), input_ids[:, 1:].flatten())
     assert abs(loss.item() - math.log(256)) < 0.2
+
+
+def test_padding_in_every_row_costs_no_positions() -> None:
+    """Rows within the limit, in a batch that is wider: what counts is the longest row."""
+    model = build_model(
+        {"vocab_size": 32, "hidden_dim": 8, "num_layers": 1, "max_seq_len": 6},
+        **{"block.mixer.type": "gated_convolution", "block.mixer.filter": "spectrum"},
+    ).eval()
+    ids = torch.arange(20).view(2, 10)
+    mask = torch.tensor([[0, 0, 0, 0, 1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0, 0, 0, 1, 1]])
+    with torch.no_grad():
+        padded = model(ids, mask).logits
+        assert padded.shape == (2, 10, 32)
+        torch.testing.assert_close(padded[0, 4:], model(ids[:1, 4:]).logits[0])
+        torch.testing.assert_close(padded[1, 8:], model(ids[1:, 8:]).logits[0])
+
+
+def test_no_layers_is_not_the_default_block() -> None:
+    with pytest.raises(ConfigError, match="layers: "):
+        build_model({"layers": []})
