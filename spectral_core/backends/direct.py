@@ -8,22 +8,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from spectral_core.backends.base import FFTBackendConfig, Mode, PreparedKernel, Request, Support, transform_dtype
+from spectral_core.backends.base import FFTBackendConfig, Mode, PreparedKernel, Support, transform_dtype
 from spectral_core.backends.torch_fft import TorchFFT
-
-MAX_TAPS = 512
-"""Above it the sum is many times slower than any transform, and a caller who names it has made a mistake."""
 
 
 class Direct(TorchFFT):
-    """Convolution as a depthwise sum over taps, O(D L K); transforms and modulation are the torch backend's."""
+    """Convolution as a depthwise sum over taps, O(D L K): for short kernels, and a check of the others.
+
+    Transforms and modulation are the torch backend's.
+    """
 
     name = "direct"
-
-    def unsupported_reasons(self, request: Request) -> list[str]:
-        if request.operator == "convolution" and request.taps > MAX_TAPS:
-            return [f"{request.taps} taps, and the direct sum takes at most {MAX_TAPS}"]
-        return []
 
     def prepare_kernel(self, kernel: Tensor, length: int, mode: Mode) -> PreparedKernel:
         support = Support.of(kernel.shape[-1], length, mode)
