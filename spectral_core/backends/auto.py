@@ -117,15 +117,15 @@ def _slower(name: str, request: Request) -> list[str]:
         return []
     if measured is None:
         return [f"not measured on {request.device}"]
-    if name == "direct":
-        if request.operator != "convolution":
-            return [f"no {request.operator} of its own"]
-        most = measured["direct_taps"]
-        return [] if request.taps <= most else [f"{request.taps} taps, faster up to {most}"]
+    if name == "direct" and request.operator != "convolution":
+        return [f"no {request.operator} of its own"]
     transform = request.length
     if request.operator == "convolution":
         transform = Support.of(request.taps, request.length, request.mode).points
-    points, least = request.channels * transform, measured["hierarchical_points"]
+    points, least = request.channels * transform, measured[f"{name}_points"]
+    most = measured["direct_taps"]["training" if request.grad else "forward"]
+    if name == "direct" and request.taps > most:
+        return [f"{request.taps} taps, faster up to {most}"]
     return [] if points >= least else [f"{points} points, faster from {least}"]
 
 

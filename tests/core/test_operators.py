@@ -174,14 +174,16 @@ def test_auto_chooses_reports_and_plans_once(caplog: pytest.LogCaptureFixture) -
 @pytest.mark.parametrize(
     ("device", "channels", "taps", "report"),
     [
-        ("cpu", 3, 0, "auto → direct"),
+        ("cpu", 10**7, 0, "auto → direct"),
         ("cpu", 3, 200, r"auto → torch; direct: .* taps, faster up to .*; hierarchical: .* points, faster from"),
         ("cpu", 10**7, 200, r"auto → hierarchical; direct: .* taps"),
         ("cuda", 10**7, 1000, r"auto → torch; direct: .*; hierarchical: not measured on cuda"),
     ],
 )
 def test_auto_follows_what_was_measured(device: str, channels: int, taps: int, report: str) -> None:
-    limit = json.loads(files("spectral_core.backends").joinpath("thresholds.json").read_text())["cpu"]["direct_taps"]
+    limit = json.loads(files("spectral_core.backends").joinpath("thresholds.json").read_text())["cpu"]["direct_taps"][
+        "forward"
+    ]
     auto = AutoFFT(tuple(fft_backend(name) for name in CANDIDATES))
     request = Request("convolution", device, torch.float32, 1, channels, 1000, limit + taps, "causal", grad=False)
     assert re.match(report, str(auto.plan(request)))
