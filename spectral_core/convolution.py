@@ -52,6 +52,10 @@ def convolve(
     else:
         _check_kernel(kernel)
         _check_fit(kernel.shape[-2], kernel.shape[0] if kernel.dim() == 3 else None, u)
+    taps = None if isinstance(kernel, PreparedKernel) else kernel
+    for name, other in (("kernel", taps), ("skip", skip), ("pre_gate", pre_gate), ("post_gate", post_gate)):
+        if other is not None and other.device != u.device:
+            raise UnsupportedInputError(f"{name} is on {other.device} and u on {u.device}; move them together.")
     if u.shape[0] == 0:
         return u.clone(memory_format=torch.contiguous_format)  # libraries differ in transforms of nothing
     if not isinstance(kernel, PreparedKernel):

@@ -328,3 +328,11 @@ def test_linear_modes_are_padded_enough(length: int, taps: int, mode: str) -> No
     support = Support.of(taps, length, mode)
     assert support.points >= length + (support.last - support.first) - 1
     assert 0 <= support.offset <= support.points - length
+
+
+@pytest.mark.parametrize("name", ["kernel", "skip", "pre_gate", "post_gate"])
+def test_tensors_on_two_devices_are_named(name: str) -> None:
+    given = {"kernel": K, "skip": torch.ones(3), "pre_gate": U, "post_gate": U}
+    given[name] = given[name].to("meta")
+    with pytest.raises(UnsupportedInputError, match=f"{name} is on meta and u on cpu"):
+        convolve(U, **given)
