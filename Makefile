@@ -12,7 +12,7 @@ help:
 	@echo "make test       every check: style, types, layering, tests, the built wheel"
 	@echo "make lint       the checks that run no code: ruff, mypy, import-linter"
 	@echo "make test-slow  the tests that train for minutes"
-	@echo "make bench      decoding cost by position, import cost"
+	@echo "make bench      import cost, decoding cost by position, convolutions in every FFT backend"
 	@echo "make clean      remove the environment and what runs left behind"
 
 $(READY): pyproject.toml constraints.txt
@@ -38,6 +38,7 @@ test-slow: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/imports.py
 	$(BIN)/python benchmarks/decoding.py
+	$(BIN)/spectral bench fft --quick
 
 clean:
 	rm -rf $(VENV) runs build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
