@@ -1,57 +1,84 @@
 """Convolution a block of channels at a time, as ``torch.library`` operators.
 
-A whole-tensor convolution streams the padded signal and its spectra through memory several times. Channels do not mix,
-so the same work done on as many channels as fit the cache touches memory once. The backward pass transforms again
-instead of keeping spectra, so the extra memory is one block's, in both directions.
+A whole-tensor convolution streams the padded signal and its spectra through memory several times, and asks the system
+for that memory at every call. Channels do not mix, so the same work done on as many channels as fit the cache touches
+memory once, and blocks need not wait for each other. The backward pass transforms again instead of keeping spectra, so
+the extra memory is a block's for each thread, in both directions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from spectral_core.backends.base import Support, transform_dtype
+from spectral_core.backends.layouts import Layout, layout_of
+from spectral_core.backends.threads import share
+
+_BLOCK_BYTES = 4 << 20
+"""A few times a core's L2: smaller blocks spend their time on calls, larger ones leave the cache."""
+_ACCELERATOR_BLOCK_BYTES = 256 << 20
+"""Elsewhere than on a CPU a block must fill the device; what it bounds is memory."""
+_SHARED_POINTS = 1 << 24
+"""Points in all from which blocks are shared out among threads: tens of milliseconds of work."""
 
 # Defined by schema: torch.library.custom_op would import the compiler, and with it triton, at the first call.
 _LIBRARY = torch.library.Library("spectral", "DEF")
-_LIBRARY.define(
-    "convolve_blocks(Tensor u, Tensor kernel, Tensor? skip, Tensor? pre_gate, Tensor? post_gate, int[] support,"
-    " bool prepared, int block_bytes) -> Tensor"
+_ARGUMENTS = (
+    "Tensor u, Tensor kernel, Tensor? skip, Tensor? pre_gate, Tensor? post_gate, int[] support, bool circular,"
+    " bool prepared, int chunk_size, int? block_bytes"
 )
-_LIBRARY.define(
-    "convolve_blocks_backward(Tensor grad, Tensor u, Tensor kernel, Tensor? skip, Tensor? pre_gate, Tensor? post_gate,"
-    " int[] support, bool prepared, int block_bytes, bool[] wanted) -> Tensor[]"
-)
+_LIBRARY.define(f"convolve_blocks({_ARGUMENTS}) -> Tensor")
+_LIBRARY.define(f"convolve_blocks_backward(Tensor grad, {_ARGUMENTS}, bool[] wanted) -> Tensor[]")
 convolve_blocks = torch.ops.spectral.convolve_blocks
 
 
-@torch.library.impl(_LIBRARY, "convolve_blocks", "CompositeExplicitAutograd")
-def _forward(
-    u: Tensor,
-    kernel: Tensor,
-    skip: Tensor | None,
-    pre_gate: Tensor | None,
-    post_gate: Tensor | None,
-    support: Sequence[int],
-    prepared: bool,
-    block_bytes: int,
-) -> Tensor:
-    """post_gate * (kernel conv v + skip * v), v = pre_gate * u; all (B, D, L), skip (D,), contiguous in u's dtype.
+class Plan(NamedTuple):
+    """How a convolution is done, besides its tensors.
 
-    kernel: taps (D, K) or (B, D, K); prepared: instead their spectrum as real pairs, (D, F, 2) or (B, D, F, 2), which
-    gets no gradient. support: the fields of a :class:`Support`. block_bytes: working set of a block.
+    prepared: the kernel is its response as real pairs, (D, W, F, 2) or (B, D, W, F, 2), which gets no gradient, and
+    not its taps. block_bytes: working set of a block; None: :func:`block_rows` chooses.
     """
-    y = torch.empty(u.shape, dtype=u.dtype, device=u.device)
-    for block in _blocks(u, kernel, Support(*support), prepared, block_bytes):
-        x = block.signal(u, pre_gate)
-        z = block.filtered(block.transform(x), skip, x)
-        if post_gate is not None:
-            z = z.mul_(block.part(post_gate))
+
+    support: Sequence[int]
+    circular: bool
+    prepared: bool
+    chunk_size: int
+    block_bytes: int | None
+
+    def layout(self, length: int) -> Layout:
+        return layout_of(Support(*self.support), length, circular=self.circular, chunk_size=self.chunk_size)
+
+
+class _Tensors(NamedTuple):
+    """u and the gates (B, D, L), kernel (D, K) or (B, D, K) or prepared, skip (D,)."""
+
+    u: Tensor
+    kernel: Tensor
+    skip: Tensor | None
+    pre_gate: Tensor | None
+    post_gate: Tensor | None
+
+
+@torch.library.impl(_LIBRARY, "convolve_blocks", "CompositeExplicitAutograd")
+def _forward(*given: Any) -> Tensor:
+    """post_gate * (kernel conv v + skip * v), v = pre_gate * u, contiguous in u's dtype."""
+    tensors, plan = _Tensors(*given[:5]), Plan(*given[5:])
+    y = _empty(tensors.u)
+
+    def convolve(block: _Block) -> None:
+        x = block.signal()
+        z = block.filtered(block.layout.spectrum(x), x)
+        if tensors.post_gate is not None:
+            z = z.mul_(block.part(tensors.post_gate))
         block.part(y).copy_(z)
+
+    _run(tensors, plan, convolve)
     return y
 
 
@@ -60,56 +87,52 @@ def _forward_fake(u: Tensor, *_: Any) -> Tensor:
 
 
 @torch.library.impl(_LIBRARY, "convolve_blocks_backward", "CompositeExplicitAutograd")
-def _gradients(
-    grad: Tensor,
-    u: Tensor,
-    kernel: Tensor,
-    skip: Tensor | None,
-    pre_gate: Tensor | None,
-    post_gate: Tensor | None,
-    support: Sequence[int],
-    prepared: bool,
-    block_bytes: int,
-    wanted: Sequence[bool],
-) -> list[Tensor]:
+def _gradients(grad: Tensor, *given: Any) -> list[Tensor]:
     """Gradients of u, kernel, skip, pre_gate, post_gate; those not wanted come back empty.
 
     With g = post_gate * grad: the signal's is the correlation of g with the kernel, the kernel's that of g with the
     signal, summed over rows that share it.
     """
-    grads = [
-        torch.zeros(tensor.shape, dtype=tensor.dtype, device=tensor.device)
-        if wants and tensor is not None
-        else grad.new_empty(0)
-        for wants, tensor in zip(wanted, (u, kernel, skip, pre_gate, post_gate), strict=True)
-    ]
-    to_u, to_kernel, to_skip, to_pre, to_post = wanted
-    for block in _blocks(u, kernel, Support(*support), prepared, block_bytes):
+    tensors, plan, wanted = _Tensors(*given[:5]), Plan(*given[5:-1]), given[-1]
+    to_u, to_kernel, to_skip, to_pre, to_post = (
+        wants and tensor is not None for wants, tensor in zip(wanted, tensors, strict=True)
+    )
+    nothing = grad.new_empty(0)
+    u, pre, post = (_empty(tensors.u) if wants else nothing for wants in (to_u, to_pre, to_post))
+    # Rows that share a kernel or a skip add to its gradient.
+    kernel, skip = (
+        torch.zeros_like(tensor, memory_format=torch.contiguous_format) if wants and tensor is not None else nothing
+        for wants, tensor in ((to_kernel, tensors.kernel), (to_skip, tensors.skip))
+    )
+
+    def differentiate(block: _Block) -> None:
         g = block.part(grad).to(block.dtype)
-        x = block.signal(u, pre_gate)
-        spectrum = block.transform(x) if to_kernel or (to_post and post_gate is not None) else None
-        if post_gate is not None:
+        x = block.signal()
+        spectrum = block.layout.spectrum(x) if to_kernel or to_post else None
+        if tensors.post_gate is not None:
             if to_post:
                 assert spectrum is not None
-                block.part(grads[4]).copy_(block.filtered(spectrum, skip, x).mul_(g))
-            g = g * block.part(post_gate)
-        if to_skip and skip is not None:
-            grads[2][block.channels] += (g * x).sum((0, 2)).to(skip.dtype)
+                block.part(post).copy_(block.filtered(spectrum.clone() if to_kernel else spectrum, x).mul_(g))
+            g = g * block.part(tensors.post_gate)
+        if to_skip:
+            skip[block.channels] += (g * x).sum((0, 2)).to(skip.dtype)
         if not (to_u or to_kernel or to_pre):
-            continue
-        turned = block.transform(g, at=support[3])
+            return
+        turned = block.layout.turned(g)
         if to_kernel:
             assert spectrum is not None
-            block.add_kernel_gradient(grads[1], spectrum.conj_physical_().mul_(turned))
+            block.add_kernel_gradient(kernel, spectrum.conj_physical_().mul_(turned))
         if to_u or to_pre:
-            gx = block.inverse(turned * block.response.conj())
-            if skip is not None:
-                gx = torch.addcmul(gx, skip[block.channels, None].to(gx.dtype), g)
-            if to_pre and pre_gate is not None:
-                block.part(grads[3]).copy_(gx * block.part(u))
+            gx = block.layout.source(turned.mul_(block.response.conj()))
+            if tensors.skip is not None:
+                gx = torch.addcmul(gx, tensors.skip[block.channels, None].to(gx.dtype), g)
+            if to_pre:
+                block.part(pre).copy_(gx * block.part(tensors.u))
             if to_u:
-                block.part(grads[0]).copy_(gx if pre_gate is None else gx * block.part(pre_gate))
-    return grads
+                block.part(u).copy_(gx if tensors.pre_gate is None else gx * block.part(tensors.pre_gate))
+
+    _run(tensors, plan, differentiate)
+    return [u, kernel, skip, pre, post]
 
 
 def _gradients_fake(grad: Tensor, *given: Any) -> list[Tensor]:
@@ -124,15 +147,15 @@ def _gradients_fake(grad: Tensor, *given: Any) -> list[Tensor]:
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs[:5])
-    ctx.options = inputs[5:]
+    ctx.plan = Plan(*inputs[5:])
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     tensors = ctx.saved_tensors
     wanted = [bool(needs) and tensor is not None for needs, tensor in zip(ctx.needs_input_grad, tensors, strict=False)]
-    wanted[1] = wanted[1] and not ctx.options[1]
-    grads = torch.ops.spectral.convolve_blocks_backward(grad, *tensors, *ctx.options, wanted)
-    return (*(made if wants else None for made, wants in zip(grads, wanted, strict=True)), None, None, None)
+    wanted[1] = wanted[1] and not ctx.plan.prepared
+    grads = torch.ops.spectral.convolve_blocks_backward(grad, *tensors, *ctx.plan, wanted)
+    return (*(made if wants else None for made, wants in zip(grads, wanted, strict=True)), *[None] * len(ctx.plan))
 
 
 torch.library.register_fake("spectral::convolve_blocks", _forward_fake, lib=_LIBRARY)
@@ -143,63 +166,131 @@ torch.library.register_autograd("spectral::convolve_blocks", _backward, setup_co
 class _Block:
     """Some rows of some channels, and the channels' response."""
 
-    def __init__(
-        self, rows: slice, channels: slice, length: int, support: Support, response: Tensor, dtype: torch.dtype
-    ) -> None:
-        self.rows = rows
+    def __init__(self, tensors: _Tensors, layout: Layout, rows: slice, channels: slice, response: Tensor) -> None:
+        self.layout = layout
         self.channels = channels
-        self.length = length
-        self.support = support
         self.response = response
-        self.dtype = dtype
+        self.dtype = response.real.dtype
+        self._rows = rows
+        self._tensors = tensors
 
     def part(self, x: Tensor) -> Tensor:
-        return x[self.rows, self.channels]
+        return x[self._rows, self.channels]
 
-    def signal(self, u: Tensor, gate: Tensor | None) -> Tensor:
-        x = self.part(u).to(self.dtype)
-        return x if gate is None else x * self.part(gate)
+    def signal(self) -> Tensor:
+        x = self.part(self._tensors.u).to(self.dtype)
+        return x if self._tensors.pre_gate is None else x * self.part(self._tensors.pre_gate)
 
-    def transform(self, x: Tensor, at: int = 0) -> Tensor:
-        """The spectrum of x placed at that point of the circle."""
-        return torch.fft.rfft(F.pad(x, (at, 0)) if at else x, n=self.support.points)
-
-    def inverse(self, spectrum: Tensor, start: int = 0) -> Tensor:
-        return torch.fft.irfft(spectrum, n=self.support.points)[..., start : start + self.length]
-
-    def filtered(self, spectrum: Tensor, skip: Tensor | None, x: Tensor) -> Tensor:
-        """The convolution's output, without the post gate."""
-        z = self.inverse(spectrum * self.response, self.support.offset)
-        return z if skip is None else torch.addcmul(z, skip[self.channels, None].to(z.dtype), x)
+    def filtered(self, spectrum: Tensor, x: Tensor) -> Tensor:
+        """The convolution's output without the post gate, in memory that is free to write. Overwrites the spectrum."""
+        z = self.layout.output(spectrum.mul_(self.response))
+        skip = self._tensors.skip
+        return z if skip is None else z.addcmul_(skip[self.channels, None].to(z.dtype), x)
 
     def add_kernel_gradient(self, grad: Tensor, spectrum: Tensor) -> None:
-        """Back from a spectrum (B, D, F) to the taps that took part; rows that share a kernel are summed."""
+        """Back from bins (B, D, W, F) to the taps that took part; rows that share a kernel are summed."""
         shared = grad.dim() == 2
-        circle = torch.fft.irfft(spectrum.sum(0) if shared else spectrum, n=self.support.points)
-        target = (grad[self.channels] if shared else self.part(grad))[..., self.support.first : self.support.last]
+        circle = self.layout.taps(spectrum.sum(0) if shared else spectrum)
+        target = (grad[self.channels] if shared else self.part(grad))[
+            ..., self.layout.support.first : self.layout.support.last
+        ]
         # A tap wrapped onto the circle of a circular convolution has the gradient of the point it fell on.
-        for start in range(0, target.shape[-1], self.support.points):
-            turn = target[..., start : start + self.support.points]
+        for start in range(0, target.shape[-1], circle.shape[-1]):
+            turn = target[..., start : start + circle.shape[-1]]
             turn += circle[..., : turn.shape[-1]].to(grad.dtype)
 
 
-def _blocks(u: Tensor, kernel: Tensor, support: Support, prepared: bool, block_bytes: int) -> Iterator[_Block]:
-    """Blocks of channels, and of rows where one channel of all rows is too much; a shared response is made once."""
+def _run(tensors: _Tensors, plan: Plan, work: Callable[[_Block], None]) -> None:
+    """Every block of rows and channels to ``work``, blocks of different channels at the same time."""
+    u, kernel = tensors.u, tensors.kernel
     batch, dim, length = u.shape
+    layout = plan.layout(length)
     dtype = transform_dtype(torch.promote_types(u.dtype, kernel.dtype))
-    # A block holds the padded signal, its spectrum and the output: three times the points.
-    size = 3 * support.points * dtype.itemsize
-    rows = max(1, min(batch, block_bytes // size))
-    width = max(1, min(dim, block_bytes // (size * rows)))
-    per_row = kernel.dim() == (4 if prepared else 3)
-    for start in range(0, dim, width):
-        channels = slice(start, min(dim, start + width))
-        shared = None if per_row else _response(kernel[channels], support, prepared)
-        for first in range(0, batch, rows):
-            here = slice(first, min(batch, first + rows))
-            response = _response(kernel[here, channels], support, prepared) if shared is None else shared
-            yield _Block(here, channels, length, support, response, dtype)
+    most = block_rows(layout, dtype, u.device, plan.block_bytes)
+    rows = min(batch, most)
+    per_row = kernel.dim() == (5 if plan.prepared else 3)
+
+    def prepare() -> Callable[[slice], None]:
+        layout = plan.layout(length)
+
+        def response_of(values: Tensor) -> Tensor:
+            return torch.view_as_complex(values) if plan.prepared else layout.response(layout.support.place(values))
+
+        def block_of_channels(channels: slice) -> None:
+            shared = None if per_row else response_of(kernel[channels])
+            for start in range(0, batch, rows):
+                here = slice(start, min(batch, start + rows))
+                response = response_of(kernel[here, channels]) if shared is None else shared
+                work(_Block(tensors, layout, here, channels, response))
+
+        return block_of_channels
+
+    _keep_freed_memory()
+    threads = _threads(layout, batch * dim, u.device)
+    share(_divided(dim, most // rows, threads), prepare, threads)
 
 
-def _response(kernel: Tensor, support: Support, prepared: bool) -> Tensor:
-    return torch.view_as_complex(kernel) if prepared else torch.fft.rfft(support.place(kernel), n=support.points)
+def _threads(layout: Layout, rows: int, device: torch.device) -> int:
+    worth = device.type == "cpu" and rows * layout.points >= _SHARED_POINTS
+    return torch.get_num_threads() if worth else 1
+
+
+def _divided(total: int, most: int, threads: int) -> list[slice]:
+    """Slices of at most that many, equally many for each thread if there are enough."""
+    count = -(-total // most)
+    count = min(total, -(-count // threads) * threads)
+    width = -(-total // max(1, count))
+    return [slice(start, min(total, start + width)) for start in range(0, total, max(1, width))]
+
+
+def respond(kernel: Tensor, length: int, plan: Plan) -> Tensor:
+    """The prepared response (..., D, W, F, 2) of taps (..., D, K) for signals of that length, a block at a time."""
+    rows = kernel.flatten(0, -2)
+    layout = plan.layout(length)
+    most = block_rows(layout, transform_dtype(kernel.dtype), kernel.device, plan.block_bytes)
+    threads = _threads(layout, rows.shape[0], kernel.device)
+    first, *others = _divided(rows.shape[0], most, threads) or [slice(0, 0)]
+    made = torch.view_as_real(layout.response(layout.support.place(rows[first])))
+    response = made.new_empty(rows.shape[0], *made.shape[1:])
+    response[first] = made
+
+    def prepare() -> Callable[[slice], None]:
+        layout = plan.layout(length)
+
+        def respond(channels: slice) -> None:
+            response[channels] = torch.view_as_real(layout.response(layout.support.place(rows[channels])))
+
+        return respond
+
+    share(others, prepare, threads)
+    return response.unflatten(0, kernel.shape[:-1])
+
+
+def block_rows(layout: Layout, dtype: torch.dtype, device: torch.device, block_bytes: int | None) -> int:
+    """Rows of a block: of the padded signal, its spectrum and the output, three times the points."""
+    size = 3 * layout.points * dtype.itemsize
+    if block_bytes:
+        return max(1, block_bytes // size)
+    return max(layout.fewest_rows, (_BLOCK_BYTES if device.type == "cpu" else _ACCELERATOR_BLOCK_BYTES) // size)
+
+
+def _empty(like: Tensor) -> Tensor:
+    """Unwritten memory for a result of that shape, contiguous.
+
+    Where the system maps memory as it is touched, large results cost more time in page faults than in arithmetic. numpy
+    asks for huge pages, torch does not unless an environment variable says so.
+    """
+    if like.device.type != "cpu":
+        return torch.empty(like.shape, dtype=like.dtype, device=like.device)
+    memory = np.empty(like.numel() * like.element_size(), np.uint8)
+    return torch.from_numpy(memory).view(like.dtype).view(like.shape)
+
+
+@functools.cache
+def _keep_freed_memory() -> None:
+    """Let the C library keep freed blocks of up to 31 MiB, as in any program that once freed one so large.
+
+    Until then glibc gives a block's buffers back to the system after every use, and faults them in again for the next.
+    No page of this tensor is touched.
+    """
+    torch.empty(31 << 20, dtype=torch.uint8)

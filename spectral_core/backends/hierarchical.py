@@ -8,45 +8,45 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from spectral_core.backends.base import FFTBackendConfig, Mode, PreparedKernel, Support
-from spectral_core.backends.blocks import convolve_blocks
+from spectral_core.backends.base import FFTBackendConfig, Mode, PreparedKernel, Support, transform_dtype
+from spectral_core.backends.blocks import Plan, block_rows, convolve_blocks, respond
+from spectral_core.backends.layouts import Whole
 from spectral_core.backends.torch_fft import TorchFFT
-
-_BLOCK_BYTES = 8 << 20
-"""A few times a core's L2: smaller blocks spend their time on calls, larger ones leave the cache."""
-_LEAST_ROWS = 4
-"""Torch plans every transform anew, so a block of fewer rows spends its time on plans."""
 
 
 class _Kernel(NamedTuple):
-    """Taps that will need a gradient, or (prepared) their spectrum as real pairs."""
+    """Taps that will need a gradient, or (prepared) their response as real pairs."""
 
     values: Tensor
-    support: Support
-    prepared: bool
+    plan: Plan
 
 
 class HierarchicalFFT(TorchFFT):
-    """The torch backend's transforms, a block of channels at a time, in O(block) extra memory.
+    """Exact convolution in blocks of channels that stay in the cache, and in chunks of time where the signal is long.
 
-    block_bytes: working set of a block: the padded signal, its spectrum and the output of as many channels as fit. None
-    takes 8 MiB, or four channels of one row where these are more.
+    chunk_size: tokens in a chunk. A transform of more than 16 chunks is taken apart in two levels, or, where the
+    kernel is short, replaced by overlapping segments, whichever is less work (:func:`layout_of`). A chunk is never
+    longer than the sequence, and grows where there would be more than 64.
+    block_bytes: working set of a block, for each thread: the padded signal, its spectrum and the output of as many
+    channels as fit. None takes 4 MiB, or eight channels where these are more and the transform is whole.
     """
 
     name = "hierarchical"
 
-    def __init__(self, *, block_bytes: int | None = None) -> None:
-        if block_bytes is not None and block_bytes < 1:
-            raise ValueError(f"block_bytes must be at least 1; got {block_bytes}.")
+    def __init__(self, *, chunk_size: int = 8192, block_bytes: int | None = None) -> None:
+        for option, value in (("chunk_size", chunk_size), ("block_bytes", block_bytes)):
+            if value is not None and value < 1:
+                raise ValueError(f"{option} must be at least 1; got {value}.")
+        self.chunk_size = chunk_size
         self.block_bytes = block_bytes
 
     def prepare_kernel(self, kernel: Tensor, length: int, mode: Mode) -> PreparedKernel:
         support = Support.of(kernel.shape[-1], length, mode)
-        if torch.is_grad_enabled() and kernel.requires_grad:
-            # A spectrum made here would be kept whole for the backward pass; blocks make theirs as they go.
-            return self._prepared(kernel, length, mode, support, _Kernel(kernel, support, prepared=False))
-        spectrum = torch.view_as_real(torch.fft.rfft(support.place(kernel), n=support.points))
-        return self._prepared(kernel, length, mode, support, _Kernel(spectrum, support, prepared=True))
+        # A spectrum made here would be kept whole for the backward pass; blocks make theirs as they go.
+        prepared = not (torch.is_grad_enabled() and kernel.requires_grad)
+        plan = Plan(list(support), mode == "circular", prepared, self.chunk_size, self.block_bytes)
+        values = respond(kernel, length, plan) if prepared else kernel
+        return self._prepared(kernel, length, mode, support, _Kernel(values, plan))
 
     def convolution(
         self,
@@ -57,13 +57,13 @@ class HierarchicalFFT(TorchFFT):
         pre_gate: Tensor | None = None,
         post_gate: Tensor | None = None,
     ) -> Tensor:
-        values, support, prepared = kernel.data
-        size = self._block_bytes(support.points, kernel.dtype)
-        y: Tensor = convolve_blocks(u, values, skip, pre_gate, post_gate, list(support), prepared, size)
+        values, plan = kernel.data
+        y: Tensor = convolve_blocks(u, values, skip, pre_gate, post_gate, *plan)
         return y
 
     def modulation(self, x: Tensor, gain: Tensor | None, phase: Tensor | None, n: int) -> Tensor:
-        width = max(1, self._block_bytes(n, x.dtype) // max(1, 3 * x.shape[0] * n * x.element_size()))
+        rows = block_rows(Whole(n, Support.of(1, n, "causal")), transform_dtype(x.dtype), x.device, self.block_bytes)
+        width = max(1, rows // max(1, x.shape[0]))
         if width >= x.shape[1]:
             return super().modulation(x, gain, phase, n)
         full = (*x.shape[:2], n // 2 + 1)
@@ -75,16 +75,15 @@ class HierarchicalFFT(TorchFFT):
             blocks.append(super().modulation(x[:, here], gain, phase, n))
         return torch.cat(blocks, dim=1)
 
-    def _block_bytes(self, points: int, dtype: torch.dtype) -> int:
-        return self.block_bytes or max(_BLOCK_BYTES, _LEAST_ROWS * 3 * points * dtype.itemsize)
-
 
 class HierarchicalFFTConfig(FFTBackendConfig):
-    """Exact transforms in cache-sized blocks of channels."""
+    """Exact transforms in cache-sized blocks of channels and chunks of time."""
 
     type: Literal["hierarchical"] = "hierarchical"
+    chunk_size: PositiveInt = 8192
+    """Tokens in a chunk of a long sequence; reduced to the sequence."""
     block_bytes: PositiveInt | None = None
-    """Working set of a block of channels, in bytes: about what the processor's caches hold. Null chooses."""
+    """Working set of a block of channels, in bytes, for each thread: about what its cache holds. Null chooses."""
 
     def build(self) -> HierarchicalFFT:
-        return HierarchicalFFT(block_bytes=self.block_bytes)
+        return HierarchicalFFT(chunk_size=self.chunk_size, block_bytes=self.block_bytes)

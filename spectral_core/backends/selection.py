@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 from pydantic import ValidationError
@@ -27,14 +26,25 @@ def fft_backend(name: str, **options: Any) -> FFTBackend:
     ``fft_backend("hierarchical", block_bytes=1 << 20)``. Raises UnknownComponentError with the known names, or
     ConfigError for an option the backend does not have.
     """
+    if options:
+        return _build(FFT_BACKENDS.get(name), options)
+    _share(name)
+    return _SHARED[name][1]
+
+
+_SHARED: dict[str, tuple[Entry[FFTBackendConfig], FFTBackend]] = {}
+"""One instance for all who name a backend without options, so that plans are made and logged once."""
+
+
+def _share(name: str) -> None:
     entry = FFT_BACKENDS.get(name)
-    return _build(entry, options) if options else _default(entry)
+    if name not in _SHARED or _SHARED[name][0] is not entry:
+        _SHARED[name] = entry, _build(entry, {})
 
 
-@functools.cache
-def _default(entry: Entry[FFTBackendConfig]) -> FFTBackend:
-    """One instance for all who name a backend without options, so that plans are made and logged once."""
-    return _build(entry, {})
+# What torch.compiler.assume_constant_result sets, without importing the compiler: it runs while a model is traced and
+# is not traced itself, so that a name costs no graph break.
+_share._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _build(entry: Entry[FFTBackendConfig], options: dict[str, Any]) -> FFTBackend:
