@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from spectral_core import fft_backend
-from spectral_layers import FilterContext
+from spectral_layers import FILTERS, FilterContext
 from spectral_layers.filters.implicit import ImplicitConfig
 from spectral_layers.filters.resonant import Resonant, ResonantConfig
 from spectral_layers.filters.spectrum import Spectrum, SpectrumConfig
@@ -141,7 +141,8 @@ def test_caches_are_neither_copied_nor_saved() -> None:
 
 def test_kernels_in_half_precision_are_finite() -> None:
     # There is no complex bfloat16; a model cast as a whole must still have its kernels.
-    for made in (resonant(), Spectrum(3, size=32), ImplicitConfig().build(FilterContext(3))):
+    for name in FILTERS.names():
+        made = FILTERS.get(name).load().model_validate({}).build(FilterContext(3, max_seq_len=32))
         kernel = nn.Module.to(made, torch.bfloat16).kernel(32)
         assert kernel.dtype == torch.bfloat16
         assert kernel.isfinite().all()
