@@ -7,6 +7,8 @@ from spectral_core.plugins import Registrar, hookimpl
 _PARTS = (
     ("mixer", "gated_convolution", "mixing.gated_convolution:GatedConvolutionConfig",
      "Gates around a long causal convolution: the default for language models."),
+    ("mixer", "multiscale", "mixing.multiscale:MultiscaleConfig",
+     "Long convolutions of block means at several resolutions, fused per token and channel."),
     ("mixer", "holographic", "mixing.holographic:HolographicConfig",
      "Associative memory of phase-coded keys bound to values; O(1) state."),
     ("mixer", "spectral_gating", "mixing.spectral_gating:SpectralGatingConfig",
