@@ -23,8 +23,8 @@ class Partitioned(Filter):
     fuses the chunks: unit energy at each frequency, fading at a learned rate, which begins higher for high frequencies
     and rises over the channels.
 
-    Kernels begin as noise, low-passed at a corner frequency drawn for each channel, of energy about 1/100: free parameters
-    as loud as the signal are to be unlearned first.
+    Kernels begin as noise of energy about 1/100, low-passed at a corner frequency drawn for each channel: free
+    parameters as loud as the signal would have to be unlearned first.
 
     Finite support, chunk * chunks lags, with two parameters per lag, and no length limit. O(D L log C). Decoding: a
     ring buffer of the last ``support`` inputs.
