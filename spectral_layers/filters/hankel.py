@@ -33,8 +33,8 @@ class Hankel(Filter):
     numbers a channel, in which the kernel is linear, hold memories of all time constants.
 
     Kernels begin with unit energy on average. O(D K L); the vectors are computed once per process and length, and are
-    no part of a checkpoint. Defined for ``length`` lags, and so for sequences of ``length`` tokens. Decoding: sums over
-    all stored inputs, as of any free kernel.
+    no part of a checkpoint. Defined for ``length`` lags, and so for sequences of ``length`` tokens. Decoding:
+    exact semi-relaxed convolution, as of any free kernel.
 
     Hazan, Singh & Zhang, "Learning linear dynamical systems via spectral filtering", 2017; Agarwal, Suo, Chen & Hazan,
     "Spectral state space models", 2023.

@@ -24,7 +24,7 @@ class Multiresolution(Filter):
     octaves, with a learned decay per channel, spread from none to a factor of e per octave.
 
     Finite support, (taps - 1) 2^octaves - taps + 2 lags, and no length limit; parameters grow with its logarithm.
-    Work halves with every octave: O(D taps L). Decoding: a ring buffer of the last ``support`` inputs.
+    Work halves with every octave: O(D taps L). Decoding: semi-relaxed convolution over the last ``support`` inputs.
 
     Shi, Wang & Fox, "Sequence modeling with multiresolution convolutional memory", 2023 (taps W shared by octaves up
     to a factor, H free); Li et al., "What makes convolutional models great on long sequence modeling?", 2022.

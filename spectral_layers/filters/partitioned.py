@@ -26,8 +26,8 @@ class Partitioned(Filter):
     Kernels begin as noise of energy about 1/100, low-passed at a corner frequency drawn for each channel: free
     parameters as loud as the signal would have to be unlearned first.
 
-    Finite support, chunk * chunks lags, with two parameters per lag, and no length limit. O(D L log C). Decoding: a
-    ring buffer of the last ``support`` inputs.
+    Finite support, chunk * chunks lags, with two parameters per lag, and no length limit. O(D L log C). Decoding:
+    semi-relaxed convolution over the last ``support`` inputs.
 
     Soo & Pang, "Multidelay block frequency domain adaptive filter", 1990 (partitions and their projection).
     """

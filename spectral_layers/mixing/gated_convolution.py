@@ -24,7 +24,8 @@ class GatedConvolution(Mixer):
     """y = W_o (a * (k conv (v * b) + skip * (v * b))), with a, b, v short convolutions of projections of x.
 
     Strictly causal: every factor sees the present and the past only. O(L log L) per channel by FFT. Decoding follows
-    the filter: O(modes) a token for a recurrent one; otherwise a direct sum over the stored inputs, O(L) a token.
+    the filter: O(modes) a token for a recurrent one; otherwise exact semi-relaxed convolution, O(log^2 L) a token and
+    channel over the stored inputs, of which a filter with a ``support`` keeps that many.
 
     Poli et al., "Hyena hierarchy: towards larger convolutional language models", 2023.
     """
@@ -50,7 +51,7 @@ class GatedConvolution(Mixer):
             kernel = self.filter.prepared(x.shape[1], self.fft)
             y = convolve(value, kernel, skip=self.skip, pre_gate=pre, post_gate=post, backend=self.fft)
             if return_state:
-                memory = remembered(self.filter, value * pre, rows, None)
+                memory = remembered(self.filter, value * pre, rows, self.fft)
         else:
             u = value * pre
             long, memory = continued(self.filter, u, rows, state, self.fft)
