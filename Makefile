@@ -38,6 +38,7 @@ test-slow: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/imports.py
 	$(BIN)/python benchmarks/decoding.py
+	$(BIN)/python benchmarks/online.py --lengths 1024 4096 16384
 	$(BIN)/spectral bench fft --quick
 
 clean:

@@ -28,7 +28,9 @@ class Filter(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._cache = _KernelCache()
+        self._cache = _KernelCache(limit=8)
+        # One entry per power of two: as many as the longest sequence has bits.
+        self._tiles = _KernelCache(limit=64)
 
     @abstractmethod
     def kernel(self, length: int) -> Tensor:
@@ -40,7 +42,7 @@ class Filter(nn.Module):
         A growing length costs one synthesis per doubling.
         """
         if torch.is_grad_enabled():
-            self._cache.clear()
+            self._forget()
             return self.kernel(length)
         rounded = 1 << (length - 1).bit_length()
         if self.length_limit is not None:
@@ -50,13 +52,31 @@ class Filter(nn.Module):
     def prepared(self, length: int, fft: FFTBackend) -> PreparedKernel | Tensor:
         """The kernel for a causal convolution: its spectrum, kept, when no gradients are recorded."""
         if torch.is_grad_enabled():
-            self._cache.clear()
+            self._forget()
             return self.kernel(length)
         return self._kept((fft.name, length), lambda: prepare_kernel(self.kernel(length), length, backend=fft))
 
+    def tile(self, points: int, fft: FFTBackend) -> PreparedKernel | Tensor:
+        """The first ``points`` taps, a power of two, for a circle of as many points: what online convolution needs.
+
+        Its spectrum, kept apart from the others, when no gradients are recorded: one synthesis per doubling.
+        """
+        taps = points if self.length_limit is None else min(points, self.length_limit)
+        if torch.is_grad_enabled():
+            self._forget()
+            return self.kernel(taps)
+        key = (fft.name, points)
+        return self._tiles.get(
+            self, key, lambda: prepare_kernel(self.kernel(taps), points, mode="circular", backend=fft)
+        )
+
     def train(self, mode: bool = True) -> Filter:
-        self._cache.clear()
+        self._forget()
         return super().train(mode)
+
+    def _forget(self) -> None:
+        self._cache.clear()
+        self._tiles.clear()
 
     def _kept(self, key: Hashable, make: Callable[[], T]) -> T:
         """What ``make`` returned for this key since the parameters last changed, or returns now."""
@@ -92,11 +112,14 @@ class FilterConfig(PartConfig):
 class _KernelCache:
     """What was computed from a module's parameters, until one of them changes. Never copied or saved.
 
+    limit: entries kept at most; one more drops them all.
+
     A change is seen by the tensors' storage and version. Fused optimisers and writes through ``parameter.data`` move
     neither, so filters also clear it whenever gradients are recorded or the mode changes, as training does.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
         self._stamp: tuple[tuple[int, int], ...] = ()
         self._made: dict[Hashable, Any] = {}
 
@@ -109,15 +132,17 @@ class _KernelCache:
         if torch.compiler.is_compiling() or any(tensor.is_inference() for tensor in tensors):
             return make()  # traced and inference tensors carry no storage or version to watch
         stamp = tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)
-        if stamp != self._stamp or len(self._made) >= 8:
+        if stamp != self._stamp:
             self._stamp, self._made = stamp, {}
         if key not in self._made:
+            if len(self._made) == self.limit:
+                self._made = {}
             self._made[key] = make()
         made: T = self._made[key]
         return made
 
     def __deepcopy__(self, memo: object) -> _KernelCache:
-        return _KernelCache()
+        return _KernelCache(self.limit)
 
-    def __reduce__(self) -> tuple[type[_KernelCache], tuple[()]]:
-        return _KernelCache, ()
+    def __reduce__(self) -> tuple[type[_KernelCache], tuple[int]]:
+        return _KernelCache, (self.limit,)

@@ -18,7 +18,8 @@ class Implicit(Filter):
 
     features(t): t / T and sines and cosines of t at ``bands`` frequencies up to bands / T cycles a token, T the
     timescale. They depend on the lag alone, so the kernel has no length limit; channels decay at rates spread
-    from 1.5 / T to 0.3 a token. O(L * width * (width + D)). Its memory is the whole past: decoding sums over it.
+    from 1.5 / T to 0.3 a token. O(L * width * (width + D)). Its memory is the whole past: decoding is
+    exact semi-relaxed convolution.
 
     Poli et al., "Hyena hierarchy", 2023; Sitzmann et al., "Implicit neural representations with periodic activation
     functions", 2020.

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from spectral_core import convolve
 from spectral_core.config import OneOf, part
 from spectral_layers.context import FilterContext, LayerContext
-from spectral_layers.filters.base import Filter, FilterConfig, RecurrentFilter
+from spectral_layers.filters.base import Filter, FilterConfig
+from spectral_layers.long_convolution import continued, remembered
 from spectral_layers.mixing.base import Mixer, MixerConfig, MixerOutput
 from spectral_layers.registries import FILTERS
-from spectral_layers.rows import Rows, span
+from spectral_layers.rows import Rows
 from spectral_layers.short_convolution import ShortConvolution
 from spectral_layers.state import State
 
@@ -23,7 +24,8 @@ class GatedConvolution(Mixer):
     """y = W_o (a * (k conv (v * b) + skip * (v * b))), with a, b, v short convolutions of projections of x.
 
     Strictly causal: every factor sees the present and the past only. O(L log L) per channel by FFT. Decoding follows
-    the filter: O(modes) a token for a recurrent one; otherwise a direct sum over the stored inputs, O(L) a token.
+    the filter: O(modes) a token for a recurrent one; otherwise exact semi-relaxed convolution, O(log^2 L) a token and
+    channel over the stored inputs, of which a filter with a ``support`` keeps that many.
 
     Poli et al., "Hyena hierarchy: towards larger convolutional language models", 2023.
     """
@@ -49,54 +51,16 @@ class GatedConvolution(Mixer):
             kernel = self.filter.prepared(x.shape[1], self.fft)
             y = convolve(value, kernel, skip=self.skip, pre_gate=pre, post_gate=post, backend=self.fft)
             if return_state:
-                memory = self._remember(value * pre, rows, None)
+                memory = remembered(self.filter, value * pre, rows, self.fft)
         else:
             u = value * pre
-            long, memory = self._continue(u, rows, state)
+            long, memory = continued(self.filter, u, rows, state, self.fft)
             y = post * (long + self.skip[:, None] * u).to(u.dtype)
         made = None
         if return_state:
             recent = self.short.remember(projected, rows, recent)
             made = self.new_state(x, rows, state, {"recent": recent, **memory})
         return MixerOutput(self.out_proj(y.transpose(1, 2)), made)
-
-    def _continue(self, u: Tensor, rows: Rows | None, state: State) -> tuple[Tensor, dict[str, Tensor]]:
-        """The long convolution of u behind what the state remembers, and what to remember next."""
-        length = u.shape[-1]
-        if isinstance(self.filter, RecurrentFilter):
-            if length == 1 and rows is None:
-                y, modes = self.filter.step(state["modes"], u[..., 0])
-                return y[..., None], {"modes": modes}
-            now = convolve(u, self.filter.prepared(length, self.fft), backend=self.fft)
-            return now + self.filter.carry(state["modes"], length), self._remember(u, rows, state)
-        inputs = state["inputs"].to(u.dtype)
-        if self.length_limit is not None:
-            # Columns further back hold zeros: no row has that many tokens.
-            inputs = inputs[..., max(0, inputs.shape[-1] + length - self.length_limit) :]
-        joined = torch.cat([inputs, u], -1)
-        if length == 1:
-            taps = self.filter.taps(joined.shape[-1]).to(u.dtype)
-            y = (joined * taps.flip(-1)).sum(-1, keepdim=True)
-        else:
-            kernel = self.filter.prepared(joined.shape[-1], self.fft)
-            y = convolve(joined, kernel, backend=self.fft)[..., -length:]
-        return y, self._remember(u, rows, state)
-
-    def _remember(self, u: Tensor, rows: Rows | None, state: State | None) -> dict[str, Tensor]:
-        if isinstance(self.filter, RecurrentFilter):
-            lengths = None if rows is None else rows.lengths
-            return {"modes": self.filter.absorb(None if state is None else state["modes"], u, lengths)}
-        # Stored inputs end at the same column in every row; shorter rows have zeros, which add nothing, before them.
-        inputs = u if state is None else torch.cat([state["inputs"].to(u.dtype), u], -1)
-        width = inputs.shape[-1]
-        if rows is not None:
-            before = 0 if state is None else state.position
-            longest = max([1, *(before + rows.lengths).tolist()])
-            inputs = span(inputs, width - u.shape[-1] + rows.lengths - longest, longest)
-            width = longest
-        if self.filter.support is not None and width >= self.filter.support:
-            inputs = inputs[..., width - self.filter.support + 1 :]
-        return {"inputs": inputs}
 
 
 class GatedConvolutionConfig(MixerConfig):

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from spectral_core import convolve
 from spectral_layers.context import LayerContext
 from spectral_layers.mixing.base import Mixer, MixerConfig, MixerOutput
-from spectral_layers.rows import Rows, append
+from spectral_layers.online import OnlineProduct
+from spectral_layers.rows import Rows
 from spectral_layers.short_convolution import ShortConvolution
 from spectral_layers.state import State
 
@@ -23,7 +24,7 @@ class SpectralProduct(Mixer):
     a, v and g' are short convolutions of projections of x. The product of the zero-padded spectra of two causal
     streams: y[t] = sum_s v[t-s] g[s] uses both up to t only, so it is strictly causal and data-dependent. g is
     indexed by absolute time, hence its decay: what the sequence began with is the kernel's head. O(L log L) per
-    channel. Decoding: a direct sum over both stored streams, O(L) a token.
+    channel. Decoding: exact fully relaxed convolution, O(log^2 L) a token and channel over both stored streams.
 
     Caracal (2026) convolves FFT(v) with FFT(g) likewise.
     """
@@ -44,39 +45,26 @@ class SpectralProduct(Mixer):
         projected = self.in_proj(x).transpose(1, 2)
         recent = None if state is None else state["recent"]
         post, value, raw = self.short(projected, recent).chunk(3, 1)
-        length = x.shape[1]
         start = self.position(x, state)
         kernel = self._kernel(raw, start)
         if rows is not None:
-            # Past a row's end both streams are silent, as the direct sum of a later call expects.
-            real = rows.mask(length)[:, None]
+            # Past a row's end both streams are silent, as what remembers them expects.
+            real = rows.mask(x.shape[1])[:, None]
             value, kernel = torch.where(real, value, 0.0), torch.where(real, kernel, 0.0)
-        values, kernels = value, kernel
-        if state is not None:
-            values = append(state["values"].to(value.dtype), value, start)
-            kernels = append(state["kernels"].to(kernel.dtype), kernel, start)
-        if state is not None and length == 1:
-            index = (start[:, None] - torch.arange(values.shape[-1], device=x.device)).clamp(min=0)
-            turned = kernels.gather(-1, index[:, None].expand_as(kernels))
-            heard = torch.arange(values.shape[-1], device=x.device) <= start[:, None]
-            y = (values * turned * heard[:, None]).sum(-1, keepdim=True)
+        memory: dict[str, Tensor] = {}
+        if state is None:
+            y = convolve(value, kernel, backend=self.fft)
+            if return_state:
+                memory = OnlineProduct.after(self.fft, torch.cat([value, kernel], 1), rows).tensors()
         else:
-            y = convolve(values, kernels, backend=self.fft)
-        if state is not None and length > 1:
-            index = start[:, None] + torch.arange(length, device=x.device)
-            y = y.gather(-1, index[:, None].expand(-1, y.shape[1], -1))
+            online = OnlineProduct(self.fft, state["heads"], state["inputs"], state["pending"])
+            y = online.extend(torch.cat([value, kernel], 1), start, rows)
+            memory = online.tensors()
         y = (y + self.skip[:, None] * value) * post
         made = None
         if return_state:
-            if rows is not None:
-                longest = max([1, *(start + rows.lengths).tolist()])
-                values, kernels = values[..., :longest], kernels[..., :longest]
-            tensors = {
-                "recent": self.short.remember(projected, rows, recent),
-                "values": values,
-                "kernels": kernels,
-            }
-            made = self.new_state(x, rows, state, tensors)
+            recent = self.short.remember(projected, rows, recent)
+            made = self.new_state(x, rows, state, {"recent": recent, **memory})
         return MixerOutput(self.out_proj(y.to(x.dtype).transpose(1, 2)), made)
 
     def _kernel(self, raw: Tensor, start: Tensor) -> Tensor:

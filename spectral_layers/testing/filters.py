@@ -6,6 +6,7 @@ import copy
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from spectral_core import convolve, fft_backend
 from spectral_core.testing import assert_close, relative_error
@@ -61,7 +62,7 @@ def check_the_kernel_reaches_the_limit(case: FilterCase) -> None:
 
 @for_all
 def check_cached_kernels_follow_the_parameters(case: FilterCase) -> None:
-    """taps() and prepared(), used without gradients, give the new kernel after steps, loading and casting."""
+    """taps(), prepared() and tile(), used without gradients, give the new kernel after steps, loading and casting."""
     made = case.build()
     u, fft = normal(2, case.channels, 40), fft_backend("torch")
     before = {name: tensor.clone() for name, tensor in made.state_dict().items()}
@@ -177,6 +178,11 @@ def _require_current(what: str, made: Filter, u: Tensor) -> None:
             assert_close(f"{what}: cached taps", made.taps(length), kernel, 1e-6)
             found = convolve(u, made.prepared(length, fft), backend=fft)
             assert_close(f"{what}: cached spectrum", found, convolve(u, kernel, backend=fft), 1e-6)
+            # A tile's circle: what wraps around it falls on the first half.
+            padded = F.pad(u, (0, 64))[..., :64]
+            found = convolve(padded, made.tile(64, fft), mode="circular", backend=fft)
+            expected = convolve(padded, made.kernel(64), mode="circular", backend=fft)
+            assert_close(f"{what}: cached tile", found, expected, 1e-6)
 
 
 def _longest(made: Filter) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from spectral_core import fft_backend
-from spectral_layers import FilterContext
+from spectral_layers import FILTERS, FilterContext
 from spectral_layers.filters.implicit import ImplicitConfig
 from spectral_layers.filters.resonant import Resonant, ResonantConfig
 from spectral_layers.filters.spectrum import Spectrum, SpectrumConfig
@@ -104,6 +104,21 @@ def test_a_kernel_is_made_once_while_parameters_rest() -> None:
     assert calls == [40, 64, 10, 10], "with gradients, kernels are made anew"
 
 
+def test_a_full_cache_still_answers_from_what_it_holds() -> None:
+    made, fft, calls = resonant(), fft_backend("torch"), []
+    kernel = made.kernel
+    made.kernel = lambda length: calls.append(length) or kernel(length)  # type: ignore[func-returns-value]
+    with torch.no_grad():
+        for _ in range(3):
+            for length in range(40, 48):
+                made.prepared(length, fft)
+        assert calls == list(range(40, 48))
+        for points in (64, 128, 64):
+            made.tile(points, fft)
+        made.prepared(40, fft)
+    assert calls == [*range(40, 48), 64, 128], "tiles are kept beside the others, and drop none of them"
+
+
 def test_a_limited_filter_is_never_asked_for_more_than_its_limit() -> None:
     case = MixerCase(GatedConvolutionConfig(filter=SpectrumConfig(size=37)))
     asked = []
@@ -132,16 +147,19 @@ def test_a_limited_filter_is_never_asked_for_more_than_its_limit() -> None:
 def test_caches_are_neither_copied_nor_saved() -> None:
     made = resonant()
     with torch.no_grad():
-        made.taps(64)
+        made.taps(64), made.tile(64, fft_backend("torch"))
     assert made._cache._made
-    assert not copy.deepcopy(made)._cache._made
-    assert not pickle.loads(pickle.dumps(made))._cache._made  # noqa: S301
+    assert made._tiles._made
+    for copied in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):  # noqa: S301
+        assert not copied._cache._made
+        assert not copied._tiles._made
     assert set(made.state_dict()) == {"log_decay", "frequency", "coefficient"}
 
 
 def test_kernels_in_half_precision_are_finite() -> None:
     # There is no complex bfloat16; a model cast as a whole must still have its kernels.
-    for made in (resonant(), Spectrum(3, size=32), ImplicitConfig().build(FilterContext(3))):
+    for name in FILTERS.names():
+        made = FILTERS.get(name).load().model_validate({}).build(FilterContext(3, max_seq_len=32))
         kernel = nn.Module.to(made, torch.bfloat16).kernel(32)
         assert kernel.dtype == torch.bfloat16
         assert kernel.isfinite().all()

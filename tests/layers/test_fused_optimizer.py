@@ -17,7 +17,7 @@ def test_no_kept_kernel_survives_a_fused_step(name: str, mode_switch: bool) -> N
     fft = fft_backend("torch")
     optimizer = torch.optim.AdamW(part.parameters(), lr=0.1, fused=True)
     with torch.no_grad():
-        part.prepared(16, fft), part.taps(16)
+        part.prepared(16, fft), part.taps(16), part.tile(32, fft)
     part.train(mode_switch)
     part.prepared(16, fft).square().sum().backward()
     optimizer.step()
@@ -26,3 +26,4 @@ def test_no_kept_kernel_survives_a_fused_step(name: str, mode_switch: bool) -> N
         fresh = part.kernel(16)
         torch.testing.assert_close(part.taps(16), fresh)
         torch.testing.assert_close(part.prepared(16, fft).data, torch.fft.rfft(fresh, n=32))
+        torch.testing.assert_close(part.tile(32, fft).data, torch.fft.rfft(part.kernel(32), n=32))

@@ -421,6 +421,21 @@ class CachesItsSpectrumForGood(Resonant):
         return made[length]
 
 
+class KeepsTilesForGood(Resonant):
+    def tile(self, points, fft):
+        made = self.__dict__.setdefault("kept", {})
+        if points not in made:
+            made[points] = super().tile(points, fft)
+        return made[points]
+
+
+class HalvesItsTiles(Spectrum):
+    """A tile needs taps for its whole circle: the first input of the one half meets the last output of the other."""
+
+    def tile(self, points, fft):
+        return self.kernel(points // 2)
+
+
 class SynthesisedUnderAutocast(Filter):
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -599,6 +614,7 @@ CAUGHT = [
     (twin(convolution_with(DependsOnTheLength)), "a_prefix_gives_the_prefix_of_the_output"),
     (twin(convolution_with(DependsOnTheLength)), "chunks_equal_the_full_pass"),
     (twin(convolution_with(CutsItsSpectrum, size=200)), "chunks_equal_the_full_pass"),
+    (twin(convolution_with(HalvesItsTiles, size=300)), "chunks_equal_the_full_pass"),
     (twin(convolution_with(CarriesOneTokenLate, **RESONANT)), "chunks_equal_the_full_pass"),
     (twin(PoolsPadding, causal=False), "right_padding_changes_nothing"),
     (twin(PoolsPadding, causal=False), "left_padding_through_alignment"),
@@ -640,6 +656,7 @@ CAUGHT = [
     (twin(CutsItsSpectrum, size=512), "a_tap_depends_on_its_lag_alone"),
     (twin(CachesForGood, **RESONANT), "cached_kernels_follow_the_parameters"),
     (twin(CachesItsSpectrumForGood, **RESONANT), "cached_kernels_follow_the_parameters"),
+    (twin(KeepsTilesForGood, **RESONANT), "cached_kernels_follow_the_parameters"),
     (twin(SynthesisedUnderAutocast), "autocast_leaves_the_kernel_alone"),
     (twin(DetachedFrequency, **RESONANT), "every_parameter_of_a_filter_learns"),
     (twin(SupportTooShort), "taps_beyond_the_support_are_zero"),

@@ -1,0 +1,115 @@
+"""Fixed spectral filters: the leading eigenvectors of a Hankel matrix, mixed by learned weights per channel."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from spectral_core import ConfigError
+from spectral_layers.context import FilterContext
+from spectral_layers.filters.base import Filter, FilterConfig
+
+# The nodes' spacing in log x: the quadrature's error falls as exp(-pi^2 / step) and is below rounding here.
+_STEP = 0.15
+# Eigenvalues below this part of the largest have vectors that float64 does not determine to float32's precision.
+_RESOLVED = 1e-18
+_ROWS = 4096
+
+
+class Hankel(Filter):
+    """kernel[d, t] = sum_k (a[d,k] + (-1)^t b[d,k]) sigma_k^(1/4) phi_k[t].
+
+    sigma_k, phi_k: the largest eigenvalues of the Hankel matrix of ``length`` lags and their eigenvectors
+    (:func:`hankel_eigenvectors`), fixed; a and b are learned. The phi_k are the principal components of the decays
+    (1 - r) r^t with r uniform in [0, 1]: their mean squared distance from the span of K of them is sum_{k>K} sigma_k,
+    and sigma_k falls exponentially in k / log(length). The alternating bank does the same for r in [-1, 0]. So 2 K
+    numbers a channel, in which the kernel is linear, hold memories of all time constants.
+
+    Kernels begin with unit energy on average. O(D K L); the vectors are computed once per process and length, and are
+    no part of a checkpoint. Defined for ``length`` lags, and so for sequences of ``length`` tokens. Decoding:
+    exact semi-relaxed convolution, as of any free kernel.
+
+    Hazan, Singh & Zhang, "Learning linear dynamical systems via spectral filtering", 2017; Agarwal, Suo, Chen & Hazan,
+    "Spectral state space models", 2023.
+    """
+
+    basis: Tensor
+
+    def __init__(self, channels: int, *, vectors: int, length: int) -> None:
+        super().__init__()
+        self.length_limit = self.support = self.length = length
+        eigenvalues, eigenvectors = hankel_eigenvectors(length, vectors)
+        scaled = eigenvectors * eigenvalues**0.25
+        self.register_buffer("basis", torch.tensor(scaled.T, dtype=torch.get_default_dtype()), persistent=False)
+        energy = 2 * np.sqrt(eigenvalues).sum()
+        self.coefficient = nn.Parameter(torch.randn(channels, 2, len(eigenvalues)) / math.sqrt(energy))
+
+    def kernel(self, length: int) -> Tensor:
+        basis = self.basis[:, :length]
+        plain, alternating = self.coefficient.unbind(1)
+        sign = 1 - 2 * (torch.arange(basis.shape[-1], device=basis.device) % 2)
+        # Outside autocast, which would round the tail.
+        with torch.autocast(basis.device.type, enabled=False):
+            taps = plain @ basis + (alternating @ basis) * sign
+        return F.pad(taps, (0, length - basis.shape[-1]))
+
+
+@lru_cache(maxsize=16)
+def hankel_eigenvectors(length: int, count: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """The largest eigenvalues of Z[i, j] = 2 / ((i+j)^3 - (i+j)), i, j = 1 ... length, and eigenvectors as columns.
+
+    Returns (k,) and (length, k) in float64, read-only. k is ``count``, or fewer where further eigenvalues are below
+    1e-18 of the largest: there are 14 above that for 16 lags, 27 for 512, 37 for 8,192. Z is totally positive, so its
+    eigenvalues are simple and no vector begins with zero: each is given the sign that makes its first entry positive,
+    and the result is the same everywhere.
+
+    Z is never formed. It is the Gram matrix of moments, Z[i, j] = integral over x > 0 of e^(-x (i+j-1)) (1 - e^-x)^2,
+    and with x = e^s the trapezoidal rule converges exponentially: Z = V V^T with some log(length) columns, and vectors
+    of Z are left singular vectors of V. The singular values are square roots of the eigenvalues, so vectors are
+    resolved down to sigma_k = 1e-18 sigma_1, where eigenvectors of Z itself stop at 1e-15. O(length log^2 length).
+    """
+    nodes = np.exp(np.arange(math.log(1e-5 / length), math.log(40.0), _STEP))
+    weights = np.sqrt(_STEP * nodes) * -np.expm1(-nodes)
+
+    def factor(begin: int) -> np.ndarray[Any, Any]:
+        lags = np.arange(begin, min(begin + _ROWS, length)) + 0.5
+        return np.exp(-np.outer(lags, nodes)) * weights
+
+    # V = Q R and R = U S W^T, so the vectors are V W / S: Q is not needed, and V a block of rows at a time.
+    begins = range(0, length, _ROWS)
+    triangle = np.linalg.qr(np.concatenate([np.linalg.qr(factor(begin), mode="r") for begin in begins]), mode="r")
+    _, values, right = np.linalg.svd(triangle, full_matrices=False)
+    resolved = int((values[:length] ** 2 > _RESOLVED * values[0] ** 2).sum())
+    kept = min(count, resolved)
+    turn = right[:kept].T / values[:kept]
+    vectors = np.concatenate([factor(begin) @ turn for begin in begins])
+    vectors *= np.sign(vectors[0])
+    eigenvalues = values[:kept] ** 2
+    for array in (eigenvalues, vectors):
+        array.setflags(write=False)
+    return eigenvalues, vectors
+
+
+class HankelConfig(FilterConfig):
+    """Fixed eigenvectors of a Hankel matrix, mixed per channel."""
+
+    type: Literal["hankel"] = "hankel"
+    vectors: PositiveInt = 24
+    """Eigenvectors, each used plainly and with alternating sign; fewer where fewer are resolved (16 lags: 14)."""
+    length: PositiveInt | None = None
+    """Lags, and the longest sequence; null takes the model's max_seq_len."""
+
+    def build(self, context: FilterContext) -> Hankel:
+        length = self.length or context.max_seq_len
+        if length is None:
+            raise ConfigError(
+                "the filter 'hankel' has eigenvectors of one length: set its length, or the model's max_seq_len."
+            )
+        return Hankel(context.channels, vectors=self.vectors, length=length)

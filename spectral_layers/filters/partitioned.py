@@ -1,0 +1,72 @@
+"""A free filter in partitions: a spectrum for each chunk of lags, every frequency fading at its own rate."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from spectral_layers.context import FilterContext
+from spectral_layers.filters.base import Filter, FilterConfig
+
+
+class Partitioned(Filter):
+    """kernel[d, j C + s] = (first C taps of irfft(scale[d,j,f] W[d,j,f], 2 C))[s] for chunk j and 0 <= s < C.
+
+    Lags come in ``chunks`` chunks of C = ``chunk``. Each chunk has free weights W on a grid of 2 C points; keeping the
+    first half of its circle projects them exactly to the chunk, so each frequency is weighed by how many chunks of
+    tokens ago it was heard, and the whole is still a convolution. scale = sqrt(softmax over j of (-2 rate[d,f] j))
+    fuses the chunks: unit energy at each frequency, fading at a learned rate, which begins higher for high frequencies
+    and rises over the channels.
+
+    Kernels begin as noise of energy about 1/100, low-passed at a corner frequency drawn for each channel: free
+    parameters as loud as the signal would have to be unlearned first.
+
+    Finite support, chunk * chunks lags, with two parameters per lag, and no length limit. O(D L log C). Decoding:
+    semi-relaxed convolution over the last ``support`` inputs.
+
+    Soo & Pang, "Multidelay block frequency domain adaptive filter", 1990 (partitions and their projection).
+    """
+
+    support: int
+
+    def __init__(self, channels: int, *, chunk: int, chunks: int) -> None:
+        super().__init__()
+        self.chunk = chunk
+        self.chunks = chunks
+        self.support = chunk * chunks
+        frequency = torch.linspace(0.0, 1.0, chunk + 1)
+        corner = torch.empty(channels, 1).uniform_(math.log(0.05), math.log(2.0)).exp()
+        lowpass = 1 / (1 + (frequency / corner).square())
+        lowpass = 0.1 * (lowpass / lowpass.square().mean(-1, keepdim=True).sqrt())[:, None]
+        # A real signal's spectrum has no imaginary part at DC and Nyquist.
+        self.real = nn.Parameter(lowpass * torch.randn(channels, chunks, chunk + 1))
+        self.imag = nn.Parameter(lowpass[..., 1:-1] * torch.randn(channels, chunks, chunk - 1))
+        self.rate = nn.Parameter(torch.linspace(0.2, 2.2, channels)[:, None] + frequency)
+
+    def kernel(self, length: int) -> Tensor:
+        # At least float32: there is no complex bfloat16.
+        dtype = torch.promote_types(self.real.dtype, torch.float32)
+        count = min(self.chunks, -(-length // self.chunk))
+        age = torch.arange(self.chunks, device=self.rate.device)[:, None]
+        scale = torch.exp(0.5 * F.log_softmax(-2 * self.rate.to(dtype)[:, None] * age, 1))[:, :count]
+        real, imag = (field[:, :count].to(dtype) for field in (self.real, F.pad(self.imag, (1, 1))))
+        taps = torch.fft.irfft(torch.complex(scale * real, scale * imag), n=2 * self.chunk)[..., : self.chunk]
+        return F.pad(taps.flatten(1), (0, length - count * self.chunk)).to(self.real.dtype)
+
+
+class PartitionedConfig(FilterConfig):
+    """A spectrum per chunk of lags, each frequency fading at its own rate."""
+
+    type: Literal["partitioned"] = "partitioned"
+    chunk: Annotated[int, Field(ge=2)] = 64
+    """Lags in a chunk."""
+    chunks: PositiveInt = 16
+    """Chunks; the kernel ends after chunk * chunks lags."""
+
+    def build(self, context: FilterContext) -> Partitioned:
+        return Partitioned(context.channels, chunk=self.chunk, chunks=self.chunks)

@@ -1,0 +1,166 @@
+"""Long convolutions at several resolutions, fused by a gate."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, PositiveInt, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from spectral_core import FFTBackend, convolve
+from spectral_core.config import OneOf, part
+from spectral_layers.context import FilterContext, LayerContext
+from spectral_layers.filters.base import Filter, FilterConfig
+from spectral_layers.long_convolution import continued
+from spectral_layers.mixing.base import Mixer, MixerConfig, MixerOutput
+from spectral_layers.registries import FILTERS
+from spectral_layers.rows import Rows, span
+from spectral_layers.short_convolution import ShortConvolution
+from spectral_layers.state import State
+
+
+class Multiscale(Mixer):
+    """y = W_o (a * (sum_s g_s * long_s(u) + skip * u)) with u = v * b, and a, b, v short convolutions of W_i x.
+
+    long_s cuts each row into blocks of s tokens from its first on, sums the tokens of a block over sqrt(s) (white
+    input keeps its variance), convolves the sequence of blocks with a filter of its own, and gives each token the
+    result of the last block complete by then, the token's own included. g_s[d, t] = sqrt(softmax over s of
+    (W_g x)[s, t] + c[s, d]): tokens choose a resolution, channels lean to one, and the energy is one scale's.
+
+    Strictly causal: no block counts before its last token. A filter at scale s reaches s times as far, for 1/s of the
+    work: O(sum of L/s log(L/s)) per channel. Decoding follows the filter, on one input per block; beside its memory a
+    scale holds the sum of the block begun and the result it last gave.
+    """
+
+    def __init__(self, context: LayerContext, *, filters: dict[int, Filter], short_taps: int) -> None:
+        super().__init__(context)
+        dim = context.hidden_dim
+        self.in_proj = nn.Linear(dim, 3 * dim, bias=False)
+        self.out_proj = nn.Linear(dim, dim, bias=False)
+        nn.init.normal_(self.in_proj.weight, std=0.02)
+        nn.init.normal_(self.out_proj.weight, std=0.02)
+        self.short = ShortConvolution(3 * dim, taps=short_taps)
+        self.scales = nn.ModuleDict({str(scale): _Scale(scale, made, context.fft) for scale, made in filters.items()})
+        self.choice = nn.Linear(dim, len(filters), bias=False)
+        nn.init.normal_(self.choice.weight, std=0.02)
+        self.leaning = nn.Parameter(torch.zeros(len(filters), dim))
+        self.skip = nn.Parameter(torch.ones(dim))
+        # A filter limited to n blocks serves until block n + 1 is complete.
+        limits = [(made.length_limit + 1) * scale - 1 for scale, made in filters.items() if made.length_limit]
+        self.length_limit = min(limits, default=None)
+
+    def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
+        projected = self.in_proj(x).transpose(1, 2)
+        recent = None if state is None else state["recent"]
+        post, pre, value = self.short(projected, recent).chunk(3, 1)
+        u = value * pre
+        logits = self.choice(x).transpose(1, 2)[:, :, None] + self.leaning[:, :, None]
+        shares = torch.exp(0.5 * F.log_softmax(logits, 1)).to(u.dtype)
+        y = self.skip[:, None] * u
+        parts: dict[str, State] = {}
+        for share, (name, scale) in zip(shares.unbind(1), self.scales.items(), strict=True):
+            assert isinstance(scale, _Scale)
+            if return_state or state is not None:
+                past = None if state is None else state.parts[name]
+                heard, parts[name] = scale.stream(u, rows, self.position(x, state), past)
+            else:
+                heard = scale(u)
+            y = y + share * heard
+        made = None
+        if return_state:
+            made = self.new_state(x, rows, state, {"recent": self.short.remember(projected, rows, recent)})
+            made.parts.update(parts)
+        return MixerOutput(self.out_proj((y * post).to(x.dtype).transpose(1, 2)), made)
+
+
+class _Scale(nn.Module):
+    """Blocks of ``scale`` tokens, each as one number, through a long filter, and held until the next is complete."""
+
+    def __init__(self, scale: int, long_filter: Filter, fft: FFTBackend) -> None:
+        super().__init__()
+        self.scale = scale
+        self.filter = long_filter
+        self.fft = fft
+
+    def forward(self, u: Tensor) -> Tensor:
+        """A whole sequence: (B, D, L) -> (B, D, L)."""
+        length = u.shape[-1]
+        blocks = max(1, length // self.scale)
+        means = self._sums(F.pad(u, (0, blocks * self.scale - length)))
+        y = convolve(means, self.filter.prepared(blocks, self.fft), backend=self.fft)
+        held = y[..., None].expand(*y.shape, self.scale).flatten(-2)
+        return F.pad(held, (self.scale - 1, 0))[..., :length]
+
+    def stream(self, u: Tensor, rows: Rows | None, position: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """The next part of a sequence whose rows have absorbed ``position`` (B,) tokens, and the state after it.
+
+        The state counts blocks, and holds the sum of the block begun (B, D, 1) and the last result (B, D, 1).
+        """
+        length = u.shape[-1]
+        if rows is not None:
+            u = torch.where(rows.mask(length)[:, None], u, 0.0)
+        offset = position % self.scale
+        complete = (offset + (length if rows is None else rows.lengths)) // self.scale
+        counts = set(complete.tolist())
+        blocks = max(counts, default=0)
+        # The rest of each row, less than a block, falls into one block more.
+        sums = self._sums(span(u, -offset, (blocks + 1) * self.scale))
+        held = torch.zeros_like(sums[..., :1])
+        if state is not None:
+            sums = sums + F.pad(state["begun"].to(u.dtype), (0, blocks))
+            held = state["held"].to(u.dtype)
+        if state is not None and not blocks:
+            results, memory = held, state.tensors
+        else:
+            # Rows that go on by as many blocks need no counts, and the filter's fastest way serves.
+            uneven = None if blocks and len(counts) == 1 else Rows(complete)
+            heard, memory = continued(self.filter, sums[..., : max(1, blocks)], uneven, state, self.fft)
+            results = torch.cat([held, heard.to(u.dtype)], -1)
+        at = (offset[:, None] + torch.arange(1, length + 1, device=u.device)) // self.scale
+        y = _pick(results, at.clamp(max=blocks))
+        last = complete[:, None]
+        tensors = {**memory, "begun": _pick(sums, last), "held": _pick(results, last)}
+        return y, State("scale", position // self.scale + complete, tensors)
+
+    def _sums(self, u: Tensor) -> Tensor:
+        """The blocks of u (B, D, n scale), a number each: (B, D, n)."""
+        return u.unflatten(-1, (-1, self.scale)).sum(-1) / math.sqrt(self.scale)
+
+
+def _pick(x: Tensor, index: Tensor) -> Tensor:
+    """Columns index (B, N) of x (B, D, T): (B, D, N)."""
+    return x.gather(-1, index[:, None].expand(-1, x.shape[1], -1))
+
+
+class MultiscaleConfig(MixerConfig):
+    """Long convolutions of block means at several resolutions, fused per token and channel."""
+
+    type: Literal["multiscale"] = "multiscale"
+    filter: Annotated[FilterConfig, OneOf(FILTERS)] = part("resonant")
+    """The long filter, one of its own for each scale; its lags are blocks."""
+    scales: tuple[PositiveInt, ...] = Field(default=(1, 4, 16), min_length=2)
+    """Tokens per block, from the finest resolution to the coarsest."""
+    short_taps: PositiveInt = 4
+    """Taps of the short convolution in front."""
+
+    @property
+    def block(self) -> int:
+        """The longest period of what is renewed per block."""
+        return self.scales[-1]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> MultiscaleConfig:
+        if any(fine >= coarse for fine, coarse in pairwise(self.scales)):
+            raise ValueError(f"scales go from the finest to the coarsest, none twice; got {self.scales}")
+        return self
+
+    def build(self, context: LayerContext) -> Multiscale:
+        filters = {}
+        for scale in self.scales:
+            blocks = None if context.max_seq_len is None else max(1, context.max_seq_len // scale)
+            filters[scale] = self.filter.build(FilterContext(context.hidden_dim, blocks))
+        return Multiscale(context, filters=filters, short_taps=self.short_taps)
