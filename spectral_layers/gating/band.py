@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from spectral_layers.context import GateContext
+from spectral_layers.gating.bands import across_bands, hats, head_power, log_energies
 from spectral_layers.gating.base import Gate, GateConfig, Modulation, SpectralView
 
 
@@ -26,17 +27,10 @@ class Band(Gate):
         self.bias = nn.Parameter(torch.zeros(heads, bands))
 
     def forward(self, view: SpectralView) -> Modulation:
-        position = view.frequency * (2 * (self.bands - 1))
-        centre = torch.arange(self.bands, device=position.device, dtype=position.dtype)
-        hats = (1 - (position - centre[:, None]).abs()).clamp(min=0)  # (bands, F)
-        power = view.relative_magnitude.square().mean(2)  # (B, H, F)
-        # Spans shorter than the bands leave some band without a bin: its energy counts as average.
-        weight = hats.sum(-1)
-        energy = torch.where(weight > 0, power @ hats.T / weight.clamp(min=1e-6), 1.0)
-        gain: Tensor = 2 * torch.sigmoid(
-            torch.einsum("bhk,hjk->bhj", torch.log(energy + 1e-6), self.weight) + self.bias
-        )
-        return Modulation(gain=(gain @ hats)[:, :, None])
+        hat = hats(view.frequency, self.bands)
+        energies = log_energies(head_power(view), hat)
+        gain: Tensor = 2 * torch.sigmoid(across_bands(energies, self.weight) + self.bias)
+        return Modulation(gain=(gain @ hat)[:, :, None])
 
 
 class BandConfig(GateConfig):

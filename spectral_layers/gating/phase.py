@@ -1,0 +1,56 @@
+"""A gate that turns phases and leaves magnitudes alone."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from spectral_layers.context import GateContext
+from spectral_layers.gating.bands import across_bands, contrast, hats, head_power, log_energies
+from spectral_layers.gating.base import Gate, GateConfig, Modulation, SpectralView
+
+
+class Phase(Gate):
+    """phase_h(f) = sum_b hat_b(f) (shift_hb + pi tanh(sum_j weight_hbj c_j)): an all-pass filter per head.
+
+    Bands b are hats evenly spaced from 0 to 0.5 cycles a token; c is the :func:`contrast` of their log-energies, taken
+    over the head's channels. Without ``from_input`` there is no weight, and the shift is the same for every input.
+    A shift of -2 pi d f delays by d tokens. Starts at 0. O(F bands + bands^2).
+
+    DC and Nyquist of a real signal have no phase to turn: there a shift scales by its cosine. A causal mixer
+    realises phases approximately, and delays better than advances.
+    """
+
+    def __init__(self, heads: int, *, bands: int, from_input: bool) -> None:
+        super().__init__()
+        self.bands = bands
+        self.shift = nn.Parameter(torch.zeros(heads, bands))
+        self.weight = nn.Parameter(torch.zeros(heads, bands, bands)) if from_input else None
+
+    def forward(self, view: SpectralView) -> Modulation:
+        hat = hats(view.frequency, self.bands)
+        shift: Tensor = self.shift[None]
+        if self.weight is not None:
+            shift = shift + turned(contrast(log_energies(head_power(view), hat)), self.weight)
+        return Modulation(phase=(shift @ hat)[:, :, None])
+
+
+def turned(heard: Tensor, weight: Tensor) -> Tensor:
+    """Shifts of bands within (-pi, pi) from what all bands hold: (B, H, K), weight (H, K, K) -> (B, H, K)."""
+    return torch.pi * torch.tanh(across_bands(heard, weight))
+
+
+class PhaseConfig(GateConfig):
+    """Phase shift of each band, per head."""
+
+    type: Literal["phase"] = "phase"
+    bands: int = Field(default=8, ge=2)
+    """Bands from 0 to half a cycle per token."""
+    from_input: bool = False
+    """Let the energies of the input's bands turn each band, too."""
+
+    def build(self, context: GateContext) -> Phase:
+        return Phase(context.heads, bands=self.bands, from_input=self.from_input)
