@@ -1,0 +1,62 @@
+"""The contract of a sparsity: it reads a spectrum, as a gate does, and answers which bins pass.
+
+The mixer hands it the spectrum that its gates have already scaled, realises the answer, and reports what it realised.
+
+Dropping bins saves no time, so nothing here computes only the kept ones. Gates, scores and straight-through gradients
+need all bins, and a causal kernel has all frequencies; only an encoder's inverse transform could leave bins out. For
+the lowest eighth of them, the best case, a matrix product takes about as long as torch.fft's whole inverse at 256
+tokens, and 2, 8 and 36 times as long at 1024, 4096 and 16384; four transforms of a quarter of the length take 1.7 to
+2.9 times as long (``python benchmarks/sparsity.py``).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from torch import Tensor, nn
+
+from spectral_core.config import PartConfig
+from spectral_layers.context import GateContext
+from spectral_layers.gating.base import Modulation, SpectralView
+
+
+class Sparsity(nn.Module):
+    """Base of sparsities. Rows of the view are independent samples and must stay so.
+
+    The gain is 1 or 0 in every bin, in training too; where a choice is learned, its gradient is that of a smooth
+    stand-in (straight-through). At least one bin of each head is kept. Linear in the bins, up to sorting.
+    """
+
+    @abstractmethod
+    def forward(self, view: SpectralView) -> Modulation:
+        """Which of a view's bins pass: :func:`selection`. F follows the span: parameters live on frequencies."""
+
+
+class SparsityConfig(PartConfig):
+    """Names a sparsity and its options; ``build(context)`` makes it."""
+
+    def build(self, context: GateContext) -> Sparsity:
+        raise NotImplementedError(f"{type(self).__name__} must define build(context)")
+
+
+def selection(kept: Tensor, view: SpectralView) -> Modulation:
+    """The modulation of a choice (B, H, F) of 0 and 1, with the share of bins and of energy kept as metrics."""
+    chosen, energy = kept.detach(), bin_energy(view)
+    share = (chosen * energy).sum(-1) / energy.sum(-1)
+    metrics = {"kept_share": batch_mean(chosen), "kept_energy": batch_mean(share)}
+    return Modulation(gain=kept[:, :, None], metrics=metrics)
+
+
+def bin_energy(view: SpectralView) -> Tensor:
+    """Energy of each bin over the head's channels, (B, H, F), smoothed as magnitudes are, without a gradient.
+
+    Sums over bins to the energy of the span (Parseval): a bin between 0 and 0.5 stands for a negative frequency too.
+    """
+    inner = (view.frequency > 0) & (view.frequency < 0.5)
+    energy: Tensor = view.magnitude.detach().square().sum(2) * (1 + inner.to(view.frequency.dtype))
+    return energy
+
+
+def batch_mean(values: Tensor) -> Tensor:
+    """The mean of all values; 0 for an empty batch."""
+    return values.sum() / max(1, values.numel())
