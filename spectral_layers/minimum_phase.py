@@ -63,11 +63,11 @@ def attainable(gain: Tensor, taps: int, fft: FFTBackend) -> Tensor:
     twice as many they can, and 7 % is the price of each standing alone.
     """
     n, half = 2 * (gain.shape[-1] - 1), taps // 2
-    lag = torch.arange(half, device=gain.device)
+    lag = torch.arange(half, device=gain.device, dtype=gain.dtype)
     window = torch.kaiser_window(2 * half + 1, periodic=False, beta=3.0, dtype=gain.dtype, device=gain.device)[half:-1]
     even = torch.where(lag > 0, 2.0, 1.0) * torch.sinc(lag / n) * window
     inverse = fft.irfft(Spectrum(gain, torch.zeros_like(gain)), n)
-    smooth = fft.rfft(inverse[..., lag % n] * even, 4 * taps).real
+    smooth = fft.rfft(inverse[..., lag.long() % n] * even, 4 * taps).real
     return torch.sqrt(smooth.square() + STOPPED**2)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from spectral_core import FFTBackend, Spectrum
 from spectral_layers.gating.base import Modulation, SpectralView
-from spectral_layers.sparsity.base import batch_mean, bin_energy
+from spectral_layers.sparsity.base import batch_mean, kept_energy
 
 FINER = 4
 """Points of a realised response to a bin: as many as fix the energy of a kernel twice as long as the window."""
@@ -52,12 +52,11 @@ def realised(kernel: Tensor, gated: Modulation, kept: Modulation, view: Spectral
         response = gain_of(kernel, bins, fft)
         here = response[..., ::FINER]
         through = here / (torch.ones_like(here) if gated.gain is None else gated.gain).clamp(min=1e-6)
-        passed = bin_energy(SpectralView(view.real * through, view.imag * through, view.frequency))
         asked = torch.ones_like(here) if kept.gain is None else kept.gain.expand(*here.shape[:-1], bins)
         power = _around_bins(response.square(), fft)
         metrics = {
             "kept_share": batch_mean((through > 0.5).to(here.dtype)),
-            "kept_energy": batch_mean(passed.sum(-1) / bin_energy(view).sum(-1)),
+            "kept_energy": kept_energy(through, view),
             "out_of_band": batch_mean((power * (1 - asked)).sum(-1) / power.sum(-1)),
         }
     return Modulation(kept.gain, kept.phase, kept.losses, {**kept.metrics, **metrics})
@@ -69,8 +68,8 @@ def _around_bins(power: Tensor, fft: FFTBackend) -> Tensor:
     Exact: it is |H|^2 under a box, so its transform is the kernel's autocorrelation under a sinc.
     """
     points = 2 * (power.shape[-1] - 1)
-    index = torch.arange(points, device=power.device)
-    box = torch.sinc(torch.minimum(index, points - index) * (FINER / points)).to(power.dtype)
+    index = torch.arange(points, device=power.device, dtype=power.dtype)
+    box = torch.sinc(torch.minimum(index, points - index) * (FINER / points))
     cells = fft.rfft(fft.irfft(Spectrum(power, torch.zeros_like(power)), points) * box, points).real[..., ::FINER]
     bins = torch.arange(cells.shape[-1], device=power.device)
     return cells * torch.where((bins > 0) & (bins < bins[-1]), 2.0, 1.0)

@@ -41,19 +41,23 @@ class SparsityConfig(PartConfig):
 
 def selection(kept: Tensor, view: SpectralView) -> Modulation:
     """The modulation of a choice (B, H, F) of 0 and 1, with the share of bins and of energy kept as metrics."""
-    chosen, energy = kept.detach(), bin_energy(view)
-    share = (chosen * energy).sum(-1) / energy.sum(-1)
-    metrics = {"kept_share": batch_mean(chosen), "kept_energy": batch_mean(share)}
-    return Modulation(gain=kept[:, :, None], metrics=metrics)
+    gain = kept[:, :, None]
+    metrics = {"kept_share": batch_mean(kept.detach()), "kept_energy": kept_energy(gain.detach(), view)}
+    return Modulation(gain=gain, metrics=metrics)
 
 
-def bin_energy(view: SpectralView) -> Tensor:
-    """Energy of each bin over the head's channels, (B, H, F), smoothed as magnitudes are, without a gradient.
+def kept_energy(gain: Tensor, view: SpectralView) -> Tensor:
+    """Of a view's energy, the share that passes a gain, broadcastable to (B, H, C, F): the mean over the heads."""
+    return batch_mean(bin_energy(view, gain).sum(-1) / bin_energy(view).sum(-1))
+
+
+def bin_energy(view: SpectralView, gain: Tensor | float = 1.0) -> Tensor:
+    """Energy of each bin over the head's channels, (B, H, F), smoothed as magnitudes are, behind a gain; no gradient.
 
     Sums over bins to the energy of the span (Parseval): a bin between 0 and 0.5 stands for a negative frequency too.
     """
     inner = (view.frequency > 0) & (view.frequency < 0.5)
-    energy: Tensor = view.magnitude.detach().square().sum(2) * (1 + inner.to(view.frequency.dtype))
+    energy: Tensor = (view.magnitude.detach() * gain).square().sum(2) * (1 + inner.to(view.frequency.dtype))
     return energy
 
 
