@@ -2,11 +2,11 @@
 
 The mixer hands it the spectrum that its gates have already scaled, realises the answer, and reports what it realised.
 
-Dropping bins saves no time, so nothing here computes only the kept ones. Gates, scores and straight-through gradients
-need all bins, and a causal kernel has all frequencies; only an encoder's inverse transform could leave bins out. For
-the lowest eighth of them, the best case, a matrix product takes about as long as torch.fft's whole inverse at 256
-tokens, and 2, 8 and 36 times as long at 1024, 4096 and 16384; four transforms of a quarter of the length take 1.7 to
-2.9 times as long (``python benchmarks/sparsity.py``).
+Dropping bins saves no time worth having, so nothing computes only the kept ones. Gates, scores and straight-through
+gradients need all bins, and a causal kernel has all frequencies; only an encoder's inverse transform could leave bins
+out. For the lowest eighth of them in every head, the best case, a matrix product takes 0.8 times as long as torch.fft's
+whole inverse at 256 tokens, and 2, 9 and 37 times as long at 1024, 4096 and 16384; four transforms of a quarter of the
+length take over twice as long at each (``python benchmarks/sparsity.py``, two cores).
 """
 
 from __future__ import annotations
