@@ -31,7 +31,7 @@ class FilterContext:
 
 @dataclass(frozen=True, slots=True)
 class GateContext:
-    """For gates: channels come in heads of head_dim. The number of bins is not known: it follows the span."""
+    """For gates and sparsities: channels come in heads of head_dim. The number of bins follows the span."""
 
     heads: int
     head_dim: int

@@ -11,11 +11,13 @@ from spectral_layers.filters.base import FilterConfig
 from spectral_layers.fusion.base import FusionConfig
 from spectral_layers.gating.base import GateConfig
 from spectral_layers.mixing.base import MixerConfig
+from spectral_layers.sparsity.base import SparsityConfig
 
 _family = HOST.family("spectral_register_layers", specs=hookspecs, builtin=builtin, version=__version__)
 
 MIXERS: Registry[MixerConfig] = _family.registry("mixer", MixerConfig)
 FILTERS: Registry[FilterConfig] = _family.registry("filter", FilterConfig)
 GATES: Registry[GateConfig] = _family.registry("gate", GateConfig)
+SPARSITIES: Registry[SparsityConfig] = _family.registry("sparsity", SparsityConfig)
 FUSIONS: Registry[FusionConfig] = _family.registry("fusion", FusionConfig)
 FEEDFORWARDS: Registry[FeedForwardConfig] = _family.registry("feedforward", FeedForwardConfig)

@@ -77,6 +77,16 @@ class Modulation:
         phase = other.phase if self.phase is None else self.phase if other.phase is None else self.phase + other.phase
         return Modulation(gain, phase, {**self.losses, **other.losses}, {**self.metrics, **other.metrics})
 
+    def applied(self, view: SpectralView) -> SpectralView:
+        """The view with its bins scaled and turned."""
+        real, imag = view.real, view.imag
+        if self.gain is not None:
+            real, imag = real * self.gain, imag * self.gain
+        if self.phase is not None:
+            cosine, sine = torch.cos(self.phase), torch.sin(self.phase)
+            real, imag = real * cosine - imag * sine, real * sine + imag * cosine
+        return SpectralView(real, imag, view.frequency)
+
 
 class Gate(nn.Module):
     """Base of gates. Rows of the view are independent samples and must stay so."""

@@ -1,4 +1,4 @@
-"""Gates on the spectrum of the tokens: of the whole row in an encoder, of the strict past in a decoder."""
+"""Gates and a sparsity on the spectrum of the tokens: of the row in an encoder, of the strict past in a decoder."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from spectral_core import ConfigError, convolve, modulate
 from spectral_core.config import OneOf, part
 from spectral_layers.context import GateContext, LayerContext
 from spectral_layers.gating.base import Gate, GateConfig, Modulation, SpectralView
-from spectral_layers.minimum_phase import minimum_phase
+from spectral_layers.minimum_phase import attainable, minimum_phase
 from spectral_layers.mixing.base import Direction, Mixer, MixerConfig, MixerOutput
-from spectral_layers.registries import GATES
+from spectral_layers.mixing.response import Response, gain_of, over_channels, realised
+from spectral_layers.registries import GATES, SPARSITIES
 from spectral_layers.rows import Rows, append, span
+from spectral_layers.sparsity.base import Sparsity, SparsityConfig
 from spectral_layers.state import State
 
 
@@ -34,19 +36,35 @@ class SpectralGating(Mixer):
     present and the past. Blocks without a past go through the gate with an all-zero view, so its parameters always
     have gradients. O(L window/block log window) per channel. A gate's phase is realised approximately
     (:func:`minimum_phase`). Decoding: constant time and memory; blocks are counted from each row's first token.
+
+    A sparsity sees the spectrum as the gates leave it. In an encoder the bins it drops are zero. In a decoder no causal
+    kernel is zero on a band, so the kernel has twice ``window`` taps and what can be attained of the gain with them
+    (:func:`attainable`, with the energy it leaves out of band); metrics are those of the kernel's own response. A
+    mixer with a sparsity takes 1.1 times as long in an encoder, 2 times in a decoder (``benchmarks/sparsity.py``).
     """
 
-    def __init__(self, context: LayerContext, *, gates: list[Gate], heads: int, block: int, window: int) -> None:
+    def __init__(
+        self,
+        context: LayerContext,
+        *,
+        gates: list[Gate],
+        heads: int,
+        block: int,
+        window: int,
+        sparsity: Sparsity | None = None,
+    ) -> None:
         super().__init__(context)
         dim = context.hidden_dim
         self.heads = heads
         self.block = block
         self.window = window
+        self.taps = window if sparsity is None else 2 * window
         self.in_proj = nn.Linear(dim, 2 * dim, bias=False)
         self.out_proj = nn.Linear(dim, dim, bias=False)
         nn.init.normal_(self.in_proj.weight, std=0.02)
         nn.init.normal_(self.out_proj.weight, std=0.02)
         self.gates = nn.ModuleList(gates)
+        self.sparsity = sparsity
         self.skip = nn.Parameter(torch.ones(dim))
 
     def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
@@ -61,9 +79,41 @@ class SpectralGating(Mixer):
         y = (y + self.skip[:, None] * value) * F.silu(post)
         return MixerOutput(self.out_proj(y.transpose(1, 2)), made, modulation.losses, modulation.metrics)
 
+    @torch.no_grad()
+    def response(self, x: Tensor) -> Response:
+        """The gains asked for and realised on x (B, L, D) of full rows, for inspection; a decoder's block by block."""
+        _, value = self.in_proj(x).transpose(1, 2).chunk(2, 1)
+        blocks = 1
+        if self.causal:
+            segments, _, _ = self._segments(value, None)
+            blocks = segments.shape[1]
+            modulation, view, kernel = self._designed(segments.flatten(0, 1))
+        else:
+            view = self._view(value)
+            modulation = self.modulation(view)
+        gain = torch.ones_like(view.real) if modulation.gain is None else modulation.gain.expand_as(view.real)
+        wished = over_channels(gain, blocks)
+        if not self.causal:
+            return Response(view.frequency, wished, view.frequency, wished)
+        made = gain_of(kernel, view.frequency.numel(), self.fft).expand(*view.real.shape[:3], -1)
+        made = over_channels(made, blocks)
+        return Response(view.frequency, wished, torch.linspace(0, 0.5, made.shape[-1]).to(view.frequency), made)
+
     def modulation(self, view: SpectralView) -> Modulation:
-        """All gates' answers to one view, composed; losses and metrics named by gate, as two may be of one kind."""
-        return reduce(Modulation.then, (_named(gate(view), f"gates.{i}") for i, gate in enumerate(self.gates)))
+        """The answers of all gates, and then of the sparsity, to one view."""
+        gated, kept, _ = self._answers(view)
+        return gated if kept is None else gated.then(_named(kept, "sparsity"))
+
+    def _answers(self, view: SpectralView) -> tuple[Modulation, Modulation | None, SpectralView]:
+        """The gates' answers composed, the sparsity's, and the view it was given.
+
+        Losses and metrics of gates are named by gate, as two may be of one kind.
+        """
+        gated = reduce(Modulation.then, (_named(gate(view), f"gates.{i}") for i, gate in enumerate(self.gates)))
+        if self.sparsity is None:
+            return gated, None, view
+        seen = gated.applied(view)
+        return gated, self.sparsity(seen), seen
 
     def _view(self, x: Tensor) -> SpectralView:
         """The orthonormal spectrum of (B, D, n), in heads, in the dtype of the gates' parameters."""
@@ -74,7 +124,8 @@ class SpectralGating(Mixer):
     def _bidirectional(self, value: Tensor, rows: Rows | None) -> tuple[Tensor, Modulation]:
         if rows is None:
             modulation = self.modulation(self._view(value))
-            gain, phase = (self._full(field, value.shape[0]) for field in (modulation.gain, modulation.phase))
+            fields = (modulation.gain, modulation.phase)
+            gain, phase = (None if field is None else self._full(field, value.shape[0]) for field in fields)
             return modulate(value, gain, phase, backend=self.fft), modulation
         y = torch.zeros_like(value)
         parts = []
@@ -87,59 +138,72 @@ class SpectralGating(Mixer):
             parts.append((here.numel(), modulation))
         return y, _averaged(parts)
 
-    def _full(self, field: Tensor | None, batch: int) -> Tensor | None:
-        """A gate's field, broadcast to heads and channels: (B, D, F)."""
-        if field is None:
-            return None
+    def _full(self, field: Tensor, batch: int) -> Tensor:
+        """A field of gates, or a kernel, broadcast to heads and channels: (B, D, F)."""
         shape = (batch, self.heads, self.hidden_dim // self.heads, field.shape[-1])
         return field.expand(shape).flatten(1, 2)
 
     def _causal(
         self, value: Tensor, rows: Rows | None, state: State | None
     ) -> tuple[Tensor, Modulation, Tensor, Tensor]:
-        batch, dim, length = value.shape
-        window, block = self.window, self.block
-        # The buffer of a row begins ``window`` tokens before the block its next token falls into.
-        if state is None:
-            past = value.new_zeros(batch, dim, window)
-            offset = torch.zeros(batch, dtype=torch.long, device=value.device)
-            joined = torch.cat([past, value], -1)
-        else:
-            offset = state.position % block
-            joined = append(state["inputs"].to(value.dtype), value, window + offset)
-        reach = length if state is None else length + block - 1
-        blocks = -(-reach // block)
-        padded = F.pad(joined, (0, max(0, window + blocks * block - joined.shape[-1])))
-        segments = padded.unfold(-1, window + block, block)[:, :, :blocks]  # (B, D, blocks, window + block)
-        segments = segments.transpose(1, 2).flatten(0, 1)  # each block a sample: (B * blocks, D, window + block)
-        real = _real_blocks(rows, offset, blocks, block)
+        length = value.shape[-1]
+        segments, joined, offset = self._segments(value, state)
+        batch, blocks, dim, _ = segments.shape
+        segments = segments.flatten(0, 1)  # each block a sample: (B * blocks, D, taps + block)
+        real = _real_blocks(rows, offset, blocks, self.block)
         used = segments if real is None else segments[real]
-        modulation = self.modulation(self._view(used[..., :window]))
-        kernel = self._kernel(modulation, used.shape[0])
-        filtered = convolve(used, kernel.to(used.dtype), mode="circular", backend=self.fft)[..., window:]
+        modulation, _, kernel = self._designed(used)
+        kernel = self._full(kernel, used.shape[0]).to(used.dtype)
+        filtered = convolve(used, kernel, mode="circular", backend=self.fft)[..., self.taps :]
         if real is not None:
-            filtered = filtered.new_zeros(segments.shape[0], dim, block).index_put((real,), filtered)
+            filtered = filtered.new_zeros(segments.shape[0], dim, self.block).index_put((real,), filtered)
         y = filtered.unflatten(0, (batch, blocks)).transpose(1, 2).flatten(-2)
         y = y[..., :length] if state is None else span(y, offset, length)
         return y, modulation, joined, offset
 
-    def _kernel(self, modulation: Modulation, batch: int) -> Tensor:
-        bins = self.window // 2 + 1
+    def _segments(self, value: Tensor, state: State | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Each block behind as much past as the kernel reads, (B, blocks, D, taps + block).
+
+        Also the inputs these are cut from, and how far into its first block each row begins.
+        """
+        batch, dim, length = value.shape
+        taps, block = self.taps, self.block
+        # The buffer of a row begins ``taps`` tokens before the block its next token falls into.
+        if state is None:
+            past = value.new_zeros(batch, dim, taps)
+            offset = torch.zeros(batch, dtype=torch.long, device=value.device)
+            joined = torch.cat([past, value], -1)
+        else:
+            offset = state.position % block
+            joined = append(state["inputs"].to(value.dtype), value, taps + offset)
+        reach = length if state is None else length + block - 1
+        blocks = -(-reach // block)
+        padded = F.pad(joined, (0, max(0, taps + blocks * block - joined.shape[-1])))
+        segments = padded.unfold(-1, taps + block, block)[:, :, :blocks]  # (B, D, blocks, taps + block)
+        return segments.transpose(1, 2), joined, offset
+
+    def _designed(self, segments: Tensor) -> tuple[Modulation, SpectralView, Tensor]:
+        """Of each segment the view of its window, what parts answer to it, and the kernel: (B, H, 1 or C, taps)."""
+        view = self._view(segments[..., self.taps - self.window : self.taps])
+        gated, kept, seen = self._answers(view)
+        both = gated if kept is None else gated.then(kept)
 
         def spread(field: Tensor) -> Tensor:
             # Gates may answer in half precision (under autocast), and with one value for all bins.
-            return field.to(torch.promote_types(field.dtype, torch.float32)).expand(*field.shape[:-1], bins)
+            dtype = torch.promote_types(field.dtype, torch.float32)
+            return field.to(dtype).expand(*field.shape[:-1], view.frequency.numel())
 
-        gain = spread(self.skip.new_ones(1) if modulation.gain is None else modulation.gain)
-        phase = None if modulation.phase is None else spread(modulation.phase)
-        full = self._full(minimum_phase(gain, self.window, self.fft, phase=phase), batch)
-        assert full is not None
-        return full
+        gain = spread(view.real.new_ones(1) if both.gain is None else both.gain)
+        phase = None if both.phase is None else spread(both.phase)
+        if kept is None:
+            return gated, view, minimum_phase(gain, self.taps, self.fft, phase=phase)
+        kernel = minimum_phase(attainable(gain, self.taps, self.fft), self.taps, self.fft, phase=phase)
+        return gated.then(_named(realised(kernel, gated, kept, seen, self.fft), "sparsity")), view, kernel
 
     def _remember(self, x: Tensor, rows: Rows | None, state: State | None, joined: Tensor, offset: Tensor) -> State:
         advance = torch.full_like(offset, x.shape[1]) if rows is None else rows.lengths
         drop = (offset + advance) // self.block * self.block
-        return self.new_state(x, rows, state, {"inputs": span(joined, drop, self.window + self.block)})
+        return self.new_state(x, rows, state, {"inputs": span(joined, drop, self.taps + self.block)})
 
 
 def _real_blocks(rows: Rows | None, offset: Tensor, blocks: int, block: int) -> Tensor | None:
@@ -181,12 +245,15 @@ class SpectralGatingConfig(MixerConfig):
     type: Literal["spectral_gating"] = "spectral_gating"
     gates: tuple[Annotated[GateConfig, OneOf(GATES)], ...] = Field(default=(part("magnitude"),), min_length=1)
     """Gates, applied one after the other: gains multiply, phases add."""
+    sparsity: Annotated[SparsityConfig, OneOf(SPARSITIES)] | None = None
+    """Which bins pass, of the spectrum as the gates leave it; null for all."""
     head_dim: PositiveInt = 32
     """Channels per head."""
     block: PositiveInt = 32
     """Causal: tokens between renewals of the gate."""
     window: PositiveInt = 64
-    """Causal: tokens before the block that the gate sees, and taps of its kernel. Even, at least a block."""
+    """Causal: tokens before the block that the gate sees, and taps of its kernel; with a sparsity the kernel has twice
+    as many. Even, at least a block."""
 
     @model_validator(mode="after")
     def _fits(self) -> SpectralGatingConfig:
@@ -198,5 +265,12 @@ class SpectralGatingConfig(MixerConfig):
         heads, rest = divmod(context.hidden_dim, self.head_dim)
         if rest:
             raise ConfigError(f"head_dim {self.head_dim} does not divide hidden_dim {context.hidden_dim}.")
-        gates = [gate.build(GateContext(heads, self.head_dim)) for gate in self.gates]
-        return SpectralGating(context, gates=gates, heads=heads, block=self.block, window=self.window)
+        given = GateContext(heads, self.head_dim)
+        return SpectralGating(
+            context,
+            gates=[gate.build(given) for gate in self.gates],
+            sparsity=None if self.sparsity is None else self.sparsity.build(given),
+            heads=heads,
+            block=self.block,
+            window=self.window,
+        )

@@ -16,16 +16,18 @@ A plugin's author runs it on their own part, here a gate, and on every mixer wit
 A part with options of its own: ``check(MixerCase(AcmeConfig(order=2), causal=True))``.
 """
 
-from spectral_layers.testing import batches, causality, feedforwards, filters, gates, outputs, streaming
+from spectral_layers.testing import batches, causality, feedforwards, filters, gates, outputs, sparsities, streaming
 from spectral_layers.testing.cases import (
     FeedForwardCase,
     FilterCase,
     GateCase,
     MixerCase,
+    SparsityCase,
     feedforward_cases,
     filter_cases,
     gate_cases,
     mixer_cases,
+    sparsity_cases,
 )
 from spectral_layers.testing.check import Check, pairs
 from spectral_layers.testing.gates import spectral_view
@@ -79,6 +81,20 @@ GATE_CHECKS: tuple[Check[GateCase], ...] = (
 )
 """Every promise of a gate."""
 
+SPARSITY_CHECKS: tuple[Check[SparsityCase], ...] = (
+    gates.check_fields_fit_any_span,
+    sparsities.check_each_bin_passes_or_does_not,
+    sparsities.check_something_passes,
+    gates.check_samples_do_not_mix,
+    gates.check_gradients_of_a_gate_at_any_scale,
+    sparsities.check_training_reaches_the_scores,
+    sparsities.check_evaluation_draws_nothing,
+    gates.check_losses_of_a_gate_are_scalars,
+    sparsities.check_metrics_are_those_of_the_gain,
+    sparsities.check_memory_is_linear_in_bins,
+)
+"""Every promise of a sparsity."""
+
 FEEDFORWARD_CHECKS: tuple[Check[FeedForwardCase], ...] = (
     feedforwards.check_tokens_do_not_mix,
     feedforwards.check_gradients_of_a_feedforward_at_any_scale,
@@ -93,15 +109,18 @@ __all__ = [
     "FILTER_CHECKS",
     "GATE_CHECKS",
     "MIXER_CHECKS",
+    "SPARSITY_CHECKS",
     "Check",
     "FeedForwardCase",
     "FilterCase",
     "GateCase",
     "MixerCase",
+    "SparsityCase",
     "feedforward_cases",
     "filter_cases",
     "gate_cases",
     "mixer_cases",
     "pairs",
+    "sparsity_cases",
     "spectral_view",
 ]

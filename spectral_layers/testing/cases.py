@@ -22,11 +22,12 @@ from spectral_layers.feedforward.base import FeedForward, FeedForwardConfig
 from spectral_layers.filters.base import Filter, FilterConfig, RecurrentFilter
 from spectral_layers.gating.base import Gate, GateConfig
 from spectral_layers.mixing.base import Mixer, MixerConfig
-from spectral_layers.registries import FEEDFORWARDS, FILTERS, GATES, MIXERS
+from spectral_layers.registries import FEEDFORWARDS, FILTERS, GATES, MIXERS, SPARSITIES
+from spectral_layers.sparsity.base import Sparsity, SparsityConfig
 
 M = TypeVar("M", bound=nn.Module)
 P = TypeVar("P", bound=PartConfig)
-C = TypeVar("C", "MixerCase", "FilterCase", "GateCase", "FeedForwardCase")
+C = TypeVar("C", "MixerCase", "FilterCase", "GateCase", "SparsityCase", "FeedForwardCase")
 
 # Options that bring several blocks into a short sequence.
 _SMALL: dict[str, dict[str, Any]] = {
@@ -98,6 +99,22 @@ class GateCase:
 
 
 @dataclass(frozen=True)
+class SparsityCase:
+    """A sparsity to check."""
+
+    config: SparsityConfig
+    heads: int = 2
+    head_dim: int = 4
+
+    def build(self, dtype: torch.dtype = torch.float64) -> Sparsity:
+        """The sparsity in eval mode, its parameters randomised."""
+        return _randomised(lambda: self.config.build(GateContext(self.heads, self.head_dim)), dtype)
+
+    def __str__(self) -> str:
+        return _described(self.config)
+
+
+@dataclass(frozen=True)
 class FeedForwardCase:
     """A feed-forward to check."""
 
@@ -137,6 +154,11 @@ def filter_cases(pattern: str = "*") -> list[FilterCase]:
 def gate_cases(pattern: str = "*") -> list[GateCase]:
     """Every registered gate whose name matches."""
     return _matching([GateCase(_small(entry.load())) for entry in GATES], pattern)
+
+
+def sparsity_cases(pattern: str = "*") -> list[SparsityCase]:
+    """Every registered sparsity whose name matches."""
+    return _matching([SparsityCase(_small(entry.load())) for entry in SPARSITIES], pattern)
 
 
 def feedforward_cases(pattern: str = "*") -> list[FeedForwardCase]:
@@ -217,7 +239,7 @@ def _registry_of(annotation: Any, metadata: list[Any]) -> tuple[bool, Registry[A
     for inner in typing.get_args(annotation):
         for note in getattr(inner, "__metadata__", ()):
             if isinstance(note, OneOf):
-                return True, note.registry
+                return typing.get_origin(annotation) is tuple, note.registry
     return False, None
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from spectral_layers.rows import Rows
 
-Case = TypeVar("Case")
+Case = TypeVar("Case", contravariant=True)
 
 
 class Check(Generic[Case]):

@@ -1,4 +1,7 @@
-"""Checks of gates: fields of the right shape for any span, from each sample by itself, with finite gradients."""
+"""Checks of gates: fields of the right shape for any span, from each sample by itself, with finite gradients.
+
+Most hold for sparsities too, which answer as gates do.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,11 @@ from torch import Tensor
 
 from spectral_core.testing import assert_close
 from spectral_layers.gating.base import Modulation, SpectralView
-from spectral_layers.testing.cases import GateCase
+from spectral_layers.testing.cases import GateCase, SparsityCase
 from spectral_layers.testing.check import for_all, normal
 from spectral_layers.testing.gradients import require_gradients
 
-_SPANS = (1, 2, 3, 4, 16, 31, 64)
+SPANS = (1, 2, 3, 4, 16, 31, 64)
 
 
 def spectral_view(x: Tensor) -> SpectralView:
@@ -22,12 +25,12 @@ def spectral_view(x: Tensor) -> SpectralView:
 
 
 @for_all
-def check_fields_fit_any_span(case: GateCase) -> None:
+def check_fields_fit_any_span(case: GateCase | SparsityCase) -> None:
     """Gain and phase are real, finite, in the view's dtype and broadcastable to (B, H, C, F), for F = 1 upward."""
     for dtype in (torch.float64, torch.float32):
         gate = case.build(dtype)
-        for n in _SPANS:
-            view = spectral_view(_signals(case, n, dtype))
+        for n in SPANS:
+            view = spectral_view(signals(case, n, dtype))
             for name, field in _fields(gate(view)).items():
                 what = f"{case}: {name} for {n} tokens, F = {n // 2 + 1}, in {dtype}"
                 try:
@@ -47,9 +50,9 @@ def check_fields_fit_any_span(case: GateCase) -> None:
 def check_gain_is_not_negative(case: GateCase) -> None:
     """A gain is a magnitude: a turn of sign is a phase, and a causal mixer takes the gain's logarithm."""
     gate = case.build()
-    for n in _SPANS:
+    for n in SPANS:
         for scale in (0.0, 1e-10, 1.0, 1e3):
-            gain = gate(spectral_view(scale * _signals(case, n))).gain
+            gain = gate(spectral_view(scale * signals(case, n))).gain
             if gain is not None and gain.min() < 0:
                 lowest = gain.min().item()
                 raise AssertionError(
@@ -58,11 +61,11 @@ def check_gain_is_not_negative(case: GateCase) -> None:
 
 
 @for_all
-def check_samples_do_not_mix(case: GateCase) -> None:
+def check_samples_do_not_mix(case: GateCase | SparsityCase) -> None:
     """Each sample's fields are those it gives alone: causal mixers fold blocks of time into the batch."""
     gate = case.build()
     for n in (2, 16, 31):
-        x = _signals(case, n)
+        x = signals(case, n)
         loud = x.clone()
         loud[1] *= 100
         with torch.no_grad():
@@ -75,7 +78,7 @@ def check_samples_do_not_mix(case: GateCase) -> None:
 
 
 @for_all
-def check_gradients_of_a_gate_at_any_scale(case: GateCase) -> None:
+def check_gradients_of_a_gate_at_any_scale(case: GateCase | SparsityCase) -> None:
     """Inputs of size 0, 1e-30, 1e-25, 1e-10 and 1 give them and every parameter a finite gradient, in float32."""
     gate = case.build(torch.float32)
 
@@ -86,19 +89,19 @@ def check_gradients_of_a_gate_at_any_scale(case: GateCase) -> None:
         return torch.stack([*parts, *modulation.losses.values(), 0.0 * x.sum()]).sum()
 
     for n in (1, 16, 31):
-        require_gradients(f"{case}, {n} tokens", gate, loss, _signals(case, n, torch.float32), dead=n == 1)
+        require_gradients(f"{case}, {n} tokens", gate, loss, signals(case, n, torch.float32), dead=n == 1)
 
 
 @for_all
-def check_losses_of_a_gate_are_scalars(case: GateCase) -> None:
+def check_losses_of_a_gate_are_scalars(case: GateCase | SparsityCase) -> None:
     """Losses and metrics are finite scalars."""
-    modulation = case.build()(spectral_view(_signals(case, 16)))
+    modulation = case.build()(spectral_view(signals(case, 16)))
     for name, scalar in {**modulation.losses, **modulation.metrics}.items():
         if scalar.dim() != 0 or not scalar.isfinite():
             raise AssertionError(f"{case}: {name!r} must be a finite scalar; got {tuple(scalar.shape)}.")
 
 
-def _signals(case: GateCase, n: int, dtype: torch.dtype = torch.float64) -> Tensor:
+def signals(case: GateCase | SparsityCase, n: int, dtype: torch.dtype = torch.float64) -> Tensor:
     return normal(3, case.heads, case.head_dim, n, dtype=dtype)
 
 
@@ -107,5 +110,5 @@ def _fields(modulation: Modulation) -> dict[str, Tensor]:
     return {name: field for name, field in fields.items() if field is not None}
 
 
-def _of_sample(case: GateCase, field: Tensor, n: int, batch: int) -> Tensor:
+def _of_sample(case: GateCase | SparsityCase, field: Tensor, n: int, batch: int) -> Tensor:
     return field.expand(batch, case.heads, case.head_dim, n // 2 + 1)

@@ -14,6 +14,7 @@ from spectral_layers import (
     FILTERS,
     GATES,
     MIXERS,
+    SPARSITIES,
     FeedForwardConfig,
     FilterConfig,
     FilterContext,
@@ -21,6 +22,7 @@ from spectral_layers import (
     GateContext,
     LayerContext,
     MixerConfig,
+    SparsityConfig,
 )
 
 
@@ -70,6 +72,9 @@ REFUSED: list[tuple[Any, str]] = [
     (gating(gates=[]), "mixer.gates: Tuple should have at least 1 item"),
     (gating(gates=["bend"]), "mixer.gates.0: no gate is called 'bend'. Did you mean 'band'?"),
     (gating(gates=[{"type": "band", "bands": 1}]), "mixer.gates.0.bands: Input should be greater than or equal to 2"),
+    (gating(sparsity="fix"), "mixer.sparsity: no sparsity is called 'fix'. Did you mean 'fixed'?"),
+    (gating(sparsity={"type": "fixed", "share": 0}), "mixer.sparsity.share: Input should be greater than 0 (got 0)"),
+    (gating(sparsity={"type": "energy", "share": 1}), "mixer.sparsity.share: Input should be less than 1 (got 1)"),
     (gating(head_dim=0), "mixer.head_dim: Input should be greater than 0 (got 0)"),
     (convolution("band"), "mixer.filter: no filter is called 'band'."),
     (convolution({"type": "resonant", "modes": 0}), "mixer.filter.modes: Input should be greater than 0 (got 0)"),
@@ -107,7 +112,7 @@ def test_directions_say_which_models_take_a_mixer() -> None:
 
 
 def test_every_part_describes_itself() -> None:
-    for registry in (MIXERS, FILTERS, GATES, FEEDFORWARDS):
+    for registry in (MIXERS, FILTERS, GATES, SPARSITIES, FEEDFORWARDS):
         for entry in registry:
             config = entry.load()
             assert config.__doc__, entry.name
@@ -123,6 +128,7 @@ def test_every_part_describes_itself() -> None:
         (FeedForwardConfig, context()),
         (FilterConfig, FilterContext(4)),
         (GateConfig, GateContext(2, 4)),
+        (SparsityConfig, GateContext(2, 4)),
     ],
 )
 def test_a_config_without_build_says_what_is_missing(base: Any, given: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spectral_layers import FEEDFORWARDS, FILTERS, GATES, MIXERS, MixerConfig
+from spectral_layers import FEEDFORWARDS, FILTERS, GATES, MIXERS, SPARSITIES, MixerConfig
 from spectral_layers.filters.resonant import ResonantConfig
 from spectral_layers.mixing.fourier import FourierConfig
 from spectral_layers.mixing.gated_convolution import GatedConvolutionConfig
@@ -16,16 +16,19 @@ from spectral_layers.testing import (
     FILTER_CHECKS,
     GATE_CHECKS,
     MIXER_CHECKS,
+    SPARSITY_CHECKS,
     Check,
     FeedForwardCase,
     FilterCase,
     GateCase,
     MixerCase,
+    SparsityCase,
     feedforward_cases,
     filter_cases,
     gate_cases,
     mixer_cases,
     pairs,
+    sparsity_cases,
 )
 from spectral_layers.testing.filters import check_float32_recurrence_keeps_up
 
@@ -35,6 +38,7 @@ ODD_BLOCKS = [
         SpectralGatingConfig(gates=("band", "magnitude"), block=5, window=14, head_dim=8), hidden_dim=16, block=5
     ),
     MixerCase(SpectralGatingConfig(block=1, window=2, head_dim=8), hidden_dim=16, block=1),
+    MixerCase(SpectralGatingConfig(sparsity="adaptive", block=5, window=14, head_dim=8), hidden_dim=16, block=5),
 ]
 
 
@@ -50,6 +54,11 @@ def test_filter(check: Check[FilterCase], case: FilterCase) -> None:
 
 @pytest.mark.parametrize(("check", "case"), pairs(GATE_CHECKS, gate_cases()), ids=str)
 def test_gate(check: Check[GateCase], case: GateCase) -> None:
+    check(case)
+
+
+@pytest.mark.parametrize(("check", "case"), pairs(SPARSITY_CHECKS, sparsity_cases()), ids=str)
+def test_sparsity(check: Check[SparsityCase], case: SparsityCase) -> None:
     check(case)
 
 
@@ -79,9 +88,10 @@ def test_mixers_give_the_same_numbers_on_every_backend(config: MixerConfig, fft:
 
 def test_every_registered_part_is_in_some_case() -> None:
     mixed = {word for case in mixer_cases() for word in str(case).split("-")}
-    assert mixed >= {*MIXERS.names(), *FILTERS.names(), *GATES.names(), "causal", "bidirectional"}
+    assert mixed >= {*MIXERS.names(), *FILTERS.names(), *GATES.names(), *SPARSITIES.names(), "causal", "bidirectional"}
     assert [str(case) for case in filter_cases()] == FILTERS.names()
     assert [str(case) for case in gate_cases()] == GATES.names()
+    assert [str(case) for case in sparsity_cases()] == SPARSITIES.names()
     assert [str(case) for case in feedforward_cases()] == FEEDFORWARDS.names()
 
 
@@ -94,7 +104,7 @@ def test_every_check_is_for_some_case() -> None:
 
 
 def test_a_pattern_that_matches_nothing_is_an_error() -> None:
-    for cases in (mixer_cases, filter_cases, gate_cases, feedforward_cases):
+    for cases in (mixer_cases, filter_cases, gate_cases, sparsity_cases, feedforward_cases):
         with pytest.raises(ValueError, match="no registered part matches 'acme/\\*'"):
             cases("acme/*")
 

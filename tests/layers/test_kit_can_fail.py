@@ -25,24 +25,31 @@ from spectral_layers import (
     MixerConfig,
     MixerOutput,
     Modulation,
+    Sparsity,
+    SparsityConfig,
 )
 from spectral_layers.feedforward.moe import MoE
 from spectral_layers.filters.base import Filter
 from spectral_layers.filters.resonant import Resonant
 from spectral_layers.filters.spectrum import Spectrum
+from spectral_layers.gating.magnitude import Magnitude
 from spectral_layers.mixing.gated_convolution import GatedConvolution
 from spectral_layers.mixing.spectral_gating import SpectralGating
 from spectral_layers.rows import span
+from spectral_layers.sparsity.base import selection
+from spectral_layers.sparsity.top_k import top_k
 from spectral_layers.state import Journal, State
 from spectral_layers.testing import (
     FEEDFORWARD_CHECKS,
     FILTER_CHECKS,
     GATE_CHECKS,
     MIXER_CHECKS,
+    SPARSITY_CHECKS,
     FeedForwardCase,
     FilterCase,
     GateCase,
     MixerCase,
+    SparsityCase,
     pairs,
 )
 
@@ -383,6 +390,111 @@ class LossPerSample(RawAngle):
         return Modulation(gain=self.weight**2 * view.magnitude, losses={"sparsity": view.magnitude.mean((1, 2, 3))})
 
 
+class Strongest(Sparsity):
+    """Honest: a quarter of the bins, by a learned power of their strength."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def scores(self, view):
+        return self.weight * view.relative_magnitude.mean(2).log()
+
+    def forward(self, view):
+        return selection(top_k(self.scores(view), 0.25, temperature=1.0, draw=self.training), view)
+
+
+class SoftMask(Strongest):
+    """A sigmoid instead of a choice."""
+
+    def forward(self, view):
+        return selection(torch.sigmoid(self.scores(view)), view)
+
+
+class AnswersNothing(Strongest):
+    def forward(self, view):
+        return Modulation()
+
+
+class Threshold(Strongest):
+    """Keeps what exceeds a level: of silence, nothing."""
+
+    def forward(self, view):
+        kept = (view.magnitude.mean(2) > 0.1).to(view.real.dtype)
+        return selection(kept + 0 * self.weight, view)
+
+
+class HardTopK(Strongest):
+    """A choice without a stand-in: no gradient reaches the scores."""
+
+    def forward(self, view):
+        return selection(top_k(self.scores(view), 0.25, temperature=1.0, draw=False).detach(), view)
+
+
+class HardInTraining(Strongest):
+    """A gradient in evaluation only."""
+
+    def forward(self, view):
+        answer = super().forward(view)
+        return Modulation(answer.gain.detach(), metrics=answer.metrics) if self.training else answer
+
+
+class DrawsInEvaluation(Strongest):
+    def forward(self, view):
+        return selection(top_k(self.scores(view), 0.25, temperature=1.0, draw=True), view)
+
+
+class DrawsAndDrops(Strongest):
+    """Draws noise in evaluation, and makes nothing of it."""
+
+    def forward(self, view):
+        torch.rand(1)
+        return super().forward(view)
+
+
+class ReportsTheWish(Strongest):
+    """Reports the share it was configured with."""
+
+    def forward(self, view):
+        answer = super().forward(view)
+        return Modulation(
+            answer.gain, metrics={**answer.metrics, "kept_share": torch.tensor(0.25, dtype=torch.float64)}
+        )
+
+
+class CountsBothSignsOnce(Strongest):
+    """Forgets that a bin inside stands for two frequencies."""
+
+    def forward(self, view):
+        answer = super().forward(view)
+        energy = view.magnitude.square().sum(2)
+        share = ((energy * answer.gain[:, :, 0]).sum(-1) / energy.sum(-1)).mean().detach()
+        return Modulation(answer.gain, metrics={**answer.metrics, "kept_energy": share})
+
+
+class ReportsNothing(Strongest):
+    def forward(self, view):
+        return Modulation(super().forward(view).gain)
+
+
+class ComparesInPairs(Strongest):
+    """The rank of a bin by comparing it with every other: bins x bins."""
+
+    def forward(self, view):
+        scores = self.scores(view)
+        rank = (scores[..., None, :] > scores[..., :, None]).sum(-1)
+        soft = torch.sigmoid(scores)
+        kept = (rank < max(1, scores.shape[-1] // 4)).to(scores.dtype)
+        return selection(kept + soft - soft.detach(), view)
+
+
+class RanksTheBatch(Strongest):
+    """The strongest bins of the whole batch. In a causal mixer the batch holds later blocks."""
+
+    def scores(self, view):
+        return super().scores(view) - 2 * view.magnitude.mean((0, 2), keepdim=True)[:, :, 0].log()
+
+
 class DependsOnTheLength(Filter):
     """A tap at t / L: another length, another kernel."""
 
@@ -543,6 +655,13 @@ class TwinGate(GateConfig):
         return TWINS[self.type]()
 
 
+class TwinSparsity(SparsityConfig):
+    type: str = "twin"
+
+    def build(self, context: Any) -> Sparsity:
+        return TWINS[self.type]()
+
+
 class TwinFeedForward(FeedForwardConfig):
     type: str = "twin"
 
@@ -563,6 +682,8 @@ def twin(kind: Any, *, causal: bool = True, **options: Any) -> Any:
             return FilterCase(TwinFilter(type=name))
         if issubclass(kind, Gate):
             return GateCase(TwinGate(type=name))
+        if issubclass(kind, Sparsity):
+            return SparsityCase(TwinSparsity(type=name))
         if issubclass(kind, FeedForward) and not issubclass(kind, MoE):
             return FeedForwardCase(TwinFeedForward(type=name))
         if issubclass(kind, MoE):
@@ -591,10 +712,21 @@ def convolution_with(kind: type[Filter], **options: Any) -> Any:
     return build
 
 
+def gating_with_sparsity(sparsity: type[Sparsity]) -> Any:
+    """Causal spectral gating, its gate a good one, with that sparsity."""
+
+    def build(context: Any) -> Mixer:
+        gates: list[Gate] = [Magnitude(2)]
+        return SpectralGating(context, gates=gates, sparsity=sparsity(), heads=2, block=BLOCK, window=2 * BLOCK)
+
+    build.__name__ = f"gating_with_sparsity_{sparsity.__name__}"
+    return build
+
+
 RESONANT = {"modes": 4, "timescales": (2.0, 100.0)}
 CHECKS: dict[str, Any] = {
     check.__name__.removeprefix("check_"): check
-    for check in (*MIXER_CHECKS, *FILTER_CHECKS, *GATE_CHECKS, *FEEDFORWARD_CHECKS)
+    for check in (*MIXER_CHECKS, *FILTER_CHECKS, *GATE_CHECKS, *SPARSITY_CHECKS, *FEEDFORWARD_CHECKS)
 }
 CAUGHT = [
     (twin(LeaksAThousandth), "no_output_sees_a_later_token"),
@@ -652,6 +784,22 @@ CAUGHT = [
     (twin(PerBin), "fields_fit_any_span"),
     (twin(Float64Field), "fields_fit_any_span"),
     (twin(LossPerSample), "losses_of_a_gate_are_scalars"),
+    (twin(gating_with_sparsity(RanksTheBatch)), "no_output_sees_a_later_token"),
+    (twin(gating_with_sparsity(RanksTheBatch)), "rows_do_not_mix"),
+    (twin(gating_with_sparsity(DrawsInEvaluation)), "chunks_equal_the_full_pass"),
+    (twin(gating_with_sparsity(HardTopK)), "gradients_at_any_scale"),
+    (twin(RanksTheBatch), "samples_do_not_mix"),
+    (twin(SoftMask), "each_bin_passes_or_does_not"),
+    (twin(AnswersNothing), "each_bin_passes_or_does_not"),
+    (twin(Threshold), "something_passes"),
+    (twin(HardTopK), "gradients_of_a_gate_at_any_scale"),
+    (twin(HardInTraining), "training_reaches_the_scores"),
+    (twin(DrawsInEvaluation), "evaluation_draws_nothing"),
+    (twin(DrawsAndDrops), "evaluation_draws_nothing"),
+    (twin(ReportsTheWish), "metrics_are_those_of_the_gain"),
+    (twin(CountsBothSignsOnce), "metrics_are_those_of_the_gain"),
+    (twin(ReportsNothing), "metrics_are_those_of_the_gain"),
+    (twin(ComparesInPairs), "memory_is_linear_in_bins"),
     (twin(DependsOnTheLength), "a_tap_depends_on_its_lag_alone"),
     (twin(CutsItsSpectrum, size=512), "a_tap_depends_on_its_lag_alone"),
     (twin(CachesForGood, **RESONANT), "cached_kernels_follow_the_parameters"),
@@ -689,6 +837,18 @@ def test_every_check_has_a_fault_it_catches() -> None:
 def test_the_twins_are_wrong_in_nothing_else(honest: MixerCase) -> None:
     for check, case in pairs(MIXER_CHECKS, [honest]):
         check(case)
+
+
+def test_the_honest_sparsity_is_wrong_in_nothing() -> None:
+    for check, case in pairs(SPARSITY_CHECKS, [twin(Strongest)]):
+        check(case)
+    for name in (
+        "no_output_sees_a_later_token",
+        "rows_do_not_mix",
+        "chunks_equal_the_full_pass",
+        "gradients_at_any_scale",
+    ):
+        CHECKS[name](twin(gating_with_sparsity(Strongest)))
 
 
 def test_float32_phases_are_caught_when_modes_last() -> None:

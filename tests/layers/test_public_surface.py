@@ -11,25 +11,26 @@ from spectral_layers import testing
 
 def test_the_package() -> None:
     assert spectral_layers.__all__ == [
-        "FEEDFORWARDS", "FILTERS", "FUSIONS", "GATES", "MIXERS",
+        "FEEDFORWARDS", "FILTERS", "FUSIONS", "GATES", "MIXERS", "SPARSITIES",
         "FeedForward", "FeedForwardConfig", "FeedForwardOutput",
         "Filter", "FilterConfig", "FilterContext",
         "Fusion", "FusionConfig", "FusionOutput",
         "Gate", "GateConfig", "GateContext",
         "LayerContext",
         "Mixer", "MixerConfig", "MixerOutput",
-        "Modulation", "RecurrentFilter", "Rows", "SpectralView", "State", "Stream",
+        "Modulation", "RecurrentFilter", "Rows",
+        "Sparsity", "SparsityConfig", "SpectralView", "State", "Stream",
     ]  # fmt: skip
     assert all(hasattr(spectral_layers, name) for name in spectral_layers.__all__)
 
 
 def test_the_kit() -> None:
     assert testing.__all__ == [
-        "FEEDFORWARD_CHECKS", "FILTER_CHECKS", "GATE_CHECKS", "MIXER_CHECKS",
+        "FEEDFORWARD_CHECKS", "FILTER_CHECKS", "GATE_CHECKS", "MIXER_CHECKS", "SPARSITY_CHECKS",
         "Check",
-        "FeedForwardCase", "FilterCase", "GateCase", "MixerCase",
+        "FeedForwardCase", "FilterCase", "GateCase", "MixerCase", "SparsityCase",
         "feedforward_cases", "filter_cases", "gate_cases", "mixer_cases",
-        "pairs", "spectral_view",
+        "pairs", "sparsity_cases", "spectral_view",
     ]  # fmt: skip
     assert all(hasattr(testing, name) for name in testing.__all__)
 

@@ -1,0 +1,75 @@
+"""What a mixer does to frequencies, beside what its gates and sparsity asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spectral_core import FFTBackend, Spectrum
+from spectral_layers.gating.base import Modulation, SpectralView
+from spectral_layers.sparsity.base import batch_mean, kept_energy
+
+FINER = 4
+"""Points of a realised response to a bin: as many as fix the energy of a kernel twice as long as the window."""
+
+
+@dataclass(frozen=True)
+class Response:
+    """Gains per sample, block and head, (B, blocks, H, ...): root mean squares over the head's channels.
+
+    wished: (..., F), at ``bins`` (F,) in cycles per token. realised: (..., F'), at ``frequency`` (F',); in an encoder
+    the same as wished, in a decoder the response of the block's causal kernel.
+    """
+
+    bins: Tensor
+    wished: Tensor
+    frequency: Tensor
+    realised: Tensor
+
+
+def gain_of(kernel: Tensor, bins: int, fft: FFTBackend) -> Tensor:
+    """|FFT| of (..., K) taps, K <= 4 (bins - 1): (..., FINER * (bins - 1) + 1), every FINER-th point a bin."""
+    real, imag = fft.rfft(kernel, 2 * FINER * (bins - 1))
+    return torch.sqrt(real.square() + imag.square())
+
+
+def over_channels(gain: Tensor, blocks: int) -> Tensor:
+    """Root mean square of (B * blocks, H, C, F) gains over the channels: (B, blocks, H, F)."""
+    return gain.square().mean(2).sqrt().unflatten(0, (-1, blocks))
+
+
+def realised(kernel: Tensor, gated: Modulation, kept: Modulation, view: SpectralView, fft: FFTBackend) -> Modulation:
+    """A sparsity's answer with metrics of what became of it.
+
+    kernel: (B, H, 1 or C, K), of both modulations. view: as the sparsity saw it, after the gates. Metrics, as averages:
+    kept_share: of the bins, those that pass at more than half of what the gates let through. kept_energy: of the
+    view's energy, what passes. out_of_band: of the kernel's own energy, what lies nearer to a dropped bin than a kept.
+    """
+    with torch.no_grad():
+        bins = view.frequency.shape[-1]
+        response = gain_of(kernel, bins, fft)
+        here = response[..., ::FINER]
+        through = here / (torch.ones_like(here) if gated.gain is None else gated.gain).clamp(min=1e-6)
+        asked = torch.ones_like(here) if kept.gain is None else kept.gain.expand(*here.shape[:-1], bins)
+        power = _around_bins(response.square(), fft)
+        metrics = {
+            "kept_share": batch_mean((through > 0.5).to(here.dtype)),
+            "kept_energy": kept_energy(through, view),
+            "out_of_band": batch_mean((power * (1 - asked)).sum(-1) / power.sum(-1)),
+        }
+    return Modulation(kept.gain, kept.phase, kept.losses, {**kept.metrics, **metrics})
+
+
+def _around_bins(power: Tensor, fft: FFTBackend) -> Tensor:
+    """The integral of |H|^2 over the frequencies nearest to each bin, of both signs: (..., F') -> (..., F).
+
+    Exact: it is |H|^2 under a box, so its transform is the kernel's autocorrelation under a sinc.
+    """
+    points = 2 * (power.shape[-1] - 1)
+    index = torch.arange(points, device=power.device, dtype=power.dtype)
+    box = torch.sinc(torch.minimum(index, points - index) * (FINER / points))
+    cells = fft.rfft(fft.irfft(Spectrum(power, torch.zeros_like(power)), points) * box, points).real[..., ::FINER]
+    bins = torch.arange(cells.shape[-1], device=power.device)
+    return cells * torch.where((bins > 0) & (bins < bins[-1]), 2.0, 1.0)

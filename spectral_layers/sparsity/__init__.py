@@ -1,0 +1,1 @@
+"""Sparsity parts, one a file, each with its config."""

@@ -1,0 +1,64 @@
+"""A fixed share of the bins, chosen anew for each input."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field, PositiveFloat
+from torch import Tensor, nn
+
+from spectral_layers.context import GateContext
+from spectral_layers.gating.base import Modulation, SpectralView
+from spectral_layers.sparsity.bands import hats
+from spectral_layers.sparsity.base import Sparsity, SparsityConfig, selection
+from spectral_layers.sparsity.top_k import top_k
+
+
+class Adaptive(Sparsity):
+    """Keeps the share of bins that score highest, per sample and head: top_k(score_h(f)), drawn in training.
+
+    score_h(f) = sharpness_h(f) log p(f) + bias_h(f) + sum_j W_hj(f) log P_j: p is the power of the bin over the head's
+    channels, relative to the mean of bins, and P that of ``bands`` bands; sharpness, bias and W are learned on the
+    bands and linear between them. It starts as the choice of the strongest bins. O(F (bands + log F)).
+    """
+
+    def __init__(self, heads: int, *, share: float, bands: int, temperature: float) -> None:
+        super().__init__()
+        self.share = share
+        self.temperature = temperature
+        self.sharpness = nn.Parameter(torch.ones(heads, bands))
+        self.bias = nn.Parameter(torch.zeros(heads, bands))
+        self.weight = nn.Parameter(torch.zeros(heads, bands, bands))
+
+    def forward(self, view: SpectralView) -> Modulation:
+        # Outside autocast: scores in half precision would tie.
+        with torch.autocast(view.frequency.device.type, enabled=False):
+            scores = self._scores(view)
+        return selection(top_k(scores, self.share, temperature=self.temperature, draw=self.training), view)
+
+    def _scores(self, view: SpectralView) -> Tensor:
+        hat = hats(view.frequency, self.bias.shape[-1])
+        power = view.magnitude.square().sum(2)
+        power = power / power.mean(-1, keepdim=True)  # (B, H, F)
+        # Spans shorter than the bands leave some band without a bin: its power counts as average.
+        weight = hat.sum(-1)
+        level = torch.where(weight > 0, power @ hat.T / weight.clamp(min=1e-6), 1.0).log()  # (B, H, bands)
+        context = torch.einsum("bhk,hjk->bhj", level, self.weight) + self.bias
+        scores: Tensor = (self.sharpness @ hat) * power.log() + context @ hat
+        return scores
+
+
+class AdaptiveConfig(SparsityConfig):
+    """The bins that matter most in each input by a learned score, of a fixed share of the bins."""
+
+    type: Literal["adaptive"] = "adaptive"
+    share: float = Field(default=0.125, gt=0, le=1)
+    """Of the bins, what is kept; at least one."""
+    bands: int = Field(default=8, ge=2)
+    """Bands from 0 to half a cycle per token, on which scores are learned."""
+    temperature: PositiveFloat = 1.0
+    """How softly the gradient sees the border between kept and dropped: its width in score."""
+
+    def build(self, context: GateContext) -> Adaptive:
+        return Adaptive(context.heads, share=self.share, bands=self.bands, temperature=self.temperature)

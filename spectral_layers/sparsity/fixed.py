@@ -1,0 +1,53 @@
+"""A fixed share of the bins, the same for every input."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field, PositiveFloat
+from torch import Tensor, nn
+
+from spectral_layers.context import GateContext
+from spectral_layers.gating.base import Modulation, SpectralView
+from spectral_layers.sparsity.bands import hats
+from spectral_layers.sparsity.base import Sparsity, SparsityConfig, selection
+from spectral_layers.sparsity.top_k import top_k
+
+
+class Fixed(Sparsity):
+    """Keeps the share of bins whose frequencies matter most, per head: top_k(importance_h(f)).
+
+    Importance is a learned function of frequency, linear between ``bands`` knots from 0 to half a cycle a token, and
+    knows nothing of the input. It starts out falling: the lowest frequencies pass. In training the set is drawn anew
+    for each call, one for all samples, in favour of what matters: without that, what is dropped at first stays
+    dropped. O(F log F), once a call.
+    """
+
+    def __init__(self, heads: int, *, share: float, bands: int, temperature: float) -> None:
+        super().__init__()
+        self.share = share
+        self.temperature = temperature
+        self.importance = nn.Parameter(torch.linspace(2.0, -2.0, bands).repeat(heads, 1))
+
+    def forward(self, view: SpectralView) -> Modulation:
+        # Outside autocast: rounded importances would tie.
+        with torch.autocast(view.frequency.device.type, enabled=False):
+            scores: Tensor = self.importance @ hats(view.frequency, self.importance.shape[-1])
+        kept = top_k(scores, self.share, temperature=self.temperature, draw=self.training)
+        return selection(kept.expand(view.real.shape[0], -1, -1), view)
+
+
+class FixedConfig(SparsityConfig):
+    """A learned set of frequencies, the same for every input, of a fixed share of the bins."""
+
+    type: Literal["fixed"] = "fixed"
+    share: float = Field(default=0.125, gt=0, le=1)
+    """Of the bins, what is kept; at least one."""
+    bands: int = Field(default=16, ge=2)
+    """Knots of the importance over frequency."""
+    temperature: PositiveFloat = 1.0
+    """How softly the gradient sees the border between kept and dropped: its width in importance."""
+
+    def build(self, context: GateContext) -> Fixed:
+        return Fixed(context.heads, share=self.share, bands=self.bands, temperature=self.temperature)

@@ -1,0 +1,27 @@
+"""A fixed number of bins, chosen by scores, with a gradient for the scores."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def top_k(scores: Tensor, share: float, *, temperature: float, draw: bool) -> Tensor:
+    """1 at the k highest of (..., F) scores and 0 elsewhere, k = share * F rounded, at least 1. O(F log F).
+
+    draw: standard Gumbel noise is added first, so that bins are drawn without replacement in proportion to e^score, and
+    what is not kept yet is tried. Kool et al., "Stochastic beams and where to find them: the Gumbel-top-k trick", 2019.
+
+    Straight-through: the gradient is that of sigmoid((score - edge) / temperature), with the edge half-way between
+    the last score kept and the first dropped. Raising all scores alike changes neither value nor gradient.
+    Bengio et al., "Estimating or propagating gradients through stochastic neurons", 2013.
+    """
+    if draw:
+        scores = scores - torch.empty_like(scores).exponential_().log()
+    bins = scores.shape[-1]
+    count = max(1, int(share * bins + 0.5))
+    order = scores.argsort(dim=-1, descending=True, stable=True)
+    hard = torch.zeros_like(scores).scatter(-1, order[..., :count], 1.0)
+    border = scores.gather(-1, order[..., [count - 1, min(count, bins - 1)]])
+    soft = torch.sigmoid((scores - border.mean(-1, keepdim=True)) / temperature)
+    return hard + (soft - soft.detach())
