@@ -1,27 +1,34 @@
-"""Mixers, filters, gates, fusions and feed-forwards, registered by name; strictly causal where they say so."""
+"""Mixers, filters, gates, fusions, feed-forwards, positions and front ends, by name; causal where they say so."""
 
 from spectral_layers.context import FilterContext, GateContext, LayerContext
 from spectral_layers.feedforward.base import FeedForward, FeedForwardConfig, FeedForwardOutput
 from spectral_layers.filters.base import Filter, FilterConfig, RecurrentFilter
+from spectral_layers.frontends.base import FrontEnd, FrontEndConfig, FrontEndOutput
 from spectral_layers.fusion.base import Fusion, FusionConfig, FusionOutput, Stream
 from spectral_layers.gating.base import Gate, GateConfig, Modulation, SpectralView
 from spectral_layers.mixing.base import Mixer, MixerConfig, MixerOutput
-from spectral_layers.registries import FEEDFORWARDS, FILTERS, FUSIONS, GATES, MIXERS
+from spectral_layers.positions.base import Position, PositionConfig, Rotation
+from spectral_layers.registries import FEEDFORWARDS, FILTERS, FRONTENDS, FUSIONS, GATES, MIXERS, POSITIONS
 from spectral_layers.rows import Rows
 from spectral_layers.state import State
 
 __all__ = [
     "FEEDFORWARDS",
     "FILTERS",
+    "FRONTENDS",
     "FUSIONS",
     "GATES",
     "MIXERS",
+    "POSITIONS",
     "FeedForward",
     "FeedForwardConfig",
     "FeedForwardOutput",
     "Filter",
     "FilterConfig",
     "FilterContext",
+    "FrontEnd",
+    "FrontEndConfig",
+    "FrontEndOutput",
     "Fusion",
     "FusionConfig",
     "FusionOutput",
@@ -33,7 +40,10 @@ __all__ = [
     "MixerConfig",
     "MixerOutput",
     "Modulation",
+    "Position",
+    "PositionConfig",
     "RecurrentFilter",
+    "Rotation",
     "Rows",
     "SpectralView",
     "State",

@@ -12,15 +12,19 @@ from spectral_core.config import Config, OneOf
 from spectral_layers import (
     FEEDFORWARDS,
     FILTERS,
+    FRONTENDS,
     GATES,
     MIXERS,
+    POSITIONS,
     FeedForwardConfig,
     FilterConfig,
     FilterContext,
+    FrontEndConfig,
     GateConfig,
     GateContext,
     LayerContext,
     MixerConfig,
+    PositionConfig,
 )
 
 
@@ -107,7 +111,7 @@ def test_directions_say_which_models_take_a_mixer() -> None:
 
 
 def test_every_part_describes_itself() -> None:
-    for registry in (MIXERS, FILTERS, GATES, FEEDFORWARDS):
+    for registry in (MIXERS, FILTERS, GATES, FEEDFORWARDS, POSITIONS, FRONTENDS):
         for entry in registry:
             config = entry.load()
             assert config.__doc__, entry.name
@@ -123,6 +127,8 @@ def test_every_part_describes_itself() -> None:
         (FeedForwardConfig, context()),
         (FilterConfig, FilterContext(4)),
         (GateConfig, GateContext(2, 4)),
+        (PositionConfig, context()),
+        (FrontEndConfig, context()),
     ],
 )
 def test_a_config_without_build_says_what_is_missing(base: Any, given: Any) -> None:
