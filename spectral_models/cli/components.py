@@ -17,7 +17,9 @@ from spectral_models.registries import MODELS
 
 
 def components(
-    kind: str = typer.Argument(None, help="Only this kind: mixer, filter, gate, fft, feedforward, fusion, model."),
+    kind: str = typer.Argument(
+        None, help="Only this kind: mixer, filter, gate, fft, feedforward, fusion, position, frontend, model."
+    ),
     as_json: bool = typer.Option(False, "--json", help="As a JSON list, for scripts."),
 ) -> None:
     """List registered components with what they do and, where it is not this one, the package that provides them."""
