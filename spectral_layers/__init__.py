@@ -1,12 +1,14 @@
-"""Mixers, filters, gates, sparsities, fusions, feed-forwards, registered by name; strictly causal where they say so."""
+"""Mixers, filters, gates, sparsities, fusions, feed-forwards, positions, front ends, by name; causal if they say so."""
 
 from spectral_layers.context import FilterContext, GateContext, LayerContext
 from spectral_layers.feedforward.base import FeedForward, FeedForwardConfig, FeedForwardOutput
 from spectral_layers.filters.base import Filter, FilterConfig, RecurrentFilter
+from spectral_layers.frontends.base import FrontEnd, FrontEndConfig, FrontEndOutput
 from spectral_layers.fusion.base import Fusion, FusionConfig, FusionOutput, Stream
 from spectral_layers.gating.base import Gate, GateConfig, Modulation, SpectralView
 from spectral_layers.mixing.base import Mixer, MixerConfig, MixerOutput
-from spectral_layers.registries import FEEDFORWARDS, FILTERS, FUSIONS, GATES, MIXERS, SPARSITIES
+from spectral_layers.positions.base import Position, PositionConfig, Rotation
+from spectral_layers.registries import FEEDFORWARDS, FILTERS, FRONTENDS, FUSIONS, GATES, MIXERS, POSITIONS, SPARSITIES
 from spectral_layers.rows import Rows
 from spectral_layers.sparsity.base import Sparsity, SparsityConfig
 from spectral_layers.state import State
@@ -14,9 +16,11 @@ from spectral_layers.state import State
 __all__ = [
     "FEEDFORWARDS",
     "FILTERS",
+    "FRONTENDS",
     "FUSIONS",
     "GATES",
     "MIXERS",
+    "POSITIONS",
     "SPARSITIES",
     "FeedForward",
     "FeedForwardConfig",
@@ -24,6 +28,9 @@ __all__ = [
     "Filter",
     "FilterConfig",
     "FilterContext",
+    "FrontEnd",
+    "FrontEndConfig",
+    "FrontEndOutput",
     "Fusion",
     "FusionConfig",
     "FusionOutput",
@@ -35,7 +42,10 @@ __all__ = [
     "MixerConfig",
     "MixerOutput",
     "Modulation",
+    "Position",
+    "PositionConfig",
     "RecurrentFilter",
+    "Rotation",
     "Rows",
     "Sparsity",
     "SparsityConfig",

@@ -41,6 +41,16 @@ _PARTS = (
     ("feedforward", "mlp", "feedforward.mlp:MLPConfig", "Two linear layers with GELU."),
     ("feedforward", "swiglu", "feedforward.swiglu:SwiGLUConfig", "Gated linear unit with SiLU."),
     ("feedforward", "moe", "feedforward.moe:MoEConfig", "Experts chosen per token, with a load-balancing loss."),
+    ("position", "none", "positions.none:NoPositionConfig", "Features are left as they are."),
+    ("position", "rope", "positions.rope:RopeConfig",
+     "Turns the channel pairs of every mixer's input in proportion to the position."),
+    ("position", "learned", "positions.learned:LearnedConfig", "A free vector for each of max_seq_len positions."),
+    ("position", "sinusoidal", "positions.sinusoidal:SinusoidalConfig",
+     "Sines and cosines of the place, in one or two dimensions."),
+    ("frontend", "tokens", "frontends.tokens:TokensConfig",
+     "Embeds token ids, factorised where it is narrower than the model."),
+    ("frontend", "patches", "frontends.patches:PatchesConfig", "Cuts pictures into square patches, on a grid."),
+    ("frontend", "mel", "frontends.mel:MelConfig", "Mel spectrogram of sound, one token a frame."),
 )  # fmt: skip
 
 

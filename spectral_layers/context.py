@@ -13,7 +13,10 @@ from spectral_core import FFTBackend
 
 @dataclass(frozen=True, slots=True)
 class LayerContext:
-    """For mixers and feed-forwards: x is (B, L, hidden_dim); causal: no output may depend on a later token."""
+    """For mixers, feed-forwards, positions and front ends: x is (B, L, hidden_dim).
+
+    causal: no output may depend on a later token.
+    """
 
     hidden_dim: int
     causal: bool

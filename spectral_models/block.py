@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from spectral_core import ConfigError
-from spectral_layers import LayerContext, Rows, State
+from spectral_layers import LayerContext, Rotation, Rows, State
 from spectral_models.config import BlockConfig
 
 NORMS: dict[str, type[nn.Module]] = {"rms_norm": nn.RMSNorm, "layer_norm": nn.LayerNorm}
@@ -26,23 +26,31 @@ class BlockOutput:
 
 
 class Block(nn.Module):
-    """x + mixer(norm(x)), then x + feedforward(norm(x))."""
+    """x + mixer(norm(x)), then x + feedforward(norm(x)); the mixer's input is turned where a position says so."""
 
     def __init__(self, config: BlockConfig, context: LayerContext, *, path: str) -> None:
         super().__init__()
         norm = NORMS[config.norm]
         self.mixer_norm = norm(context.hidden_dim)
         self.feedforward_norm = norm(context.hidden_dim)
-        with _under(f"{path}.mixer"):
+        with under(f"{path}.mixer"):
             self.mixer = config.mixer.build(context)
-        with _under(f"{path}.feedforward"):
+        with under(f"{path}.feedforward"):
             self.feedforward = config.feedforward.build(context)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x: Tensor, rows: Rows | None = None, state: State | None = None, return_state: bool = False
+        self,
+        x: Tensor,
+        rows: Rows | None = None,
+        state: State | None = None,
+        return_state: bool = False,
+        rotation: Rotation | None = None,
     ) -> BlockOutput:
-        mixed = self.mixer(self.mixer_norm(x), rows=rows, state=state, return_state=return_state)
+        normed = self.mixer_norm(x)
+        if rotation is not None:
+            normed = rotation(normed)
+        mixed = self.mixer(normed, rows=rows, state=state, return_state=return_state)
         x = x + self.dropout(mixed.y)
         fed = self.feedforward(self.feedforward_norm(x), rows=rows)
         x = x + self.dropout(fed.y)
@@ -53,7 +61,7 @@ class Block(nn.Module):
 
 
 @contextmanager
-def _under(path: str) -> Iterator[None]:
+def under(path: str) -> Iterator[None]:
     """A part's refusal to be built, with the path of its config in front."""
     try:
         yield

@@ -185,7 +185,8 @@ def load_weights(model: SpectralModel, directory: Path, *, cast: bool = False) -
     cast: give the model's tensors the dtypes in the file, where otherwise the file's values are cast to the model's.
     """
     try:
-        weights = load_file(directory / WEIGHTS)
+        stored = load_file(directory / WEIGHTS)
+        weights = {model.earlier_names.get(name, name): tensor for name, tensor in stored.items()}
         if cast:
             for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
                 tensor.data = tensor.data.to(weights.get(name, tensor).dtype)

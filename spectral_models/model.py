@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import nn
 
@@ -11,7 +12,12 @@ if TYPE_CHECKING:
 
 
 class SpectralModel(nn.Module):
-    """A model that knows the config it was built from; checkpoints are its weights and that config."""
+    """A model that knows the config it was built from; checkpoints are its weights and that config.
+
+    earlier_names: what weights were called in checkpoints of before, and are called now.
+    """
+
+    earlier_names: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

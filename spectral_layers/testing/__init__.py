@@ -16,17 +16,32 @@ A plugin's author runs it on their own part, here a gate, and on every mixer wit
 A part with options of its own: ``check(MixerCase(AcmeConfig(order=2), causal=True))``.
 """
 
-from spectral_layers.testing import batches, causality, feedforwards, filters, gates, outputs, sparsities, streaming
+from spectral_layers.testing import (
+    batches,
+    causality,
+    feedforwards,
+    filters,
+    frontends,
+    gates,
+    outputs,
+    positions,
+    sparsities,
+    streaming,
+)
 from spectral_layers.testing.cases import (
     FeedForwardCase,
     FilterCase,
+    FrontEndCase,
     GateCase,
     MixerCase,
+    PositionCase,
     SparsityCase,
     feedforward_cases,
     filter_cases,
+    frontend_cases,
     gate_cases,
     mixer_cases,
+    position_cases,
     sparsity_cases,
 )
 from spectral_layers.testing.check import Check, pairs
@@ -104,23 +119,50 @@ FEEDFORWARD_CHECKS: tuple[Check[FeedForwardCase], ...] = (
 )
 """Every promise of a feed-forward."""
 
+POSITION_CHECKS: tuple[Check[PositionCase], ...] = (
+    positions.check_a_position_keeps_shapes_and_dtypes,
+    positions.check_a_place_is_an_absolute_index,
+    positions.check_places_of_tokens_do_not_mix,
+    positions.check_rotations_keep_lengths,
+    positions.check_far_positions_are_exact,
+    positions.check_the_limit_of_a_position_is_kept,
+    positions.check_every_parameter_of_a_position_learns,
+)
+"""Every promise of a position."""
+
+FRONTEND_CHECKS: tuple[Check[FrontEndCase], ...] = (
+    frontends.check_features_fit_their_rows_and_grid,
+    frontends.check_inputs_do_not_mix,
+    frontends.check_padding_of_inputs_changes_nothing,
+    frontends.check_gradients_of_a_front_end,
+    frontends.check_a_front_end_under_autocast,
+    frontends.check_inputs_of_another_kind_are_refused,
+)
+"""Every promise of a front end."""
+
 __all__ = [
     "FEEDFORWARD_CHECKS",
     "FILTER_CHECKS",
+    "FRONTEND_CHECKS",
     "GATE_CHECKS",
     "MIXER_CHECKS",
+    "POSITION_CHECKS",
     "SPARSITY_CHECKS",
     "Check",
     "FeedForwardCase",
     "FilterCase",
+    "FrontEndCase",
     "GateCase",
     "MixerCase",
+    "PositionCase",
     "SparsityCase",
     "feedforward_cases",
     "filter_cases",
+    "frontend_cases",
     "gate_cases",
     "mixer_cases",
     "pairs",
+    "position_cases",
     "sparsity_cases",
     "spectral_view",
 ]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from spectral_core import fft_backend
 from spectral_core.config import OneOf, PartConfig
@@ -20,14 +20,18 @@ from spectral_core.registry import Registry
 from spectral_layers.context import FilterContext, GateContext, LayerContext
 from spectral_layers.feedforward.base import FeedForward, FeedForwardConfig
 from spectral_layers.filters.base import Filter, FilterConfig, RecurrentFilter
+from spectral_layers.frontends.base import FrontEnd, FrontEndConfig
 from spectral_layers.gating.base import Gate, GateConfig
 from spectral_layers.mixing.base import Mixer, MixerConfig
-from spectral_layers.registries import FEEDFORWARDS, FILTERS, GATES, MIXERS, SPARSITIES
+from spectral_layers.positions.base import Position, PositionConfig
+from spectral_layers.registries import FEEDFORWARDS, FILTERS, FRONTENDS, GATES, MIXERS, POSITIONS, SPARSITIES
 from spectral_layers.sparsity.base import Sparsity, SparsityConfig
 
 M = TypeVar("M", bound=nn.Module)
 P = TypeVar("P", bound=PartConfig)
-C = TypeVar("C", "MixerCase", "FilterCase", "GateCase", "SparsityCase", "FeedForwardCase")
+C = TypeVar(
+    "C", "MixerCase", "FilterCase", "GateCase", "SparsityCase", "FeedForwardCase", "PositionCase", "FrontEndCase"
+)
 
 # Options that bring several blocks into a short sequence.
 _SMALL: dict[str, dict[str, Any]] = {
@@ -130,6 +134,44 @@ class FeedForwardCase:
         return _described(self.config)
 
 
+@dataclass(frozen=True)
+class PositionCase:
+    """A position to check."""
+
+    config: PositionConfig
+    hidden_dim: int = 10
+    max_seq_len: int = 64
+
+    def build(self, dtype: torch.dtype = torch.float64) -> Position:
+        """The position in eval mode, its parameters randomised."""
+        context = LayerContext(self.hidden_dim, True, fft_backend("auto"), self.max_seq_len)
+        return _randomised(lambda: self.config.build(context), dtype)
+
+    def __str__(self) -> str:
+        return _described(self.config)
+
+
+@dataclass(frozen=True)
+class FrontEndCase:
+    """A front end to check."""
+
+    config: FrontEndConfig
+    hidden_dim: int = 16
+
+    def build(self, dtype: torch.dtype = torch.float64) -> FrontEnd:
+        """The front end in eval mode, its parameters randomised."""
+        context = LayerContext(self.hidden_dim, False, fft_backend("auto"))
+        return _randomised(lambda: self.config.build(context), dtype)
+
+    def inputs(self, part: FrontEnd, batch: int, dtype: torch.dtype = torch.float64) -> Tensor:
+        """The front end's example, floating point in that dtype."""
+        inputs = part.example(batch)
+        return inputs.to(dtype) if inputs.is_floating_point() else inputs
+
+    def __str__(self) -> str:
+        return _described(self.config)
+
+
 def mixer_cases(pattern: str = "*") -> list[MixerCase]:
     """Every registered mixer with each registered part it can take, in each of its directions.
 
@@ -164,6 +206,16 @@ def sparsity_cases(pattern: str = "*") -> list[SparsityCase]:
 def feedforward_cases(pattern: str = "*") -> list[FeedForwardCase]:
     """Every registered feed-forward whose name matches."""
     return _matching([FeedForwardCase(_small(entry.load())) for entry in FEEDFORWARDS], pattern)
+
+
+def position_cases(pattern: str = "*") -> list[PositionCase]:
+    """Every registered position whose name matches."""
+    return _matching([PositionCase(_small(entry.load())) for entry in POSITIONS], pattern)
+
+
+def frontend_cases(pattern: str = "*") -> list[FrontEndCase]:
+    """Every registered front end whose name matches."""
+    return _matching([FrontEndCase(_small(entry.load())) for entry in FRONTENDS], pattern)
 
 
 def is_causal(case: MixerCase) -> bool:

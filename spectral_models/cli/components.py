@@ -18,7 +18,7 @@ from spectral_models.registries import MODELS
 
 def components(
     kind: str = typer.Argument(
-        None, help="Only this kind: mixer, filter, gate, sparsity, fft, feedforward, fusion, model."
+        None, help="Only this kind: mixer, filter, gate, sparsity, fft, feedforward, fusion, position, frontend, model."
     ),
     as_json: bool = typer.Option(False, "--json", help="As a JSON list, for scripts."),
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -17,14 +17,14 @@ from torch.utils.checkpoint import checkpoint
 from spectral_core import FFT_BACKENDS, FFTBackendConfig, UnsupportedInputError
 from spectral_core.axes import describe
 from spectral_core.config import OneOf, part, problem
-from spectral_layers import MIXERS, LayerContext, Mixer, Rows, State
+from spectral_layers import MIXERS, POSITIONS, LayerContext, Mixer, PositionConfig, Rotation, Rows, State
+from spectral_layers.frontends.tokens import Tokens
+from spectral_layers.positions.base import positions_of
 from spectral_layers.rows import Alignment
-from spectral_models.block import NORMS, Block, BlockOutput
+from spectral_models.block import NORMS, Block, BlockOutput, under
 from spectral_models.config import BlockConfig, ModelConfig
 from spectral_models.generation import generate
 from spectral_models.model import SpectralModel
-
-_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 @dataclass
@@ -41,11 +41,13 @@ class LanguageModelOutput:
 
 
 class LanguageModel(SpectralModel):
-    """Embedding, blocks, norm, head (the embedding's transpose when tied).
+    """Embedding and position, blocks, norm, head (the embedding's transpose when tied).
 
     config: what it was built from, written into its checkpoints.
     gradient_checkpointing: recompute blocks in the backward pass instead of storing what is inside them.
     """
+
+    earlier_names: ClassVar[Mapping[str, str]] = {"embedding.weight": "frontend.embedding.weight"}
 
     def __init__(self, config: LanguageModelConfig) -> None:
         super().__init__(config)
@@ -55,8 +57,11 @@ class LanguageModel(SpectralModel):
         context = LayerContext(
             hidden_dim=config.hidden_dim, causal=True, fft=config.fft.build(), max_seq_len=config.max_seq_len
         )
-        self.embedding = nn.Embedding(config.vocab_size, config.hidden_dim)
-        nn.init.normal_(self.embedding.weight, std=0.02)
+        self.frontend = Tokens(
+            config.hidden_dim, vocab_size=config.vocab_size, embed_dim=config.embed_dim or config.hidden_dim
+        )
+        with under("position"):
+            self.position = config.position.build(context)
         self.blocks = nn.ModuleList(Block(block, context, path=path) for path, block in config.stack())
         self.norm = NORMS[config.blocks[-1].norm](config.hidden_dim)
         self.head: nn.Linear | None = None
@@ -80,7 +85,6 @@ class LanguageModel(SpectralModel):
         Raises UnsupportedInputError for ids out of range and sequences over a declared limit, StateError for a state
         that does not fit.
         """
-        self._check_ids(input_ids)
         rows, alignment = None, None
         if attention_mask is not None:
             if attention_mask.shape != input_ids.shape:
@@ -93,46 +97,54 @@ class LanguageModel(SpectralModel):
             # Columns that are padding in every row are not worth computing.
             input_ids = alignment.gather(input_ids)[:, :longest]
             rows = None if bool((lengths == longest).all()) else alignment.rows
+        x = self.frontend(input_ids).x
+        positions = positions_of(input_ids, rows, state)
+        # What may refuse the tokens does so before the state is consumed.
+        self.position.check_limit(positions)
         for mixer in self._mixers():
-            mixer.check_limit(input_ids.shape[1], state)  # before the state is consumed
+            mixer.check_limit(input_ids.shape[1], state)
         if state is not None:
             state.consume(self._state_owner, input_ids.shape[0])
-        x, made, losses, metrics = self._run(input_ids, rows, state, return_state)
-        logits = F.linear(self.norm(x), self.embedding.weight if self.head is None else self.head.weight)
+        x = self.position.embed(x, positions)
+        rotation = self.position.rotation(positions, x.dtype)
+        x, parts, losses, metrics = self._run(x, rows, state, return_state, rotation)
+        made = None
+        if return_state:
+            before = positions.new_zeros(x.shape[0]) if state is None else state.position
+            advance = x.shape[1] if rows is None else rows.lengths
+            made = State(self._state_owner, before + advance, parts=parts)
+            made.record(state, input_ids, ragged=rows is not None)
+        x = self.norm(x)
+        logits = self.frontend.logits(x) if self.head is None else self.head(x)
         if alignment is not None and attention_mask is not None:
             logits = alignment.scatter(F.pad(logits, (0, 0, 0, attention_mask.shape[1] - logits.shape[1])))
         return LanguageModelOutput(logits, made, losses, metrics)
 
     def _run(
-        self, input_ids: Tensor, rows: Rows | None, state: State | None, return_state: bool
-    ) -> tuple[Tensor, State | None, dict[str, Tensor], dict[str, Tensor]]:
-        x = self.embedding(input_ids.long())
+        self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool, rotation: Rotation | None
+    ) -> tuple[Tensor, dict[str, State], dict[str, Tensor], dict[str, Tensor]]:
+        """The blocks: x, and their states, losses and metrics."""
         losses: dict[str, Tensor] = {}
         metrics: dict[str, Tensor] = {}
         parts: dict[str, State] = {}
         for index, block in enumerate(self.blocks):
             past = None if state is None else state.parts[str(index)]
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                output = checkpoint(_run_again, block, x, rows, past, return_state, use_reentrant=False)
+                output = checkpoint(_run_again, block, x, rows, past, return_state, rotation, use_reentrant=False)
             else:
-                output = block(x, rows, past, return_state)
+                output = block(x, rows, past, return_state, rotation)
             x = output.x
             losses.update({f"layers.{index}.{name}": loss for name, loss in output.losses.items()})
             metrics.update({f"layers.{index}.{name}": value for name, value in output.metrics.items()})
             if output.state is not None:
                 parts[str(index)] = output.state
-        made = None
-        if return_state:
-            before = input_ids.new_zeros(input_ids.shape[0], dtype=torch.long) if state is None else state.position
-            advance = input_ids.shape[1] if rows is None else rows.lengths
-            made = State(self._state_owner, before + advance, parts=parts)
-            made.record(state, input_ids, ragged=rows is not None)
-        return x, made, losses, metrics
+        return x, parts, losses, metrics
 
     @property
     def length_limit(self) -> int | None:
-        """The longest sequence all parts can mix; None for no limit."""
-        return min((mixer.length_limit for mixer in self._mixers() if mixer.length_limit is not None), default=None)
+        """The longest sequence all parts can take; None for no limit."""
+        limits = [self.position.length_limit, *(mixer.length_limit for mixer in self._mixers())]
+        return min((limit for limit in limits if limit is not None), default=None)
 
     def _mixers(self) -> Iterator[Mixer]:
         for block in self.blocks:
@@ -153,31 +165,20 @@ class LanguageModel(SpectralModel):
         """Continue prompts: (B, L) → (B, L + new). See :func:`spectral_models.generation.generate` for the options."""
         return generate(self, input_ids, attention_mask, **options)
 
-    def _check_ids(self, input_ids: Tensor) -> None:
-        if input_ids.dim() != 2 or input_ids.dtype not in _INTEGERS or input_ids.shape[1] < 1:
-            raise UnsupportedInputError(
-                f"input_ids are (B, L) integers with at least one token; got {describe(input_ids)}."
-            )
-        # Reading the extremes back from an accelerator would stall every step; there the embedding asserts.
-        if input_ids.device.type == "cpu" and input_ids.numel():
-            low, high = int(input_ids.min()), int(input_ids.max())
-            if low < 0 or high >= self.config.vocab_size:
-                raise UnsupportedInputError(
-                    f"token ids run from 0 to {self.config.vocab_size - 1} (vocab_size {self.config.vocab_size}); "
-                    f"got {low} to {high}. Use the tokenizer the model was made for, or a larger vocab_size."
-                )
 
-
-def _run_again(block: Block, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> BlockOutput:
+def _run_again(
+    block: Block, x: Tensor, rows: Rows | None, state: State | None, return_state: bool, rotation: Rotation | None
+) -> BlockOutput:
     """A block that the backward pass recomputes: each run consumes a state of its own."""
-    output: BlockOutput = block(x, rows, None if state is None else state.clone(), return_state)
+    output: BlockOutput = block(x, rows, None if state is None else state.clone(), return_state, rotation)
     return output
 
 
 def _fingerprint(config: LanguageModelConfig) -> str:
-    """Tells stacks of mixers apart: a state continues only the stack that made it."""
-    mixers = [block.mixer.model_dump(mode="json") for _, block in config.stack()]
-    return f"{zlib.crc32(json.dumps(mixers, sort_keys=True).encode()):08x}"
+    """Tells stacks of mixers and their positions apart: a state continues only the stack that made it."""
+    parts = [config.position, *(block.mixer for _, block in config.stack())]
+    dumped = json.dumps([part.model_dump(mode="json") for part in parts], sort_keys=True)
+    return f"{zlib.crc32(dumped.encode()):08x}"
 
 
 class LanguageModelConfig(ModelConfig):
@@ -190,16 +191,20 @@ class LanguageModelConfig(ModelConfig):
     """Token ids run from 0 to vocab_size - 1."""
     hidden_dim: PositiveInt = 256
     """Width of the residual stream."""
+    embed_dim: PositiveInt | None = None
+    """Width of the embedding, narrower to save parameters; a projection follows. Null takes hidden_dim."""
     num_layers: PositiveInt = 4
     """Blocks in the stack."""
     fft: Annotated[FFTBackendConfig, OneOf(FFT_BACKENDS)] = part("auto")
     """FFT backend of every spectral operator. A named one never falls back to another."""
+    position: Annotated[PositionConfig, OneOf(POSITIONS)] = part("none")
+    """How tokens are told where they stand. Causal mixers know their order without it."""
     block: BlockConfig | None = None
     """The block, repeated num_layers times; null takes the default block."""
     layers: tuple[BlockConfig, ...] | None = Field(default=None, min_length=1)
     """Instead of block: several blocks, taken in turn up to num_layers."""
     tie_embeddings: bool = True
-    """Use the embedding's weights for the head."""
+    """Use the embedding's weights for the head, its projection's included."""
     max_seq_len: PositiveInt | None = None
     """Limits the parts with one parameter per position, and nothing else."""
 

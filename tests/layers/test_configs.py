@@ -12,16 +12,20 @@ from spectral_core.config import Config, OneOf
 from spectral_layers import (
     FEEDFORWARDS,
     FILTERS,
+    FRONTENDS,
     GATES,
     MIXERS,
+    POSITIONS,
     SPARSITIES,
     FeedForwardConfig,
     FilterConfig,
     FilterContext,
+    FrontEndConfig,
     GateConfig,
     GateContext,
     LayerContext,
     MixerConfig,
+    PositionConfig,
     SparsityConfig,
 )
 
@@ -112,7 +116,7 @@ def test_directions_say_which_models_take_a_mixer() -> None:
 
 
 def test_every_part_describes_itself() -> None:
-    for registry in (MIXERS, FILTERS, GATES, SPARSITIES, FEEDFORWARDS):
+    for registry in (MIXERS, FILTERS, GATES, SPARSITIES, FEEDFORWARDS, POSITIONS, FRONTENDS):
         for entry in registry:
             config = entry.load()
             assert config.__doc__, entry.name
@@ -129,6 +133,8 @@ def test_every_part_describes_itself() -> None:
         (FilterConfig, FilterContext(4)),
         (GateConfig, GateContext(2, 4)),
         (SparsityConfig, GateContext(2, 4)),
+        (PositionConfig, context()),
+        (FrontEndConfig, context()),
     ],
 )
 def test_a_config_without_build_says_what_is_missing(base: Any, given: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spectral_layers import FEEDFORWARDS, FILTERS, GATES, MIXERS, SPARSITIES, MixerConfig
+from spectral_layers import FEEDFORWARDS, FILTERS, FRONTENDS, GATES, MIXERS, POSITIONS, SPARSITIES, MixerConfig
 from spectral_layers.filters.resonant import ResonantConfig
 from spectral_layers.mixing.fourier import FourierConfig
 from spectral_layers.mixing.gated_convolution import GatedConvolutionConfig
@@ -14,20 +14,26 @@ from spectral_layers.mixing.spectral_gating import SpectralGatingConfig
 from spectral_layers.testing import (
     FEEDFORWARD_CHECKS,
     FILTER_CHECKS,
+    FRONTEND_CHECKS,
     GATE_CHECKS,
     MIXER_CHECKS,
+    POSITION_CHECKS,
     SPARSITY_CHECKS,
     Check,
     FeedForwardCase,
     FilterCase,
+    FrontEndCase,
     GateCase,
     MixerCase,
+    PositionCase,
     SparsityCase,
     feedforward_cases,
     filter_cases,
+    frontend_cases,
     gate_cases,
     mixer_cases,
     pairs,
+    position_cases,
     sparsity_cases,
 )
 from spectral_layers.testing.filters import check_float32_recurrence_keeps_up
@@ -67,6 +73,16 @@ def test_feedforward(check: Check[FeedForwardCase], case: FeedForwardCase) -> No
     check(case)
 
 
+@pytest.mark.parametrize(("check", "case"), pairs(POSITION_CHECKS, position_cases()), ids=str)
+def test_position(check: Check[PositionCase], case: PositionCase) -> None:
+    check(case)
+
+
+@pytest.mark.parametrize(("check", "case"), pairs(FRONTEND_CHECKS, frontend_cases()), ids=str)
+def test_frontend(check: Check[FrontEndCase], case: FrontEndCase) -> None:
+    check(case)
+
+
 @pytest.mark.parametrize(
     ("length", "channels", "modes"), [(2_000, 8, 16), (16_000, 4, 16), (200_000, 2, 4)], ids=lambda value: f"{value}"
 )
@@ -93,6 +109,8 @@ def test_every_registered_part_is_in_some_case() -> None:
     assert [str(case) for case in gate_cases()] == GATES.names()
     assert [str(case) for case in sparsity_cases()] == SPARSITIES.names()
     assert [str(case) for case in feedforward_cases()] == FEEDFORWARDS.names()
+    assert [str(case) for case in position_cases()] == POSITIONS.names()
+    assert [str(case) for case in frontend_cases()] == FRONTENDS.names()
 
 
 def test_every_check_is_for_some_case() -> None:
@@ -101,10 +119,13 @@ def test_every_check_is_for_some_case() -> None:
     assert {check.__name__ for check in MIXER_CHECKS} - used == {"check_packed_documents_stay_apart"}
     assert {check for check, _ in pairs(FILTER_CHECKS, filter_cases())} == set(FILTER_CHECKS)
     assert {check for check, _ in pairs(FEEDFORWARD_CHECKS, feedforward_cases())} == set(FEEDFORWARD_CHECKS)
+    assert {check for check, _ in pairs(POSITION_CHECKS, position_cases())} == set(POSITION_CHECKS)
+    assert {check for check, _ in pairs(FRONTEND_CHECKS, frontend_cases())} == set(FRONTEND_CHECKS)
 
 
 def test_a_pattern_that_matches_nothing_is_an_error() -> None:
-    for cases in (mixer_cases, filter_cases, gate_cases, sparsity_cases, feedforward_cases):
+    kinds = (mixer_cases, filter_cases, gate_cases, sparsity_cases, feedforward_cases, position_cases, frontend_cases)
+    for cases in kinds:
         with pytest.raises(ValueError, match="no registered part matches 'acme/\\*'"):
             cases("acme/*")
 

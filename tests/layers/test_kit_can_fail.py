@@ -13,18 +13,25 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from spectral_core import convolve
+from spectral_core import UnsupportedInputError, convolve
 from spectral_layers import (
     FeedForward,
     FeedForwardConfig,
     FeedForwardOutput,
     FilterConfig,
+    FrontEnd,
+    FrontEndConfig,
+    FrontEndOutput,
     Gate,
     GateConfig,
     Mixer,
     MixerConfig,
     MixerOutput,
     Modulation,
+    Position,
+    PositionConfig,
+    Rotation,
+    Rows,
     Sparsity,
     SparsityConfig,
 )
@@ -42,13 +49,17 @@ from spectral_layers.state import Journal, State
 from spectral_layers.testing import (
     FEEDFORWARD_CHECKS,
     FILTER_CHECKS,
+    FRONTEND_CHECKS,
     GATE_CHECKS,
     MIXER_CHECKS,
+    POSITION_CHECKS,
     SPARSITY_CHECKS,
     FeedForwardCase,
     FilterCase,
+    FrontEndCase,
     GateCase,
     MixerCase,
+    PositionCase,
     SparsityCase,
     pairs,
 )
@@ -630,6 +641,140 @@ class DetachedRouterLoss(MoE):
         return super()._balance(probability.detach(), choice, rows, length)
 
 
+class CountsFromTheCall(Position):
+    """Places from the start of the call, as if every call began a row: decoding always stands at 0."""
+
+    def embed(self, x, positions, grid=None):
+        return x + torch.arange(x.shape[1], dtype=x.dtype)[:, None] / 7
+
+
+class FirstRowForAll(Position):
+    """Takes the first row's places for all rows."""
+
+    def embed(self, x, positions, grid=None):
+        return x + (positions[:1, :, None] / 7).to(x.dtype)
+
+
+class SeesTheNextToken(Position):
+    def embed(self, x, positions, grid=None):
+        return x + 1e-3 * F.pad(x[:, 1:], (0, 0, 0, 1))
+
+
+class AddsInFloat32(Position):
+    def embed(self, x, positions, grid=None):
+        return x + torch.cos(positions[..., None].float())
+
+
+class AddsInPlace(Position):
+    def embed(self, x, positions, grid=None):
+        return x.add_(torch.cos(positions[..., None].double()).to(x.dtype))
+
+
+class Grows(Position):
+    """A decay beside the angle, as length-extrapolating variants have."""
+
+    def rotation(self, positions, dtype, grid=None):
+        size, theta = torch.exp(-positions[..., None].to(dtype) / 100), positions[..., None].to(dtype)
+        return Rotation(size * theta.cos(), size * theta.sin())
+
+
+class AnglesInTheModelsDtype(Position):
+    """As most implementations take them: in a float32 model, a float32 index times a float32 frequency."""
+
+    def rotation(self, positions, dtype, grid=None):
+        theta = positions[..., None].to(dtype) * 10_000.0 ** (-torch.arange(4, dtype=dtype) / 4)
+        return Rotation(theta.cos(), theta.sin())
+
+
+class WrapsItsTable(Position):
+    """Begins anew behind its last vector, instead of saying that there is none."""
+
+    length_limit = 16
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(16, 1))
+
+    def embed(self, x, positions, grid=None):
+        return x + self.table[positions % 16]
+
+
+class DetachedTable(WrapsItsTable):
+    def embed(self, x, positions, grid=None):
+        return x + self.table.detach()[positions % 16] + 0 * self.table.sum()
+
+
+class Sound(FrontEnd):
+    """Frames of four samples through a projection: an honest front end, but for what its twins add."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(4, dim)
+
+    def example(self, batch):
+        return torch.randn(batch, 32)
+
+    def forward(self, inputs, lengths=None):
+        if inputs.dim() != 2 or not inputs.is_floating_point():
+            raise UnsupportedInputError("sound is (B, T) floats.")
+        self.check_lengths(inputs, lengths)
+        rows = None
+        if lengths is not None:
+            inputs = torch.where(Rows(lengths).mask(inputs.shape[1]), inputs, 0.0)
+            rows = Rows((lengths + 3) // 4)
+        return FrontEndOutput(self.features(F.pad(inputs, (0, -inputs.shape[1] % 4)).unflatten(1, (-1, 4))), rows)
+
+    def features(self, frames):
+        return self.proj(frames)
+
+
+class LevelsTheBatch(Sound):
+    """Divides by the loudest sample of the batch."""
+
+    def features(self, frames):
+        return self.proj(frames / frames.abs().max().clamp(min=1e-9)) if frames.numel() else super().features(frames)
+
+
+class HearsPadding(Sound):
+    def forward(self, inputs, lengths=None):
+        output = super().forward(inputs)
+        return FrontEndOutput(output.x, None if lengths is None else Rows((lengths + 3) // 4))
+
+
+class CountsSamplesAsTokens(Sound):
+    def forward(self, inputs, lengths=None):
+        return FrontEndOutput(super().forward(inputs, lengths).x, None if lengths is None else Rows(lengths))
+
+
+class LosesAPatch(Sound):
+    def forward(self, inputs, lengths=None):
+        output = super().forward(inputs, lengths)
+        output.grid = (2, 3)
+        return output
+
+
+class TakesRoots(Sound):
+    def features(self, frames):
+        return torch.sqrt(self.proj(frames).square() * frames.square().sum(-1, keepdim=True))
+
+
+class DetachedFrames(Sound):
+    def features(self, frames):
+        return super().features(frames).detach() + 0 * self.proj.bias.sum()
+
+
+class RoundsPowers(Sound):
+    """The logarithm of a power that autocast has rounded, taken far from one."""
+
+    def features(self, frames):
+        return torch.sin(300 * self.proj(frames))
+
+
+class CastsIntegers(Sound):
+    def forward(self, inputs, lengths=None):
+        return super().forward(inputs.to(self.proj.weight.dtype), lengths)
+
+
 def _moe(kind: type[MoE]) -> Any:
     return lambda dim: kind(dim, 2 * dim, experts=4, active=2, balance_weight=0.01)
 
@@ -669,6 +814,20 @@ class TwinFeedForward(FeedForwardConfig):
         return TWINS[self.type](context.hidden_dim)
 
 
+class TwinPosition(PositionConfig):
+    type: str = "twin"
+
+    def build(self, context: Any) -> Position:
+        return TWINS[self.type]()
+
+
+class TwinFrontEnd(FrontEndConfig):
+    type: str = "twin"
+
+    def build(self, context: Any) -> FrontEnd:
+        return TWINS[self.type](context.hidden_dim)
+
+
 TWINS: dict[str, Any] = {}
 
 
@@ -684,6 +843,10 @@ def twin(kind: Any, *, causal: bool = True, **options: Any) -> Any:
             return GateCase(TwinGate(type=name))
         if issubclass(kind, Sparsity):
             return SparsityCase(TwinSparsity(type=name))
+        if issubclass(kind, Position):
+            return PositionCase(TwinPosition(type=name))
+        if issubclass(kind, FrontEnd):
+            return FrontEndCase(TwinFrontEnd(type=name))
         if issubclass(kind, FeedForward) and not issubclass(kind, MoE):
             return FeedForwardCase(TwinFeedForward(type=name))
         if issubclass(kind, MoE):
@@ -726,7 +889,15 @@ def gating_with_sparsity(sparsity: type[Sparsity]) -> Any:
 RESONANT = {"modes": 4, "timescales": (2.0, 100.0)}
 CHECKS: dict[str, Any] = {
     check.__name__.removeprefix("check_"): check
-    for check in (*MIXER_CHECKS, *FILTER_CHECKS, *GATE_CHECKS, *SPARSITY_CHECKS, *FEEDFORWARD_CHECKS)
+    for check in (
+        *MIXER_CHECKS,
+        *FILTER_CHECKS,
+        *GATE_CHECKS,
+        *SPARSITY_CHECKS,
+        *FEEDFORWARD_CHECKS,
+        *POSITION_CHECKS,
+        *FRONTEND_CHECKS,
+    )
 }
 CAUGHT = [
     (twin(LeaksAThousandth), "no_output_sees_a_later_token"),
@@ -815,6 +986,23 @@ CAUGHT = [
     (twin(Narrowing), "a_feedforward_keeps_dtypes"),
     (twin(BalancesPadding), "losses_of_a_feedforward_ignore_padding"),
     (twin(DetachedRouterLoss), "losses_of_a_feedforward_teach"),
+    (twin(AddsInFloat32), "a_position_keeps_shapes_and_dtypes"),
+    (twin(AddsInPlace), "a_position_keeps_shapes_and_dtypes"),
+    (twin(CountsFromTheCall), "a_place_is_an_absolute_index"),
+    (twin(FirstRowForAll), "a_place_is_an_absolute_index"),
+    (twin(SeesTheNextToken), "places_of_tokens_do_not_mix"),
+    (twin(Grows), "rotations_keep_lengths"),
+    (twin(AnglesInTheModelsDtype), "far_positions_are_exact"),
+    (twin(WrapsItsTable), "the_limit_of_a_position_is_kept"),
+    (twin(DetachedTable), "every_parameter_of_a_position_learns"),
+    (twin(LosesAPatch), "features_fit_their_rows_and_grid"),
+    (twin(LevelsTheBatch), "inputs_do_not_mix"),
+    (twin(HearsPadding), "padding_of_inputs_changes_nothing"),
+    (twin(CountsSamplesAsTokens), "padding_of_inputs_changes_nothing"),
+    (twin(TakesRoots), "gradients_of_a_front_end"),
+    (twin(DetachedFrames), "gradients_of_a_front_end"),
+    (twin(RoundsPowers), "a_front_end_under_autocast"),
+    (twin(CastsIntegers), "inputs_of_another_kind_are_refused"),
 ]
 
 
@@ -849,6 +1037,11 @@ def test_the_honest_sparsity_is_wrong_in_nothing() -> None:
         "gradients_at_any_scale",
     ):
         CHECKS[name](twin(gating_with_sparsity(Strongest)))
+
+
+def test_the_twins_of_front_ends_are_wrong_in_nothing_else() -> None:
+    for check, case in pairs(FRONTEND_CHECKS, [twin(Sound)]):
+        check(case)
 
 
 def test_float32_phases_are_caught_when_modes_last() -> None:

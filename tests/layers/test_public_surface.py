@@ -11,14 +11,17 @@ from spectral_layers import testing
 
 def test_the_package() -> None:
     assert spectral_layers.__all__ == [
-        "FEEDFORWARDS", "FILTERS", "FUSIONS", "GATES", "MIXERS", "SPARSITIES",
+        "FEEDFORWARDS", "FILTERS", "FRONTENDS", "FUSIONS", "GATES", "MIXERS", "POSITIONS",
+        "SPARSITIES",
         "FeedForward", "FeedForwardConfig", "FeedForwardOutput",
         "Filter", "FilterConfig", "FilterContext",
+        "FrontEnd", "FrontEndConfig", "FrontEndOutput",
         "Fusion", "FusionConfig", "FusionOutput",
         "Gate", "GateConfig", "GateContext",
         "LayerContext",
         "Mixer", "MixerConfig", "MixerOutput",
-        "Modulation", "RecurrentFilter", "Rows",
+        "Modulation", "Position", "PositionConfig",
+        "RecurrentFilter", "Rotation", "Rows",
         "Sparsity", "SparsityConfig", "SpectralView", "State", "Stream",
     ]  # fmt: skip
     assert all(hasattr(spectral_layers, name) for name in spectral_layers.__all__)
@@ -26,11 +29,12 @@ def test_the_package() -> None:
 
 def test_the_kit() -> None:
     assert testing.__all__ == [
-        "FEEDFORWARD_CHECKS", "FILTER_CHECKS", "GATE_CHECKS", "MIXER_CHECKS", "SPARSITY_CHECKS",
+        "FEEDFORWARD_CHECKS", "FILTER_CHECKS", "FRONTEND_CHECKS", "GATE_CHECKS", "MIXER_CHECKS", "POSITION_CHECKS",
+        "SPARSITY_CHECKS",
         "Check",
-        "FeedForwardCase", "FilterCase", "GateCase", "MixerCase", "SparsityCase",
-        "feedforward_cases", "filter_cases", "gate_cases", "mixer_cases",
-        "pairs", "sparsity_cases", "spectral_view",
+        "FeedForwardCase", "FilterCase", "FrontEndCase", "GateCase", "MixerCase", "PositionCase", "SparsityCase",
+        "feedforward_cases", "filter_cases", "frontend_cases", "gate_cases", "mixer_cases",
+        "pairs", "position_cases", "sparsity_cases", "spectral_view",
     ]  # fmt: skip
     assert all(hasattr(testing, name) for name in testing.__all__)
 

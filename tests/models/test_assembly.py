@@ -154,9 +154,9 @@ def test_tied_embeddings_are_one_parameter() -> None:
     assert tied.head is None
     before = tied(torch.tensor([[1, 2]])).logits
     with torch.no_grad():
-        tied.embedding.weight[7] += 1  # a token that is not in the input: only the head can notice
+        tied.frontend.embedding.weight[7] += 1  # a token that is not in the input: only the head can notice
     assert (tied(torch.tensor([[1, 2]])).logits - before)[..., 7].abs().min() > 0
-    assert untied.head.weight is not untied.embedding.weight
+    assert untied.head.weight is not untied.frontend.embedding.weight
 
 
 def test_a_model_is_initialised_from_the_random_seed_alone() -> None:
@@ -180,6 +180,7 @@ def test_components_are_listed_once_each_with_their_provider() -> None:
         ("mixer", "gated_convolution"),
         ("mixer", "holographic"),
         ("model", "language_model"),
+        ("position", "none"),
     ]
     assert {(part.provider, part.version) for part in components_of(config)} == {("spectral-networks", __version__)}
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from spectral_core import ConfigError, FFTBackendConfig, PluginError, __version__, hookimpl
@@ -106,6 +106,27 @@ def test_a_weight_under_two_names_is_saved(tmp_path: Path) -> None:
         assert torch.equal(block.mixer_norm.weight, first.weight)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_checkpoint_from_before_front_ends_and_positions_is_read(tmp_path: Path, dtype: torch.dtype) -> None:
+    """It calls the embedding otherwise and says nothing of the rest; its dtype is kept too."""
+    model = made().to(dtype)
+    path = save_checkpoint(model, tmp_path / "model")
+    weights = {name.removeprefix("frontend."): tensor for name, tensor in model.state_dict().items()}
+    assert "embedding.weight" in weights
+    save_file(weights, path / WEIGHTS)
+    record = json.loads((path / CONFIG).read_text())
+    for key in ("position", "embed_dim"):
+        del record["spectral"][key]
+    record["components"] = [part for part in record["components"] if part["kind"] != "position"]
+    (path / CONFIG).write_text(json.dumps(record))
+    write_marker(path, MARKER, [CONFIG, WEIGHTS])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = load_checkpoint(path)
+    assert {parameter.dtype for parameter in loaded.parameters()} == {dtype}
+    assert torch.equal(logits(loaded), logits(model))
+
+
 def test_the_files_say_what_they_hold(saved: Path) -> None:
     assert names(saved) == FILES
     record = json.loads((saved / CONFIG).read_text())
@@ -120,6 +141,7 @@ def test_the_files_say_what_they_hold(saved: Path) -> None:
         ("mixer", "gated_convolution"),
         ("mixer", "holographic"),
         ("model", "language_model"),
+        ("position", "none"),
     ]
     assert all(
         (part["provider"], part["version"]) == ("spectral-networks", __version__) for part in record["components"]

@@ -143,9 +143,9 @@ def test_a_terminal_gets_groups_that_fit_it(monkeypatch, columns):
         module.components(kind=None, as_json=False)
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in captured.get().splitlines()]
     assert max(map(len, lines)) <= columns
-    assert {"fft", "mixer", "filter", "gate", "sparsity", "feedforward", "model"} <= set(lines), (
-        "kinds stand by themselves"
-    )
+    assert {"fft", "mixer", "filter", "gate", "sparsity", "feedforward", "position", "frontend", "model"} <= set(
+        lines
+    ), "kinds stand by themselves"
     assert any(line.startswith("  resonant ") for line in lines)
 
 
@@ -210,7 +210,7 @@ def test_the_schema_describes_every_part_a_model_may_have(spectral, variant):
     ended = spectral("config", "schema", variant)
     assert ended.code == 0
     definitions = json.loads(ended.out)["$defs"]
-    for kind in ("fft", "mixer", "filter", "gate", "sparsity", "feedforward"):
+    for kind in ("fft", "mixer", "filter", "gate", "sparsity", "feedforward", "position"):
         for entry in HOST.registries[kind]:
             assert f"{kind}.{entry.name}".replace("/", ".") in definitions
     assert ("model.language_model" in definitions) == (variant == "run")

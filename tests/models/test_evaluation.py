@@ -33,7 +33,7 @@ def model():
     torch.manual_seed(0)
     made = build_model(MODEL).eval()
     with torch.no_grad():
-        made.embedding.weight.mul_(20)  # far from the uniform distribution, where every mistake looks alike
+        made.frontend.embedding.weight.mul_(20)  # far from the uniform distribution, where every mistake looks alike
     return made
 
 
@@ -76,8 +76,8 @@ def test_the_short_last_window_counts_by_its_bytes(model):
 
 def test_a_uniform_model_needs_eight_bits_and_auxiliary_losses_none(model):
     with torch.no_grad():
-        saved = model.embedding.weight.clone()
-        model.embedding.weight.zero_()
+        saved = model.frontend.embedding.weight.clone()
+        model.frontend.embedding.weight.zero_()
     try:
         text = tokens(100)
         with torch.no_grad():
@@ -85,7 +85,7 @@ def test_a_uniform_model_needs_eight_bits_and_auxiliary_losses_none(model):
         assert bits_per_byte(model, ContiguousWindows(text, CONTEXT)) == pytest.approx(8, abs=1e-6)
     finally:
         with torch.no_grad():
-            model.embedding.weight.copy_(saved)
+            model.frontend.embedding.weight.copy_(saved)
 
 
 def test_evaluation_records_no_gradients_and_changes_nothing(model):

@@ -138,4 +138,4 @@ def test_a_config_without_a_model_is_refused():
 
 
 def test_the_embedding_is_where_hugging_face_looks_for_it(model):
-    assert SpectralForCausalLM.wrap(model).get_input_embeddings() is model.embedding
+    assert SpectralForCausalLM.wrap(model).get_input_embeddings() is model.frontend.embedding

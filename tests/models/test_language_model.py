@@ -451,7 +451,7 @@ def test_padding_does_not_count_as_load(side: str) -> None:
 
 def _before_feedforward(model: LanguageModel, input_ids: Tensor) -> Tensor:
     block = model.blocks[0]
-    x = model.embedding(input_ids)
+    x = model.frontend(input_ids).x
     return block.feedforward_norm(x + block.mixer(block.mixer_norm(x)).y)
 
 

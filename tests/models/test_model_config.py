@@ -26,7 +26,7 @@ def test_an_empty_config_is_the_default_language_model() -> None:
     config = load_config({})
     assert config.type == "language_model"
     assert config == load_config({"type": "language_model", "block": {}}).model_copy(update={"block": None})
-    assert [part.type for _, part in parts_of(config)] == ["auto"]
+    assert [part.type for _, part in parts_of(config)] == ["auto", "none"]
     assert config.blocks == (BlockConfig(),)
 
 
@@ -63,6 +63,9 @@ def test_every_problem_is_reported_at_once_with_its_full_path() -> None:
         ({"block": {"mixer": {"type": "spectral_gating", "gates": ["magnitude", "magnitud"]}}}, "block.mixer.gates.1"),
         ({"layers": {"0": {}}}, "layers"),
         ({"fft": "fastest"}, "fft"),
+        ({"position": "ropes"}, "position"),
+        ({"position": {"type": "rope", "base": 1}}, "position.base"),
+        ({"embed_dim": 0}, "embed_dim"),
         ({"fft": {"type": "hierarchical", "block_bytes": 0}}, "fft.block_bytes"),
     ],
 )
@@ -126,6 +129,7 @@ def variants() -> list[dict[str, object]]:
         {"layers": blocks, "num_layers": 9, "max_seq_len": 64, "tie_embeddings": False},
         {"block": {"mixer": {"type": "spectral_gating", "gates": ["band", "magnitude"], "head_dim": 8}}},
         {"fft": {"type": "hierarchical", "block_bytes": 7}},
+        {"position": {"type": "rope", "base": 100.0}, "embed_dim": 8},
     ]
 
 
@@ -156,7 +160,7 @@ def test_layers_take_turns_up_to_num_layers() -> None:
 def test_the_schema_names_every_part() -> None:
     schema = MODELS.get("language_model").load().model_json_schema()
     assert {f"mixer.{name}" for name in MIXERS.names()} <= set(schema["$defs"])
-    assert {"filter.resonant", "gate.magnitude", "fft.hierarchical"} <= set(schema["$defs"])
+    assert {"filter.resonant", "gate.magnitude", "fft.hierarchical", "position.rope"} <= set(schema["$defs"])
 
 
 @pytest.mark.parametrize(
@@ -226,6 +230,7 @@ def test_parts_of_a_config_come_with_their_paths() -> None:
     found = [(path, part.type) for path, part in parts_of(config)]
     assert found == [
         ("fft", "auto"),
+        ("position", "none"),
         ("layers.0.mixer", "spectral_gating"),
         ("layers.0.mixer.gates.0", "band"),
         ("layers.0.mixer.gates.1", "magnitude"),

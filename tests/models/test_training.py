@@ -338,7 +338,7 @@ def test_only_weights_of_linear_layers_and_embeddings_decay(text, tmp_path):
     decayed = set(SpectralTrainer.get_decay_parameter_names(None, model))
     parameters = dict(model.named_parameters())
     assert decayed <= set(parameters), "names of the wrapped model, or nothing would decay"
-    assert {"model.embedding.weight", "model.head.weight"} <= decayed
+    assert {"model.frontend.embedding.weight", "model.head.weight"} <= decayed
     for name in parameters:
         owner, _, kind = name.rpartition(".")
         wanted = kind == "weight" and isinstance(model.get_submodule(owner), torch.nn.Linear | torch.nn.Embedding)

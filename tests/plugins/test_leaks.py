@@ -28,6 +28,9 @@ from spectral_layers import (
     MixerConfig,
     MixerOutput,
     Modulation,
+    Position,
+    PositionConfig,
+    Rotation,
     Rows,
     SpectralView,
     State,
@@ -151,6 +154,23 @@ class Peek(FeedForward):
         return FeedForwardOutput(x + 1e-6 * torch.cat([x[:, 1:], torch.zeros_like(x[:, :1])], 1))
 
 
+class Lookahead(Position):
+    """Adds a millionth of the next token where it should add its place."""
+
+    def embed(self, x: Tensor, positions: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+        return x + 1e-6 * torch.cat([x[:, 1:], torch.zeros_like(x[:, :1])], 1)
+
+
+class Turning(Position):
+    """A good position, for 20 tokens at most."""
+
+    length_limit = 20
+
+    def rotation(self, positions: Tensor, dtype: torch.dtype, grid: tuple[int, int] | None = None) -> Rotation:
+        theta = positions[..., None].to(dtype) / 7
+        return Rotation(theta.cos(), theta.sin())
+
+
 class Wrapping(FFTBackend):
     """Transforms a signal turned by one: its last value comes first."""
 
@@ -184,6 +204,7 @@ GATES = {
 }
 MIXERS = {"whole_spectrum": WholeSpectrum, "single_convolution": SingleConvolution, "running_mean": RunningMean}
 FEEDFORWARDS = {"next_row": NextRow, "peek": Peek}
+POSITIONS = {"lookahead": Lookahead, "turning": Turning}
 BACKENDS = {"wrapping": Wrapping, "elsewhere": ElsewhereOnly}
 
 
@@ -218,6 +239,13 @@ def _builds_feedforward(part: type[FeedForward]) -> Any:
     return build
 
 
+def _builds_position(part: type[Position]) -> Any:
+    def build(self: PositionConfig, context: LayerContext) -> Position:
+        return part()
+
+    return build
+
+
 def _builds_backend(part: type[FFTBackend]) -> Any:
     def build(self: FFTBackendConfig) -> FFTBackend:
         return part()
@@ -229,6 +257,7 @@ FAMILIES = (
     ("gate", GateConfig, GATES, _builds_gate),
     ("mixer", MixerConfig, MIXERS, _builds_mixer),
     ("feedforward", FeedForwardConfig, FEEDFORWARDS, _builds_feedforward),
+    ("position", PositionConfig, POSITIONS, _builds_position),
 )
 
 
@@ -272,8 +301,8 @@ def config(kind: str, name: str, **overrides: Any) -> dict[str, Any]:
         block["mixer"] = {"type": "spectral_gating", "gates": ["magnitude", name], "block": 8, "window": 16}
     elif kind in ("mixer", "feedforward"):
         block[kind] = name
-    fft = name if kind == "fft" else "auto"
-    return {"vocab_size": 13, "hidden_dim": 32, "num_layers": 2, "fft": fft, "block": block} | overrides
+    named = {kind: name} if kind in ("fft", "position") else {}
+    return {"vocab_size": 13, "hidden_dim": 32, "num_layers": 2, "block": block, **named, **overrides}
 
 
 @pytest.mark.parametrize(
@@ -285,6 +314,7 @@ def config(kind: str, name: str, **overrides: Any) -> dict[str, Any]:
         ("mixer", "acme/whole_spectrum", "training"),
         ("feedforward", "acme/next_row", "training"),
         ("feedforward", "acme/peek", "training"),
+        ("position", "acme/lookahead", "training"),
         ("fft", "acme/wrapping", "training"),
     ],
 )
@@ -316,6 +346,7 @@ def test_a_leak_in_training_alone_is_one_that_evaluation_cannot_show() -> None:
         ("gate", "acme/own_bins"),
         ("gate", "acme/running_level"),
         ("mixer", "acme/running_mean"),
+        ("position", "acme/turning"),
         ("fft", "acme/elsewhere"),
     ],
 )

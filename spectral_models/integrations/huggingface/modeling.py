@@ -89,7 +89,7 @@ class SpectralForCausalLM(PreTrainedModel):  # type: ignore[misc]
         write_files(self.model, directory)
 
     def get_input_embeddings(self) -> nn.Module:
-        return self.model.embedding
+        return self.model.frontend.embedding
 
     def _init_weights(self, module: nn.Module) -> None:
         """Parts initialise themselves."""

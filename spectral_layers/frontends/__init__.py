@@ -1,0 +1,1 @@
+"""Front ends, one a file, each with its config."""

@@ -1,0 +1,71 @@
+"""The contract of a front end: it turns what a user has (token ids, pictures, sound) into features (B, L, D)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from spectral_core.axes import describe
+from spectral_core.config import PartConfig
+from spectral_core.errors import UnsupportedInputError
+from spectral_layers.context import LayerContext
+from spectral_layers.positions.base import Grid
+from spectral_layers.rows import Rows
+
+
+@dataclass
+class FrontEndOutput:
+    """x: (B, L, D). rows: how much of each row is real, if lengths were given.
+
+    grid: (rows, columns), rows * columns = L, where the features tile a plane row by row.
+    """
+
+    x: Tensor
+    rows: Rows | None = None
+    grid: Grid | None = None
+
+
+class FrontEnd(nn.Module):
+    """Base of front ends. takes_lengths: whether inputs may be padded on the right."""
+
+    takes_lengths: ClassVar[bool] = True
+
+    @abstractmethod
+    def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> FrontEndOutput:
+        """inputs: a batch, rows first. lengths: (B,), how much of the last axis is real; what lies behind is ignored.
+
+        Raises UnsupportedInputError, saying what would fit, for inputs of another kind, shape or dtype.
+        """
+
+    @abstractmethod
+    def example(self, batch: int) -> Tensor:
+        """Random inputs that fit, for conformance checks and tracing."""
+
+    def check_lengths(self, inputs: Tensor, lengths: Tensor | None) -> None:
+        """Raise UnsupportedInputError unless there is one length for each row, within the input's last axis."""
+        if lengths is None:
+            return
+        name = type(self).__name__
+        if not self.takes_lengths:
+            raise UnsupportedInputError(f"{name} takes no lengths: its inputs have no padding.")
+        if lengths.shape != inputs.shape[:1] or lengths.is_floating_point():
+            raise UnsupportedInputError(
+                f"{name} was given {inputs.shape[0]} rows and lengths {describe(lengths)}; rows have one integer each."
+            )
+        # Reading the extremes back from an accelerator would stall every step.
+        if lengths.device.type == "cpu" and lengths.numel():
+            low, high = int(lengths.min()), int(lengths.max())
+            if low < 0 or high > inputs.shape[-1]:
+                raise UnsupportedInputError(
+                    f"{name}: lengths run from 0 to {inputs.shape[-1]}, the width of the batch; got {low} to {high}."
+                )
+
+
+class FrontEndConfig(PartConfig):
+    """Names a front end and its options; ``build(context)`` makes it."""
+
+    def build(self, context: LayerContext) -> FrontEnd:
+        raise NotImplementedError(f"{type(self).__name__} must define build(context)")

@@ -1,0 +1,66 @@
+"""Pictures, cut into square patches."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from spectral_core.axes import describe
+from spectral_core.errors import UnsupportedInputError
+from spectral_layers.context import LayerContext
+from spectral_layers.frontends.base import FrontEnd, FrontEndConfig, FrontEndOutput
+
+
+class Patches(FrontEnd):
+    """x[r, c] = W patch[r, c] + b: one token for each size × size square, row by row; a convolution of that stride.
+
+    Features of standardised pixels begin with unit variance, if pixels are independent. O(H W C D).
+    Dosovitskiy et al., "An image is worth 16x16 words: transformers for image recognition at scale", 2021.
+    """
+
+    takes_lengths: ClassVar[bool] = False
+
+    def __init__(self, hidden_dim: int, *, size: int, channels: int) -> None:
+        super().__init__()
+        self.size = size
+        self.channels = channels
+        self.proj = nn.Conv2d(channels, hidden_dim, size, stride=size)
+        nn.init.normal_(self.proj.weight, std=(channels * size * size) ** -0.5)
+        assert self.proj.bias is not None
+        nn.init.zeros_(self.proj.bias)
+
+    def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> FrontEndOutput:
+        """inputs: (B, C, H, W) floating point, H and W multiples of the patch size."""
+        if inputs.dim() != 4 or inputs.shape[1] != self.channels or not inputs.is_floating_point():
+            raise UnsupportedInputError(
+                f"pictures are (B, C, H, W) floats with C = {self.channels}; got {describe(inputs)}. "
+                "Scale integer pixels to about unit variance first."
+            )
+        height, width = inputs.shape[2:]
+        if height < 1 or width < 1 or height % self.size or width % self.size:
+            raise UnsupportedInputError(
+                f"pictures are cut into patches of {self.size} x {self.size}; {height} x {width} leaves a rest. "
+                f"Resize or pad them to multiples of {self.size}."
+            )
+        self.check_lengths(inputs, lengths)
+        x = self.proj(inputs).flatten(2).transpose(1, 2)
+        return FrontEndOutput(x, grid=(height // self.size, width // self.size))
+
+    def example(self, batch: int) -> Tensor:
+        return torch.randn(batch, self.channels, 2 * self.size, 3 * self.size)
+
+
+class PatchesConfig(FrontEndConfig):
+    """Pictures cut into square patches, one token each, on a grid."""
+
+    type: Literal["patches"] = "patches"
+    size: PositiveInt = 16
+    """Pixels along each side of a patch."""
+    channels: PositiveInt = 3
+    """Channels of a picture: 3 for colour, 1 for grey."""
+
+    def build(self, context: LayerContext) -> Patches:
+        return Patches(context.hidden_dim, size=self.size, channels=self.channels)

@@ -1,0 +1,79 @@
+"""Token ids: an embedding, factorised where it is narrower than the model."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from spectral_core.axes import describe
+from spectral_core.errors import UnsupportedInputError
+from spectral_layers.context import LayerContext
+from spectral_layers.frontends.base import FrontEnd, FrontEndConfig, FrontEndOutput
+from spectral_layers.rows import Rows
+
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+class Tokens(FrontEnd):
+    """x[t] = P E[id_t], E (V, embed_dim) and P (D, embed_dim), or E alone where embed_dim = D.
+
+    (V + D) embed_dim parameters instead of V D. Features begin at a size of 0.02 either way.
+    Lan et al., "ALBERT: a lite BERT for self-supervised learning of language representations", 2020.
+    """
+
+    def __init__(self, hidden_dim: int, *, vocab_size: int, embed_dim: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, embed_dim)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        self.proj: nn.Linear | None = None
+        if embed_dim != hidden_dim:
+            self.proj = nn.Linear(embed_dim, hidden_dim, bias=False)
+            nn.init.normal_(self.proj.weight, std=embed_dim**-0.5)
+
+    def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> FrontEndOutput:
+        """inputs: (B, L) integers from 0 to V - 1."""
+        vocab_size = self.embedding.num_embeddings
+        if inputs.dim() != 2 or inputs.dtype not in _INTEGERS or inputs.shape[1] < 1:
+            raise UnsupportedInputError(
+                f"input_ids are (B, L) integers with at least one token; got {describe(inputs)}."
+            )
+        self.check_lengths(inputs, lengths)
+        # Reading the extremes back from an accelerator would stall every step; there the embedding asserts.
+        if inputs.device.type == "cpu" and inputs.numel():
+            low, high = int(inputs.min()), int(inputs.max())
+            if low < 0 or high >= vocab_size:
+                raise UnsupportedInputError(
+                    f"token ids run from 0 to {vocab_size - 1} (vocab_size {vocab_size}); "
+                    f"got {low} to {high}. Use the tokenizer the model was made for, or a larger vocab_size."
+                )
+        x = self.embedding(inputs.long())
+        if self.proj is not None:
+            x = self.proj(x)
+        return FrontEndOutput(x, None if lengths is None else Rows(lengths))
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(B, L, D) -> (B, L, V) by the transposes of the same weights: the head of a model that ties them."""
+        if self.proj is not None:
+            x = F.linear(x, self.proj.weight.T)
+        return F.linear(x, self.embedding.weight)
+
+    def example(self, batch: int) -> Tensor:
+        return torch.randint(self.embedding.num_embeddings, (batch, 12))
+
+
+class TokensConfig(FrontEndConfig):
+    """Token ids through an embedding, factorised where it is narrower than the model."""
+
+    type: Literal["tokens"] = "tokens"
+    vocab_size: PositiveInt = 256
+    """Token ids run from 0 to vocab_size - 1."""
+    embed_dim: PositiveInt | None = None
+    """Width of the embedding; a projection follows unless it is hidden_dim, which null takes."""
+
+    def build(self, context: LayerContext) -> Tokens:
+        embed_dim = self.embed_dim or context.hidden_dim
+        return Tokens(context.hidden_dim, vocab_size=self.vocab_size, embed_dim=embed_dim)

@@ -1,0 +1,1 @@
+"""Positions, one a file, each with its config."""

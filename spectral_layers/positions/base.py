@@ -1,0 +1,102 @@
+"""The contract of a position: it tells the layers where in its row a token stands.
+
+A token's place is its absolute index. Rows start at 0 and a state continues at ``state.position``, so a full pass, any
+chunks and single tokens give the same features, and padding changes nothing (:func:`positions_of`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from spectral_core.config import PartConfig
+from spectral_core.errors import UnsupportedInputError
+from spectral_layers.context import LayerContext
+from spectral_layers.rows import Rows
+from spectral_layers.state import State
+
+Grid = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Turns channels i and i + P of (B, L, D) by the angles whose cosines and sines it holds, (B or 1, L, P) each.
+
+    y_i = x_i cos_i - x_{i+P} sin_i and y_{i+P} = x_i sin_i + x_{i+P} cos_i; channels from 2P on pass. O(L D).
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        pairs = self.cos.shape[-1]
+        first, second, rest = x.split([pairs, pairs, x.shape[-1] - 2 * pairs], -1)
+        turned = (first * self.cos - second * self.sin).to(x.dtype), (first * self.sin + second * self.cos).to(x.dtype)
+        return torch.cat([*turned, rest], -1)
+
+
+class Position(nn.Module):
+    """Base of positions. A subclass overrides :meth:`embed` or :meth:`rotation`; both do nothing by themselves.
+
+    length_limit: how many positions there are; None for no limit.
+
+    In both, positions: (B, L) integers, or (1, L) where all rows stand alike. grid: (rows, columns) where they run
+    through a plane, row by row; None for a line. No token's features may depend on another token.
+    """
+
+    length_limit: int | None = None
+
+    def embed(self, x: Tensor, positions: Tensor, grid: Grid | None = None) -> Tensor:
+        """Features x (B, L, D) with their tokens' places added; the model calls it once, on its input."""
+        return x
+
+    def rotation(self, positions: Tensor, dtype: torch.dtype, grid: Grid | None = None) -> Rotation | None:
+        """How every block turns its mixer's input, of that dtype; made once for all blocks. None for not at all."""
+        return None
+
+    def check_limit(self, positions: Tensor) -> None:
+        """Raise UnsupportedInputError if a position is beyond the length limit."""
+        if self.length_limit is None or not positions.numel():
+            return
+        needed = int(positions.max()) + 1
+        if needed > self.length_limit:
+            raise UnsupportedInputError(
+                f"{type(self).__name__} is limited to {self.length_limit} tokens, one parameter vector each; got "
+                f"{needed}. Raise max_seq_len, or use a position without a limit."
+            )
+
+
+class PositionConfig(PartConfig):
+    """Names a position and its options; ``build(context)`` makes it."""
+
+    def build(self, context: LayerContext) -> Position:
+        raise NotImplementedError(f"{type(self).__name__} must define build(context)")
+
+
+def positions_of(x: Tensor, rows: Rows | None, state: State | None) -> Tensor:
+    """The absolute indices of a call's tokens x (B, L, ...), which continue that state: (B, L), or (1, L) without one.
+
+    Padding stands at 0: it must not reach a limit that no token of its row reaches.
+    """
+    indices = torch.arange(x.shape[1], device=x.device)[None]
+    if state is None:
+        return indices
+    indices = state.position[:, None] + indices
+    return indices if rows is None else torch.where(rows.mask(x.shape[1]), indices, 0)
+
+
+def angles(positions: Tensor, pairs: int, base: float, grid: Grid | None = None) -> Tensor:
+    """theta_i = p base^(-i / pairs) mod 2 pi, for pairs i = 0, 1, ...: (B, L) -> (B, L, pairs) in float64.
+
+    float32 would lose a radian of the fastest angle at some ten million tokens and a thousandth at ten thousand. On a
+    grid the first half of the pairs (the larger, if odd) takes the token's row for p and the second its column.
+    """
+    if grid is not None:
+        down = angles(positions // grid[1], pairs - pairs // 2, base)
+        across = angles(positions % grid[1], pairs // 2, base)
+        return torch.cat([down, across], -1)
+    index = torch.arange(pairs, device=positions.device, dtype=torch.float64)
+    return (positions[..., None] * base ** (-index / pairs)).remainder_(2 * math.pi)

@@ -1,0 +1,46 @@
+"""Sinusoidal positions: sines and cosines of the token's place, on a line or in a plane."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field, PositiveFloat
+from torch import Tensor, nn
+
+from spectral_layers.context import LayerContext
+from spectral_layers.positions.base import Grid, Position, PositionConfig, angles
+
+
+class Sinusoidal(Position):
+    """x[t] + scale (sin theta(p), cos theta(p)), theta_i(p) = p base^(-2i / D), with one learned scale.
+
+    On a grid half of the angles follows the row and half the column. No limit of length: angles are taken in float64
+    and reduced before they are cast. O(L D).
+
+    Vaswani et al., "Attention is all you need", 2017; learned scale: Li et al., "Neural speech synthesis with
+    transformer network", 2019; two dimensions: He et al., "Masked autoencoders are scalable vision learners", 2022.
+    """
+
+    def __init__(self, hidden_dim: int, *, base: float, scale: float) -> None:
+        super().__init__()
+        self.base = base
+        self.scale = nn.Parameter(torch.tensor(scale))
+
+    def embed(self, x: Tensor, positions: Tensor, grid: Grid | None = None) -> Tensor:
+        width = x.shape[-1]
+        theta = angles(positions, width - width // 2, self.base, grid).to(torch.promote_types(x.dtype, torch.float32))
+        return x + (self.scale * torch.cat([theta.sin(), theta.cos()], -1)[..., :width]).to(x.dtype)
+
+
+class SinusoidalConfig(PositionConfig):
+    """Sines and cosines of the place, in one or two dimensions, added to the model's input."""
+
+    type: Literal["sinusoidal"] = "sinusoidal"
+    base: float = Field(default=10_000.0, gt=1.0)
+    """Angles a token fall from 1 to nearly 1 / base."""
+    scale: PositiveFloat = 0.02
+    """Initial size beside the features: 0.02 suits token embeddings, 1 features of unit variance (patches, frames)."""
+
+    def build(self, context: LayerContext) -> Sinusoidal:
+        return Sinusoidal(context.hidden_dim, base=self.base, scale=self.scale)

@@ -1,0 +1,120 @@
+"""Checks of front ends: features that fit, each row's from its own input, and a clear refusal of what does not fit."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from spectral_core.errors import UnsupportedInputError
+from spectral_core.testing import assert_close
+from spectral_layers.testing.cases import FrontEndCase
+from spectral_layers.testing.check import for_all, normal, only_for, require_error
+
+_BATCH = 4
+
+
+def takes_lengths(case: FrontEndCase) -> bool:
+    return case.build().takes_lengths
+
+
+@for_all
+def check_features_fit_their_rows_and_grid(case: FrontEndCase) -> None:
+    """(B, L, D), finite, in the parameters' dtype; a grid has L places; no lengths, no rows; an empty batch is one."""
+    for dtype in (torch.float64, torch.float32):
+        part = case.build(dtype)
+        for batch in (_BATCH, 0):
+            output = part(case.inputs(part, batch, dtype))
+            x = output.x
+            if x.dim() != 3 or x.shape[0] != batch or x.shape[2] != case.hidden_dim or x.dtype != dtype:
+                raise AssertionError(
+                    f"{case}: features are ({batch}, L, {case.hidden_dim}) {dtype}; got {tuple(x.shape)} {x.dtype}."
+                )
+            if not x.isfinite().all():
+                raise AssertionError(f"{case}: features in {dtype} are not finite.")
+            if output.grid is not None and math.prod(output.grid) != x.shape[1]:
+                raise AssertionError(f"{case}: a grid of {output.grid} for {x.shape[1]} tokens.")
+            if output.rows is not None:
+                raise AssertionError(f"{case}: inputs without lengths are full rows; got {output.rows}.")
+
+
+@for_all
+def check_inputs_do_not_mix(case: FrontEndCase) -> None:
+    """A row's features are what it gives alone."""
+    part = case.build()
+    inputs = case.inputs(part, _BATCH)
+    with torch.no_grad():
+        x = part(inputs).x
+        for row in range(_BATCH):
+            assert_close(f"{case}: row {row} without the others", part(inputs[row : row + 1]).x, x[row, None], 1e-9)
+
+
+@only_for(takes_lengths)
+def check_padding_of_inputs_changes_nothing(case: FrontEndCase) -> None:
+    """A padded row has as many tokens, and the same, as alone, whatever the padding holds; none if it is empty."""
+    part = case.build()
+    inputs = case.inputs(part, _BATCH)
+    width = inputs.shape[-1]
+    lengths = torch.tensor([width, width // 2, 1, 0])
+    with torch.no_grad():
+        for padding in (torch.zeros_like(inputs), inputs.flip(0)):
+            padded = torch.where(torch.arange(width) < lengths[:, None], inputs, padding)
+            output = part(padded, lengths)
+            if output.rows is None:
+                raise AssertionError(f"{case}: lengths came in, and no rows go out.")
+            for row, length in enumerate(lengths.tolist()):
+                alone = part(inputs[row : row + 1, :length]).x[0] if length else inputs.new_zeros(0, case.hidden_dim)
+                found = int(output.rows.lengths[row])
+                if found != len(alone):
+                    raise AssertionError(f"{case}: an input of {length} has {found} tokens padded, {len(alone)} alone.")
+                assert_close(f"{case}: {length} of {width} in a padded batch", output.x[row, :found], alone, 1e-9)
+
+
+@for_all
+def check_gradients_of_a_front_end(case: FrontEndCase) -> None:
+    """Every parameter gets a gradient that is finite, for inputs of zeros too, and not all zero."""
+    part = case.build(torch.float32)
+    inputs = case.inputs(part, _BATCH, torch.float32)
+    for given in (torch.zeros_like(inputs), inputs):
+        part.zero_grad()
+        x = part(given).x
+        (x * normal(*x.shape, dtype=torch.float32)).sum().backward()
+        for name, parameter in part.named_parameters():
+            if parameter.grad is None:
+                raise AssertionError(f"{case}: {name} gets no gradient; is it detached?")
+            if not parameter.grad.isfinite().all():
+                raise AssertionError(f"{case}: the gradient of {name} is not finite.")
+            if given is inputs and not parameter.grad.any():
+                raise AssertionError(f"{case}: the gradient of {name} is all zero; it cannot learn.")
+
+
+@for_all
+def check_a_front_end_under_autocast(case: FrontEndCase) -> None:
+    """Under bfloat16 autocast features are within a tenth of float32's."""
+    part = case.build(torch.float32)
+    inputs = case.inputs(part, _BATCH, torch.float32)
+    with torch.no_grad():
+        x = part(inputs).x
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = part(inputs).x
+    assert_close(f"{case} under bfloat16 autocast", rounded.float(), x, 0.1)
+
+
+@for_all
+def check_inputs_of_another_kind_are_refused(case: FrontEndCase) -> None:
+    """A missing axis, integers for floats or floats for integers, and lengths that do not fit."""
+    part = case.build()
+    inputs = case.inputs(part, _BATCH)
+    width = inputs.shape[-1]
+    other = inputs.long() if inputs.is_floating_point() else inputs.double()
+    for what, given, lengths in (
+        ("a missing axis", inputs[0], None),
+        (f"{other.dtype} for {inputs.dtype}", other, None),
+        ("one length for all rows", inputs, torch.tensor([width])),
+        ("a length beyond the input", inputs, torch.tensor([width, width, width, width + 1])),
+        ("a negative length", inputs, torch.tensor([width, width, width, -1])),
+        ("fractional lengths", inputs, torch.full((_BATCH,), width / 2)),
+    ):
+        require_error(UnsupportedInputError, f"{case}: {what}", part, given, lengths)
+    if not part.takes_lengths:
+        require_error(UnsupportedInputError, f"{case}: lengths", part, inputs, torch.full((_BATCH,), width))

@@ -1,0 +1,141 @@
+"""Checks of positions: what they make of a token follows from the token and its place, and from nothing else."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from spectral_core.errors import UnsupportedInputError
+from spectral_core.testing import assert_close
+from spectral_layers.positions.base import Grid, Position
+from spectral_layers.testing.cases import PositionCase
+from spectral_layers.testing.check import for_all, normal, only_for, require_error
+
+_GRID = (5, 8)
+_LENGTH = 40
+_FAR = 3_000_000
+
+
+def rotates(case: PositionCase) -> bool:
+    return case.build().rotation(torch.arange(2)[None], torch.float64) is not None
+
+
+def is_limited(case: PositionCase) -> bool:
+    return case.build().length_limit is not None
+
+
+def is_unlimited(case: PositionCase) -> bool:
+    return not is_limited(case)
+
+
+def has_parameters(case: PositionCase) -> bool:
+    return any(True for _ in case.build().parameters())
+
+
+@for_all
+def check_a_position_keeps_shapes_and_dtypes(case: PositionCase) -> None:
+    """(B, L, D) comes back as such in float64, float32 and bfloat16, an empty batch too; the input is left alone."""
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        part = case.build(dtype)
+        for batch, positions in ((2, torch.arange(_LENGTH)[None]), (0, torch.arange(_LENGTH).expand(0, -1))):
+            x = normal(batch, _LENGTH, case.hidden_dim, dtype=dtype)
+            kept = x.clone()
+            y = _placed(part, x, positions)
+            if y.shape != x.shape or y.dtype != dtype:
+                shown = f"{tuple(y.shape)} {y.dtype}"
+                raise AssertionError(f"{case}: {tuple(x.shape)} {dtype} must come back as such; got {shown}.")
+            if not torch.equal(x, kept):
+                raise AssertionError(f"{case} changes its input in place; work on a copy.")
+
+
+@for_all
+def check_a_place_is_an_absolute_index(case: PositionCase) -> None:
+    """A stretch of a row gives what it gives in the whole row, wherever each row of the batch stands, on a grid too.
+
+    This is what makes a full pass, chunks and single tokens agree.
+    """
+    part, x = case.build(), normal(3, _LENGTH, case.hidden_dim)
+    indices = torch.arange(_LENGTH)
+    with torch.no_grad():
+        for grid in (None, _GRID):
+            whole = _placed(part, x, indices[None], grid)
+            where = f"{case} on {'a line' if grid is None else f'a grid of {grid}'}"
+            alike = _placed(part, x, indices.expand(3, -1), grid)
+            assert_close(f"{where}: positions given for each row", alike, whole, 1e-12)
+            for start, stop in ((0, 1), (1, 2), (7, 20), (_LENGTH - 1, _LENGTH)):
+                here = slice(start, stop)
+                y = _placed(part, x[:, here], indices[None, here], grid)
+                assert_close(f"{where}: tokens {start} to {stop - 1} by themselves", y, whole[:, here], 1e-12)
+            starts = torch.tensor([0, 5, 31])
+            ragged = starts[:, None] + torch.arange(9)
+            y = _placed(part, x[torch.arange(3)[:, None], ragged], ragged, grid)
+            for row, start in enumerate(starts.tolist()):
+                what = f"{where}: a row that stands at {start} beside others"
+                assert_close(what, y[row], whole[row, start : start + 9], 1e-12)
+
+
+@for_all
+def check_places_of_tokens_do_not_mix(case: PositionCase) -> None:
+    """A token that changes leaves what is made of all others, in its row and beside it, as it was."""
+    part, x = case.build(), normal(3, _LENGTH, case.hidden_dim)
+    with torch.no_grad():
+        for row, token in ((0, 0), (1, 17), (2, _LENGTH - 1)):
+            changed = x.clone()
+            changed[row, token] *= -100
+            y = _placed(part, x, torch.arange(_LENGTH)[None])
+            others = _placed(part, changed, torch.arange(_LENGTH)[None])
+            others[row, token] = y[row, token]
+            assert_close(f"{case}: the other tokens when token {token} of row {row} is new", others, y, 1e-12)
+
+
+@only_for(rotates)
+def check_rotations_keep_lengths(case: PositionCase) -> None:
+    """A rotation turns: what it makes of a token is as long as the token."""
+    part, x = case.build(), normal(2, _LENGTH, case.hidden_dim)
+    turn = part.rotation(torch.arange(_LENGTH)[None], x.dtype)
+    assert turn is not None
+    assert_close(f"{case}: lengths of turned tokens", turn(x).norm(dim=-1), x.norm(dim=-1), 1e-12)
+
+
+@only_for(is_unlimited)
+def check_far_positions_are_exact(case: PositionCase) -> None:
+    """Millions of tokens on, float32 gives what float64 gives: an angle in float32 would be off by a tenth there."""
+    x, positions = normal(1, _LENGTH, case.hidden_dim), torch.arange(_FAR, _FAR + _LENGTH)[None]
+    with torch.no_grad():
+        exact = _placed(case.build(), x, positions)
+        single = _placed(case.build(torch.float32), x.float(), positions)
+    assert_close(f"{case}: tokens from {_FAR} on in float32", single.double(), exact, 1e-5)
+
+
+@only_for(is_limited)
+def check_the_limit_of_a_position_is_kept(case: PositionCase) -> None:
+    """The last position below the limit is served; one more is refused, ahead of time and when it is met."""
+    part = case.build()
+    limit = part.length_limit
+    assert limit is not None
+    x, last = normal(1, 1, case.hidden_dim), torch.tensor([[limit - 1]])
+    part.check_limit(last)
+    _placed(part, x, last)
+    what = f"{case}: position {limit}, limit {limit}"
+    require_error(UnsupportedInputError, f"{what}, asked ahead", part.check_limit, last + 1)
+    require_error(UnsupportedInputError, what, _placed, part, x, last + 1)
+
+
+@only_for(has_parameters)
+def check_every_parameter_of_a_position_learns(case: PositionCase) -> None:
+    """Each parameter gets a finite gradient that is not all zero."""
+    part = case.build()
+    y = _placed(part, normal(2, _LENGTH, case.hidden_dim), torch.arange(_LENGTH)[None])
+    (y * normal(2, _LENGTH, case.hidden_dim, seed=1)).sum().backward()
+    for name, parameter in part.named_parameters():
+        if parameter.grad is None or not parameter.grad.any():
+            raise AssertionError(f"{case}: {name} gets no gradient; is it detached?")
+        if not parameter.grad.isfinite().all():
+            raise AssertionError(f"{case}: the gradient of {name} is not finite.")
+
+
+def _placed(part: Position, x: Tensor, positions: Tensor, grid: Grid | None = None) -> Tensor:
+    """What a block's mixer sees of x, but for the norm."""
+    y = part.embed(x, positions, grid)
+    turn = part.rotation(positions, y.dtype, grid)
+    return y if turn is None else turn(y)
