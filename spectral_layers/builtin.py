@@ -24,7 +24,8 @@ _PARTS = (
     ("gate", "band", "gating.band:BandConfig", "Gain of each band from the energies of all bands, per head."),
     ("feedforward", "mlp", "feedforward.mlp:MLPConfig", "Two linear layers with GELU."),
     ("feedforward", "swiglu", "feedforward.swiglu:SwiGLUConfig", "Gated linear unit with SiLU."),
-    ("feedforward", "moe", "feedforward.moe:MoEConfig", "Experts chosen per token, with a load-balancing loss."),
+    ("feedforward", "moe", "feedforward.moe:MoEConfig",
+     "Experts chosen per token, with load-balancing and router-z losses."),
 )  # fmt: skip
 
 
