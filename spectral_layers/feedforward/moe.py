@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from spectral_layers.context import LayerContext
 from spectral_layers.feedforward.base import FeedForward, FeedForwardConfig, FeedForwardOutput
@@ -15,51 +16,87 @@ from spectral_layers.rows import Rows
 
 
 class MoE(FeedForward):
-    """y = sum over the top experts e of p_e expert_e(x), p renormalised over those chosen.
+    """y = sum over the k likeliest experts e of g_e expert_e(x), with p = softmax(W x).
 
-    No token is ever dropped. Loss ``load_balancing`` = weight * E sum_e f_e P_e, with f_e the share of choices that
-    fell on expert e and P_e its mean probability, over real tokens only; 1 * weight when balanced. Metric
-    ``busiest_expert``: the largest f_e times E. Fedus et al., "Switch transformers", 2021.
+    g is p over its sum on the k chosen; for k = 1, where that would be 1 and teach the router nothing, g = p.
+    Scores are made in float32 even under autocast: rounded, they would change which experts are chosen. No expert has
+    a capacity, so no token is ever dropped. Padding is not routed; its y is 0. Tokens are sorted by expert, and each
+    expert runs once on all of its own: O(k) experts a token, plus the router's O(E D).
+
+    Losses, over real tokens:
+
+    ``load_balancing`` = balance_weight E sum_e f_e P_e, f_e the share of choices that fell on e and P_e its mean
+    probability: balance_weight when balanced, up to E / k times that when not.
+    ``router_z`` = z_weight mean (log sum_e exp(W x)_e)^2, which keeps scores small enough to be rounded.
+
+    Metrics: ``busiest_expert`` and ``idlest_expert``, the largest and smallest f_e times E, 1 when balanced;
+    ``experts_in_use``, exp of the entropy of f: E when balanced, 1 when one expert serves all.
+
+    Shazeer et al., "Outrageously large neural networks", 2017 (top-k); Fedus et al., "Switch transformers", 2021
+    (balancing, k = 1); Zoph et al., "ST-MoE", 2022 (router z-loss); Gale et al., "MegaBlocks", 2022 (no capacity).
     """
 
-    def __init__(self, hidden_dim: int, inner_dim: int, *, experts: int, active: int, balance_weight: float) -> None:
+    def __init__(
+        self, hidden_dim: int, inner_dim: int, *, experts: int, active: int, balance_weight: float, z_weight: float
+    ) -> None:
         super().__init__()
         self.active = active
         self.balance_weight = balance_weight
+        self.z_weight = z_weight
         self.router = nn.Linear(hidden_dim, experts, bias=False)
         nn.init.normal_(self.router.weight, std=0.02)
         self.experts = nn.ModuleList(SwiGLU(hidden_dim, inner_dim) for _ in range(experts))
 
     def forward(self, x: Tensor, *, rows: Rows | None = None) -> FeedForwardOutput:
-        tokens = x.flatten(0, 1)
-        scores = self.router(tokens)
-        probability = scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(-1)
+        real = None if rows is None else rows.mask(x.shape[1])
+        tokens = x.flatten(0, 1) if real is None else x[real]
+        scores = self._scores(tokens)
+        probability = scores.softmax(-1)
         weight, choice = probability.topk(self.active, -1)
-        weight = weight / weight.sum(-1, keepdim=True)
-        y = torch.zeros_like(tokens)
-        for index, expert in enumerate(self.experts):
-            token, slot = (choice == index).nonzero(as_tuple=True)
-            part = expert(tokens[token]).y * weight[token, slot, None].to(x.dtype)
-            y = y.index_add(0, token, part.to(y.dtype))
-        losses, metrics = self._balance(probability, choice, rows, x.shape[1])
-        return FeedForwardOutput(y.view_as(x), losses, metrics)
+        if self.active > 1:
+            weight = weight / weight.sum(-1, keepdim=True)
+        counts = choice.flatten().bincount(minlength=len(self.experts))
+        y = self._through_experts(tokens, weight, choice, counts)
+        losses, metrics = self._report(scores, probability, counts)
+        y = y.view_as(x) if real is None else torch.zeros_like(x).index_put((real,), y)
+        return FeedForwardOutput(y, losses, metrics)
 
-    def _balance(
-        self, probability: Tensor, choice: Tensor, rows: Rows | None, length: int
+    def _scores(self, tokens: Tensor) -> Tensor:
+        weight = self.router.weight.to(torch.promote_types(self.router.weight.dtype, torch.float32))
+        with torch.autocast(tokens.device.type, enabled=False):
+            return F.linear(tokens.to(weight.dtype), weight)
+
+    def _through_experts(self, tokens: Tensor, weight: Tensor, choice: Tensor, counts: Tensor) -> Tensor:
+        order = choice.flatten().argsort(stable=True)
+        token = order // self.active
+        parts = tokens.index_select(0, token).split(counts.tolist())
+        # Experts without tokens run too when gradients are recorded: DDP waits for every parameter's.
+        run = torch.is_grad_enabled() or not len(tokens)
+        found = [expert(part).y for expert, part in zip(self.experts, parts, strict=True) if run or len(part)]
+        weighted = torch.cat(found) * weight.flatten().index_select(0, order)[:, None]
+        y = weighted.new_zeros(tokens.shape).index_add(0, token, weighted)
+        return y.to(tokens.dtype)
+
+    def _report(
+        self, scores: Tensor, probability: Tensor, counts: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        if rows is not None:
-            real = rows.mask(length).flatten()
-            probability, choice = probability[real], choice[real]
-        experts = len(self.experts)
-        share = torch.bincount(choice.flatten(), minlength=experts).to(probability.dtype)
-        share = share / share.sum().clamp(min=1)
-        mean = probability.sum(0) / max(1, probability.shape[0])
-        loss = self.balance_weight * experts * (share * mean).sum()
-        return {"load_balancing": loss}, {"busiest_expert": share.max() * experts}
+        tokens, experts = scores.shape
+        share = counts.to(scores.dtype) / counts.sum().clamp(min=1)
+        mean = probability.sum(0) / max(1, tokens)
+        losses = {
+            "load_balancing": self.balance_weight * experts * (share * mean).sum(),
+            "router_z": self.z_weight * scores.logsumexp(-1).square().sum() / max(1, tokens),
+        }
+        metrics = {
+            "busiest_expert": share.max() * experts,
+            "idlest_expert": share.min() * experts,
+            "experts_in_use": torch.special.entr(share).sum().exp(),
+        }
+        return losses, metrics
 
 
 class MoEConfig(FeedForwardConfig):
-    """Experts chosen per token, with a load-balancing loss."""
+    """Experts chosen per token, with load-balancing and router-z losses."""
 
     type: Literal["moe"] = "moe"
     experts: PositiveInt = 16
@@ -70,6 +107,8 @@ class MoEConfig(FeedForwardConfig):
     """Inner width of an expert over hidden_dim."""
     balance_weight: NonNegativeFloat = 0.01
     """Weight of the load-balancing loss."""
+    z_weight: NonNegativeFloat = 0.001
+    """Weight of the router-z loss."""
 
     @model_validator(mode="after")
     def _enough(self) -> MoEConfig:
@@ -84,4 +123,5 @@ class MoEConfig(FeedForwardConfig):
             experts=self.experts,
             active=self.active,
             balance_weight=self.balance_weight,
+            z_weight=self.z_weight,
         )

@@ -101,7 +101,8 @@ def check_losses_of_a_feedforward_teach(case: FeedForwardCase) -> None:
         parameters = list(part.parameters())
         gradients: tuple[Tensor | None, ...] = (None,) * len(parameters)
         if scalar.requires_grad:
-            gradients = torch.autograd.grad(scalar, parameters, allow_unused=True)
+            # Retained: a part's losses may share what they are computed from.
+            gradients = torch.autograd.grad(scalar, parameters, allow_unused=True, retain_graph=True)
         if not any(gradient is not None and gradient.any() for gradient in gradients):
             raise AssertionError(f"{case}: the loss {name!r} has no gradient for any parameter; is it detached?")
 

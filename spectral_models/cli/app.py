@@ -8,7 +8,7 @@ import sys
 import typer
 
 from spectral_core import SpectralError
-from spectral_models.cli import bench, components, config, doctor, generate, train
+from spectral_models.cli import bench, components, config, doctor, generate, plugins, train
 from spectral_models.cli.console import errors
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 app.command("components")(components.components)
 app.command("doctor")(doctor.doctor)
+app.add_typer(plugins.app, name="plugins")
 app.add_typer(config.app, name="config")
 app.command("train")(train.train)
 app.command("generate")(generate.generate)

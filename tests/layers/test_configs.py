@@ -90,6 +90,7 @@ REFUSED: list[tuple[Any, str]] = [
     ({"mixer": "gated_convolutions"}, "mixer: no mixer is called 'gated_convolutions'. Did you mean 'gated_conv"),
     (moe(experts=2, active=3), "feedforward: active = 3 exceeds experts = 2"),
     (moe(balance_weight=-1), "feedforward.balance_weight: Input should be greater than or equal to 0"),
+    (moe(z_weight=-1), "feedforward.z_weight: Input should be greater than or equal to 0"),
     ({"feedforward": "holographic"}, "feedforward: no feedforward is called 'holographic'."),
 ]
 

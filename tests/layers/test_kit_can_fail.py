@@ -632,13 +632,13 @@ class Narrowing(TokenMixing):
 
 
 class BalancesPadding(MoE):
-    def _balance(self, probability, choice, rows, length):
-        return super()._balance(probability, choice, None, length)
+    def forward(self, x, *, rows=None):
+        return super().forward(x)
 
 
 class DetachedRouterLoss(MoE):
-    def _balance(self, probability, choice, rows, length):
-        return super()._balance(probability.detach(), choice, rows, length)
+    def _report(self, scores, probability, counts):
+        return super()._report(scores.detach(), probability.detach(), counts)
 
 
 class CountsFromTheCall(Position):
@@ -776,7 +776,7 @@ class CastsIntegers(Sound):
 
 
 def _moe(kind: type[MoE]) -> Any:
-    return lambda dim: kind(dim, 2 * dim, experts=4, active=2, balance_weight=0.01)
+    return lambda dim: kind(dim, 2 * dim, experts=4, active=2, balance_weight=0.01, z_weight=0.001)
 
 
 class TwinMixer(MixerConfig):

@@ -369,9 +369,11 @@ def test_a_wrong_run_is_one_message_and_leaves_nothing(spectral, tmp_path, argum
 def test_help_names_every_option_of_every_command(monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     options = {
-        "": ["--verbose", "components", "doctor", "config", "train", "generate"],
+        "": ["--verbose", "components", "doctor", "plugins", "config", "train", "generate"],
         "components": ["KIND", "--json"],
         "doctor": ["Exits with 1"],
+        "plugins": ["new"],
+        "plugins new": ["NAME", "--kind", "gate", "filter", "mixer", "backend", "--directory"],
         "config": ["show", "validate", "schema"],
         "config show": ["SOURCE", "--set", "PATH=VALUE", *list_models()],
         "config validate": ["SOURCE", "--set", "PATH=VALUE"],

@@ -54,7 +54,7 @@ def test_the_loss_takes_unshifted_labels_and_adds_the_parts_losses(model, tokens
         [log_probability[row, t, tokens[row, t + 1]] for row in range(3) for t in range(tokens.shape[1] - 1)]
     ).mean()
     auxiliary = sum(output.losses.values())
-    assert set(output.losses) == {"layers.1.feedforward.load_balancing"}
+    assert set(output.losses) == {"layers.1.feedforward.load_balancing", "layers.1.feedforward.router_z"}
     assert float(auxiliary.detach()) > 0
     torch.testing.assert_close(output.loss.double(), nats + auxiliary.double(), rtol=1e-6, atol=0)
 

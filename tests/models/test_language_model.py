@@ -423,15 +423,17 @@ def heads(case: MixerCase) -> dict[str, int]:
 MOE = {"mixer": "gated_convolution", "feedforward": {"type": "moe", "experts": 4, "active": 2, "balance_weight": 0.5}}
 
 
-def test_balancing_losses_are_named_by_layer_and_train_the_routers() -> None:
+def test_the_experts_losses_are_named_by_layer_and_train_the_routers() -> None:
     model = made(MOE, ALTERNATING[1])
     output = model(tokens(2, 30))
-    assert list(output.losses) == ["layers.0.feedforward.load_balancing"]
-    assert list(output.metrics) == ["layers.0.feedforward.busiest_expert"]
-    (loss,) = output.losses.values()
-    assert loss.item() >= 0.5 - 1e-9  # weight * 1 when balanced, more otherwise
-    (gradient,) = torch.autograd.grad(loss, [model.blocks[0].feedforward.router.weight])
-    assert gradient.abs().max() > 0
+    assert list(output.losses) == ["layers.0.feedforward.load_balancing", "layers.0.feedforward.router_z"]
+    uses = ("busiest_expert", "idlest_expert", "experts_in_use")
+    assert list(output.metrics) == [f"layers.0.feedforward.{use}" for use in uses]
+    assert output.losses["layers.0.feedforward.load_balancing"].item() >= 0.5 - 1e-9  # its weight when balanced
+    for loss in output.losses.values():
+        for weight in (model.blocks[0].feedforward.router.weight, model.embedding.weight):
+            (gradient,) = torch.autograd.grad(loss, [weight], retain_graph=True)
+            assert gradient.abs().max() > 0
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

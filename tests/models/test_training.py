@@ -219,7 +219,8 @@ def test_tensorboard_gets_losses_bits_and_the_parts_metrics(finished):
     _, result = finished
     events = EventAccumulator(str(result.directory / "logs")).Reload()
     tags = events.Tags()["scalars"]
-    assert {"train/loss", "eval/bits_per_byte", "train/layers.0.feedforward.busiest_expert"} <= set(tags)
+    uses = {f"train/layers.0.feedforward.{use}" for use in ("busiest_expert", "idlest_expert", "experts_in_use")}
+    assert {"train/loss", "eval/bits_per_byte", *uses} <= set(tags)
     steps = [event.step for event in events.Scalars("train/loss")]
     assert steps == sorted({*range(4, 41, 4), 10, 20, 30, 40}), "every fourth step, and with every checkpoint"
 
@@ -227,8 +228,12 @@ def test_tensorboard_gets_losses_bits_and_the_parts_metrics(finished):
 def test_metrics_and_losses_of_the_parts_are_logged_by_layer(finished):
     _, result = finished
     rows = [row for row in result.history if "loss" in row]
+    written = json.loads((result.directory / "metrics.json").read_text(encoding="utf-8"))["history"]
+    assert rows == [row for row in written if "loss" in row]
     for row in rows:
-        assert 1 <= row["layers.0.feedforward.busiest_expert"] <= 4
+        assert 0 <= row["layers.0.feedforward.idlest_expert"] <= 1 <= row["layers.0.feedforward.busiest_expert"] <= 4
+        assert 1 <= row["layers.0.feedforward.experts_in_use"] <= 4
+        assert 0 < row["loss/layers.0.feedforward.router_z"] < 0.1
         assert 0.4 < row["loss/layers.0.feedforward.load_balancing"] < 0.5 * 4, "its weight when balanced"
 
 

@@ -1,0 +1,63 @@
+"""``spectral plugins``: what third parties have installed here, and a new package to begin one's own with."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import typer
+from rich.text import Text
+
+from spectral_core.plugins import HOST
+from spectral_models.cli import scaffold
+from spectral_models.cli.console import out
+from spectral_models.registries import MODELS
+
+app = typer.Typer(help="List installed plugins, or begin a new one.")
+
+
+@app.callback(invoke_without_command=True)
+def plugins(context: typer.Context) -> None:
+    """List installed plugins with their parts, or what is wrong with them. `new` begins one of your own."""
+    if context.invoked_subcommand is not None:
+        return
+    assert MODELS  # the last of the registries: importing it declares them all
+    failures = HOST.failures()
+    found = {name: provider for name, provider in HOST.discover().items() if provider.namespace is not None}
+    for name, provider in found.items():
+        parts = [f"{kind} {part}" for kind, registry in HOST.registries.items() for part in registry.names(f"{name}/*")]
+        _line(name, f"{provider.distribution} {provider.version}", ", ".join(parts) or "no parts")
+    for failure in failures:
+        _line(failure.plugin, failure.distribution, f"failed in {failure.stage}: {failure.reason}", style="red")
+    if HOST.restriction:
+        out.print(HOST.restriction, markup=False, soft_wrap=True)
+    elif not found and not failures:
+        out.print("no plugins are installed. Begin one with: spectral plugins new NAME --kind gate", soft_wrap=True)
+
+
+@app.command()
+def new(
+    name: str = typer.Argument(help="As in acme or spectral-acme: its parts are called acme/<part>."),
+    kind: scaffold.Kind = typer.Option(..., help="The part it begins with."),
+    directory: Path = typer.Option(Path(), help="Where to make its folder, spectral-<name>."),
+) -> None:
+    """Begin a plugin: an installable package with one working part, its tests and a README.
+
+    The tests run the framework's public checks on the part, and pass as written.
+    """
+    plugin = scaffold.Plugin.called(name)
+    folder = scaffold.write(plugin, kind, directory)
+    path = shlex.quote(str(folder))
+    out.print(
+        f"{folder}: a package with the {kind.value} {plugin.part(kind)}. Next:\n"
+        f"  pip install --editable {path}\n"
+        f"  pytest {path}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _line(name: str, distribution: str, what: str, style: str = "") -> None:
+    label = (f"{name:<16}", f"bold {style}")
+    out.print(Text.assemble(label, f"  {distribution:<28}  ", (what, style)), soft_wrap=True)
