@@ -16,14 +16,26 @@ A plugin's author runs it on their own part, here a gate, and on every mixer wit
 A part with options of its own: ``check(MixerCase(AcmeConfig(order=2), causal=True))``.
 """
 
-from spectral_layers.testing import batches, causality, feedforwards, filters, gates, outputs, streaming
+from spectral_layers.testing import (
+    batches,
+    causality,
+    feedforwards,
+    filters,
+    fusion_states,
+    fusions,
+    gates,
+    outputs,
+    streaming,
+)
 from spectral_layers.testing.cases import (
     FeedForwardCase,
     FilterCase,
+    FusionCase,
     GateCase,
     MixerCase,
     feedforward_cases,
     filter_cases,
+    fusion_cases,
     gate_cases,
     mixer_cases,
 )
@@ -79,6 +91,26 @@ GATE_CHECKS: tuple[Check[GateCase], ...] = (
 )
 """Every promise of a gate."""
 
+FUSION_CHECKS: tuple[Check[FusionCase], ...] = (
+    fusions.check_the_output_is_on_the_target,
+    fusions.check_every_token_of_every_stream_is_heard,
+    fusions.check_a_causal_target_sees_no_later_token,
+    fusions.check_a_causal_target_is_refused,
+    fusions.check_rows_of_a_fusion_do_not_mix,
+    fusions.check_padding_of_any_stream_changes_nothing,
+    fusions.check_any_stream_may_be_absent,
+    fusions.check_unknown_streams_are_refused,
+    fusions.check_streams_that_do_not_fit_are_refused,
+    fusions.check_gradients_of_a_fusion_at_any_scale,
+    fusions.check_a_fusion_under_autocast,
+    fusions.check_an_empty_batch_is_fused,
+    fusion_states.check_a_target_in_chunks_equals_the_full_pass,
+    fusion_states.check_rows_of_a_target_continue_from_where_each_ended,
+    fusion_states.check_a_fusion_s_state_is_its_own,
+    fusion_states.check_a_fusion_without_a_state_refuses_one,
+)
+"""Every promise of a fusion."""
+
 FEEDFORWARD_CHECKS: tuple[Check[FeedForwardCase], ...] = (
     feedforwards.check_tokens_do_not_mix,
     feedforwards.check_gradients_of_a_feedforward_at_any_scale,
@@ -91,15 +123,18 @@ FEEDFORWARD_CHECKS: tuple[Check[FeedForwardCase], ...] = (
 __all__ = [
     "FEEDFORWARD_CHECKS",
     "FILTER_CHECKS",
+    "FUSION_CHECKS",
     "GATE_CHECKS",
     "MIXER_CHECKS",
     "Check",
     "FeedForwardCase",
     "FilterCase",
+    "FusionCase",
     "GateCase",
     "MixerCase",
     "feedforward_cases",
     "filter_cases",
+    "fusion_cases",
     "gate_cases",
     "mixer_cases",
     "pairs",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spectral_layers import FEEDFORWARDS, FILTERS, GATES, MIXERS, MixerConfig
+from spectral_layers import FEEDFORWARDS, FILTERS, FUSIONS, GATES, MIXERS, MixerConfig
 from spectral_layers.filters.resonant import ResonantConfig
 from spectral_layers.mixing.fourier import FourierConfig
 from spectral_layers.mixing.gated_convolution import GatedConvolutionConfig
@@ -14,15 +14,18 @@ from spectral_layers.mixing.spectral_gating import SpectralGatingConfig
 from spectral_layers.testing import (
     FEEDFORWARD_CHECKS,
     FILTER_CHECKS,
+    FUSION_CHECKS,
     GATE_CHECKS,
     MIXER_CHECKS,
     Check,
     FeedForwardCase,
     FilterCase,
+    FusionCase,
     GateCase,
     MixerCase,
     feedforward_cases,
     filter_cases,
+    fusion_cases,
     gate_cases,
     mixer_cases,
     pairs,
@@ -50,6 +53,11 @@ def test_filter(check: Check[FilterCase], case: FilterCase) -> None:
 
 @pytest.mark.parametrize(("check", "case"), pairs(GATE_CHECKS, gate_cases()), ids=str)
 def test_gate(check: Check[GateCase], case: GateCase) -> None:
+    check(case)
+
+
+@pytest.mark.parametrize(("check", "case"), pairs(FUSION_CHECKS, fusion_cases()), ids=str)
+def test_fusion(check: Check[FusionCase], case: FusionCase) -> None:
     check(case)
 
 
@@ -82,6 +90,7 @@ def test_every_registered_part_is_in_some_case() -> None:
     assert mixed >= {*MIXERS.names(), *FILTERS.names(), *GATES.names(), "causal", "bidirectional"}
     assert [str(case) for case in filter_cases()] == FILTERS.names()
     assert [str(case) for case in gate_cases()] == GATES.names()
+    assert {case.config.type for case in fusion_cases()} == set(FUSIONS.names())
     assert [str(case) for case in feedforward_cases()] == FEEDFORWARDS.names()
 
 
@@ -90,11 +99,12 @@ def test_every_check_is_for_some_case() -> None:
     used = {check.__name__ for check, _ in pairs(MIXER_CHECKS, mixer_cases())}
     assert {check.__name__ for check in MIXER_CHECKS} - used == {"check_packed_documents_stay_apart"}
     assert {check for check, _ in pairs(FILTER_CHECKS, filter_cases())} == set(FILTER_CHECKS)
+    assert {check for check, _ in pairs(FUSION_CHECKS, fusion_cases())} == set(FUSION_CHECKS)
     assert {check for check, _ in pairs(FEEDFORWARD_CHECKS, feedforward_cases())} == set(FEEDFORWARD_CHECKS)
 
 
 def test_a_pattern_that_matches_nothing_is_an_error() -> None:
-    for cases in (mixer_cases, filter_cases, gate_cases, feedforward_cases):
+    for cases in (mixer_cases, filter_cases, gate_cases, fusion_cases, feedforward_cases):
         with pytest.raises(ValueError, match="no registered part matches 'acme/\\*'"):
             cases("acme/*")
 

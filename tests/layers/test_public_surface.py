@@ -25,10 +25,10 @@ def test_the_package() -> None:
 
 def test_the_kit() -> None:
     assert testing.__all__ == [
-        "FEEDFORWARD_CHECKS", "FILTER_CHECKS", "GATE_CHECKS", "MIXER_CHECKS",
+        "FEEDFORWARD_CHECKS", "FILTER_CHECKS", "FUSION_CHECKS", "GATE_CHECKS", "MIXER_CHECKS",
         "Check",
-        "FeedForwardCase", "FilterCase", "GateCase", "MixerCase",
-        "feedforward_cases", "filter_cases", "gate_cases", "mixer_cases",
+        "FeedForwardCase", "FilterCase", "FusionCase", "GateCase", "MixerCase",
+        "feedforward_cases", "filter_cases", "fusion_cases", "gate_cases", "mixer_cases",
         "pairs", "spectral_view",
     ]  # fmt: skip
     assert all(hasattr(testing, name) for name in testing.__all__)
