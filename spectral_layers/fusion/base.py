@@ -120,9 +120,7 @@ class Fusion(nn.Module):
         return state.rewind(tokens, step)
 
     @abstractmethod
-    def fuse(
-        self, streams: Mapping[str, Stream], target: str, state: State | None, return_state: bool
-    ) -> FusionOutput:
+    def fuse(self, streams: Mapping[str, Stream], target: str, state: State | None, return_state: bool) -> FusionOutput:
         """:meth:`forward` after its checks."""
 
     def absorb(self, sources: Mapping[str, Stream]) -> State:

@@ -21,7 +21,7 @@ from spectral_layers.state import State
 
 
 class CrossModal(Fusion):
-    """y = x_a + W_o irfft(G sum_m w_m g_m A_m U_m): all streams' spectra on the bins of the target a, weighed and added.
+    """y = x_a + W_o irfft(G sum_m w_m g_m A_m U_m): streams' spectra on the bins of the target a, weighed and added.
 
     Fields are real gains and turns per head and ``bands`` frequency bands, interpolated to bins; m runs over the
     modalities that are there, a among them, and l_m are the log-powers of m's bands.
@@ -38,8 +38,8 @@ class CrossModal(Fusion):
       to a gain for each.
 
     Bidirectional: every output sees the whole of every stream. A modality that is left out, or has no tokens in a row,
-    adds nothing there. Metrics ``importance.<modality>``: mean w over rows and heads. O(L D^2 + D L log L) for the length
-    L of each stream; rows are transformed in groups of equal lengths.
+    adds nothing there. Metrics ``importance.<modality>``: mean w over rows and heads. O(L D^2 + D L log L) for each
+    stream's length L; rows are transformed in groups of equal lengths.
 
     Knapp & Carter, "The generalized correlation method for estimation of time delay", 1976.
     """
@@ -50,6 +50,7 @@ class CrossModal(Fusion):
         super().__init__(context)
         dim = context.hidden_dim
         self.names = modalities
+        self.index = {name: index for index, name in enumerate(modalities)}
         self.heads = heads
         self.bands = bands
         self.modalities = nn.ModuleList(Modality(dim, heads, bands) for _ in modalities)
@@ -59,9 +60,7 @@ class CrossModal(Fusion):
         self.out_proj = nn.Linear(dim, dim, bias=False)
         nn.init.normal_(self.out_proj.weight, std=0.02)
 
-    def fuse(
-        self, streams: Mapping[str, Stream], target: str, state: State | None, return_state: bool
-    ) -> FusionOutput:
+    def fuse(self, streams: Mapping[str, Stream], target: str, state: State | None, return_state: bool) -> FusionOutput:
         x = streams[target].x
         lengths = torch.stack([lengths_of(stream) for stream in streams.values()], 1)
         fused = torch.zeros_like(x)
@@ -76,13 +75,12 @@ class CrossModal(Fusion):
             fused = fused.index_put((here,), F.pad(part, (0, 0, 0, x.shape[1] - length[target])).to(x.dtype))
             for name, share in importance.items():
                 heard[name] = heard[name] + share.detach().mean(-1).sum() / x.shape[0]
-        return FusionOutput(
-            x + self.out_proj(fused), metrics={f"importance.{name}": share for name, share in heard.items()}
-        )
+        metrics = {f"importance.{name}": share for name, share in heard.items()}
+        return FusionOutput(x + self.out_proj(fused), metrics=metrics)
 
     def _fuse_equal(self, streams: dict[str, Tensor], target: str) -> tuple[Tensor, dict[str, Tensor]]:
         """Rows of equal lengths: the fused (B, L of the target, D), and the importance (B, H) of each stream."""
-        parts = {name: self.modalities[self.names.index(name)] for name in streams}
+        parts = {name: self._modality(name) for name in streams}
         projected = {name: part.in_proj(streams[name]).transpose(1, 2) for name, part in parts.items()}
         points = projected[target].shape[-1]
         with torch.autocast(projected[target].device.type, enabled=False):
@@ -106,6 +104,11 @@ class CrossModal(Fusion):
             total = _scaled(total, bands.spread(gain) * points**0.5)
             y = self.fft.irfft(Spectrum(*(field.flatten(1, 2) for field in total)), points)
         return y.transpose(1, 2).to(projected[target].dtype), importance
+
+    def _modality(self, name: str) -> Modality:
+        found = self.modalities[self.index[name]]
+        assert isinstance(found, Modality)
+        return found
 
     def _spectrum(self, u: Tensor, points: int) -> Spectrum:
         """(B, D, L) as the orthonormal spectrum of ``points`` samples, in heads: (B, H, C, F)."""

@@ -17,8 +17,8 @@ from spectral_layers.fusion.base import Fusion, FusionConfig, FusionOutput, Stre
 from spectral_layers.mixing.base import Direction
 from spectral_layers.state import State
 
-
-_ANCHORS = ("start", "end", "content")
+_ANCHORS = ("content", "end", "content", "start")
+"""What successive heads count the source's positions from."""
 
 
 class SourceProduct(Fusion):
@@ -26,13 +26,14 @@ class SourceProduct(Fusion):
 
     M = sum_s e^(i theta_s) v_s^T,  r[t] = Re(e^(-i theta_t) M) / E,  theta = W norm(z) + omega p.
 
-    M is the source's spectrum at E frequencies omega_e = pi (e + 1/2) / E, with phases that its contents shift; a read
-    is the inverse transform at a place which the target chooses by its own position and content. Heads take turns in
-    what they call a token's position p: its index from the source's ``start``, its index from the ``end`` (on the
-    spectrum: the conjugate and a shift), or nothing (``content``: theta compares contents alone). The target's p is its
-    own index t. So a fresh head reads the t-th source token from the start or from the end, exactly in sources of up to
-    2 E tokens, because then sum_e cos(omega_e (p - q)) = 0 for integers p != q; W learns to look elsewhere. Longer
-    sources fold onto 2 E places and are told apart by content.
+    M is the source's spectrum at E frequencies omega_e = pi (e + 1/2) / E, with phases that contents shift; a read is
+    the inverse transform at a place which the target chooses by its own position and content. Heads differ in what
+    they take for a source token's position p: nothing (``content``: theta compares contents alone), its index from the
+    ``end`` (on the spectrum, the conjugate and a shift), or from the ``start``; the target's p is its own index t. So a
+    fresh head reads the t-th source token from either end, exactly in sources of up to 2 E tokens, because then
+    sum_e cos(omega_e (p - q)) = 0 for integers p != q; W learns to look elsewhere. Longer sources fold onto 2 E places
+    and are told apart by content. Reads are sums, not means, and no norm follows them: how often something occurs is
+    there to be read.
 
     Strictly causal in the target, where time is never mixed: r[t] depends on x[t], t and the source. O((S + L) E D) for
     S source and L target tokens; decoding is O(E D) a token, the state (H, 2E, D/H) however long the source.
@@ -68,9 +69,7 @@ class SourceProduct(Fusion):
         """What each head counts the source's positions from."""
         return [_ANCHORS[head % len(_ANCHORS)] for head in range(self.heads)]
 
-    def fuse(
-        self, streams: Mapping[str, Stream], target: str, state: State | None, return_state: bool
-    ) -> FusionOutput:
+    def fuse(self, streams: Mapping[str, Stream], target: str, state: State | None, return_state: bool) -> FusionOutput:
         if state is None:
             state = self.absorb({name: stream for name, stream in streams.items() if name != target})
         given = streams[target]

@@ -53,7 +53,7 @@ def _continued(
 
 @only_for(can_stream)
 def check_a_target_in_chunks_equals_the_full_pass(case: FusionCase) -> None:
-    """From a prepared source, or after a call with it: chunks of any size, single tokens too, give the full pass's y."""
+    """From a prepared source, or after a call with it, chunks of any size and single tokens give the full pass's y."""
     fusion = case.build()
     with torch.no_grad():
         target, x, sources, y = _split(case, fusion)

@@ -81,7 +81,7 @@ def check_the_output_is_on_the_target(case: FusionCase) -> None:
             if changed:
                 raise AssertionError(f"{what}: {changed[0]!r} was changed in place; work on a copy.")
             if not torch.equal(fusion(given(case, target, streams), target).y, output.y):
-                raise AssertionError(f"{what}: a second call in eval mode gives other outputs: something is remembered.")
+                raise AssertionError(f"{what}: a second call in eval mode gives other outputs; what is remembered?")
             for name, scalar in {**output.losses, **output.metrics}.items():
                 if scalar.dim() != 0 or not scalar.isfinite():
                     raise AssertionError(f"{what}: {name!r} must be a finite scalar; got {tuple(scalar.shape)}.")
@@ -126,8 +126,8 @@ def check_a_causal_target_sees_no_later_token(case: FusionCase) -> None:
                 if not leak <= _BOUND:
                     raise AssertionError(
                         f"{case} sees the future: new tokens of {target!r} from {token} on move earlier outputs by "
-                        f"{leak:.2g} of the change after; at most {_BOUND:g} is rounding. Only the other streams may be "
-                        "seen whole."
+                        f"{leak:.2g} of the change after; at most {_BOUND:g} is rounding. Only the other streams "
+                        "may be seen whole."
                     )
 
 
