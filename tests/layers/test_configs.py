@@ -12,6 +12,7 @@ from spectral_core.config import Config, OneOf
 from spectral_layers import (
     FEEDFORWARDS,
     FILTERS,
+    FUSIONS,
     GATES,
     MIXERS,
     FeedForwardConfig,
@@ -107,7 +108,7 @@ def test_directions_say_which_models_take_a_mixer() -> None:
 
 
 def test_every_part_describes_itself() -> None:
-    for registry in (MIXERS, FILTERS, GATES, FEEDFORWARDS):
+    for registry in (MIXERS, FILTERS, GATES, FUSIONS, FEEDFORWARDS):
         for entry in registry:
             config = entry.load()
             assert config.__doc__, entry.name
