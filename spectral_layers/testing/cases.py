@@ -21,22 +21,33 @@ from spectral_layers.context import FilterContext, GateContext, LayerContext
 from spectral_layers.feedforward.base import FeedForward, FeedForwardConfig
 from spectral_layers.filters.base import Filter, FilterConfig, RecurrentFilter
 from spectral_layers.frontends.base import FrontEnd, FrontEndConfig
+from spectral_layers.fusion.base import Fusion, FusionConfig
 from spectral_layers.gating.base import Gate, GateConfig
 from spectral_layers.mixing.base import Mixer, MixerConfig
 from spectral_layers.positions.base import Position, PositionConfig
-from spectral_layers.registries import FEEDFORWARDS, FILTERS, FRONTENDS, GATES, MIXERS, POSITIONS, SPARSITIES
+from spectral_layers.registries import FEEDFORWARDS, FILTERS, FRONTENDS, FUSIONS, GATES, MIXERS, POSITIONS, SPARSITIES
 from spectral_layers.sparsity.base import Sparsity, SparsityConfig
 
 M = TypeVar("M", bound=nn.Module)
 P = TypeVar("P", bound=PartConfig)
 C = TypeVar(
-    "C", "MixerCase", "FilterCase", "GateCase", "SparsityCase", "FeedForwardCase", "PositionCase", "FrontEndCase"
+    "C",
+    "MixerCase",
+    "FilterCase",
+    "GateCase",
+    "SparsityCase",
+    "FusionCase",
+    "FeedForwardCase",
+    "PositionCase",
+    "FrontEndCase",
 )
 
 # Options that bring several blocks into a short sequence.
 _SMALL: dict[str, dict[str, Any]] = {
     "spectral_gating": {"block": 8, "window": 16},
     "moe": {"experts": 4},
+    "cross_modal": {"modalities": ("text", "image", "audio"), "head_dim": 8},
+    "source_product": {"head_dim": 4, "phases": 16},
 }
 
 
@@ -116,6 +127,26 @@ class SparsityCase:
 
     def __str__(self) -> str:
         return _described(self.config)
+
+
+@dataclass(frozen=True)
+class FusionCase:
+    """A fusion to check. Streams have unequal lengths; those of a fusion that knows no names are its target's and one
+    source's.
+    """
+
+    config: FusionConfig
+    causal: bool = True
+    hidden_dim: int = 16
+    fft: str = "auto"
+
+    def build(self, dtype: torch.dtype = torch.float64) -> Fusion:
+        """The fusion in eval mode, its parameters randomised."""
+        context = LayerContext(self.hidden_dim, self.causal, fft_backend(self.fft))
+        return _randomised(lambda: self.config.build(context), dtype)
+
+    def __str__(self) -> str:
+        return f"{_described(self.config)}-{'causal' if self.causal else 'bidirectional'}"
 
 
 @dataclass(frozen=True)
@@ -201,6 +232,15 @@ def gate_cases(pattern: str = "*") -> list[GateCase]:
 def sparsity_cases(pattern: str = "*") -> list[SparsityCase]:
     """Every registered sparsity whose name matches."""
     return _matching([SparsityCase(_small(entry.load())) for entry in SPARSITIES], pattern)
+
+
+def fusion_cases(pattern: str = "*") -> list[FusionCase]:
+    """Every registered fusion whose name matches, on each kind of target it can have."""
+    found = []
+    for entry in FUSIONS:
+        config = _small(entry.load())
+        found += [FusionCase(config, causal=direction == "causal") for direction in sorted(config.directions)]
+    return _matching(found, pattern)
 
 
 def feedforward_cases(pattern: str = "*") -> list[FeedForwardCase]:

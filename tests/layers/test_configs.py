@@ -13,6 +13,7 @@ from spectral_layers import (
     FEEDFORWARDS,
     FILTERS,
     FRONTENDS,
+    FUSIONS,
     GATES,
     MIXERS,
     POSITIONS,
@@ -117,7 +118,7 @@ def test_directions_say_which_models_take_a_mixer() -> None:
 
 
 def test_every_part_describes_itself() -> None:
-    for registry in (MIXERS, FILTERS, GATES, SPARSITIES, FEEDFORWARDS, POSITIONS, FRONTENDS):
+    for registry in (MIXERS, FILTERS, GATES, SPARSITIES, FUSIONS, FEEDFORWARDS, POSITIONS, FRONTENDS):
         for entry in registry:
             config = entry.load()
             assert config.__doc__, entry.name

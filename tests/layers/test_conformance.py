@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spectral_layers import FEEDFORWARDS, FILTERS, FRONTENDS, GATES, MIXERS, POSITIONS, SPARSITIES, MixerConfig
+from spectral_layers import FEEDFORWARDS, FILTERS, FRONTENDS, FUSIONS, GATES, MIXERS, POSITIONS, SPARSITIES, MixerConfig
 from spectral_layers.filters.resonant import ResonantConfig
 from spectral_layers.mixing.fourier import FourierConfig
 from spectral_layers.mixing.gated_convolution import GatedConvolutionConfig
@@ -15,6 +15,7 @@ from spectral_layers.testing import (
     FEEDFORWARD_CHECKS,
     FILTER_CHECKS,
     FRONTEND_CHECKS,
+    FUSION_CHECKS,
     GATE_CHECKS,
     MIXER_CHECKS,
     POSITION_CHECKS,
@@ -23,6 +24,7 @@ from spectral_layers.testing import (
     FeedForwardCase,
     FilterCase,
     FrontEndCase,
+    FusionCase,
     GateCase,
     MixerCase,
     PositionCase,
@@ -30,6 +32,7 @@ from spectral_layers.testing import (
     feedforward_cases,
     filter_cases,
     frontend_cases,
+    fusion_cases,
     gate_cases,
     mixer_cases,
     pairs,
@@ -65,6 +68,11 @@ def test_gate(check: Check[GateCase], case: GateCase) -> None:
 
 @pytest.mark.parametrize(("check", "case"), pairs(SPARSITY_CHECKS, sparsity_cases()), ids=str)
 def test_sparsity(check: Check[SparsityCase], case: SparsityCase) -> None:
+    check(case)
+
+
+@pytest.mark.parametrize(("check", "case"), pairs(FUSION_CHECKS, fusion_cases()), ids=str)
+def test_fusion(check: Check[FusionCase], case: FusionCase) -> None:
     check(case)
 
 
@@ -108,6 +116,7 @@ def test_every_registered_part_is_in_some_case() -> None:
     assert [str(case) for case in filter_cases()] == FILTERS.names()
     assert [str(case) for case in gate_cases()] == GATES.names()
     assert [str(case) for case in sparsity_cases()] == SPARSITIES.names()
+    assert {case.config.type for case in fusion_cases()} == set(FUSIONS.names())
     assert [str(case) for case in feedforward_cases()] == FEEDFORWARDS.names()
     assert [str(case) for case in position_cases()] == POSITIONS.names()
     assert [str(case) for case in frontend_cases()] == FRONTENDS.names()
@@ -118,14 +127,15 @@ def test_every_check_is_for_some_case() -> None:
     used = {check.__name__ for check, _ in pairs(MIXER_CHECKS, mixer_cases())}
     assert {check.__name__ for check in MIXER_CHECKS} - used == {"check_packed_documents_stay_apart"}
     assert {check for check, _ in pairs(FILTER_CHECKS, filter_cases())} == set(FILTER_CHECKS)
+    assert {check for check, _ in pairs(FUSION_CHECKS, fusion_cases())} == set(FUSION_CHECKS)
     assert {check for check, _ in pairs(FEEDFORWARD_CHECKS, feedforward_cases())} == set(FEEDFORWARD_CHECKS)
     assert {check for check, _ in pairs(POSITION_CHECKS, position_cases())} == set(POSITION_CHECKS)
     assert {check for check, _ in pairs(FRONTEND_CHECKS, frontend_cases())} == set(FRONTEND_CHECKS)
 
 
 def test_a_pattern_that_matches_nothing_is_an_error() -> None:
-    kinds = (mixer_cases, filter_cases, gate_cases, sparsity_cases, feedforward_cases, position_cases, frontend_cases)
-    for cases in kinds:
+    token_mixing = (mixer_cases, filter_cases, gate_cases, sparsity_cases, fusion_cases)
+    for cases in (*token_mixing, feedforward_cases, position_cases, frontend_cases):
         with pytest.raises(ValueError, match="no registered part matches 'acme/\\*'"):
             cases("acme/*")
 

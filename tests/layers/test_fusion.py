@@ -7,23 +7,24 @@ from typing import Annotated, Literal
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from spectral_core import hookimpl
+from spectral_core import StateError, UnsupportedInputError, fft_backend, hookimpl
 from spectral_core.config import Config, OneOf
 from spectral_core.errors import ConfigError
 from spectral_core.plugins import HOST, Registrar
-from spectral_layers import FUSIONS, Fusion, FusionConfig, FusionOutput, LayerContext, Rows, Stream
+from spectral_layers import FUSIONS, Fusion, FusionConfig, FusionOutput, LayerContext, Rows, State, Stream
+from spectral_layers.testing import FUSION_CHECKS, Check, FusionCase, pairs
 
 
 class MeanFusion(Fusion):
     """Adds the projected mean of each other stream to every token of the target."""
 
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.proj = nn.Linear(dim, dim)
+    def __init__(self, context: LayerContext) -> None:
+        super().__init__(context)
+        self.proj = nn.Linear(context.hidden_dim, context.hidden_dim)
 
-    def forward(self, streams: Mapping[str, Stream], target: str) -> FusionOutput:
+    def fuse(self, streams: Mapping[str, Stream], target: str, state: State | None, return_state: bool) -> FusionOutput:
         y = streams[target].x
         for name, stream in streams.items():
             if name != target:
@@ -34,10 +35,12 @@ class MeanFusion(Fusion):
 
 
 class MeanFusionConfig(FusionConfig):
+    directions = frozenset({"bidirectional", "causal"})
+
     type: Literal["acme/mean"] = "acme/mean"
 
     def build(self, context: LayerContext) -> MeanFusion:
-        return MeanFusion(context.hidden_dim)
+        return MeanFusion(context)
 
 
 class Plugin:
@@ -60,45 +63,42 @@ def _acme() -> Iterator[None]:
     HOST.unregister("acme")
 
 
-def build() -> Fusion:
-    from spectral_core import fft_backend
-
-    config = Model.parse({"fusion": "acme/mean"}).fusion
-    torch.manual_seed(0)
-    return config.build(LayerContext(8, True, fft_backend("torch"))).double()
-
-
-def streams() -> dict[str, Tensor]:
+def streams() -> dict[str, Stream]:
     generator = torch.Generator().manual_seed(0)
     shapes = {"text": (2, 5, 8), "sound": (2, 11, 8)}
-    return {name: torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()}
+    return {name: Stream(torch.randn(shape, generator=generator)) for name, shape in shapes.items()}
 
 
-def test_the_output_has_the_target_s_length() -> None:
-    given = {name: Stream(x) for name, x in streams().items()}
-    for target, length in (("text", 5), ("sound", 11)):
-        assert build()(given, target).y.shape == (2, length, 8)
+def build(causal: bool = True) -> Fusion:
+    config: FusionConfig = Model.parse({"fusion": "acme/mean"}).fusion
+    return config.build(LayerContext(8, causal, fft_backend("torch")))
 
 
-def test_a_causal_target_stays_causal_and_hears_all_of_the_others() -> None:
-    x = streams()
-    text = Stream(x["text"].requires_grad_(), kind="causal")
-    sound = Stream(x["sound"].requires_grad_())
-    y = build()({"text": text, "sound": sound}, "text").y
-    for token in range(5):
-        to_text, to_sound = torch.autograd.grad(y[:, token].sum(), (text.x, sound.x), retain_graph=True)
-        assert not to_text[:, token + 1 :].any()
-        assert to_sound.abs().sum(-1).all()
+@pytest.mark.parametrize(
+    ("check", "case"),
+    pairs(FUSION_CHECKS, [FusionCase(MeanFusionConfig(), causal) for causal in (True, False)]),
+    ids=str,
+)
+def test_a_third_party_s_fusion_passes_the_kit(check: Check[FusionCase], case: FusionCase) -> None:
+    check(case)
 
 
-def test_padding_of_a_source_is_not_heard() -> None:
-    x = streams()
-    padded = x["sound"].clone()
-    padded[:, 7:] = 1e3
-    rows = Rows(torch.tensor([7, 7]))
-    fused = build()({"text": Stream(x["text"]), "sound": Stream(padded, rows)}, "text").y
-    alone = build()({"text": Stream(x["text"]), "sound": Stream(x["sound"][:, :7])}, "text").y
-    torch.testing.assert_close(fused, alone)
+def test_refusals_say_what_came_and_what_to_do() -> None:
+    given, sound = streams(), streams()["sound"].x
+    refused = {
+        r"to fuse on 'video', which is not among the streams given: text, sound\.": (given, "video"),
+        r"D = 8; 'sound' is \(2, 11, 4\).*Project it": ({**given, "sound": Stream(sound[..., :4])}, "text"),
+        r"'sound' has 1 rows, another stream 2": ({**given, "sound": Stream(sound[:1])}, "text"),
+        r"2 rows of 'sound' and lengths \(3,\)": ({**given, "sound": Stream(sound, Rows(torch.ones(3)))}, "text"),
+    }
+    for message, (wrong, target) in refused.items():
+        with pytest.raises(UnsupportedInputError, match=message):
+            build()(wrong, target)
+    text = {**given, "text": Stream(given["text"].x, kind="causal")}
+    with pytest.raises(UnsupportedInputError, match=r"'text' is causal\. Use .* such as source_product"):
+        build(causal=False)(text, "text")
+    with pytest.raises(StateError, match="MeanFusion cannot stream"):
+        build()(text, "text", return_state=True)
 
 
 def test_an_unknown_fusion_is_named() -> None:
@@ -107,7 +107,5 @@ def test_an_unknown_fusion_is_named() -> None:
 
 
 def test_a_config_without_build_says_what_is_missing() -> None:
-    from spectral_core import fft_backend
-
     with pytest.raises(NotImplementedError, match=r"FusionConfig must define build\(context\)"):
         FusionConfig(type="bare").build(LayerContext(8, True, fft_backend("torch")))

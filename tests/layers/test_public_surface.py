@@ -29,11 +29,12 @@ def test_the_package() -> None:
 
 def test_the_kit() -> None:
     assert testing.__all__ == [
-        "FEEDFORWARD_CHECKS", "FILTER_CHECKS", "FRONTEND_CHECKS", "GATE_CHECKS", "MIXER_CHECKS", "POSITION_CHECKS",
-        "SPARSITY_CHECKS",
+        "FEEDFORWARD_CHECKS", "FILTER_CHECKS", "FRONTEND_CHECKS", "FUSION_CHECKS", "GATE_CHECKS", "MIXER_CHECKS",
+        "POSITION_CHECKS", "SPARSITY_CHECKS",
         "Check",
-        "FeedForwardCase", "FilterCase", "FrontEndCase", "GateCase", "MixerCase", "PositionCase", "SparsityCase",
-        "feedforward_cases", "filter_cases", "frontend_cases", "gate_cases", "mixer_cases",
+        "FeedForwardCase", "FilterCase", "FrontEndCase", "FusionCase", "GateCase", "MixerCase", "PositionCase",
+        "SparsityCase",
+        "feedforward_cases", "filter_cases", "frontend_cases", "fusion_cases", "gate_cases", "mixer_cases",
         "pairs", "position_cases", "sparsity_cases", "spectral_view",
     ]  # fmt: skip
     assert all(hasattr(testing, name) for name in testing.__all__)

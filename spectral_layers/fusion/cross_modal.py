@@ -1,0 +1,218 @@
+"""Fuses any of several named modalities on one of them, in the frequency domain."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from spectral_core import ConfigError, Spectrum
+from spectral_layers.context import LayerContext
+from spectral_layers.fusion.bands import FLOOR, Bands
+from spectral_layers.fusion.base import Fusion, FusionConfig, FusionOutput, Stream, lengths_of
+from spectral_layers.fusion.resampling import resampled
+from spectral_layers.state import State
+
+
+class CrossModal(Fusion):
+    """y = x_a + W_o irfft(G sum_m w_m g_m A_m U_m): streams' spectra on the bins of the target a, weighed and added.
+
+    Fields are real gains and turns per head and ``bands`` frequency bands, interpolated to bins; m runs over the
+    modalities that are there, a among them, and l_m are the log-powers of m's bands.
+
+    - U_m is the spectrum of W_m x_m, of each row's own length, cropped or zero-padded to the target's bins
+      (:func:`resampled`): streams meet at the same moment of their common span, whatever their rates.
+    - g_m = 2 sigmoid((c_m + C_m l_m) / T): a gate per band. T is the temperature.
+    - w_m = softmax over m of (q_m . l_m) / T: how important m is in this row, from its spectral power.
+    - A_m = ((1 - s) + s k) e^(i r): phase alignment, A_a = 1. k = <U_a, U_m> / (|U_a| |U_m|), over the head's channels,
+      is each bin's complex coherence: its angle is the phase by which m lags behind a, so any delay is undone, and its
+      size mutes what they do not share (generalised cross-correlation). s in (0, 1) and r are learned for each pair and
+      band; r changes sign when the other one of the pair is the target.
+    - G = 2 sigmoid(F_2 gelu(F_1 l + f)): cross-frequency flow, two layers from the log-powers l of all bands of the sum
+      to a gain for each.
+
+    Bidirectional: every output sees the whole of every stream. A modality that is left out, or has no tokens in a row,
+    adds nothing there. Metrics ``importance.<modality>``: mean w over rows and heads. O(L D^2 + D L log L) for each
+    stream's length L; rows are transformed in groups of equal lengths.
+
+    Knapp & Carter, "The generalized correlation method for estimation of time delay", 1976.
+    """
+
+    def __init__(
+        self, context: LayerContext, *, modalities: tuple[str, ...], heads: int, bands: int, temperature: float
+    ) -> None:
+        super().__init__(context)
+        dim = context.hidden_dim
+        self.names = modalities
+        self.index = {name: index for index, name in enumerate(modalities)}
+        self.heads = heads
+        self.bands = bands
+        self.modalities = nn.ModuleList(Modality(dim, heads, bands) for _ in modalities)
+        self.alignment = Alignment(modalities, heads, bands)
+        self.flow = Flow(heads, bands)
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+        self.out_proj = nn.Linear(dim, dim, bias=False)
+        nn.init.normal_(self.out_proj.weight, std=0.02)
+
+    def fuse(self, streams: Mapping[str, Stream], target: str, state: State | None, return_state: bool) -> FusionOutput:
+        x = streams[target].x
+        lengths = torch.stack([lengths_of(stream) for stream in streams.values()], 1)
+        fused = torch.zeros_like(x)
+        heard = dict.fromkeys(streams, x.new_zeros(()))
+        for group in lengths.unique(dim=0):
+            length = dict(zip(streams, group.tolist(), strict=True))
+            if length[target] == 0:
+                continue
+            here = (lengths == group).all(1).nonzero()[:, 0]
+            present = {name: stream.x[here, : length[name]] for name, stream in streams.items() if length[name]}
+            part, importance = self._fuse_equal(present, target)
+            fused = fused.index_put((here,), F.pad(part, (0, 0, 0, x.shape[1] - length[target])).to(x.dtype))
+            for name, share in importance.items():
+                heard[name] = heard[name] + share.detach().mean(-1).sum() / x.shape[0]
+        metrics = {f"importance.{name}": share for name, share in heard.items()}
+        return FusionOutput(x + self.out_proj(fused), metrics=metrics)
+
+    def _fuse_equal(self, streams: dict[str, Tensor], target: str) -> tuple[Tensor, dict[str, Tensor]]:
+        """Rows of equal lengths: the fused (B, L of the target, D), and the importance (B, H) of each stream."""
+        parts = {name: self._modality(name) for name in streams}
+        projected = {name: part.in_proj(streams[name]).transpose(1, 2) for name, part in parts.items()}
+        points = projected[target].shape[-1]
+        with torch.autocast(projected[target].device.type, enabled=False):
+            spectra = {name: self._spectrum(u, points) for name, u in projected.items()}
+            power = {name: _power(spectrum) for name, spectrum in spectra.items()}
+            bands = Bands(self.bands, points, power[target])
+            levels = {name: bands.levels(found).to(self.log_temperature.dtype) for name, found in power.items()}
+            cooling = torch.exp(-self.log_temperature)
+            scores = torch.stack([part.score(levels[name]) for name, part in parts.items()])
+            importance = dict(zip(parts, (cooling * scores).softmax(0), strict=True))
+            aligned = []
+            for name, part in parts.items():
+                gate = 2 * torch.sigmoid(cooling * part.gates(levels[name]))
+                gain = bands.spread(importance[name][..., None] * gate)  # (B, H, F)
+                turned = spectra[name]
+                if name != target:
+                    turned = self.alignment(spectra[target], turned, power[target], power[name], (target, name), bands)
+                aligned.append(_scaled(turned, gain))
+            total = Spectrum(*(torch.stack(fields).sum(0) for fields in zip(*aligned, strict=True)))
+            gain = self.flow(bands.levels(_power(total)).to(self.log_temperature.dtype))
+            total = _scaled(total, bands.spread(gain) * points**0.5)
+            y = self.fft.irfft(Spectrum(*(field.flatten(1, 2) for field in total)), points)
+        return y.transpose(1, 2).to(projected[target].dtype), importance
+
+    def _modality(self, name: str) -> Modality:
+        found = self.modalities[self.index[name]]
+        assert isinstance(found, Modality)
+        return found
+
+    def _spectrum(self, u: Tensor, points: int) -> Spectrum:
+        """(B, D, L) as the orthonormal spectrum of ``points`` samples, in heads: (B, H, C, F)."""
+        spectrum = resampled(self.fft.rfft(u, u.shape[-1]), u.shape[-1], points)
+        return Spectrum(*(field.unflatten(1, (self.heads, -1)) * points**-0.5 for field in spectrum))
+
+
+class Modality(nn.Module):
+    """What is learned about one modality: its projection, its gates, and what makes it important."""
+
+    def __init__(self, dim: int, heads: int, bands: int) -> None:
+        super().__init__()
+        self.in_proj = nn.Linear(dim, dim, bias=False)
+        self.gate = nn.Parameter(torch.zeros(heads, bands))
+        self.gate_levels = nn.Parameter(0.1 * bands**-0.5 * torch.randn(heads, bands, bands))
+        self.importance = nn.Parameter(torch.full((heads, bands), 1 / bands))
+
+    def gates(self, levels: Tensor) -> Tensor:
+        """(B, H, bands): the gates' logits."""
+        return self.gate + torch.einsum("bhk,hjk->bhj", levels, self.gate_levels)
+
+    def score(self, levels: Tensor) -> Tensor:
+        """(B, H): the logit of its importance; at first its mean level."""
+        return (levels * self.importance).sum(-1)
+
+
+class Alignment(nn.Module):
+    """Turns a modality's bins to those of the target by their coherence, as far as each pair and band has learned."""
+
+    def __init__(self, modalities: tuple[str, ...], heads: int, bands: int) -> None:
+        super().__init__()
+        self.pairs = list(itertools.combinations(modalities, 2))
+        self.strength = nn.Parameter(torch.zeros(len(self.pairs), heads, bands))
+        self.turn = nn.Parameter(torch.zeros(len(self.pairs), heads, bands))
+
+    def forward(
+        self, a: Spectrum, m: Spectrum, power_a: Tensor, power_m: Tensor, pair: tuple[str, str], bands: Bands
+    ) -> Spectrum:
+        """a, m: (B, H, C, F), with their powers (B, H, F). pair: the names of a and m."""
+        ordered = pair in self.pairs
+        index = self.pairs.index(pair if ordered else pair[::-1])
+        root = ((power_a + FLOOR) * (power_m + FLOOR)).sqrt()
+        strength = bands.spread(torch.sigmoid(self.strength[index]))  # (H, F)
+        turn = bands.spread(self.turn[index] if ordered else -self.turn[index])
+        real = 1 - strength + strength * (a.real * m.real + a.imag * m.imag).mean(2) / root
+        imag = strength * (a.imag * m.real - a.real * m.imag).mean(2) / root
+        cosine, sine = torch.cos(turn), torch.sin(turn)
+        real, imag = (real * cosine - imag * sine)[:, :, None], (real * sine + imag * cosine)[:, :, None]
+        return Spectrum(m.real * real - m.imag * imag, m.real * imag + m.imag * real)
+
+
+class Flow(nn.Module):
+    """Gains of bands from the levels of all bands, by two layers per head: one band's power opens or closes another."""
+
+    def __init__(self, heads: int, bands: int) -> None:
+        super().__init__()
+        self.first = nn.Parameter(bands**-0.5 * torch.randn(heads, 2 * bands, bands))
+        self.bias = nn.Parameter(torch.zeros(heads, 2 * bands))
+        self.second = nn.Parameter(0.1 * (2 * bands) ** -0.5 * torch.randn(heads, bands, 2 * bands))
+
+    def forward(self, levels: Tensor) -> Tensor:
+        """(B, H, bands) levels to gains."""
+        inner = F.gelu(torch.einsum("bhk,hjk->bhj", levels, self.first) + self.bias)
+        return 2 * torch.sigmoid(torch.einsum("bhk,hjk->bhj", inner, self.second))
+
+
+def _power(spectrum: Spectrum) -> Tensor:
+    """Mean power over a head's channels: (B, H, F)."""
+    return (spectrum.real.square() + spectrum.imag.square()).mean(2)
+
+
+def _scaled(spectrum: Spectrum, gain: Tensor) -> Spectrum:
+    return Spectrum(*(field * gain[:, :, None] for field in spectrum))
+
+
+class CrossModalConfig(FusionConfig):
+    """Any of several named modalities, fused on one of them by bands of frequencies."""
+
+    type: Literal["cross_modal"] = "cross_modal"
+    modalities: tuple[str, ...] = Field(min_length=2)
+    """Names of the streams, two or more; each has parameters of its own, and any may be absent from a call."""
+    bands: int = Field(default=8, ge=2)
+    """Bands from 0 to half a cycle per token of the target."""
+    head_dim: PositiveInt = 32
+    """Channels per head."""
+    temperature: PositiveFloat = 1.0
+    """Initial temperature of gates and importance: lower is more decided."""
+
+    @field_validator("modalities")
+    @classmethod
+    def _distinct(cls, modalities: tuple[str, ...]) -> tuple[str, ...]:
+        if "" in modalities or len(set(modalities)) < len(modalities):
+            raise ValueError(f"modalities need names of their own; got {modalities}")
+        return modalities
+
+    def build(self, context: LayerContext) -> CrossModal:
+        heads, rest = divmod(context.hidden_dim, self.head_dim)
+        if rest:
+            raise ConfigError(f"head_dim {self.head_dim} does not divide hidden_dim {context.hidden_dim}.")
+        if context.causal:
+            raise ConfigError(
+                "cross_modal sees the whole of every stream, so its target cannot be causal. In a decoder use a fusion "
+                "that keeps the target causal, such as source_product."
+            )
+        return CrossModal(
+            context, modalities=self.modalities, heads=heads, bands=self.bands, temperature=self.temperature
+        )

@@ -1,0 +1,142 @@
+"""A causal decoder reads a whole source without attention: the product of the source's spectrum with a query's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from spectral_core import ConfigError, UnsupportedInputError
+from spectral_layers.context import LayerContext
+from spectral_layers.fusion.base import Fusion, FusionConfig, FusionOutput, Stream, lengths_of
+from spectral_layers.mixing.base import Direction
+from spectral_layers.state import State
+
+_ANCHORS = ("content", "end", "content", "start")
+"""What successive heads count the source's positions from."""
+
+
+class SourceProduct(Fusion):
+    """y[t] = x[t] + W_o (silu(a[t]) * r[t]), r the head-wise reads of a memory of the source:
+
+    M = sum_s e^(i theta_s) v_s^T,  r[t] = Re(e^(-i theta_t) M) / E,  theta = W norm(z) + omega p.
+
+    M is the source's spectrum at E frequencies omega_e = pi (e + 1/2) / E, with phases that contents shift; a read is
+    the inverse transform at a place which the target chooses by its own position and content. Heads differ in what
+    they take for a source token's position p: nothing (``content``: theta compares contents alone), its index from the
+    ``end`` (on the spectrum, the conjugate and a shift), or from the ``start``; the target's p is its own index t. So a
+    fresh head reads the t-th source token from either end, exactly in sources of up to 2 E tokens, because then
+    sum_e cos(omega_e (p - q)) = 0 for integers p != q; W learns to look elsewhere. Longer sources fold onto 2 E places
+    and are told apart by content. Reads are sums, not means, and no norm follows them: how often something occurs is
+    there to be read.
+
+    Strictly causal in the target, where time is never mixed: r[t] depends on x[t], t and the source. O((S + L) E D) for
+    S source and L target tokens; decoding is O(E D) a token, the state (H, 2E, D/H) however long the source.
+
+    Plate, "Holographic reduced representations", 1995 (binding on the spectrum); positions as turning phases: Su et
+    al., "RoFormer", 2021.
+    """
+
+    streams = True
+
+    def __init__(self, context: LayerContext, *, heads: int, phases: int) -> None:
+        super().__init__(context)
+        dim = context.hidden_dim
+        self.heads = heads
+        self.phases = phases
+        self.source_norm = nn.LayerNorm(dim)
+        self.target_norm = nn.LayerNorm(dim)
+        self.key_proj = nn.Linear(dim, heads * phases)
+        self.query_proj = nn.Linear(dim, heads * phases)
+        self.value_proj = nn.Linear(dim, dim, bias=False)
+        self.gate_proj = nn.Linear(dim, dim)
+        self.out_proj = nn.Linear(dim, dim, bias=False)
+        # Content turns the phases of positional heads little at first, so that they begin as exact positions.
+        turn = torch.tensor([1.0 if anchor == "content" else 0.1 for anchor in self.anchors])
+        for phase_proj in (self.key_proj, self.query_proj):
+            nn.init.normal_(phase_proj.weight, std=dim**-0.5)
+            nn.init.zeros_(phase_proj.bias)
+            with torch.no_grad():
+                phase_proj.weight.mul_(turn.repeat_interleave(phases)[:, None])
+
+    @property
+    def anchors(self) -> list[str]:
+        """What each head counts the source's positions from."""
+        return [_ANCHORS[head % len(_ANCHORS)] for head in range(self.heads)]
+
+    def fuse(self, streams: Mapping[str, Stream], target: str, state: State | None, return_state: bool) -> FusionOutput:
+        if state is None:
+            state = self.absorb({name: stream for name, stream in streams.items() if name != target})
+        given = streams[target]
+        x, position, memory = given.x, state.position, state["memory"]
+        z = self.target_norm(x)
+        index = position[:, None] + torch.arange(x.shape[1], device=x.device)
+        queries = self._features(self.query_proj, z, {"start": index, "end": index}) / self.phases
+        with torch.autocast(x.device.type, enabled=False):
+            read = (queries @ memory.to(queries.dtype)).transpose(1, 2).flatten(-2)
+        y = x + self.out_proj(read.to(x.dtype) * F.silu(self.gate_proj(z)))
+        if not return_state:
+            return FusionOutput(y)
+        return FusionOutput(y, self.new_state(position + lengths_of(given), {"memory": memory}))
+
+    def absorb(self, sources: Mapping[str, Stream]) -> State:
+        if len(sources) != 1:
+            raise UnsupportedInputError(
+                f"SourceProduct conditions a target on one source; got {', '.join(sources) or 'none'}. "
+                "Fuse several into one first, with cross_modal."
+            )
+        (source,) = sources.values()
+        lengths = lengths_of(source)[:, None]
+        index = torch.arange(source.x.shape[1], device=source.x.device)
+        real = (index < lengths)[..., None]
+        z = self.source_norm(torch.where(real, source.x, 0.0))
+        keys = self._features(self.key_proj, z, {"start": index, "end": lengths - 1 - index})
+        keys = torch.where(real[:, None], keys, 0.0)
+        values = self._split(self.value_proj(z)).to(keys.dtype)
+        with torch.autocast(z.device.type, enabled=False):
+            memory = keys.transpose(-1, -2) @ values
+        return self.new_state(torch.zeros_like(lengths[:, 0]), {"memory": memory})
+
+    def _features(self, projection: nn.Linear, z: Tensor, positions: dict[str, Tensor]) -> Tensor:
+        """Cosines and sines of the phases of z (B, N, D) at its positions: (B, H, N, 2E), in float32 at least."""
+        turns = {anchor: self._turns(position) for anchor, position in positions.items()}
+        turns["content"] = torch.zeros_like(turns["start"])
+        anchored = torch.stack(torch.broadcast_tensors(*(turns[anchor] for anchor in self.anchors)), -3)
+        weight, bias = (
+            tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+            for tensor in (projection.weight, projection.bias)
+        )
+        with torch.autocast(z.device.type, enabled=False):
+            theta = self._split(F.linear(z.to(weight.dtype), weight, bias)) + anchored.to(weight.dtype)
+            return torch.cat([theta.cos(), theta.sin()], -1)
+
+    def _turns(self, position: Tensor) -> Tensor:
+        """(..., N) positions -> (..., N, E) phases, reduced in float64: they stay exact at any position."""
+        frequency = math.pi * (torch.arange(self.phases, device=position.device, dtype=torch.float64) + 0.5)
+        return (position[..., None] * (frequency / self.phases)) % (2 * math.pi)
+
+    def _split(self, z: Tensor) -> Tensor:
+        return z.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class SourceProductConfig(FusionConfig):
+    """Reads a whole source by place and content from its spectrum; strictly causal in the target."""
+
+    directions: ClassVar[frozenset[Direction]] = frozenset({"causal"})
+
+    type: Literal["source_product"] = "source_product"
+    head_dim: PositiveInt = 32
+    """Channels per head. Heads take turns: places from the source's start, from its end, contents."""
+    phases: PositiveInt = 64
+    """Phases per head: sources of up to twice as many tokens are read exactly by place."""
+
+    def build(self, context: LayerContext) -> SourceProduct:
+        heads, rest = divmod(context.hidden_dim, self.head_dim)
+        if rest:
+            raise ConfigError(f"head_dim {self.head_dim} does not divide hidden_dim {context.hidden_dim}.")
+        return SourceProduct(context, heads=heads, phases=self.phases)

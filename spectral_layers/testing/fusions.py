@@ -1,0 +1,278 @@
+"""Checks of fusions: on the target's grid, from each row's own tokens, causal where they say so, and streamable."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from spectral_core.errors import UnsupportedInputError
+from spectral_core.testing import assert_close
+from spectral_layers.fusion.base import Fusion, Stream
+from spectral_layers.rows import Rows
+from spectral_layers.testing.cases import FusionCase
+from spectral_layers.testing.check import for_all, normal, only_for, ragged, relative_change, require_error
+from spectral_layers.testing.gradients import require_gradients
+
+_BOUND = 1e-9
+_LENGTHS = (13, 24, 7, 10)
+"""Tokens of the streams, the target first: odd, even, longer and shorter than it."""
+
+
+def names_of(fusion: Fusion) -> tuple[str, ...]:
+    """The streams to check a fusion with: those it knows, or a target and a source."""
+    return fusion.names or ("target", "source")
+
+
+def streams_of(case: FusionCase, fusion: Fusion, batch: int = 3, *, seed: int = 0) -> dict[str, Tensor]:
+    """Noise for each stream, (B, L, D), the target first."""
+    lengths = itertools.cycle(_LENGTHS)
+    return {
+        name: normal(batch, length, case.hidden_dim, seed=seed + index)
+        for index, (name, length) in enumerate(zip(names_of(fusion), lengths, strict=False))
+    }
+
+
+def given(
+    case: FusionCase, target: str, streams: Mapping[str, Tensor], rows: Mapping[str, Rows] | None = None
+) -> dict[str, Stream]:
+    """Streams as a call takes them, the target of the case's kind."""
+    return {
+        name: Stream(
+            x, None if rows is None else rows[name], "causal" if case.causal and name == target else "bidirectional"
+        )
+        for name, x in streams.items()
+    }
+
+
+def is_causal(case: FusionCase) -> bool:
+    return case.causal
+
+
+def is_bidirectional(case: FusionCase) -> bool:
+    return not case.causal
+
+
+def knows_names(case: FusionCase) -> bool:
+    return case.build().names is not None
+
+
+@for_all
+def check_the_output_is_on_the_target(case: FusionCase) -> None:
+    """Any stream as the target, shorter or longer than the others, down to one token: y has its shape and dtype.
+
+    Finite, with scalar losses and metrics; inputs stay as they are, and a second call gives the same.
+    """
+    for dtype in (torch.float64, torch.float32):
+        fusion = case.build(dtype)
+        for target, cut in itertools.product(names_of(fusion), (1, 2, None)):
+            streams = {name: x.to(dtype) for name, x in streams_of(case, fusion).items()}
+            streams[target] = streams[target][:, :cut]
+            kept = {name: x.clone() for name, x in streams.items()}
+            output = fusion(given(case, target, streams), target)
+            what = f"{case}: target {target!r} {tuple(streams[target].shape)} {dtype}"
+            if output.y.shape != streams[target].shape or output.y.dtype != dtype:
+                raise AssertionError(f"{what} must come back as such; got {tuple(output.y.shape)} {output.y.dtype}.")
+            if not output.y.isfinite().all():
+                raise AssertionError(f"{what} is not finite.")
+            changed = [name for name, x in streams.items() if not torch.equal(x, kept[name])]
+            if changed:
+                raise AssertionError(f"{what}: {changed[0]!r} was changed in place; work on a copy.")
+            if not torch.equal(fusion(given(case, target, streams), target).y, output.y):
+                raise AssertionError(f"{what}: a second call in eval mode gives other outputs; what is remembered?")
+            for name, scalar in {**output.losses, **output.metrics}.items():
+                if scalar.dim() != 0 or not scalar.isfinite():
+                    raise AssertionError(f"{what}: {name!r} must be a finite scalar; got {tuple(scalar.shape)}.")
+
+
+@for_all
+def check_every_token_of_every_stream_is_heard(case: FusionCase) -> None:
+    """Each token of the output has a gradient for each token of the other streams, and for its own."""
+    fusion = case.build()
+    for target in names_of(fusion):
+        streams = {name: x.requires_grad_() for name, x in streams_of(case, fusion, 1).items()}
+        y = fusion(given(case, target, streams), target).y
+        for token in {0, y.shape[1] // 2, y.shape[1] - 1}:
+            weights = normal(case.hidden_dim, seed=5)
+            gradients = torch.autograd.grad((y[0, token] * weights).sum(), list(streams.values()), retain_graph=True)
+            for name, gradient in zip(streams, gradients, strict=True):
+                size = gradient[0].abs().amax(-1)
+                size = size[token : token + 1] if name == target else size
+                if not (size > 1e-9 * gradient.abs().max()).all():
+                    deaf = int(size.argmin())
+                    raise AssertionError(
+                        f"{case}: token {token} of target {target!r} does not hear token {deaf} of {name!r}; every "
+                        "output sees all of the other streams."
+                    )
+
+
+@only_for(is_causal)
+def check_a_causal_target_sees_no_later_token(case: FusionCase) -> None:
+    """New target tokens from a position on leave all earlier outputs as they were, and change those after."""
+    fusion = case.build()
+    for target in names_of(fusion):
+        streams, other = streams_of(case, fusion), streams_of(case, fusion, seed=10)
+        with torch.no_grad():
+            y = fusion(given(case, target, streams), target).y
+            for token in range(1, y.shape[1]):
+                joined = torch.cat([streams[target][:, :token], other[target][:, token:]], 1)
+                changed = fusion(given(case, target, {**streams, target: joined}), target).y
+                answer = (changed - y)[:, token:].abs().max().item()
+                if not answer > 1e-6 * y.abs().max().item():
+                    raise AssertionError(f"{case}: new tokens from {token} on change nothing; this says nothing.")
+                leak = relative_change(changed[:, :token], y[:, :token], answer)
+                if not leak <= _BOUND:
+                    raise AssertionError(
+                        f"{case} sees the future: new tokens of {target!r} from {token} on move earlier outputs by "
+                        f"{leak:.2g} of the change after; at most {_BOUND:g} is rounding. Only the other streams "
+                        "may be seen whole."
+                    )
+
+
+@only_for(is_bidirectional)
+def check_a_causal_target_is_refused(case: FusionCase) -> None:
+    """A fusion whose outputs see the whole target does not take one that may not."""
+    fusion = case.build()
+    for target in names_of(fusion):
+        streams = {name: Stream(x) for name, x in streams_of(case, fusion).items()}
+        streams[target] = Stream(streams[target].x, kind="causal")
+        require_error(UnsupportedInputError, f"{case}: causal target {target!r}", fusion, streams, target)
+
+
+@for_all
+def check_rows_of_a_fusion_do_not_mix(case: FusionCase) -> None:
+    """A row's output is what it gives alone, however loud the other rows of any stream are."""
+    fusion = case.build()
+    target = names_of(fusion)[0]
+    streams = streams_of(case, fusion)
+    with torch.no_grad():
+        y = fusion(given(case, target, streams), target).y
+        for name, x in streams.items():
+            loud = x.clone()
+            loud[1] *= 100
+            others = fusion(given(case, target, {**streams, name: loud}), target).y[[0, 2]]
+            assert_close(f"{case}: rows 0 and 2 when row 1 of {name!r} is louder", others, y[[0, 2]], _BOUND)
+        alone = fusion(given(case, target, {name: x[1:2] for name, x in streams.items()}), target).y
+        assert_close(f"{case}: a row without the others", alone, y[1:2], _BOUND)
+
+
+@for_all
+def check_padding_of_any_stream_changes_nothing(case: FusionCase) -> None:
+    """Each row of a padded batch gives what its own tokens give alone, whatever the padding of any stream holds."""
+    fusion = case.build()
+    for target in names_of(fusion):
+        streams = streams_of(case, fusion, 4)
+        lengths = {name: [x.shape[1], 5 + index, 1, 4] for index, (name, x) in enumerate(streams.items())}
+        rows = {name: ragged(found) for name, found in lengths.items()}
+        with torch.no_grad():
+            for loudness in (0.0, 10.0):
+                padded = {
+                    name: torch.where(rows[name].mask(x.shape[1])[..., None], x, loudness * x.flip(0))
+                    for name, x in streams.items()
+                }
+                y = fusion(given(case, target, padded, rows), target).y
+                for row in range(4):
+                    own = {name: x[row : row + 1, : lengths[name][row]] for name, x in streams.items()}
+                    alone = fusion(given(case, target, own), target).y[0]
+                    what = f"{case}: row {row} of {target!r} among streams padded with values of {loudness:g}"
+                    assert_close(what, y[row, : lengths[target][row]], alone, _BOUND)
+
+
+@only_for(knows_names)
+def check_any_stream_may_be_absent(case: FusionCase) -> None:
+    """Every subset with the target fuses, another subset gives another y, and a stream of length 0 is an absent one."""
+    fusion = case.build()
+    target, *others = names_of(fusion)
+    streams = streams_of(case, fusion)
+    found: list[Tensor] = []
+    with torch.no_grad():
+        for count in range(len(others) + 1):
+            for present in itertools.combinations(others, count):
+                subset = {name: streams[name] for name in (target, *present)}
+                y = fusion(given(case, target, subset), target).y
+                rows = {name: ragged([x.shape[1] if name in subset else 0] * 3) for name, x in streams.items()}
+                what = f"{case}: {target!r} with {', '.join(present) or 'nothing else'}"
+                assert_close(
+                    f"{what} and rows of length 0", fusion(given(case, target, streams, rows), target).y, y, _BOUND
+                )
+                if any(relative_change(y, before, y.abs().max().item()) < 1e-9 for before in found):
+                    raise AssertionError(f"{what} gives the same as another subset; are streams left out?")
+                found.append(y)
+
+
+@only_for(knows_names)
+def check_unknown_streams_are_refused(case: FusionCase) -> None:
+    """A name the fusion was not configured with is an error, never a stream that is silently left out."""
+    fusion = case.build()
+    target = names_of(fusion)[0]
+    streams = {**streams_of(case, fusion), "nobody": normal(3, 5, case.hidden_dim)}
+    require_error(UnsupportedInputError, f"{case}: stream 'nobody'", fusion, given(case, target, streams), target)
+
+
+@for_all
+def check_streams_that_do_not_fit_are_refused(case: FusionCase) -> None:
+    """No target, another width, no tokens, other rows, lengths of another batch, packed documents."""
+    fusion = case.build()
+    target, source = names_of(fusion)[:2]
+    streams = given(case, target, streams_of(case, fusion))
+    without = {name: stream for name, stream in streams.items() if name != target}
+    require_error(UnsupportedInputError, f"{case}: no target", fusion, without, target)
+    dim = case.hidden_dim
+    for name, shape in itertools.product((target, source), ((3, 5, dim + 1), (3, 0, dim), (3, dim), (2, 5, dim))):
+        wrong = {**streams, name: Stream(normal(*shape))}
+        require_error(UnsupportedInputError, f"{case}: {name!r} of shape {shape}", fusion, wrong, target)
+    for name in (target, source):
+        x = streams[name].x
+        for what, rows in (
+            ("2 lengths for 3 rows", ragged([5, 4])),
+            ("packed documents", Rows(torch.full((3,), x.shape[1]), torch.zeros(x.shape[:2], dtype=torch.long))),
+        ):
+            wrong = {**streams, name: Stream(x, rows)}
+            require_error(UnsupportedInputError, f"{case}: {what} of {name!r}", fusion, wrong, target)
+
+
+@for_all
+def check_gradients_of_a_fusion_at_any_scale(case: FusionCase) -> None:
+    """Streams of size 0, 1e-30, 1e-25, 1e-10 and 1 give them and every parameter a finite gradient, in float32."""
+    fusion = case.build(torch.float32)
+    shapes = {name: x.shape[1] for name, x in streams_of(case, fusion).items()}
+    joined = torch.cat(list(streams_of(case, fusion).values()), 1).float()
+
+    def loss(x: Tensor) -> Tensor:
+        streams = dict(zip(shapes, x.split(list(shapes.values()), 1), strict=True))
+        total = torch.zeros(())
+        for target in shapes:
+            output = fusion(given(case, target, streams), target)
+            weights = normal(*output.y.shape, seed=1, dtype=torch.float32)
+            total = total + torch.stack([(output.y * weights).sum(), *output.losses.values()]).sum()
+        return total
+
+    require_gradients(str(case), fusion, loss, joined)
+
+
+@for_all
+def check_a_fusion_under_autocast(case: FusionCase) -> None:
+    """Under bfloat16 autocast outputs are finite and within a tenth of float32's."""
+    fusion = case.build(torch.float32)
+    target = names_of(fusion)[0]
+    streams = given(case, target, {name: x.float() for name, x in streams_of(case, fusion).items()})
+    with torch.no_grad():
+        y = fusion(streams, target).y
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = fusion(streams, target).y
+    # What the fusion adds, without the target itself, which no rounding reaches.
+    own = streams[target].x
+    assert_close(f"{case} under bfloat16 autocast", rounded.float() - own, y - own, 0.1)
+
+
+@for_all
+def check_an_empty_batch_is_fused(case: FusionCase) -> None:
+    """No rows in, no rows out."""
+    fusion = case.build()
+    for target in names_of(fusion):
+        streams = streams_of(case, fusion, 0)
+        y = fusion(given(case, target, streams), target).y
+        if y.shape != streams[target].shape:
+            raise AssertionError(f"{case}: no rows of {target!r} must come back as such; got {tuple(y.shape)}.")
