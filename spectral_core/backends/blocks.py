@@ -123,7 +123,8 @@ def _gradients(grad: Tensor, *given: Any) -> list[Tensor]:
             assert spectrum is not None
             block.add_kernel_gradient(kernel, spectrum.conj_physical_().mul_(turned))
         if to_u or to_pre:
-            gx = block.layout.source(turned.mul_(block.response.conj()))
+            # Inside an operator of a compiled graph torch does not resolve a lazy conj().
+            gx = block.layout.source(turned.mul_(block.response.conj_physical()))
             if tensors.skip is not None:
                 gx = torch.addcmul(gx, tensors.skip[block.channels, None].to(gx.dtype), g)
             if to_pre:

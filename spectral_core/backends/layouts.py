@@ -155,12 +155,13 @@ class Chunked(Layout):
 class Segmented(Layout):
     """Overlap-save, for kernels much shorter than the signal: windows that overlap by all taps but one.
 
-    Window j gives outputs [j step, j step + step). Oppenheim & Schafer, Discrete-Time Signal Processing, section 8.7.3.
+    Window j of that many samples gives outputs [j step, j step + step). Oppenheim & Schafer, Discrete-Time Signal
+    Processing, section 8.7.3.
     """
 
     def __init__(self, length: int, support: Support, window: int) -> None:
         super().__init__(length, support, window * -(-length // (window - _reach(support))))
-        self._window = window
+        self.window = window
         self._overlap = _reach(support)
         self._step = window - self._overlap
         self._windows = -(-length // self._step)
@@ -169,7 +170,7 @@ class Segmented(Layout):
     def spectrum(self, x: Tensor) -> Tensor:
         whole = self._windows * self._step + self._overlap
         padded = F.pad(x, (self._lead, whole - self._lead - self.length))
-        return torch.fft.rfft(padded.unfold(-1, self._window, self._step))
+        return torch.fft.rfft(padded.unfold(-1, self.window, self._step))
 
     def output(self, spectrum: Tensor) -> Tensor:
         return self._samples(spectrum)[..., self._overlap :].flatten(-2)[..., : self.length]
@@ -185,13 +186,13 @@ class Segmented(Layout):
         return grad.flatten(-2)[..., self._lead : self._lead + self.length]
 
     def response(self, taps: Tensor) -> Tensor:
-        return torch.fft.rfft(taps, n=self._window)[..., None, :]
+        return torch.fft.rfft(taps, n=self.window)[..., None, :]
 
     def taps(self, spectrum: Tensor) -> Tensor:
-        return torch.fft.irfft(spectrum.sum(-2), n=self._window)
+        return torch.fft.irfft(spectrum.sum(-2), n=self.window)
 
     def _samples(self, spectrum: Tensor) -> Tensor:
-        return torch.fft.irfft(spectrum, n=self._window)
+        return torch.fft.irfft(spectrum, n=self.window)
 
 
 def layout_of(support: Support, length: int, *, circular: bool, chunk_size: int) -> Layout:
@@ -202,13 +203,17 @@ def layout_of(support: Support, length: int, *, circular: bool, chunk_size: int)
     chunk = fast_length(max(min(chunk_size, length), -(-support.points // _MOST_CHUNKS)))
     chunks = -(-support.points // chunk)
     chunked = Chunked(length, support, chunks + chunks % 2, chunk)
-    # Each window overlaps the one before by all taps but one, and gives at least as many outputs.
-    window = fast_length(max(chunk_size, 2 * _reach(support) + 1))
-    if 2 * window <= support.points and Segmented(length, support, window).points * math.log2(
-        window
-    ) < chunked.points * math.log2(chunked.points):
-        return Segmented(length, support, window)
-    return chunked
+    # A window gives as many outputs as it overlaps the one before, or more. Wider ones repeat less, and transform more.
+    windows = {fast_length(max(chunk_size, times * _reach(support) + 1)) for times in (2, 4, 8)}
+    candidates: list[Layout] = [
+        Segmented(length, support, window) for window in windows if 2 * window <= support.points
+    ]
+    return min([chunked, *candidates], key=_work)
+
+
+def _work(layout: Layout) -> float:
+    width = layout.window if isinstance(layout, Segmented) else layout.points
+    return layout.points * math.log2(width)
 
 
 def _reach(support: Support) -> int:
@@ -226,4 +231,4 @@ def _tables(chunks: int, chunk: int, dtype: torch.dtype, device: torch.device) -
     back = torch.cat([weight * angle.cos(), -weight * angle.sin()]).T.contiguous()
     turn = bins[:, None] * torch.arange(chunk, dtype=torch.float64) * (-2 * math.pi / (chunks * chunk))
     twiddle = torch.complex(turn.cos().to(dtype), turn.sin().to(dtype)).to(device)
-    return across.to(device, dtype), back.to(device, dtype), twiddle, twiddle.conj().resolve_conj()
+    return across.to(device, dtype), back.to(device, dtype), twiddle, twiddle.conj_physical()

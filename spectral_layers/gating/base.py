@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -32,23 +31,26 @@ class SpectralView:
         self.real = real
         self.imag = imag
         self.frequency = frequency
+        self._magnitude: Tensor | None = None
 
-    @cached_property
+    @property
     def magnitude(self) -> Tensor:
         """Smoothed magnitude, at least SMOOTHING."""
-        return torch.sqrt(self.real.square() + self.imag.square() + SMOOTHING**2)
+        if self._magnitude is None:  # by hand: functools.cached_property takes a lock, which breaks compiled graphs
+            self._magnitude = torch.sqrt(self.real.square() + self.imag.square() + SMOOTHING**2)
+        return self._magnitude
 
-    @cached_property
+    @property
     def relative_magnitude(self) -> Tensor:
         """Magnitude over its root mean square across bins: the shape of the spectrum, whatever its level."""
         return self.magnitude / self.magnitude.square().mean(-1, keepdim=True).sqrt()
 
-    @cached_property
+    @property
     def phasor(self) -> tuple[Tensor, Tensor]:
         """Cosine and sine of the phase, fading to (0, 0) where the bin is empty."""
         return self.real / self.magnitude, self.imag / self.magnitude
 
-    @cached_property
+    @property
     def phase(self) -> Tensor:
         """Radians, weighted by the squared phasor's length: gradients stay bounded where the bin is empty."""
         cosine, sine = self.phasor

@@ -13,8 +13,12 @@ from spectral_core.testing.inputs import Inputs
 
 @pytest.fixture(
     scope="module",
-    # Blocks of two channels: the kit's signals have three, so the last block is a partial one.
-    params=[*((name, {}) for name in list_fft_backends()), ("hierarchical", {"block_bytes": 1})],
+    # Blocks of one channel, and chunks or segments of time, which the kit's signals are too short for by default.
+    params=[
+        *((name, {}) for name in list_fft_backends()),
+        ("hierarchical", {"block_bytes": 1}),
+        ("hierarchical", {"chunk_size": 1}),
+    ],
     ids=lambda param: "-".join([param[0], *(f"{key}={value}" for key, value in param[1].items())]),
 )
 def backend(request: pytest.FixtureRequest) -> FFTBackend:
