@@ -35,7 +35,12 @@ _ARGUMENTS = (
 )
 _LIBRARY.define(f"convolve_blocks({_ARGUMENTS}) -> Tensor")
 _LIBRARY.define(f"convolve_blocks_backward(Tensor grad, {_ARGUMENTS}, bool[] wanted) -> Tensor[]")
+_LIBRARY.define(
+    "respond_blocks(Tensor kernel, int length, int[] support, bool circular, bool prepared, int chunk_size,"
+    " int? block_bytes) -> Tensor"
+)
 convolve_blocks = torch.ops.spectral.convolve_blocks
+respond_blocks = torch.ops.spectral.respond_blocks
 
 
 class Plan(NamedTuple):
@@ -159,8 +164,37 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return (*(made if wants else None for made, wants in zip(grads, wanted, strict=True)), *[None] * len(ctx.plan))
 
 
+@torch.library.impl(_LIBRARY, "respond_blocks", "CompositeExplicitAutograd")
+def _respond(kernel: Tensor, length: int, *given: Any) -> Tensor:
+    """The prepared response (..., D, W, F, 2) of taps (..., D, K) for signals of that length, which has no gradient."""
+    plan = Plan(*given)
+    layout = plan.layout(length)
+    dtype = transform_dtype(kernel.dtype)
+    rows = kernel.flatten(0, -2)
+    response = torch.empty(*rows.shape[:1], *layout.bins, 2, dtype=dtype, device=kernel.device)
+
+    def prepare() -> Callable[[slice], None]:
+        layout = plan.layout(length)
+
+        def respond(channels: slice) -> None:
+            response[channels] = torch.view_as_real(layout.response(layout.support.place(rows[channels])))
+
+        return respond
+
+    threads = _threads(layout, rows.shape[0], kernel.device)
+    most = block_rows(layout, dtype, kernel.device, plan.block_bytes)
+    share(_divided(rows.shape[0], most, threads), prepare, threads)
+    return response.unflatten(0, kernel.shape[:-1])
+
+
+def _respond_fake(kernel: Tensor, length: int, *given: Any) -> Tensor:
+    bins = Plan(*given).layout(length).bins
+    return torch.empty(*kernel.shape[:-1], *bins, 2, dtype=transform_dtype(kernel.dtype), device=kernel.device)
+
+
 torch.library.register_fake("spectral::convolve_blocks", _forward_fake, lib=_LIBRARY)
 torch.library.register_fake("spectral::convolve_blocks_backward", _gradients_fake, lib=_LIBRARY)
+torch.library.register_fake("spectral::respond_blocks", _respond_fake, lib=_LIBRARY)
 torch.library.register_autograd("spectral::convolve_blocks", _backward, setup_context=_keep, lib=_LIBRARY)
 
 
@@ -242,29 +276,6 @@ def _divided(total: int, most: int, threads: int) -> list[slice]:
     count = min(total, -(-count // threads) * threads)
     width = -(-total // max(1, count))
     return [slice(start, min(total, start + width)) for start in range(0, total, max(1, width))]
-
-
-def respond(kernel: Tensor, length: int, plan: Plan) -> Tensor:
-    """The prepared response (..., D, W, F, 2) of taps (..., D, K) for signals of that length, a block at a time."""
-    rows = kernel.flatten(0, -2)
-    layout = plan.layout(length)
-    most = block_rows(layout, transform_dtype(kernel.dtype), kernel.device, plan.block_bytes)
-    threads = _threads(layout, rows.shape[0], kernel.device)
-    first, *others = _divided(rows.shape[0], most, threads) or [slice(0, 0)]
-    made = torch.view_as_real(layout.response(layout.support.place(rows[first])))
-    response = made.new_empty(rows.shape[0], *made.shape[1:])
-    response[first] = made
-
-    def prepare() -> Callable[[slice], None]:
-        layout = plan.layout(length)
-
-        def respond(channels: slice) -> None:
-            response[channels] = torch.view_as_real(layout.response(layout.support.place(rows[channels])))
-
-        return respond
-
-    share(others, prepare, threads)
-    return response.unflatten(0, kernel.shape[:-1])
 
 
 def block_rows(layout: Layout, dtype: torch.dtype, device: torch.device, block_bytes: int | None) -> int:

@@ -9,7 +9,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from spectral_core.backends.base import FFTBackendConfig, Mode, PreparedKernel, Support, transform_dtype
-from spectral_core.backends.blocks import Plan, block_rows, convolve_blocks, respond
+from spectral_core.backends.blocks import Plan, block_rows, convolve_blocks, respond_blocks
 from spectral_core.backends.layouts import Whole
 from spectral_core.backends.torch_fft import TorchFFT
 
@@ -45,7 +45,7 @@ class HierarchicalFFT(TorchFFT):
         # A spectrum made here would be kept whole for the backward pass; blocks make theirs as they go.
         prepared = not (torch.is_grad_enabled() and kernel.requires_grad)
         plan = Plan(list(support), mode == "circular", prepared, self.chunk_size, self.block_bytes)
-        values = respond(kernel, length, plan) if prepared else kernel
+        values = respond_blocks(kernel, length, *plan) if prepared else kernel
         return self._prepared(kernel, length, mode, support, _Kernel(values, plan))
 
     def convolution(

@@ -25,9 +25,11 @@ _MOST_CHUNKS = 64
 class Layout(ABC):
     """The maps of one convolution of rows of ``length`` samples.
 
-    points: samples a row takes up while it is worked on. fewest_rows: what a block should hold, whatever their size.
+    points: samples a row takes up while it is worked on. bins: (W, F) of a response. fewest_rows: what a block should
+    hold, whatever their size.
     """
 
+    bins: tuple[int, int]
     fewest_rows = 1
 
     def __init__(self, length: int, support: Support, points: int) -> None:
@@ -53,7 +55,7 @@ class Layout(ABC):
 
     @abstractmethod
     def response(self, taps: Tensor) -> Tensor:
-        """Bins (..., 1 or W, F) of the taps that take part."""
+        """Bins (..., *bins) of the taps that take part."""
 
     @abstractmethod
     def taps(self, spectrum: Tensor) -> Tensor:
@@ -67,6 +69,7 @@ class Whole(Layout):
 
     def __init__(self, length: int, support: Support) -> None:
         super().__init__(length, support, support.points)
+        self.bins = 1, support.points // 2 + 1
         self._padded: dict[tuple[torch.Size, int], Tensor] = {}
 
     def spectrum(self, x: Tensor) -> Tensor:
@@ -109,6 +112,7 @@ class Chunked(Layout):
 
     def __init__(self, length: int, support: Support, chunks: int, chunk: int) -> None:
         super().__init__(length, support, chunks * chunk)
+        self.bins = chunks // 2 + 1, chunk
         self._chunks = chunks
         self._chunk = chunk
 
@@ -161,6 +165,7 @@ class Segmented(Layout):
 
     def __init__(self, length: int, support: Support, window: int) -> None:
         super().__init__(length, support, window * -(-length // (window - _reach(support))))
+        self.bins = 1, window // 2 + 1
         self.window = window
         self._overlap = _reach(support)
         self._step = window - self._overlap
