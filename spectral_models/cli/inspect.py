@@ -74,17 +74,16 @@ def inspect(
     given = None if text is None else _read(text)
     model = _model(source)
     inspection = inspect_model(model, _tokens(model, given, text), layers=wanted, length=length)
-    silent = [f"{place}: {why}" for place, why in inspection.silent]
     if not inspection.readings:
-        raise ConfigError(f"there is nothing to draw of {source}. {'; '.join(silent)}.")
+        raise ConfigError(f"there is nothing to draw of {source}. {'; '.join(map(str, inspection.silent))}.")
     directory = output or _beside(source)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         _show(inspection.readings, directory)
     except OSError as error:
         raise ConfigError(f"cannot write pictures to {directory}: {error.strerror}. Choose another --output.") from None
-    for line in silent:
-        out.print(f"not drawn: {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    for part in inspection.silent:
+        out.print(f"not drawn: {part}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def parse_layers(text: str) -> list[int]:

@@ -35,6 +35,7 @@ from spectral_models.inspection.readings import (
     Place,
     PoleReading,
     Reading,
+    Silence,
     TapReading,
 )
 from spectral_models.model import SpectralModel
@@ -79,15 +80,13 @@ def inspect_model(
     try:
         heard = {} if input_ids is None else _inputs(model, [mixers[layer] for layer in wanted], input_ids)
         for layer in wanted:
-            _read(mixers[layer], Place(layer, type(mixers[layer]).__name__), length, heard, inspection)
+            place = Place(layer, type(mixers[layer]).__name__)
+            found = list(_read(mixers[layer], place, length, heard))
+            inspection.readings += [reading for reading in found if not isinstance(reading, Silence)]
+            inspection.silent += [reading for reading in found if isinstance(reading, Silence)]
     finally:
         model.train(training)
     return inspection
-
-
-def hears_text(model: SpectralModel) -> bool:
-    """Whether any mixer has gates or a sparsity, whose answers depend on the input."""
-    return any(isinstance(module, Gate | Sparsity | HasResponse) for module in model.modules())
 
 
 def _mixers(module: nn.Module) -> Iterator[Mixer]:
@@ -100,50 +99,60 @@ def _mixers(module: nn.Module) -> Iterator[Mixer]:
 
 
 def _inputs(model: SpectralModel, mixers: Sequence[Mixer], input_ids: Tensor) -> dict[Mixer, Tensor]:
-    """What each mixer, inner ones included, is handed when the model runs on the tokens."""
+    """What each mixer whose answers depend on its input, inner ones included, is handed when the model runs."""
     heard: dict[Mixer, Tensor] = {}
 
-    def listen(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+    def listen(module: nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
         assert isinstance(module, Mixer)
-        heard[module] = arguments[0]
+        heard[module] = arguments[0] if arguments else named["x"]
 
-    inner = {module for mixer in mixers for module in mixer.modules() if isinstance(module, Mixer)}
-    hooks = [mixer.register_forward_pre_hook(listen) for mixer in inner]
+    every = {module for mixer in mixers for module in mixer.modules() if isinstance(module, Mixer)}
+    hooks = [mixer.register_forward_pre_hook(listen, with_kwargs=True) for mixer in every if _is_gated(mixer)]
     try:
-        model(input_ids)
+        if hooks:
+            model(input_ids)
     finally:
         for hook in hooks:
             hook.remove()
     return heard
 
 
-def _read(mixer: Mixer, place: Place, length: int, heard: dict[Mixer, Tensor], inspection: Inspection) -> None:
+def _is_gated(mixer: Mixer) -> bool:
+    return isinstance(mixer, HasResponse) or any(isinstance(part, Gate | Sparsity) for _, part in _parts(mixer, ""))
+
+
+def _read(mixer: Mixer, place: Place, length: int, heard: dict[Mixer, Tensor]) -> Iterator[Reading | Silence]:
     """All readings of one mixer, and of mixers inside it under their own names."""
-    before = len(inspection.readings) + len(inspection.silent)
+    nothing = True
+    for reading in _readings(mixer, place, length, heard):
+        nothing = False
+        finite = all(value.isfinite().all() for value in vars(reading).values() if isinstance(value, Tensor))
+        yield reading if finite else Silence(reading.place, "its numbers are not finite")
+    if nothing:
+        yield Silence(place, "nothing known to show")
+
+
+def _readings(mixer: Mixer, place: Place, length: int, heard: dict[Mixer, Tensor]) -> Iterator[Reading | Silence]:
     parts = list(_parts(mixer, place.part))
     scales = mixer.scales.items() if isinstance(mixer, Multiscale) else ()
     spacings = {scale.get_submodule("filter"): int(tokens) for tokens, scale in scales}
-    gated = isinstance(mixer, HasResponse)
     for name, part in parts:
         there = Place(place.layer, place.mixer, name, type(part).__name__)
         if isinstance(part, Filter):
-            inspection.readings += _filter(part, there, length, spacings.get(part, 1))
+            yield from _filter(part, there, length, spacings.get(part, 1))
         elif isinstance(part, ShortConvolution):
-            inspection.readings.append(TapReading(there, part.weight[:, 0].flip(-1).double()))
-        elif isinstance(part, Gate | Sparsity):
-            gated = True
+            yield TapReading(there, part.weight[:, 0].flip(-1).double())
         elif isinstance(part, Mixer):
-            _read(part, there, length, heard, inspection)
+            yield from _read(part, there, length, heard)
     if isinstance(mixer, HasTimeConstants):
         bandwidth = getattr(mixer, "bandwidth", None)
-        bandwidth = bandwidth.double() if isinstance(bandwidth, Tensor) else None
-        inspection.readings.append(MemoryReading(place, mixer.time_constants().double(), bandwidth))
-    if gated and mixer in heard:
-        inspection.readings += _gates(mixer, place, parts, heard[mixer])
-    elif gated:
-        inspection.silent.append((place, "its gates answer to an input, and it was given none"))
-    if len(inspection.readings) + len(inspection.silent) == before:
-        inspection.silent.append((place, "nothing known to show"))
+        yield MemoryReading(
+            place, mixer.time_constants().double(), bandwidth.double() if isinstance(bandwidth, Tensor) else None
+        )
+    if mixer in heard:
+        yield from _gates(mixer, place, parts, heard[mixer])
+    elif _is_gated(mixer):
+        yield Silence(place, "its gates answer to an input, and it was given none")
 
 
 def _parts(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:

@@ -43,7 +43,7 @@ class FilterReading:
     @property
     def points(self) -> int:
         """Points of the transform: a power of two, at least twice the taps, so that no peak falls between bins."""
-        return 2 << (self.kernel.shape[-1] - 1).bit_length()
+        return max(64, 2 << (self.kernel.shape[-1] - 1).bit_length())
 
     @cached_property
     def frequency(self) -> Tensor:
@@ -138,7 +138,7 @@ class TapReading:
     def shares(self) -> Tensor:
         """(K,) of the energy of all taps, what each lag holds."""
         energy = self.taps.square().sum(0)
-        return energy / energy.sum()
+        return energy / energy.sum().clamp(min=torch.finfo(torch.float64).tiny)
 
     def summary(self) -> str:
         shares = ", ".join(f"{100 * share:.0f}" for share in self.shares.tolist())
@@ -178,15 +178,26 @@ class GateReading:
         return ", ".join(parts)
 
 
+@dataclass(frozen=True)
+class Silence:
+    """A part of which nothing can be shown, and why."""
+
+    place: Place
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.why}"
+
+
 Reading = FilterReading | PoleReading | MemoryReading | TapReading | GateReading
 
 
 @dataclass
 class Inspection:
-    """All readings of a model, in the order of its layers, and where nothing was read, with the reason."""
+    """All readings of a model, in the order of its layers, and the parts without one."""
 
     readings: list[Reading] = field(default_factory=list)
-    silent: list[tuple[Place, str]] = field(default_factory=list)
+    silent: list[Silence] = field(default_factory=list)
 
 
 def decibels(gain: Tensor, floor: float = -60.0) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
@@ -275,10 +276,18 @@ def test_every_registered_mixer_of_a_decoder_has_something_to_show() -> None:
 
 def test_what_has_nothing_to_show_is_listed_with_the_reason() -> None:
     (silent,) = inspect_model(with_foreign(), tokens(16)).silent
-    assert (str(silent[0]), silent[1]) == ("layer 0, Foreign", "nothing known to show")
+    assert str(silent) == "layer 0, Foreign: nothing known to show"
     inspection = inspect_model(model_of({**GATING, "gates": ["band"]}))
     assert inspection.readings == []
-    assert "given none" in inspection.silent[0][1]
+    assert "given none" in inspection.silent[0].why
+    diverged = known_pole(0.2, tau=5.0)
+    with torch.no_grad():
+        diverged.coefficient.fill_(math.nan)
+    inspection = inspect_model(with_foreign(filter=diverged, other=Delay(8, lag=1)))
+    assert [type(reading) for reading in inspection.readings] == [FilterReading]
+    assert [str(part) for part in inspection.silent] == [
+        "layer 0, Foreign.parts.filter (Resonant): its numbers are not finite"
+    ] * 2
 
 
 def test_an_inspection_leaves_the_model_as_it_was() -> None:
@@ -298,13 +307,19 @@ def test_layers_are_chosen_and_unknown_ones_refused() -> None:
         inspect_model(model, layers=[0, 2])
 
 
+def test_silence_and_single_taps_are_drawn_too() -> None:
+    silent = known_pole(0.2, tau=5.0)
+    with torch.no_grad():
+        silent.coefficient.zero_()
+    inspection = inspect_model(with_foreign(filter=silent, now=Delay(8, lag=0)))
+    inspection.readings.append(TapReading(HERE, torch.zeros(3, 1, dtype=torch.float64)))
+    inspection.readings.append(MemoryReading(HERE, torch.ones(1, dtype=torch.float64)))
+    inspection.readings.append(GateReading(HERE, torch.zeros(1).double(), torch.ones(1, 1, 1).double()))
+    for _, kind, draw in pages._KINDS:
+        draw([reading for reading in inspection.readings if isinstance(reading, kind)]).canvas.draw()
+
+
 # the command
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model = model_of("gated_convolution", {**GATING, "sparsity": "energy"}, "holographic", hidden_dim=32)
-    return save_checkpoint(model, tmp_path_factory.mktemp("inspect") / "first")
 
 
 def run(*arguments: object) -> str:
@@ -314,8 +329,29 @@ def run(*arguments: object) -> str:
     return result.stdout
 
 
-def test_pictures_are_written_beside_the_checkpoint_and_listed(checkpoint: Path) -> None:
-    out = run(checkpoint)
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model = model_of("gated_convolution", {**GATING, "sparsity": "energy"}, {"type": "holographic", "head_dim": 4})
+    return save_checkpoint(model, tmp_path_factory.mktemp("inspect") / "first")
+
+
+@pytest.fixture(scope="module")
+def inspected(checkpoint: Path) -> tuple[Path, str, dict[str, Figure]]:
+    """The checkpoint after the command: what was printed, and the figures that were written."""
+    figures = {}
+
+    def save(figure: Figure, path: Path, **how: Any) -> None:
+        figures[path.name] = figure
+        written(figure, path, **how)
+
+    written = Figure.savefig
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", save)
+        return checkpoint, run(checkpoint), figures
+
+
+def test_pictures_are_written_beside_the_checkpoint_and_listed(inspected: tuple[Path, str, Any]) -> None:
+    checkpoint, out, _ = inspected
     directory = checkpoint.with_name("first-inspection")
     names = {"filters.png", "poles.png", "memories.png", "taps.png", "gates.png"}
     assert {path.name for path in directory.iterdir()} == names
@@ -328,6 +364,26 @@ def test_pictures_are_written_beside_the_checkpoint_and_listed(checkpoint: Path)
     save_checkpoint(model_of("gated_convolution"), checkpoint)  # which refuses a directory that holds anything else
 
 
+@pytest.mark.parametrize(
+    ("picture", "expected"),
+    [
+        ("filters.png", {"frequency (cycles per token)", "period (tokens)", "age (tokens; the newest is 1)"}),
+        ("filters.png", {"magnitude (dB)", "phase (rad), grey where faint"}),
+        ("poles.png", {"frequency (cycles per token)", "period (tokens)", "time constant (tokens)", "|z|"}),
+        ("memories.png", {"time constant (tokens)", "bandwidth (rad)"}),
+        ("taps.png", {"lag (tokens)", "energy (%)"}),
+        ("gates.png", {"frequency (cycles per token)", "period (tokens)", "gain asked for (dB)", "gain realised (dB)"}),
+        ("gates.png", {"head", "block of the text", "blocks in which a bin is kept (%)"}),
+    ],
+)
+def test_panels_say_what_is_on_their_axes_and_in_which_unit(
+    inspected: tuple[Path, str, dict[str, Figure]], picture: str, expected: set[str]
+) -> None:
+    axes = inspected[2][picture].axes
+    every = [*axes, *(child for panel in axes for child in panel.child_axes)]
+    assert expected <= {label for panel in every for label in (panel.get_xlabel(), panel.get_ylabel())}
+
+
 def test_a_run_holds_its_pictures_and_a_preset_s_go_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "_KINDS", pages._KINDS[3:4])
     monkeypatch.setattr(pages, "_ROWS", 1)
@@ -336,25 +392,6 @@ def test_a_run_holds_its_pictures_and_a_preset_s_go_here(tmp_path: Path, monkeyp
     assert sorted(path.name for path in (tmp_path / "run" / "inspection").iterdir()) == ["taps-2.png", "taps.png"]
     monkeypatch.chdir(tmp_path)
     assert "written to tiny-inspection" in run("tiny", "--layers", "1")
-
-
-def test_panels_say_what_is_on_their_axes() -> None:
-    model = model_of("gated_convolution", {**GATING, "sparsity": "fixed", "gates": ["phase"]})
-    readings = inspect_model(model, tokens(64), length=64).readings
-    for name, kind, draw in pages._KINDS:
-        shown = [reading for reading in readings if isinstance(reading, kind)]
-        if not shown:
-            continue
-        figure = draw(shown)
-        labels = {label for axes in figure.axes for label in (axes.get_xlabel(), axes.get_ylabel())}
-        above = {
-            child.get_xlabel() for axes in figure.axes for child in axes.child_axes if hasattr(child, "get_xlabel")
-        }
-        if name == "taps":
-            assert {"lag (tokens)", "energy (%)"} <= labels
-        else:
-            assert "frequency (cycles per token)" in labels, name
-            assert "period (tokens)" in above, name
 
 
 def refused(message: str, *arguments: object) -> None:

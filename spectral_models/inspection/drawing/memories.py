@@ -22,7 +22,7 @@ _SIZES = (0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)
 def draw_poles(readings: Sequence[PoleReading]) -> Figure:
     """Poles z in the unit circle, and by frequency and time constant, where the circle's rim is spread out."""
     grid = Grid(len(readings), (3.2, 6.0), height=3.1, title="Poles of recurrent filters")
-    strongest = max(float(reading.strength.max()) for reading in readings)
+    strongest = max(1e-12, *(float(reading.strength.max()) for reading in readings))
     norm = LogNorm(1e-2 * strongest, strongest, clip=True)
     slowest = max(float(reading.time_constant.max()) for reading in readings)
     fastest = min(float(reading.time_constant.min()) for reading in readings)
