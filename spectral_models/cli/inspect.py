@@ -64,10 +64,11 @@ def inspect(
     ),
     length: int = typer.Option(4096, min=2, help="Tokens of each filter's kernel to look at."),
 ) -> None:
-    """Draw filters, poles, memories, short convolutions and gates, a PNG for each kind, with a line of what they show.
+    """Draw what a model does to frequencies, a PNG for each kind of part, and say in a line what each shows.
 
-    Filters by frequency (magnitude and phase) and by lag; gates as the mixer realises them on a text, beside what they
-    asked for and the bins a sparsity keeps; poles of recurrent filters in the unit circle.
+    Long filters by frequency (magnitude, phase) and by lag; poles of recurrent ones in the unit circle; time constants
+    of memories; taps of short convolutions; gates as the mixer realises them on a text, beside what they asked for and
+    the bins that a sparsity keeps.
     """
     _check_drawing()
     wanted = None if layers is None else parse_layers(layers)
@@ -162,7 +163,7 @@ def _show(readings: list[Reading], directory: Path) -> None:
             line = (path.name, str(reading.place.layer), reading.place.of_layer, reading.summary())
             table.add_row(*line)
             if not out.is_terminal:
-                typer.echo(f"{line[0]:<14}  {line[1]:>3}  {line[2]:<40}  {line[3]}")
+                typer.echo(f"{line[0]:<14}  {line[1]:>3}  {line[2]:<42}  {line[3]}")
     if out.is_terminal:
         out.print(table, highlight=False, markup=False)
     typer.echo(f"written to {directory}")

@@ -2,14 +2,14 @@
 
 What is read of a part follows from what it is or offers, so parts of third parties are read like ours:
 
-=========================================  ================================================================
+=========================================  ===========================================================================
 a ``Filter``                               its kernel
-with ``poles() -> Poles``                  also its poles
+with ``poles()``                           also its poles (``spectral_layers.filters.base.Poles``)
 a ``ShortConvolution``                     its taps
 a ``Mixer`` with ``time_constants()``      (N,) tokens; with an attribute ``bandwidth`` (N,) also that
-a ``Mixer`` with ``response(x)``           the gains asked for and realised (:class:`Response`)
+a ``Mixer`` with ``response(x)``           the gains asked for and realised (``spectral_layers.mixing.response.Response``)
 a ``Gate`` or ``Sparsity`` in a mixer      the gain, phase and bins it asks for, in any mixer
-=========================================  ================================================================
+=========================================  ===========================================================================
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def draw_filters(readings: Sequence[FilterReading]) -> Figure:
         len(readings),
         (4.2, 4.2, 3.6),
         height=2.0,
-        title="Long filters. Each line is a channel; low-pass channels first",
+        title="Long filters: each line is a channel, low-pass channels at the bottom",
     )
     lowest = min(float(reading.frequency[1]) for reading in readings)
     longest = 1.0 + max(reading.kernel.shape[-1] * reading.spacing for reading in readings)
