@@ -7,7 +7,7 @@ a ``Filter``                               its kernel
 with ``poles()``                           also its poles (``spectral_layers.filters.base.Poles``)
 a ``ShortConvolution``                     its taps
 a ``Mixer`` with ``time_constants()``      (N,) tokens; with an attribute ``bandwidth`` (N,) also that
-a ``Mixer`` with ``response(x)``           the gains asked for and realised (``spectral_layers.mixing.response.Response``)
+a ``Mixer`` with ``response(x)``           gains asked for and realised (``spectral_layers.mixing.response.Response``)
 a ``Gate`` or ``Sparsity`` in a mixer      the gain, phase and bins it asks for, in any mixer
 =========================================  ===========================================================================
 """
