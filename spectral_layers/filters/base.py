@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -81,6 +82,19 @@ class Filter(nn.Module):
     def _kept(self, key: Hashable, make: Callable[[], T]) -> T:
         """What ``make`` returned for this key since the parameters last changed, or returns now."""
         return self._cache.get(self, key, make)
+
+
+@dataclass(frozen=True)
+class Poles:
+    """Damped modes of a kernel, for inspection, (D, M) each: kernel[t] = Re sum_m w z^t with z = e^(-1/tau + i omega).
+
+    time_constant: tau, in tokens. frequency: |omega| in cycles per token, from 0 to 0.5; as kernels are real, the
+    conjugate of z is a pole too. strength: size of the mode in the kernel.
+    """
+
+    time_constant: Tensor
+    frequency: Tensor
+    strength: Tensor
 
 
 class RecurrentFilter(Filter):

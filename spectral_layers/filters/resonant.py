@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spectral_layers.context import FilterContext
-from spectral_layers.filters.base import FilterConfig, RecurrentFilter
+from spectral_layers.filters.base import FilterConfig, Poles, RecurrentFilter
 from spectral_layers.rows import span
 
 
@@ -40,6 +40,16 @@ class Resonant(RecurrentFilter):
 
     def kernel(self, length: int) -> Tensor:
         return self._evaluate(self._weights()[None], length, start=0)[0].to(self.coefficient.dtype)
+
+    @torch.no_grad()
+    def poles(self) -> Poles:
+        """The modes lambda, in float64; a mode's strength is |c|, as the modes have equal energy without it."""
+        turns = self.frequency.double() / (2 * math.pi)
+        return Poles(
+            time_constant=torch.exp(-self.log_decay.double()),
+            frequency=(turns - turns.round()).abs(),
+            strength=self.coefficient.double().norm(dim=-1),
+        )
 
     def carry(self, memory: Tensor, length: int) -> Tensor:
         weights = _complex_multiply(self._weights().double(), memory)

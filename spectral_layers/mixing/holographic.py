@@ -81,6 +81,11 @@ class Holographic(Mixer):
             made = self.new_state(x, rows, state, tensors)
         return MixerOutput(self.out_proj(y.to(x.dtype) * F.silu(self.gate_proj(x))), made)
 
+    @torch.no_grad()
+    def time_constants(self) -> Tensor:
+        """(H,) tokens after which each head's memory has faded to 1/e, for inspection."""
+        return 1 / self.log_decay.double().exp()
+
     def _features(self, z: Tensor) -> Tensor:
         """Cosines and sines of the phases: (B, H, L, 2E), in float32 at least, since phases turn many times."""
         weight = self.phase_proj.weight.to(torch.promote_types(self.phase_proj.weight.dtype, torch.float32))

@@ -67,6 +67,11 @@ class SpectralProduct(Mixer):
             made = self.new_state(x, rows, state, {"recent": recent, **memory})
         return MixerOutput(self.out_proj(y.to(x.dtype).transpose(1, 2)), made)
 
+    @torch.no_grad()
+    def time_constants(self) -> Tensor:
+        """(D,) tokens after which each channel's kernel has faded to 1/e, for inspection."""
+        return 1 / self.log_decay.double().exp()
+
     def _kernel(self, raw: Tensor, start: Tensor) -> Tensor:
         lag = start[:, None] + torch.arange(raw.shape[-1], device=raw.device)
         decay = torch.exp(-self.log_decay.exp()[:, None] * lag[:, None])

@@ -25,7 +25,7 @@ _SET = typer.Option(
 @app.command()
 def show(source: str = _SOURCE, changes: list[str] = _SET) -> None:
     """Print the whole config as YAML, every default written out."""
-    text = yaml.safe_dump(_load(source, changes).model_dump(mode="json"), sort_keys=False)
+    text = yaml.safe_dump(read_config(source, changes).model_dump(mode="json"), sort_keys=False)
     if out.is_terminal:
         out.print(Syntax(text, "yaml", background_color="default", word_wrap=True))
     else:
@@ -35,7 +35,7 @@ def show(source: str = _SOURCE, changes: list[str] = _SET) -> None:
 @app.command()
 def validate(source: str = _SOURCE, changes: list[str] = _SET) -> None:
     """Check a config by building its model; exits with 1 and every problem's path when it cannot work."""
-    config = _load(source, changes)
+    config = read_config(source, changes)
     model = build_model(config.model if isinstance(config, RunConfig) else config)
     count = sum(parameter.numel() for parameter in model.parameters())
     out.print(f"{source}: valid, {model.config.type} with {count:,} parameters", highlight=False)
@@ -50,7 +50,8 @@ def schema(
     out.print_json(json.dumps(config.model_json_schema()))
 
 
-def _load(source: str, changes: list[str]) -> ModelConfig | RunConfig:
+def read_config(source: str, changes: list[str]) -> ModelConfig | RunConfig:
+    """The config a user means by a preset's name or the path of a model's or a run's file."""
     assignments = dict(map(parse_assignment, changes))
     if source not in list_models() and Path(source).is_file() and "model" in read_yaml(Path(source)):
         return load_run(source, assignments)

@@ -1,0 +1,179 @@
+"""``spectral inspect``: pictures of what a model does to frequencies."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+import typer
+from rich.table import Table
+from torch import Tensor
+
+from spectral_core import ConfigError
+from spectral_core.errors import suggestion
+from spectral_models.assembly import build_model, list_models
+from spectral_models.checkpoint import find, load_checkpoint
+from spectral_models.cli.config import read_config
+from spectral_models.cli.console import out
+from spectral_models.data import ByteTokenizer
+from spectral_models.inspection.reader import inspect_model
+from spectral_models.inspection.readings import Reading
+from spectral_models.model import SpectralModel
+from spectral_models.training.config import RunConfig
+from spectral_models.variants.language_model import LanguageModel
+
+_TEXT_BYTES = 4096
+_SAMPLE = """\
+A filter weighs what came before: a short one remembers the last word, a long one the beginning of the chapter. On a
+frequency axis the same filter is a curve. Letters alternate fast, a few tokens to a cycle; words come and go every five
+or six; sentences last a hundred, and the subject of a page changes more slowly still.
+
+    def fibonacci(count):
+        a, b = 0, 1
+        for _ in range(count):
+            yield a
+            a, b = b, a + b
+
+    print(list(fibonacci(10)))  # [0, 1, 1, 2, 3, 5, 8, 13, 21, 34]
+
+| month    | rain (mm) | days |
+|----------|-----------|------|
+| January  |      61.3 |   11 |
+| February |      47.9 |    9 |
+| March    |      52.0 |   10 |
+
+"Is it periodic?" she asked. "Only nearly," he said; "and that is why it can be predicted, but not by looking once."
+To be sure they looked again, and again, and again, until the pattern repeated itself: a, b, a, b, a, b, a, b.
+"""
+
+
+def inspect(
+    source: str = typer.Argument(
+        metavar="CHECKPOINT",
+        help="A checkpoint's directory, or a run's; or a preset's name or a config file, for a model that has learned "
+        "nothing yet.",
+    ),
+    output: Path = typer.Option(
+        None, help="Where pictures go. By default RUN/inspection, or CHECKPOINT-inspection beside the checkpoint."
+    ),
+    layers: str = typer.Option(None, help="Only these layers, counted from 0, as in 0,2 or 4-7."),
+    text: Path = typer.Option(
+        None,
+        help=f"A file whose first {_TEXT_BYTES:,} bytes gates hear. By default a sample of prose, code and figures.",
+    ),
+    length: int = typer.Option(4096, min=2, help="Tokens of each filter's kernel to look at."),
+) -> None:
+    """Draw what a model does to frequencies, a PNG for each kind of part, and say in a line what each shows.
+
+    Long filters by frequency (magnitude, phase) and by lag; poles of recurrent ones in the unit circle; time constants
+    of memories; taps of short convolutions; gates as the mixer realises them on a text, beside what they asked for and
+    the bins that a sparsity keeps.
+    """
+    _check_drawing()
+    wanted = None if layers is None else parse_layers(layers)
+    given = None if text is None else _read(text)
+    model = _model(source)
+    inspection = inspect_model(model, _tokens(model, given, text), layers=wanted, length=length)
+    if not inspection.readings:
+        raise ConfigError(f"there is nothing to draw of {source}. {'; '.join(map(str, inspection.silent))}.")
+    directory = output or _beside(source)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _show(inspection.readings, directory)
+    except OSError as error:
+        raise ConfigError(f"cannot write pictures to {directory}: {error.strerror}. Choose another --output.") from None
+    for part in inspection.silent:
+        out.print(f"not drawn: {part}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+def parse_layers(text: str) -> list[int]:
+    """``0,2,4-6`` → [0, 2, 4, 5, 6]."""
+    layers: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+            raise ConfigError(
+                f"--layers {text}: {part.strip()!r} is no layer. Write numbers and ranges, as in 0,2,4-6."
+            )
+        layers += range(int(first), int(last or first) + 1)
+    return layers
+
+
+def _model(source: str) -> SpectralModel:
+    """A checkpoint's model, or that of a config, initialised from a fixed seed."""
+    path = Path(source)
+    if path.is_dir():
+        return load_checkpoint(path)
+    presets = list_models()
+    if source not in presets and not path.is_file() and path.suffix not in (".yaml", ".yml", ".json"):
+        raise ConfigError(
+            f"there is no checkpoint directory at {source}, and no preset is called so.{suggestion(source, presets)} "
+            f"Presets: {', '.join(presets)}. A config file ends in .yaml, .yml or .json."
+        )
+    config = read_config(source, [])
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        return build_model(config.model if isinstance(config, RunConfig) else config)
+
+
+def _beside(source: str) -> Path:
+    """Inside a run; beside a bare checkpoint, which may hold nothing else if it is to be replaced some day."""
+    path = Path(source)
+    if path.is_dir() and find(path) != Path(os.path.realpath(path)):
+        return path / "inspection"
+    path = Path(os.path.abspath(path)) if path.is_dir() else Path(path.stem)  # noqa: PTH100 - "." has no name
+    return path.with_name(f"{path.name}-inspection")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_TEXT_BYTES)
+    except OSError as error:
+        raise ConfigError(f"cannot read the text {path}: {error.strerror}.") from None
+    if not content:
+        raise ConfigError(f"the text {path} is empty; gates need something to hear.")
+    return content
+
+
+def _tokens(model: SpectralModel, given: bytes | None, path: Path | None) -> Tensor | None:
+    """The text as far as the model can take it, (1, L); None for a model that reads no bytes."""
+    if not isinstance(model, LanguageModel):
+        return None
+    ids = torch.tensor([ByteTokenizer().encode(_SAMPLE if given is None else given)])
+    beyond = ids[ids >= model.config.vocab_size]
+    if len(beyond) and given is None:
+        return None
+    if len(beyond):
+        raise ConfigError(
+            f"the text {path} has the byte {int(beyond[0])}, and this model's vocabulary is {model.config.vocab_size}. "
+            "Give a text of smaller bytes, or leave --text out."
+        )
+    return ids[:, : model.length_limit]
+
+
+def _show(readings: list[Reading], directory: Path) -> None:
+    """Draw, and say of each part where it is and what it shows: a table, or in a pipe one whole line for each."""
+    from spectral_models.inspection.drawing.pages import write_pictures
+
+    table = Table("picture", "layer", "part", "reading", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for path, shown in write_pictures(readings, directory):
+        for reading in shown:
+            line = (path.name, str(reading.place.layer), reading.place.of_layer, reading.summary())
+            table.add_row(*line)
+            if not out.is_terminal:
+                typer.echo(f"{line[0]:<14}  {line[1]:>3}  {line[2]:<42}  {line[3]}")
+    if out.is_terminal:
+        out.print(table, highlight=False, markup=False)
+    typer.echo(f"written to {directory}")
+
+
+def _check_drawing() -> None:
+    """Before a model is read, not after."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"pictures need a library that is not installed: {error.name}. Run: pip install 'spectral-networks[train]'"
+        ) from None
