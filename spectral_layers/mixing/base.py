@@ -87,13 +87,7 @@ class Mixer(nn.Module):
 
     def rewind(self, state: State, tokens: int) -> State:
         """The state as it was that many tokens ago, if ``state.reserve(rewind=...)`` was called early enough."""
-
-        def step(x: Tensor, earlier: State) -> State:
-            made = self(x, state=earlier, return_state=True).state
-            assert isinstance(made, State)
-            return made
-
-        return state.rewind(tokens, step)
+        return state.rewind(tokens, lambda x, earlier: self(x, state=earlier, return_state=True))
 
     def position(self, x: Tensor, state: State | None) -> Tensor:
         """(B,) tokens absorbed before x."""

@@ -153,13 +153,7 @@ class LanguageModel(SpectralModel):
 
     def rewind(self, state: State, tokens: int) -> State:
         """The state as it was that many tokens ago, if ``state.reserve(rewind=...)`` was called early enough."""
-
-        def step(input_ids: Tensor, earlier: State) -> State:
-            made = self(input_ids, state=earlier, return_state=True).state
-            assert isinstance(made, State)
-            return made
-
-        return state.rewind(tokens, step)
+        return state.rewind(tokens, lambda ids, earlier: self(ids, state=earlier, return_state=True))
 
     def generate(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Tensor:
         """Continue prompts: (B, L) → (B, L + new). See :func:`spectral_models.generation.generate` for the options."""
