@@ -24,6 +24,11 @@ def test_no_number_is_left_open() -> None:
     assert [path.name for path in DOCUMENTS if re.search(r"@[A-Z]+@", path.read_text(encoding="utf-8"))] == []
 
 
+def test_decisions_are_numbered_without_gap_or_repeat() -> None:
+    numbers = sorted(int(path.name[:4]) for path in (ROOT / "docs" / "decisions").glob("*.md"))
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
 def test_links_between_documents_lead_somewhere() -> None:
     for path in DOCUMENTS:
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", path.read_text(encoding="utf-8")):
