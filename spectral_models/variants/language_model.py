@@ -194,9 +194,9 @@ class LanguageModelConfig(ModelConfig):
     position: Annotated[PositionConfig, OneOf(POSITIONS)] = part("none")
     """How tokens are told where they stand. Causal mixers know their order without it."""
     block: BlockConfig | None = None
-    """The block, repeated num_layers times; null takes the default block."""
+    """The block, or its name, repeated num_layers times; null takes the default block."""
     layers: Blocks | None = None
-    """Instead of block: several blocks, taken in turn up to num_layers."""
+    """Instead of block: several blocks, or their names, taken in turn up to num_layers."""
     tie_embeddings: bool = True
     """Use the embedding's weights for the head, its projection's included."""
     max_seq_len: PositiveInt | None = None
