@@ -194,8 +194,12 @@ class PluginHost:
                 raise PluginError(str(failures[0]))
 
     def unregister(self, namespace: str) -> None:
-        """Forget a plugin and its parts."""
+        """Forget a plugin and its parts. Raises PluginError when there is none of that name."""
         with self.lock:
+            known = [name for name, provider in self.discover().items() if provider.namespace is not None]
+            if namespace not in known:
+                hint = suggestion(namespace, known)
+                raise PluginError(f"no plugin is called {namespace!r}.{hint} Known: {', '.join(known) or 'none'}.")
             self._manager.unregister(name=namespace)
             del self._providers[namespace]
             for registry in self.registries.values():

@@ -1,4 +1,8 @@
-"""A long filter applied to a sequence that arrives in parts."""
+"""A long filter applied to a sequence that arrives in parts: what every mixer that holds a filter decodes by.
+
+Here is chosen, by the filter, what is remembered and how it goes on: a recurrent filter keeps its modes and does the
+work itself; for any other, :mod:`spectral_layers.online` keeps the inputs and does it.
+"""
 
 from __future__ import annotations
 

@@ -5,6 +5,10 @@ clock, the number of free columns, says when a block of inputs is convolved with
 two. The clock counts from the last growth, not from the start of a row, so that the rows of a batch, wherever they
 stand, share their tiles.
 
+Two classes, by when the kernel is known: :class:`OnlineFilter`, for one known ahead, is reached through
+:mod:`spectral_layers.long_convolution`; :class:`OnlineProduct`, for one that arrives with the values, serves
+``spectral_product``.
+
 van der Hoeven, "Relax, but don't be too lazy", 2002; Oncescu et al., "Flash Inference: near linear time inference for
 long convolution sequence models and beyond", 2024.
 """

@@ -10,11 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from spectral_core.errors import StateError
+
+
+class Output(Protocol):
+    """What a part returns, of which only the state matters here."""
+
+    @property
+    def state(self) -> State | None: ...
 
 
 class State:
@@ -68,10 +76,10 @@ class State:
         self._journal = Journal.begin(self, rewind)
         return self
 
-    def rewind(self, tokens: int, step: Callable[[Tensor, State], State]) -> State:
+    def rewind(self, tokens: int, step: Callable[[Tensor, State], Output]) -> State:
         """The state as it was that many tokens ago; consumes this one.
 
-        step: continues a state by inputs, as the owning part does: ``lambda x, s: part(x, state=s, ...).state``.
+        step: the owning part on inputs behind a state: ``lambda x, s: part(x, state=s, return_state=True)``.
         Raises when nothing was reserved, or less than that; the state is then as it was.
         """
         self._require_unconsumed()
@@ -172,7 +180,7 @@ class Journal:
             return Journal(self.limit, self.older, self.newer, self.between, since)
         return Journal(self.limit, self.newer, state._bare(torch.Tensor.clone), since, ())
 
-    def rewind(self, tokens: int, step: Callable[[Tensor, State], State]) -> State:
+    def rewind(self, tokens: int, step: Callable[[Tensor, State], Output]) -> State:
         inputs = (*self.between, *self.since)
         if not 0 <= tokens <= min(self.limit, _tokens(inputs)):
             raise StateError(
@@ -182,9 +190,11 @@ class Journal:
         keep = _tokens(inputs) - tokens
         state = self.older._bare(torch.Tensor.clone)
         state.reserve(rewind=self.limit)
-        if keep:
-            state = step(torch.cat(inputs, 1)[:, :keep], state)
-        return state
+        if not keep:
+            return state
+        made = step(torch.cat(inputs, 1)[:, :keep], state).state
+        assert made is not None
+        return made
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Journal:
         older = self.older._bare(function)

@@ -2,7 +2,7 @@
 
 from spectral_models.assembly import build_model, list_models, load_config
 from spectral_models.checkpoint import load_checkpoint, save_checkpoint
-from spectral_models.config import BlockConfig, ModelConfig
+from spectral_models.config import BlockConfig, ModelConfig, list_blocks
 from spectral_models.errors import CheckpointError
 from spectral_models.registries import MODELS
 
@@ -12,6 +12,7 @@ __all__ = [
     "CheckpointError",
     "ModelConfig",
     "build_model",
+    "list_blocks",
     "list_models",
     "load_checkpoint",
     "load_config",

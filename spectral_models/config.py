@@ -1,15 +1,28 @@
-"""Configs every model shares: blocks, and the base of model variants."""
+"""Configs every model shares: blocks, by name or by their parts, and the base of model variants."""
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import resources
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import (
+    AfterValidator,
+    Field,
+    GetJsonSchemaHandler,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import CoreSchema
 
 from spectral_core import ConfigError
-from spectral_core.config import Config, OneOf, PartConfig, part
+from spectral_core.config import Config, OneOf, PartConfig, part, problem
+from spectral_core.errors import suggestion
 from spectral_layers import FEEDFORWARDS, MIXERS, FeedForwardConfig, MixerConfig
 
 if TYPE_CHECKING:
@@ -17,7 +30,11 @@ if TYPE_CHECKING:
 
 
 class BlockConfig(Config):
-    """One residual block: x + mixer(norm(x)), then x + feedforward(norm(x))."""
+    """One residual block: x + mixer(norm(x)), then x + feedforward(norm(x)).
+
+    A bare name is short for a named block. Beside a name as ``type``, other keys change that block where they say so:
+    ``{type: sparse, mixer: {sparsity: {share: 0.1}}}``.
+    """
 
     mixer: Annotated[MixerConfig, OneOf(MIXERS)] = part("gated_convolution")
     """What mixes tokens along time."""
@@ -27,6 +44,97 @@ class BlockConfig(Config):
     """Normalisation in front of both."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Dropout on what each adds to the residual stream, in training."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spell_out(cls, data: Any) -> Any:
+        block, *others = spelled_out(data)
+        if others:
+            raise problem((), f"{_name_of(data)!r} is {1 + len(others)} blocks in turn, not one; name it in layers.")
+        return block
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        found = handler.resolve_ref_schema(handler(schema))
+        named = {"enum": list_blocks(), "description": "A named block that the other keys change."}
+        written = {**found, "properties": {"type": named, **found["properties"]}}
+        return {"anyOf": [{"enum": list_blocks()}, written]}
+
+
+def list_blocks(pattern: str = "*") -> list[str]:
+    """Names of blocks (``block: sparse``, ``layers: [dense, moe]``) that match a shell-style pattern."""
+    return sorted(fnmatch.filter(_named_blocks(), pattern))
+
+
+def spelled_out(value: Any) -> list[Any]:
+    """The blocks that a name, or a mapping with a name as its ``type``, stands for; any other value is itself one.
+
+    Beside the name, a mapping's keys replace what each of these blocks has there; a mapping without a type reaches
+    into the part that is there, as overrides do. Raises a ValidationError for names that no block has.
+    """
+    name = _name_of(value)
+    if name is None:
+        return [value]
+    if not isinstance(name, str) or name not in list_blocks():
+        hint = suggestion(name, list_blocks()) if isinstance(name, str) else ""
+        raise problem(
+            (),
+            f"no block is called {name!r}.{hint} Known: {', '.join(list_blocks())}. "
+            f"Or write one: a mapping of {', '.join(BlockConfig.model_fields)}.",
+        )
+    changes = {} if isinstance(value, str) else {key: given for key, given in value.items() if key != "type"}
+    return [override(block, dict(_leaves(changes))) for block in _named_blocks()[name]]
+
+
+def block_as_layers(data: Any) -> Any:
+    """A model's data, in which a ``block`` whose name is several blocks in turn has become ``layers``."""
+    if not isinstance(data, Mapping) or data.get("layers") is not None:
+        return data
+    name = _name_of(data.get("block"))
+    if not isinstance(name, str) or len(_named_blocks().get(name, ())) < 2:
+        return data
+    return {**data, "block": None, "layers": [data["block"]]}
+
+
+def _name_of(value: Any) -> Any:
+    """The name in a block's data; None where its parts are all written out."""
+    if isinstance(value, Mapping):
+        return value.get("type")
+    return value if isinstance(value, str) else None
+
+
+def _leaves(changes: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """What nested data sets, by dotted paths: everything but mappings, and parts with a type."""
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and "type" not in value:
+            yield from _leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
+
+
+@cache
+def _named_blocks() -> dict[str, list[dict[str, Any]]]:
+    text = (resources.files("spectral_models") / "blocks.yaml").read_text(encoding="utf-8")
+    found: dict[str, list[dict[str, Any]]] = yaml.safe_load(text)
+    return found
+
+
+def _each(value: Any, validate: ValidatorFunctionWrapHandler) -> list[BlockConfig]:
+    return [validate(block) for block in spelled_out(value)]
+
+
+def _joined(members: tuple[list[BlockConfig], ...]) -> tuple[BlockConfig, ...]:
+    if not members:
+        raise ValueError("give one block at least")
+    return tuple(chain.from_iterable(members))
+
+
+Blocks = Annotated[
+    tuple[Annotated[BlockConfig, WrapValidator(_each)], ...],
+    AfterValidator(_joined),
+    Field(json_schema_extra={"minItems": 1}),
+]
+"""Blocks that take turns. A name among them that is several blocks gives all of these."""
 
 
 class ModelConfig(PartConfig):
@@ -61,18 +169,17 @@ def override(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     """
     made: dict[str, Any] = dict(data)
     for path, value in changes.items():
-        head, _, rest = path.partition(".")
-        made[head] = _replaced(made.get(head, {}), rest, value, path) if rest else value
+        made = _replaced(made, path, value, path)
     return made
 
 
 def _replaced(node: Any, rest: str, value: Any, path: str) -> Any:
     if node is None or isinstance(node, str):
         node = {} if node is None else {"type": node}
+    head, _, further = rest.partition(".")
     if isinstance(node, Mapping):
-        return override(node, {rest: value})
+        return {**node, head: _replaced(node.get(head), further, value, path) if further else value}
     if isinstance(node, list | tuple):
-        head, _, further = rest.partition(".")
         if not head.isdecimal() or int(head) >= len(node):
             raise ConfigError(f"{path}: {head!r} is not an index into a list of {len(node)}.")
         members = list(node)

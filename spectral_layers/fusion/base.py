@@ -111,13 +111,9 @@ class Fusion(nn.Module):
 
     def rewind(self, state: State, tokens: int, target: str) -> State:
         """The state as it was that many tokens ago, if ``state.reserve(rewind=...)`` was called early enough."""
-
-        def step(x: Tensor, earlier: State) -> State:
-            made = self({target: Stream(x)}, target, state=earlier, return_state=True).state
-            assert isinstance(made, State)
-            return made
-
-        return state.rewind(tokens, step)
+        return state.rewind(
+            tokens, lambda x, earlier: self({target: Stream(x)}, target, state=earlier, return_state=True)
+        )
 
     @abstractmethod
     def fuse(self, streams: Mapping[str, Stream], target: str, state: State | None, return_state: bool) -> FusionOutput:

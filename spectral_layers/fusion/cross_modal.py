@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spectral_core import ConfigError, Spectrum
+from spectral_layers.bands import FLOOR, across_bands, hats, log_energies
 from spectral_layers.context import LayerContext
-from spectral_layers.fusion.bands import FLOOR, Bands
 from spectral_layers.fusion.base import Fusion, FusionConfig, FusionOutput, Stream, lengths_of
 from spectral_layers.fusion.resampling import resampled
 from spectral_layers.state import State
@@ -86,22 +86,23 @@ class CrossModal(Fusion):
         with torch.autocast(projected[target].device.type, enabled=False):
             spectra = {name: self._spectrum(u, points) for name, u in projected.items()}
             power = {name: _power(spectrum) for name, spectrum in spectra.items()}
-            bands = Bands(self.bands, points, power[target])
-            levels = {name: bands.levels(found).to(self.log_temperature.dtype) for name, found in power.items()}
+            bins = torch.arange(points // 2 + 1, dtype=power[target].dtype, device=power[target].device)
+            hat = hats(bins / points, self.bands)
+            levels = {name: self._levels(found, hat) for name, found in power.items()}
             cooling = torch.exp(-self.log_temperature)
             scores = torch.stack([part.score(levels[name]) for name, part in parts.items()])
             importance = dict(zip(parts, (cooling * scores).softmax(0), strict=True))
             aligned = []
             for name, part in parts.items():
                 gate = 2 * torch.sigmoid(cooling * part.gates(levels[name]))
-                gain = bands.spread(importance[name][..., None] * gate)  # (B, H, F)
+                gain = _spread(importance[name][..., None] * gate, hat)  # (B, H, F)
                 turned = spectra[name]
                 if name != target:
-                    turned = self.alignment(spectra[target], turned, power[target], power[name], (target, name), bands)
+                    turned = self.alignment(spectra[target], turned, power[target], power[name], (target, name), hat)
                 aligned.append(_scaled(turned, gain))
             total = Spectrum(*(torch.stack(fields).sum(0) for fields in zip(*aligned, strict=True)))
-            gain = self.flow(bands.levels(_power(total)).to(self.log_temperature.dtype))
-            total = _scaled(total, bands.spread(gain) * points**0.5)
+            gain = self.flow(self._levels(_power(total), hat))
+            total = _scaled(total, _spread(gain, hat) * points**0.5)
             y = self.fft.irfft(Spectrum(*(field.flatten(1, 2) for field in total)), points)
         return y.transpose(1, 2).to(projected[target].dtype), importance
 
@@ -109,6 +110,10 @@ class CrossModal(Fusion):
         found = self.modalities[self.index[name]]
         assert isinstance(found, Modality)
         return found
+
+    def _levels(self, power: Tensor, hat: Tensor) -> Tensor:
+        """Log-powers of bands, in the parameters' dtype: (B, H, F) -> (B, H, bands)."""
+        return log_energies(power, hat).to(self.log_temperature.dtype)
 
     def _spectrum(self, u: Tensor, points: int) -> Spectrum:
         """(B, D, L) as the orthonormal spectrum of ``points`` samples, in heads: (B, H, C, F)."""
@@ -128,7 +133,7 @@ class Modality(nn.Module):
 
     def gates(self, levels: Tensor) -> Tensor:
         """(B, H, bands): the gates' logits."""
-        return self.gate + torch.einsum("bhk,hjk->bhj", levels, self.gate_levels)
+        return self.gate + across_bands(levels, self.gate_levels)
 
     def score(self, levels: Tensor) -> Tensor:
         """(B, H): the logit of its importance; at first its mean level."""
@@ -145,14 +150,14 @@ class Alignment(nn.Module):
         self.turn = nn.Parameter(torch.zeros(len(self.pairs), heads, bands))
 
     def forward(
-        self, a: Spectrum, m: Spectrum, power_a: Tensor, power_m: Tensor, pair: tuple[str, str], bands: Bands
+        self, a: Spectrum, m: Spectrum, power_a: Tensor, power_m: Tensor, pair: tuple[str, str], hat: Tensor
     ) -> Spectrum:
-        """a, m: (B, H, C, F), with their powers (B, H, F). pair: the names of a and m."""
+        """a, m: (B, H, C, F), with their powers (B, H, F). pair: the names of a and m. hat: (bands, F)."""
         ordered = pair in self.pairs
         index = self.pairs.index(pair if ordered else pair[::-1])
         root = ((power_a + FLOOR) * (power_m + FLOOR)).sqrt()
-        strength = bands.spread(torch.sigmoid(self.strength[index]))  # (H, F)
-        turn = bands.spread(self.turn[index] if ordered else -self.turn[index])
+        strength = _spread(torch.sigmoid(self.strength[index]), hat)  # (H, F)
+        turn = _spread(self.turn[index] if ordered else -self.turn[index], hat)
         real = 1 - strength + strength * (a.real * m.real + a.imag * m.imag).mean(2) / root
         imag = strength * (a.imag * m.real - a.real * m.imag).mean(2) / root
         cosine, sine = torch.cos(turn), torch.sin(turn)
@@ -171,13 +176,18 @@ class Flow(nn.Module):
 
     def forward(self, levels: Tensor) -> Tensor:
         """(B, H, bands) levels to gains."""
-        inner = F.gelu(torch.einsum("bhk,hjk->bhj", levels, self.first) + self.bias)
-        return 2 * torch.sigmoid(torch.einsum("bhk,hjk->bhj", inner, self.second))
+        inner = F.gelu(across_bands(levels, self.first) + self.bias)
+        return 2 * torch.sigmoid(across_bands(inner, self.second))
 
 
 def _power(spectrum: Spectrum) -> Tensor:
     """Mean power over a head's channels: (B, H, F)."""
     return (spectrum.real.square() + spectrum.imag.square()).mean(2)
+
+
+def _spread(values: Tensor, hat: Tensor) -> Tensor:
+    """Values on bands, interpolated to bins in the spectrum's dtype: (..., bands), (bands, F) -> (..., F)."""
+    return values.to(hat.dtype) @ hat
 
 
 def _scaled(spectrum: Spectrum, gain: Tensor) -> Spectrum:

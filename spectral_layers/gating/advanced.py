@@ -10,8 +10,8 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from spectral_layers.bands import across_bands, contrast, hats, log_energies
 from spectral_layers.context import GateContext
-from spectral_layers.gating.bands import across_bands, contrast, hats, head_power, log_energies
 from spectral_layers.gating.base import Gate, GateConfig, Modulation, SpectralView
 from spectral_layers.gating.entropy import EntropyConfig, EntropyRegulariser
 from spectral_layers.gating.phase import turned
@@ -78,7 +78,7 @@ class Advanced(Gate):
     def forward(self, view: SpectralView) -> Modulation:
         hat = hats(view.frequency, *self.resolutions)
         fine = hat[-self.finest :]
-        power = head_power(view)
+        power = view.relative_power
         heard = contrast(log_energies(power, hat))
         logits = across_bands(heard, self.weight) + self.bias
         if self.exchange is not None:

@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from spectral_layers.bands import across_bands, hats, log_energies
 from spectral_layers.context import GateContext
-from spectral_layers.gating.bands import across_bands, hats, head_power, log_energies
 from spectral_layers.gating.base import Gate, GateConfig, Modulation, SpectralView
 
 
@@ -28,7 +28,7 @@ class Band(Gate):
 
     def forward(self, view: SpectralView) -> Modulation:
         hat = hats(view.frequency, self.bands)
-        energies = log_energies(head_power(view), hat)
+        energies = log_energies(view.relative_power, hat)
         gain: Tensor = 2 * torch.sigmoid(across_bands(energies, self.weight) + self.bias)
         return Modulation(gain=(gain @ hat)[:, :, None])
 

@@ -46,6 +46,11 @@ class SpectralView:
         return self.magnitude / self.magnitude.square().mean(-1, keepdim=True).sqrt()
 
     @property
+    def relative_power(self) -> Tensor:
+        """Power of each bin, averaged over the head's channels: (B, H, F), 1 on average over bins."""
+        return self.relative_magnitude.square().mean(2)
+
+    @property
     def phasor(self) -> tuple[Tensor, Tensor]:
         """Cosine and sine of the phase, fading to (0, 0) where the bin is empty."""
         return self.real / self.magnitude, self.imag / self.magnitude

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spectral_core.config import Config
-from spectral_layers.gating.bands import band_means
+from spectral_layers.bands import band_means
 from spectral_layers.gating.base import SMOOTHING, SpectralView
 
 _NOTHING = 1e-12

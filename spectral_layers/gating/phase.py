@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from spectral_layers.bands import across_bands, contrast, hats, log_energies
 from spectral_layers.context import GateContext
-from spectral_layers.gating.bands import across_bands, contrast, hats, head_power, log_energies
 from spectral_layers.gating.base import Gate, GateConfig, Modulation, SpectralView
 
 
@@ -34,7 +34,7 @@ class Phase(Gate):
         hat = hats(view.frequency, self.bands)
         shift: Tensor = self.shift[None]
         if self.weight is not None:
-            shift = shift + turned(contrast(log_energies(head_power(view), hat)), self.weight)
+            shift = shift + turned(contrast(log_energies(view.relative_power, hat)), self.weight)
         return Modulation(phase=(shift @ hat)[:, :, None])
 
 

@@ -75,11 +75,16 @@ class Mixer(nn.Module):
             raise StateError(f"{name} {'cannot stream' if self.causal else 'is bidirectional'}: it has no state.")
         self.check_limit(x.shape[1], state)
         if state is not None:
-            state.consume(name, x.shape[0])
+            state.consume(self.owner, x.shape[0])
         output = self.mix(x, rows, state, return_state)
         if output.state is not None:
             output.state.record(state, x, ragged=rows is not None)
         return output
+
+    @property
+    def owner(self) -> str:
+        """Whose its states are: no other part continues them. Names what else must agree, if anything must."""
+        return type(self).__name__
 
     @abstractmethod
     def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
@@ -87,13 +92,7 @@ class Mixer(nn.Module):
 
     def rewind(self, state: State, tokens: int) -> State:
         """The state as it was that many tokens ago, if ``state.reserve(rewind=...)`` was called early enough."""
-
-        def step(x: Tensor, earlier: State) -> State:
-            made = self(x, state=earlier, return_state=True).state
-            assert isinstance(made, State)
-            return made
-
-        return state.rewind(tokens, step)
+        return state.rewind(tokens, lambda x, earlier: self(x, state=earlier, return_state=True))
 
     def position(self, x: Tensor, state: State | None) -> Tensor:
         """(B,) tokens absorbed before x."""
@@ -108,7 +107,7 @@ class Mixer(nn.Module):
     ) -> State:
         """The state after x (B, L, D), L tokens or ``rows.lengths`` further than the one before it."""
         advance = x.shape[1] if rows is None else rows.lengths
-        return State(type(self).__name__, self.position(x, state) + advance, tensors)
+        return State(self.owner, self.position(x, state) + advance, tensors)
 
     def check_limit(self, length: int, state: State | None) -> None:
         """Raise UnsupportedInputError if so many more tokens exceed the length limit. Consumes nothing."""

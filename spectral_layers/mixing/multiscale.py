@@ -53,6 +53,10 @@ class Multiscale(Mixer):
         limits = [(made.length_limit + 1) * scale - 1 for scale, made in filters.items() if made.length_limit]
         self.length_limit = min(limits, default=None)
 
+    @property
+    def owner(self) -> str:
+        return f"{type(self).__name__} (scales {', '.join(self.scales)})"
+
     def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
         projected = self.in_proj(x).transpose(1, 2)
         recent = None if state is None else state["recent"]

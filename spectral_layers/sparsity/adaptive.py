@@ -8,9 +8,9 @@ import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
+from spectral_layers.bands import across_bands, band_means, hats
 from spectral_layers.context import GateContext
 from spectral_layers.gating.base import Modulation, SpectralView
-from spectral_layers.sparsity.bands import hats
 from spectral_layers.sparsity.base import Sparsity, SparsityConfig, selection
 from spectral_layers.sparsity.top_k import top_k
 
@@ -41,10 +41,7 @@ class Adaptive(Sparsity):
         hat = hats(view.frequency, self.bias.shape[-1])
         power = view.magnitude.square().sum(2)
         power = power / power.mean(-1, keepdim=True)  # (B, H, F)
-        # Spans shorter than the bands leave some band without a bin: its power counts as average.
-        weight = hat.sum(-1)
-        level = torch.where(weight > 0, power @ hat.T / weight.clamp(min=1e-6), 1.0).log()  # (B, H, bands)
-        context = torch.einsum("bhk,hjk->bhj", level, self.weight) + self.bias
+        context = across_bands(band_means(power, hat).log(), self.weight) + self.bias
         scores: Tensor = (self.sharpness @ hat) * power.log() + context @ hat
         return scores
 

@@ -8,9 +8,9 @@ import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
+from spectral_layers.bands import hats
 from spectral_layers.context import GateContext
 from spectral_layers.gating.base import Modulation, SpectralView
-from spectral_layers.sparsity.bands import hats
 from spectral_layers.sparsity.base import Sparsity, SparsityConfig, selection
 from spectral_layers.sparsity.top_k import top_k
 

@@ -39,6 +39,10 @@ from spectral_layers.testing.cases import (
     MixerCase,
     PositionCase,
     SparsityCase,
+)
+from spectral_layers.testing.check import Check, pairs
+from spectral_layers.testing.gates import spectral_view
+from spectral_layers.testing.registered import (
     feedforward_cases,
     filter_cases,
     frontend_cases,
@@ -48,8 +52,6 @@ from spectral_layers.testing.cases import (
     position_cases,
     sparsity_cases,
 )
-from spectral_layers.testing.check import Check, pairs
-from spectral_layers.testing.gates import spectral_view
 
 MIXER_CHECKS: tuple[Check[MixerCase], ...] = (
     outputs.check_shapes_and_dtypes,
@@ -113,6 +115,7 @@ SPARSITY_CHECKS: tuple[Check[SparsityCase], ...] = (
     sparsities.check_memory_is_linear_in_bins,
 )
 """Every promise of a sparsity."""
+
 FUSION_CHECKS: tuple[Check[FusionCase], ...] = (
     fusions.check_the_output_is_on_the_target,
     fusions.check_every_token_of_every_stream_is_heard,

@@ -1,22 +1,16 @@
-"""What the checks run on: a part's config and the surroundings to build it in.
-
-``*_cases(pattern)`` enumerate the registries, installed plugins included, so a part that is added is tested for free.
-"""
+"""What the checks run on: a part's config and the surroundings to build it in, and what can be asked of them."""
 
 from __future__ import annotations
 
-import fnmatch
-import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from spectral_core import fft_backend
-from spectral_core.config import OneOf, PartConfig
-from spectral_core.registry import Registry
+from spectral_core.config import PartConfig
 from spectral_layers.context import FilterContext, GateContext, LayerContext
 from spectral_layers.feedforward.base import FeedForward, FeedForwardConfig
 from spectral_layers.filters.base import Filter, FilterConfig, RecurrentFilter
@@ -25,30 +19,9 @@ from spectral_layers.fusion.base import Fusion, FusionConfig
 from spectral_layers.gating.base import Gate, GateConfig
 from spectral_layers.mixing.base import Mixer, MixerConfig
 from spectral_layers.positions.base import Position, PositionConfig
-from spectral_layers.registries import FEEDFORWARDS, FILTERS, FRONTENDS, FUSIONS, GATES, MIXERS, POSITIONS, SPARSITIES
 from spectral_layers.sparsity.base import Sparsity, SparsityConfig
 
 M = TypeVar("M", bound=nn.Module)
-P = TypeVar("P", bound=PartConfig)
-C = TypeVar(
-    "C",
-    "MixerCase",
-    "FilterCase",
-    "GateCase",
-    "SparsityCase",
-    "FusionCase",
-    "FeedForwardCase",
-    "PositionCase",
-    "FrontEndCase",
-)
-
-# Options that bring several blocks into a short sequence.
-_SMALL: dict[str, dict[str, Any]] = {
-    "spectral_gating": {"block": 8, "window": 16},
-    "moe": {"experts": 4},
-    "cross_modal": {"modalities": ("text", "image", "audio"), "head_dim": 8},
-    "source_product": {"head_dim": 4, "phases": 16},
-}
 
 
 @dataclass(frozen=True)
@@ -203,61 +176,6 @@ class FrontEndCase:
         return _described(self.config)
 
 
-def mixer_cases(pattern: str = "*") -> list[MixerCase]:
-    """Every registered mixer with each registered part it can take, in each of its directions.
-
-    pattern: keeps the cases in which some part's name matches: ``acme/*`` gives that plugin's mixers with all parts,
-    and all mixers with that plugin's parts. Parts without a working default need a :class:`MixerCase` by hand.
-    """
-    found = []
-    for entry in MIXERS:
-        for config in _variants(entry.load()):
-            block = getattr(config, "block", 64)
-            found += [
-                MixerCase(config, causal=direction == "causal", block=block) for direction in sorted(config.directions)
-            ]
-    return _matching(found, pattern)
-
-
-def filter_cases(pattern: str = "*") -> list[FilterCase]:
-    """Every registered filter whose name matches."""
-    return _matching([FilterCase(_small(entry.load())) for entry in FILTERS], pattern)
-
-
-def gate_cases(pattern: str = "*") -> list[GateCase]:
-    """Every registered gate whose name matches."""
-    return _matching([GateCase(_small(entry.load())) for entry in GATES], pattern)
-
-
-def sparsity_cases(pattern: str = "*") -> list[SparsityCase]:
-    """Every registered sparsity whose name matches."""
-    return _matching([SparsityCase(_small(entry.load())) for entry in SPARSITIES], pattern)
-
-
-def fusion_cases(pattern: str = "*") -> list[FusionCase]:
-    """Every registered fusion whose name matches, on each kind of target it can have."""
-    found = []
-    for entry in FUSIONS:
-        config = _small(entry.load())
-        found += [FusionCase(config, causal=direction == "causal") for direction in sorted(config.directions)]
-    return _matching(found, pattern)
-
-
-def feedforward_cases(pattern: str = "*") -> list[FeedForwardCase]:
-    """Every registered feed-forward whose name matches."""
-    return _matching([FeedForwardCase(_small(entry.load())) for entry in FEEDFORWARDS], pattern)
-
-
-def position_cases(pattern: str = "*") -> list[PositionCase]:
-    """Every registered position whose name matches."""
-    return _matching([PositionCase(_small(entry.load())) for entry in POSITIONS], pattern)
-
-
-def frontend_cases(pattern: str = "*") -> list[FrontEndCase]:
-    """Every registered front end whose name matches."""
-    return _matching([FrontEndCase(_small(entry.load())) for entry in FRONTENDS], pattern)
-
-
 def is_causal(case: MixerCase) -> bool:
     return case.causal
 
@@ -298,6 +216,16 @@ def is_recurrent(case: FilterCase) -> bool:
     return isinstance(case.build(), RecurrentFilter)
 
 
+def part_names(config: PartConfig) -> Iterator[str]:
+    """The part's name and its parts' names."""
+    yield config.type
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, PartConfig):
+                yield from part_names(part)
+
+
 def _randomised(make: Callable[[], M], dtype: torch.dtype) -> M:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(1)
@@ -307,54 +235,5 @@ def _randomised(make: Callable[[], M], dtype: torch.dtype) -> M:
     return module.to(dtype).eval()
 
 
-def _variants(kind: type[MixerConfig]) -> Iterator[MixerConfig]:
-    """The mixer with its defaults, and with each other part in each field that takes one."""
-    default = _small(kind)
-    yield default
-    for name, field in kind.model_fields.items():
-        several, registry = _registry_of(field.annotation, field.metadata)
-        if registry is None or registry is MIXERS:
-            continue
-        standing = getattr(default, name)
-        for other in registry:
-            part = _small(other.load())
-            value = (part,) if several else part
-            if value != standing:
-                yield default.model_copy(update={name: value})
-
-
-def _registry_of(annotation: Any, metadata: list[Any]) -> tuple[bool, Registry[Any] | None]:
-    """The registry an open field resolves through, and whether the field takes several parts."""
-    for note in metadata:
-        if isinstance(note, OneOf):
-            return False, note.registry
-    for inner in typing.get_args(annotation):
-        for note in getattr(inner, "__metadata__", ()):
-            if isinstance(note, OneOf):
-                return typing.get_origin(annotation) is tuple, note.registry
-    return False, None
-
-
-def _small(kind: type[P]) -> P:
-    return kind.model_validate(_SMALL.get(kind.model_fields["type"].default, {}))
-
-
 def _described(config: PartConfig) -> str:
-    return "-".join(_names(config))
-
-
-def _names(config: PartConfig) -> Iterator[str]:
-    """The part's name and its parts' names."""
-    yield config.type
-    for name in type(config).model_fields:
-        value = getattr(config, name)
-        for part in value if isinstance(value, tuple) else (value,):
-            if isinstance(part, PartConfig):
-                yield from _names(part)
-
-
-def _matching(cases: list[C], pattern: str) -> list[C]:
-    found = [case for case in cases if any(fnmatch.fnmatchcase(name, pattern) for name in _names(case.config))]
-    if not found:
-        raise ValueError(f"no registered part matches {pattern!r}, so nothing would be checked. Is its plugin loaded?")
-    return found
+    return "-".join(part_names(config))

@@ -11,11 +11,15 @@ from rich.syntax import Syntax
 
 from spectral_models.assembly import build_model, list_models, load_config, read_yaml
 from spectral_models.cli.console import out
-from spectral_models.config import ModelConfig, parse_assignment
+from spectral_models.config import ModelConfig, list_blocks, parse_assignment
 from spectral_models.registries import MODELS
 from spectral_models.training.config import RunConfig, load_run
 
-app = typer.Typer(help="Show, check and describe configs.", no_args_is_help=True)
+app = typer.Typer(
+    help=f"Show, check and describe configs.\n\nPresets: {', '.join(list_models())}. "
+    f"Named blocks, for a model's block and layers: {', '.join(list_blocks())}.",
+    no_args_is_help=True,
+)
 _SOURCE = typer.Argument(help=f"A YAML or JSON file (a model's or a run's), or a preset: {', '.join(list_models())}.")
 _SET = typer.Option(
     [], "--set", metavar="PATH=VALUE", help="Replace a value, as in layers.0.mixer.filter.modes=8. Repeatable."

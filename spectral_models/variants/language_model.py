@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -22,7 +22,7 @@ from spectral_layers.frontends.tokens import Tokens
 from spectral_layers.positions.base import positions_of
 from spectral_layers.rows import Alignment
 from spectral_models.block import NORMS, Block, BlockOutput, under
-from spectral_models.config import BlockConfig, ModelConfig
+from spectral_models.config import BlockConfig, Blocks, ModelConfig, block_as_layers
 from spectral_models.generation import generate
 from spectral_models.model import SpectralModel
 
@@ -153,13 +153,7 @@ class LanguageModel(SpectralModel):
 
     def rewind(self, state: State, tokens: int) -> State:
         """The state as it was that many tokens ago, if ``state.reserve(rewind=...)`` was called early enough."""
-
-        def step(input_ids: Tensor, earlier: State) -> State:
-            made = self(input_ids, state=earlier, return_state=True).state
-            assert isinstance(made, State)
-            return made
-
-        return state.rewind(tokens, step)
+        return state.rewind(tokens, lambda ids, earlier: self(ids, state=earlier, return_state=True))
 
     def generate(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Tensor:
         """Continue prompts: (B, L) → (B, L + new). See :func:`spectral_models.generation.generate` for the options."""
@@ -200,13 +194,18 @@ class LanguageModelConfig(ModelConfig):
     position: Annotated[PositionConfig, OneOf(POSITIONS)] = part("none")
     """How tokens are told where they stand. Causal mixers know their order without it."""
     block: BlockConfig | None = None
-    """The block, repeated num_layers times; null takes the default block."""
-    layers: tuple[BlockConfig, ...] | None = Field(default=None, min_length=1)
-    """Instead of block: several blocks, taken in turn up to num_layers."""
+    """The block, or its name, repeated num_layers times; null takes the default block."""
+    layers: Blocks | None = None
+    """Instead of block: several blocks, or their names, taken in turn up to num_layers."""
     tie_embeddings: bool = True
     """Use the embedding's weights for the head, its projection's included."""
     max_seq_len: PositiveInt | None = None
     """Limits the parts with one parameter per position, and nothing else."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_turns(cls, data: Any) -> Any:
+        return block_as_layers(data)
 
     @model_validator(mode="after")
     def _is_a_decoder(self) -> LanguageModelConfig:

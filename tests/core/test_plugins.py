@@ -264,6 +264,19 @@ def test_register_and_unregister_in_process(world) -> None:
     assert world.registry.names("mine/*") == ["mine/a"]
 
 
+def test_unregistering_what_is_not_there_names_what_is(world) -> None:
+    world.install("acme", good("acme/fast"))
+    world.host.register(plugin_object("mine/a"), namespace="mine")
+    with pytest.raises(PluginError, match=r"no plugin is called 'mime'. Did you mean 'mine'\? Known: acme, mine\."):
+        world.host.unregister("mime")
+    with pytest.raises(PluginError, match="no plugin is called 'builtin_parts'"):
+        world.host.unregister("builtin_parts")  # ours are no plugin's to forget
+    world.host.unregister("mine")
+    with pytest.raises(PluginError, match="Known: acme"):
+        world.host.unregister("mine")
+    assert world.registry.names() == ["acme/fast", "torchlike"]
+
+
 def wrong_arguments() -> types.ModuleType:
     module = plugin_object()
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from spectral_core import ConfigError, modulate
 from spectral_layers import GateContext
+from spectral_layers.bands import band_means, contrast, hats, log_energies
 from spectral_layers.gating.advanced import Advanced, AdvancedConfig
-from spectral_layers.gating.bands import band_means, contrast, hats, head_power, log_energies
 from spectral_layers.gating.base import Gate, GateConfig
 from spectral_layers.gating.entropy import EntropyConfig
 from spectral_layers.gating.magnitude import MagnitudeConfig
@@ -149,7 +149,7 @@ def test_energy_in_a_band_moves_the_gain_of_another_as_the_weight_says_and_nothi
     assert gain[0, 0, 0, 60] > 1.7, "band 6 opens to a tone in band 1"
     assert gain[1, 0, 0, 60] < 0.9, "and closes without it"
     view = spectral_view(x)
-    heard = contrast(log_energies(head_power(view), hats(view.frequency, 8)))
+    heard = contrast(log_energies(view.relative_power, hats(view.frequency, 8)))
     torch.testing.assert_close(gain[:, 0, 0, 60], 2 * torch.sigmoid(heard[:, 0, 1]))
     elsewhere = torch.ones(71, dtype=torch.bool)
     elsewhere[51:70] = False

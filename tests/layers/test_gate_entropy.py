@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from spectral_layers import GateContext, Modulation
+from spectral_layers.bands import hats
 from spectral_layers.gating.advanced import Advanced, AdvancedConfig
-from spectral_layers.gating.bands import hats
 from spectral_layers.gating.entropy import spectral_usage, usage_entropy
 from spectral_layers.testing import spectral_view
 

@@ -8,7 +8,7 @@ import re
 import pytest
 import torch
 
-from spectral_core import ConfigError
+from spectral_core import ConfigError, StateError
 from spectral_layers.filters.multiresolution import MultiresolutionConfig
 from spectral_layers.filters.partitioned import PartitionedConfig
 from spectral_layers.filters.spectrum import SpectrumConfig
@@ -99,6 +99,16 @@ def test_the_limit_counts_complete_blocks() -> None:
     assert build(scales=(1, 7), filter=SpectrumConfig(size=11)).length_limit == 11
     assert build(scales=(1, 7), filter=SpectrumConfig()).length_limit == 64, "the model's max_seq_len"
     assert build().length_limit is None
+
+
+def test_a_state_continues_the_scales_it_was_made_by() -> None:
+    mixer, x = build(scales=(1, 4)), torch.randn(1, 9, 6, dtype=torch.float64)
+    state = mixer(x, return_state=True).state
+    for scales in ((1, 4, 16), (1, 2), (4, 9)):
+        message = f"belongs to Multiscale (scales 1, 4); it cannot continue Multiscale (scales {str(scales)[1:-1]})"
+        with pytest.raises(StateError, match=re.escape(message)):
+            build(scales=scales)(x, state=state)
+    mixer(x, state=state)  # unharmed
 
 
 def test_white_input_keeps_its_variance_at_every_scale() -> None:

@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 
 from spectral_core import StateError
-from spectral_layers import State
+from spectral_layers import MixerOutput, State
 from spectral_layers.testing import MixerCase, mixer_cases
 from spectral_layers.testing.cases import streams
 
@@ -97,6 +97,11 @@ def counting(x: torch.Tensor, state: State) -> State:
     return made.record(state, x, ragged=False)
 
 
+def part(x: torch.Tensor, state: State) -> MixerOutput:
+    """As a part returns it."""
+    return MixerOutput(x, counting(x, state))
+
+
 @pytest.mark.parametrize("sizes", [[1] * 30, [3] * 10, [30], [29, 1], [1, 29], [4, 4, 4, 1, 1, 1, 15]], ids=str)
 def test_a_reserve_reaches_back_from_any_place(sizes: list[int]) -> None:
     # The newest state always stands at least the reserve behind a snapshot, however calls were cut.
@@ -107,11 +112,11 @@ def test_a_reserve_reaches_back_from_any_place(sizes: list[int]) -> None:
         state = counting(chunk, state)
         seen += chunk.shape[1]
         for tokens in range(min(reserve, seen) + 1):
-            earlier = state.clone().rewind(tokens, counting)
+            earlier = state.clone().rewind(tokens, part)
             assert earlier.position.tolist() == [seen - tokens]
             assert earlier["sum"].item() == sum(range(seen - tokens))
         with pytest.raises(StateError, match=f"cannot rewind by {reserve + 1} tokens: {min(reserve, seen)} can be"):
-            state.rewind(reserve + 1, counting)
+            state.rewind(reserve + 1, part)
 
 
 def test_rewinding_twice_uses_one_reserve() -> None:
@@ -120,20 +125,20 @@ def test_rewinding_twice_uses_one_reserve() -> None:
     for token in x.split(1, 1):
         state = counting(token, state)
     for expected in (29, 28):
-        state = state.rewind(1, counting)
+        state = state.rewind(1, part)
         assert state["sum"].item() == sum(range(expected))
 
 
 def test_rewinding_refuses_what_it_cannot_do() -> None:
     state = tree()
     with pytest.raises(StateError, match="nothing to rewind to: call state"):
-        state.rewind(1, counting)
+        state.rewind(1, part)
     for tokens in (0, -1):
         with pytest.raises(StateError, match="takes at least 1 token"):
             state.reserve(rewind=tokens)
     state.reserve(rewind=2)
     with pytest.raises(StateError, match="cannot rewind by -1 tokens"):
-        state.rewind(-1, counting)
+        state.rewind(-1, part)
 
 
 def test_rows_that_advance_unequally_begin_a_reserve_anew() -> None:
@@ -143,8 +148,8 @@ def test_rows_that_advance_unequally_begin_a_reserve_anew() -> None:
     ragged = State("sum", state.position + torch.tensor([1, 2]), {"sum": state["sum"] + 1})
     ragged.record(state, torch.ones(2, 2, 1), ragged=True)
     with pytest.raises(StateError, match="cannot rewind by 1 tokens: 0 can be, of 3 reserved"):
-        ragged.rewind(1, counting)
-    assert counting(torch.ones(2, 1, 1), ragged).rewind(1, counting).position.tolist() == [6, 7]
+        ragged.rewind(1, part)
+    assert counting(torch.ones(2, 1, 1), ragged).rewind(1, part).position.tolist() == [6, 7]
 
 
 def test_errors_name_both_sides() -> None:

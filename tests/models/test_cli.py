@@ -21,7 +21,7 @@ import yaml
 from typer.testing import CliRunner
 
 from spectral_core.plugins import HOST, PluginFailure
-from spectral_models import list_models, load_checkpoint, load_config
+from spectral_models import list_blocks, list_models, load_checkpoint, load_config
 from spectral_models.cli.app import app, main
 from spectral_models.registries import MODELS
 from spectral_models.training import load_run
@@ -374,7 +374,7 @@ def test_help_names_every_option_of_every_command(monkeypatch):
         "doctor": ["Exits with 1"],
         "plugins": ["new"],
         "plugins new": ["NAME", "--kind", "gate", "filter", "mixer", "backend", "--directory"],
-        "config": ["show", "validate", "schema"],
+        "config": ["show", "validate", "schema", *list_models(), *list_blocks()],
         "config show": ["SOURCE", "--set", "PATH=VALUE", *list_models()],
         "config validate": ["SOURCE", "--set", "PATH=VALUE"],
         "config schema": ["VARIANT"],

@@ -182,10 +182,10 @@ def test_overrides_reach_into_mappings_lists_and_bare_names(
     assert data == {"list": [{"b": 2}, "name"]}  # the original is the caller's
 
 
-@pytest.mark.parametrize("path", ["list.2.b", "list.-1.b", "list.first", "list.1.type.x.y", "number.x"])
+@pytest.mark.parametrize("path", ["list.2.b", "list.-1.b", "list.0.c.1.d", "list.first", "list.1.type.x.y", "number.x"])
 def test_an_override_through_nothing_is_an_error_with_its_path(path: str) -> None:
     with pytest.raises(ConfigError, match=path.replace(".", r"\.")):
-        override({"list": [{"b": 2}, 7], "number": 3}, {path: 1})
+        override({"list": [{"b": 2, "c": [1]}, 7], "number": 3}, {path: 1})
 
 
 def test_an_override_opens_what_is_null() -> None:

@@ -14,6 +14,7 @@ MODELS = {
     "CheckpointError",
     "ModelConfig",
     "build_model",
+    "list_blocks",
     "list_models",
     "load_checkpoint",
     "load_config",

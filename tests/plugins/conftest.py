@@ -51,12 +51,13 @@ def shrinkage(pip_install: Callable[[Path], Path]) -> Path:
 def python(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
     """Runs a script in a fresh process, from an empty folder, with folders on its path; gives what it prints as JSON.
 
-    Importing torch takes seconds, so a script answers several questions and the tests ask them of its output.
+    Behind the folders stands this checkout, whichever one is installed. Importing torch takes seconds, so a script
+    answers several questions and the tests ask them of its output.
     """
 
     def run(script: str, *folders: Path, **environment: str) -> dict[str, Any]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SPECTRAL_")}
-        paths = {"PYTHONPATH": os.pathsep.join(map(str, folders)), "OMP_NUM_THREADS": "1"}
+        paths = {"PYTHONPATH": os.pathsep.join(map(str, (*folders, ROOT))), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", script],
             env=inherited | paths | environment,

@@ -105,7 +105,7 @@ def site(made: dict[Kind, Path], tmp_path_factory: pytest.TempPathFactory) -> Pa
 def answer(made: dict[Kind, Path], site: Path, python: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     """What a fresh process says that has them installed."""
     folders = json.dumps([str(folder) for folder in made.values()])
-    return python(f"FOLDERS = {folders!r}\n{RUN}", site, ROOT)
+    return python(f"FOLDERS = {folders!r}\n{RUN}", site)
 
 
 @pytest.mark.parametrize("kind", Kind)

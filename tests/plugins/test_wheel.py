@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from spectral_core import __version__
-from spectral_models import list_models
+from spectral_models import list_blocks, list_models
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("spectral_core", "spectral_kernels", "spectral_layers", "spectral_models")
@@ -24,11 +24,12 @@ ELSEWHERE = """
 import importlib.metadata, json
 import torch
 import spectral_core, spectral_kernels, spectral_layers, spectral_models
-from spectral_models import build_model, list_models
+from spectral_models import build_model, list_blocks, list_models
 
 print(json.dumps({
     "files": [module.__file__ for module in (spectral_core, spectral_kernels, spectral_layers, spectral_models)],
     "models": list_models(),
+    "blocks": list_blocks(),
     "shape": list(build_model("tiny")(torch.zeros(2, 5, dtype=torch.long)).logits.shape),
     "version": importlib.metadata.version("spectral-networks"),
     "command": [
@@ -101,6 +102,7 @@ def test_installed_it_works_away_from_the_source(
     answer = python(ELSEWHERE, target)
     assert [Path(file).parents[1] for file in answer["files"]] == [target] * 4
     assert answer["models"] == list_models()
+    assert answer["blocks"] == list_blocks()
     assert answer["shape"] == [2, 5, 256]
     assert answer["version"] == __version__
     assert set(answer["command"]) == {"spectral_models.cli.app"}

@@ -1,11 +1,12 @@
-"""Frequency bands: what a gate keeps its parameters on, because bins come and go with the span."""
+"""Frequency bands: what parts keep their parameters on, because bins come and go with the span."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from spectral_layers.gating.base import SpectralView
+FLOOR = 1e-6
+"""Power added before roots and logarithms: what is 60 dB below 1 counts as silence."""
 
 
 def hats(frequency: Tensor, *resolutions: int) -> Tensor:
@@ -22,11 +23,6 @@ def hats(frequency: Tensor, *resolutions: int) -> Tensor:
     return torch.cat([of(bands) for bands in resolutions])
 
 
-def head_power(view: SpectralView) -> Tensor:
-    """Relative power of each bin, averaged over the head's channels: (B, H, F), 1 on average over bins."""
-    return view.relative_magnitude.square().mean(2)
-
-
 def band_means(field: Tensor, hats: Tensor) -> Tensor:
     """Mean of a field in each band, (..., F) -> (..., K); 1 in bands that have no bin, as short spans leave some."""
     weight = hats.sum(-1)
@@ -35,8 +31,8 @@ def band_means(field: Tensor, hats: Tensor) -> Tensor:
 
 
 def log_energies(power: Tensor, hats: Tensor) -> Tensor:
-    """Log of each band's mean power, (B, H, F) -> (B, H, K); 0 where it is average or the band has no bin."""
-    return torch.log(band_means(power, hats) + 1e-6)
+    """Log of each band's mean power, (..., F) -> (..., K); 0 where it is 1 or the band has no bin."""
+    return torch.log(band_means(power, hats) + FLOOR)
 
 
 def contrast(energies: Tensor) -> Tensor:
@@ -50,5 +46,5 @@ def contrast(energies: Tensor) -> Tensor:
 
 
 def across_bands(energies: Tensor, weight: Tensor) -> Tensor:
-    """What all bands tell each band, per head: (B, H, K), weight (H, K to, K from) -> (B, H, K)."""
+    """What all bands tell each band, per head: (B, H, K), weight (H, K to, K from) -> (B, H, K to)."""
     return torch.einsum("bhk,hjk->bhj", energies, weight)
