@@ -4,7 +4,8 @@
     python benchmarks/classify.py digits    # scikit-learn's handwritten digits; needs scikit-learn
 
 Accuracy on samples the model has not seen. ``without mixing``: the same classifier, its mixers' outputs zero.
-Sound has no positions, which would tell a model without mixing when a tone stands. ``linear``: least squares on the mean mel spectrogram, or on the pixels.
+Sound has no positions, which would tell a model without mixing when a tone stands. ``linear``: least squares on the
+mean mel spectrogram, or on the pixels.
 """
 
 from __future__ import annotations

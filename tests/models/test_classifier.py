@@ -17,7 +17,8 @@ from spectral_models.data import tones_batch
 from spectral_models.variants.classifier import Classifier
 from spectral_models.variants.encoding import EncoderConfig
 
-SMALL = {"hidden_dim": 16, "num_layers": 2, "block": {"feedforward": "mlp"}}
+BLOCK = {"mixer": {"type": "gated_convolution", "filter": {"type": "resonant", "modes": 2}}, "feedforward": "mlp"}
+SMALL = {"hidden_dim": 16, "num_layers": 2, "block": BLOCK}
 ENCODERS: dict[str, dict[str, Any]] = {
     "encoder": {"vocab_size": 13},
     "vision_encoder": {"frontend": {"type": "patches", "size": 2, "channels": 1}},
@@ -41,8 +42,10 @@ def test_every_registered_encoder_is_tried() -> None:
 def test_any_encoder_classifies_trains_and_is_saved(encoder: str, tmp_path: Path) -> None:
     model = made(encoder, dropout=0.1)
     inputs, labels = model.encoder.frontend.example(4), torch.tensor([0, 1, 2, 0])
+    if inputs.is_floating_point():
+        inputs[labels == 1] *= 0.1
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    before = float(model.loss(model(inputs), labels))
+    before = model.loss(model(inputs), labels).item()
     for _ in range(40):
         optimizer.zero_grad()
         model.loss(model(inputs), labels).backward()
@@ -51,7 +54,7 @@ def test_any_encoder_classifies_trains_and_is_saved(encoder: str, tmp_path: Path
     with torch.no_grad():
         output = model(inputs)
         assert output.logits.shape == (4, 3)
-        assert float(model.loss(output, labels)) < 0.3 * before
+        assert model.loss(output, labels).item() < 0.5 * before
         save_checkpoint(model, tmp_path / "saved")
         loaded = load_checkpoint(tmp_path / "saved")
         assert isinstance(loaded, Classifier)
@@ -86,7 +89,8 @@ def test_auxiliary_losses_are_in_the_loss() -> None:
     labels = torch.tensor([0, 1, 2, 0])
     plain = torch.nn.functional.cross_entropy(output.logits, labels)
     assert output.losses
-    assert float(model.loss(output, labels)) == pytest.approx(float(plain + sum(output.losses.values())))
+    whole = model.loss(output, labels)
+    torch.testing.assert_close(whole, plain + sum(output.losses.values()))
     router = next(p for name, p in model.named_parameters() if "router" in name)
     assert torch.autograd.grad(sum(output.losses.values()), router)[0].abs().max() > 0
 
@@ -147,24 +151,26 @@ def test_its_components_are_its_encoders_too() -> None:
 # The mixing is what does it
 
 
-def fitted(model: Classifier, draw: Any, *, steps: int, rate: float = 3e-3) -> float:
-    """Accuracy on fresh samples after a plain loop over others."""
-    generator = torch.Generator().manual_seed(1)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
+Batch = tuple[Tensor, Tensor]
+
+
+def fitted(model: Classifier, train: Batch, test: Batch, *, epochs: int) -> float:
+    """Accuracy on samples a plain loop over others has not seen."""
+    steps = epochs * (len(train[1]) // 32)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: 0.5 * (1 + math.cos(math.pi * t / steps)))
-    for _ in range(steps):
-        inputs, labels = draw(32, generator)
-        optimizer.zero_grad()
-        model.loss(model(inputs), labels).backward()
-        optimizer.step()
-        schedule.step()
-    inputs, labels = draw(512, torch.Generator().manual_seed(2))
+    for _ in range(epochs):
+        for inputs, labels in zip(*(part.split(32) for part in train), strict=True):
+            optimizer.zero_grad()
+            model.loss(model(inputs), labels).backward()
+            optimizer.step()
+            schedule.step()
     with torch.no_grad():
-        return float((model.eval()(inputs).logits.argmax(-1) == labels).float().mean())
+        return float((model.eval()(test[0]).logits.argmax(-1) == test[1]).float().mean())
 
 
-def tones(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    return tones_batch(count, snr=-3.0, generator=generator)
+def tones(count: int, seed: int) -> Batch:
+    return tones_batch(count, snr=-3.0, generator=torch.Generator().manual_seed(seed), samples=800)
 
 
 def test_tones_in_noise_are_told_by_their_order() -> None:
@@ -172,9 +178,9 @@ def test_tones_in_noise_are_told_by_their_order() -> None:
     mel = {"type": "mel", "sample_rate": 4000, "n_fft": 128, "hop_length": 64, "n_mels": 12, "bands": 3}
     encoder = {"type": "audio_encoder", "frontend": mel, "hidden_dim": 24, "num_layers": 2, "position": "none"}
     torch.manual_seed(0)
-    model = build_model({"type": "classifier", "encoder": {**encoder, "block": {"feedforward": "mlp"}}})
-    assert fitted(model, tones, steps=120) >= 0.97
-    inputs, labels = tones(2048, torch.Generator().manual_seed(3))
+    model = build_model({"type": "classifier", "encoder": {**encoder, "block": BLOCK}})
+    assert fitted(model, tones(1024, 1), tones(512, 2), epochs=2) >= 0.97
+    inputs, labels = tones(2048, 3)
     means = torch.log10(model.encoder.frontend.spectrogram(inputs)).mean(-1)
     means = torch.cat([(means - means.mean(0)) / means.std(0), torch.ones(2048, 1)], 1)
     weights = torch.linalg.lstsq(means[:1024], labels[:1024] * 2.0 - 1).solution
@@ -182,24 +188,24 @@ def test_tones_in_noise_are_told_by_their_order() -> None:
     assert told < 0.6
 
 
-def bars(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Noisy pictures of 12 x 12 with a bright dot pair, side by side or one above the other, anywhere."""
+def bars(count: int, seed: int) -> Batch:
+    """Noisy pictures of 12 x 12 with two equal bright squares, side by side or one above the other, anywhere."""
+    generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(2, (count,), generator=generator)
-    pictures = 0.3 * torch.randn(count, 1, 12, 12, generator=generator)
-    place = torch.randint(0, 4, (count, 2), generator=generator)
-    for index, (label, (row, column)) in enumerate(zip(labels.tolist(), place.tolist(), strict=True)):
-        other = (row + 2 * label, column + 2 * (1 - label))
-        for r, c in ((row, column), other):
-            pictures[index, 0, 2 * r : 2 * r + 2, 2 * c : 2 * c + 2] += 2
-    return pictures, labels
+    place = torch.randint(4, (count, 2), generator=generator)
+    other = place + 2 * torch.stack([labels, 1 - labels], 1)
+    bright = torch.zeros(count, 6, 6)
+    for row, column in (place.unbind(1), other.unbind(1)):
+        bright[torch.arange(count), row, column] = 2.0
+    noise = 0.3 * torch.randn(count, 12, 12, generator=generator)
+    return (noise + bright.repeat_interleave(2, 1).repeat_interleave(2, 2))[:, None], labels
 
 
 @pytest.mark.parametrize("mixing", ["sequence", "separable"])
-def test_pictures_are_told_by_where_things_stand(mixing: str) -> None:
-    """Two equal squares two patches apart, across or down: no patch tells by itself."""
+def test_pictures_are_told_by_how_things_stand_to_each_other(mixing: str) -> None:
+    """Two equal squares two patches apart, across or down, and no positions: no patch tells by itself."""
     patches = {"type": "patches", "size": 2, "channels": 1}
     encoder = {"type": "vision_encoder", "frontend": patches, "mixing": mixing, "hidden_dim": 24, "num_layers": 2}
-    encoder["position"] = "none"
     torch.manual_seed(0)
-    model = build_model({"type": "classifier", "encoder": {**encoder, "block": {"feedforward": "mlp"}}})
-    assert fitted(model, bars, steps=100, rate=5e-3) >= 0.97
+    model = build_model({"type": "classifier", "encoder": {**encoder, "position": "none", "block": BLOCK}})
+    assert fitted(model, bars(1024, 1), bars(512, 2), epochs=4) >= 0.97
