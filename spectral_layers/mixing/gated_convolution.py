@@ -39,6 +39,7 @@ class GatedConvolution(Mixer):
     ) -> None:
         """reverse: the filter of the tokens to come; bidirectional mixers have one."""
         super().__init__(context)
+        assert (reverse is None) == context.causal
         dim = context.hidden_dim
         self.in_proj = nn.Linear(dim, 3 * dim, bias=False)
         self.out_proj = nn.Linear(dim, dim, bias=False)

@@ -36,7 +36,7 @@ class EncoderOutput:
 
 
 class Encoder(StackedModel):
-    """Base of encoders. A variant writes ``forward(inputs, ...) -> EncoderOutput`` around :meth:`encode`."""
+    """Base of encoders: a variant writes ``forward(inputs, attention_mask=None) -> EncoderOutput`` on :meth:`encode`."""
 
     def __init__(self, config: EncoderConfig, frontend: FrontEndConfig) -> None:
         super().__init__(config, frontend)

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from spectral_core import ConfigError, UnsupportedInputError
-from spectral_layers import MIXERS, POSITIONS
+from spectral_layers import MIXERS, POSITIONS, Rotation, Rows
 from spectral_layers.testing import MixerCase, mixer_cases
 from spectral_models import build_model, load_checkpoint, load_config, save_checkpoint
 from spectral_models.variants.audio_encoder import AudioEncoder
 from spectral_models.variants.encoding import Encoder
+from spectral_models.variants.plane import Lines
 from spectral_models.variants.plane_encoder import PlaneEncoder
 
 VOCABULARY = 13
@@ -207,6 +208,22 @@ def test_separable_mixing_goes_along_one_axis_after_the_other(config: dict[str, 
             for index, block in enumerate(model.blocks):
                 x = by_hand(model, x, (index % 2 == 0) == isinstance(model, AudioEncoder), block)
             assert difference(output.hidden[row], model.norm(x).flatten(0, 1)) < 1e-12
+
+
+@pytest.mark.parametrize("down", [False, True])
+@pytest.mark.parametrize("batch", [0, 1, 3])
+def test_lines_take_a_plane_apart_and_put_it_together(batch: int, down: bool) -> None:
+    """With rotations, which turn each place as they do on the whole plane, and rows, which end where it does."""
+    grid, x = (4, 5), torch.randn(batch, 20, 6)
+    theta = torch.randn(1, 20, 3)
+    rotation, rows = Rotation(theta.cos(), theta.sin()), Rows(torch.tensor([20, 5, 10])[:batch])
+    way = Lines.through(grid, down=down, batch=batch, rows=rows, rotation=rotation)
+    lines = way.enter(x)
+    assert lines.shape == (batch * (5 if down else 4), 4 if down else 5, 6)
+    assert torch.equal(way.leave(lines), x)
+    assert torch.equal(way.enter(rotation(x)), way.rotation(lines))
+    real = torch.arange(20) < rows.lengths[:, None]
+    assert torch.equal(way.leave(way.rows.mask(lines.shape[1])[..., None])[..., 0], real)
 
 
 @pytest.mark.parametrize("config", [IMAGE, AUDIO], ids=lambda c: c["type"])
