@@ -6,7 +6,7 @@ from spectral_core.plugins import Registrar, hookimpl
 
 _PARTS = (
     ("mixer", "gated_convolution", "mixing.gated_convolution:GatedConvolutionConfig",
-     "Gates around a long causal convolution: the default for language models."),
+     "Gates around a long convolution: the default; causal in decoders, two-sided in encoders."),
     ("mixer", "multiscale", "mixing.multiscale:MultiscaleConfig",
      "Long convolutions of block means at several resolutions, fused per token and channel."),
     ("mixer", "holographic", "mixing.holographic:HolographicConfig",
@@ -55,7 +55,7 @@ _PARTS = (
     ("frontend", "tokens", "frontends.tokens:TokensConfig",
      "Embeds token ids, factorised where it is narrower than the model."),
     ("frontend", "patches", "frontends.patches:PatchesConfig", "Cuts pictures into square patches, on a grid."),
-    ("frontend", "mel", "frontends.mel:MelConfig", "Mel spectrogram of sound, one token a frame."),
+    ("frontend", "mel", "frontends.mel:MelConfig", "Mel spectrogram of sound, one token a frame or band."),
 )  # fmt: skip
 
 

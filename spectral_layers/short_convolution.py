@@ -1,4 +1,4 @@
-"""The short causal convolution in front of long mixers: each channel sees its last few tokens."""
+"""The short convolution in front of long mixers: each channel sees its last few tokens, or those around it."""
 
 from __future__ import annotations
 
@@ -12,22 +12,25 @@ from spectral_layers.rows import Rows, span
 
 
 class ShortConvolution(nn.Module):
-    """y[d, c, t] = bias + sum_s weight[d, c, s] x[d, t-s], c over ``copies`` outputs per channel. O(L) per channel.
+    """y[d, c, t] = bias + sum_s weight[d, c, s] x[d, t + ahead - s], c over ``copies`` outputs per channel.
 
-    x: (B, D, L). Returns (B, D * copies, L), a channel's copies next to each other.
+    ahead: tokens a causal one sees of what is to come, 0; a centered one sees (taps - 1) // 2, the others behind it.
+    x: (B, D, L). Returns (B, D * copies, L), a channel's copies next to each other. O(L) per channel.
     """
 
-    def __init__(self, channels: int, *, taps: int = 4, copies: int = 1) -> None:
+    def __init__(self, channels: int, *, taps: int = 4, copies: int = 1, centered: bool = False) -> None:
         super().__init__()
         self.channels = channels
         self.taps = taps
+        self.ahead = (taps - 1) // 2 if centered else 0
         bound = 1 / math.sqrt(taps)
         self.weight = nn.Parameter(torch.empty(channels * copies, 1, taps).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(channels * copies))
 
     def forward(self, x: Tensor, past: Tensor | None = None) -> Tensor:
         """past: (B, D, taps - 1), the inputs before x; None at the start of a sequence."""
-        x = F.pad(x, (self.taps - 1, 0)) if past is None else torch.cat([past.to(x.dtype), x], -1)
+        before = self.taps - 1 - self.ahead
+        x = F.pad(x, (before, self.ahead)) if past is None else torch.cat([past.to(x.dtype), x], -1)
         # conv1d correlates: its last weight meets the newest token.
         return F.conv1d(x, self.weight, self.bias, groups=self.channels)
 

@@ -60,10 +60,21 @@ class Block(nn.Module):
         return BlockOutput(x, mixed.state, losses, metrics)
 
 
+class _LocatedError(ConfigError):
+    """A refusal and the path of the config it is about."""
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(f"{path}: {message}")
+        self.path = path
+        self.message = message
+
+
 @contextmanager
 def under(path: str) -> Iterator[None]:
-    """A part's refusal to be built, with the path of its config in front."""
+    """A part's refusal to be built, with the path of its config in front; inside another, the whole path."""
     try:
         yield
+    except _LocatedError as error:
+        raise _LocatedError(f"{path}.{error.path}", error.message) from error
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+        raise _LocatedError(path, str(error)) from error

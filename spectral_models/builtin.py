@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from spectral_core.plugins import Registrar, hookimpl
 
+_VARIANTS = (
+    ("language_model", "language_model:LanguageModelConfig",
+     "Strictly causal language model: next-token logits, streaming state, generation."),
+    ("encoder", "encoder:TextEncoderConfig",
+     "Text to embeddings of tokens and of rows; optionally a masked-language-model head."),
+    ("vision_encoder", "vision_encoder:VisionEncoderConfig",
+     "Pictures to embeddings, mixed as a sequence of patches or along rows and columns."),
+    ("audio_encoder", "audio_encoder:AudioEncoderConfig",
+     "Sound to embeddings, mixed along time and along frequency."),
+    ("classifier", "classifier:ClassifierConfig", "One label for each text, picture or sound, from any encoder."),
+)  # fmt: skip
+
 
 @hookimpl
 def spectral_register_models(register: Registrar) -> None:
-    register(
-        "model",
-        "language_model",
-        "spectral_models.variants.language_model:LanguageModelConfig",
-        summary="Strictly causal language model: next-token logits, streaming state, generation.",
-    )
+    for name, target, summary in _VARIANTS:
+        register("model", name, f"spectral_models.variants.{target}", summary=summary)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -15,12 +15,15 @@ from spectral_layers.context import LayerContext
 from spectral_layers.positions.base import Grid
 from spectral_layers.rows import Rows
 
+Modality = Literal["text", "image", "audio"]
+
 
 @dataclass
 class FrontEndOutput:
     """x: (B, L, D). rows: how much of each row is real, if lengths were given.
 
-    grid: (rows, columns), rows * columns = L, where the features tile a plane row by row.
+    grid: (rows, columns), rows * columns = L, where the features tile a plane row by row; then what is real of them
+    are whole rows of the plane.
     """
 
     x: Tensor
@@ -66,6 +69,9 @@ class FrontEnd(nn.Module):
 
 class FrontEndConfig(PartConfig):
     """Names a front end and its options; ``build(context)`` makes it."""
+
+    modality: ClassVar[Modality]
+    """What goes in: models for one kind of input take its front ends only."""
 
     def build(self, context: LayerContext) -> FrontEnd:
         raise NotImplementedError(f"{type(self).__name__} must define build(context)")

@@ -1,9 +1,9 @@
-"""Sound: a mel spectrogram, one token a frame."""
+"""Sound: a mel spectrogram, one token a frame, or one for each band of a frame."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
@@ -15,7 +15,7 @@ from spectral_core.axes import describe
 from spectral_core.backends.base import transform_dtype
 from spectral_core.errors import UnsupportedInputError
 from spectral_layers.context import LayerContext
-from spectral_layers.frontends.base import FrontEnd, FrontEndConfig, FrontEndOutput
+from spectral_layers.frontends.base import FrontEnd, FrontEndConfig, FrontEndOutput, Modality
 from spectral_layers.rows import Rows
 
 MelScale = Literal["slaney", "htk"]
@@ -59,18 +59,22 @@ class Mel(FrontEnd):
     (:func:`mel_filters`). The logarithm's scaling is fixed, never taken from the loudest frame: a row's features are
     its own. O(T / hop_length * n_fft log n_fft) by the model's FFT backend, in float32 at least.
 
+    With several bands, x[t, k] = W_k f(M |STFT[t]|^2)_k + b for each k-th part of the mels, W_k the columns of W that
+    belong to it: a grid of frames and bands, row by row.
+
     Scaling: Radford et al., "Robust speech recognition via large-scale weak supervision", 2022.
     """
 
-    def __init__(self, hidden_dim: int, *, filters: Tensor, hop_length: int, fft: FFTBackend) -> None:
-        """filters: (mels, F), what each mel takes of the F = n_fft / 2 + 1 bins."""
+    def __init__(self, hidden_dim: int, *, filters: Tensor, hop_length: int, fft: FFTBackend, bands: int = 1) -> None:
+        """filters: (mels, F), what each mel takes of the F = n_fft / 2 + 1 bins. bands: a divisor of mels."""
         super().__init__()
+        self.bands = bands
         self.n_fft = 2 * (filters.shape[1] - 1)
         self.hop_length = hop_length
         self.fft = fft
         self.filters = filters  # no buffer: a model in half precision would round it, one begun on meta lose it
         self.proj = nn.Linear(filters.shape[0], hidden_dim)
-        nn.init.normal_(self.proj.weight, std=filters.shape[0] ** -0.5)
+        nn.init.normal_(self.proj.weight, std=(filters.shape[0] // bands) ** -0.5)
         nn.init.zeros_(self.proj.bias)
 
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> FrontEndOutput:
@@ -84,9 +88,14 @@ class Mel(FrontEnd):
         rows = None
         if lengths is not None:
             inputs = torch.where(Rows(lengths).mask(inputs.shape[1]), inputs, 0.0)
-            rows = Rows(torch.where(lengths > 0, 1 + lengths // self.hop_length, 0))
+            rows = Rows(torch.where(lengths > 0, 1 + lengths // self.hop_length, 0) * self.bands)
         level = (torch.log10(self.spectrogram(inputs).clamp(min=1e-10)) + 4.0) / 4.0
-        return FrontEndOutput(self.proj(level.transpose(1, 2).to(self.proj.weight.dtype)), rows)
+        level = level.transpose(1, 2).to(self.proj.weight.dtype)
+        if self.bands == 1:
+            return FrontEndOutput(self.proj(level), rows)
+        parts, weights = level.unflatten(2, (self.bands, -1)), self.proj.weight.unflatten(1, (self.bands, -1))
+        x = torch.einsum("btkm,dkm->btkd", parts, weights) + self.proj.bias
+        return FrontEndOutput(x.flatten(1, 2), rows, grid=(level.shape[1], self.bands))
 
     def spectrogram(self, waveform: Tensor) -> Tensor:
         """The power in each mel of each frame: (B, T) -> (B, mels, 1 + T // hop_length)."""
@@ -103,7 +112,9 @@ class Mel(FrontEnd):
 
 
 class MelConfig(FrontEndConfig):
-    """Sound through a mel spectrogram, one token a frame."""
+    """Sound through a mel spectrogram, one token a frame, or one for each band of a frame."""
+
+    modality: ClassVar[Modality] = "audio"
 
     type: Literal["mel"] = "mel"
     sample_rate: PositiveFloat = 16_000
@@ -120,6 +131,8 @@ class MelConfig(FrontEndConfig):
     """Where the highest filter ends, in hertz; null takes half the sample rate."""
     scale: MelScale = "slaney"
     """How filters are spaced: linear below 1 kHz and logarithmic above (slaney), or by one formula (htk)."""
+    bands: PositiveInt = 1
+    """Tokens of a frame: the filters in so many parts of neighbours, on a grid of frames and bands."""
 
     @property
     def band(self) -> tuple[float, float]:
@@ -127,13 +140,15 @@ class MelConfig(FrontEndConfig):
         return self.f_min, self.sample_rate / 2 if self.f_max is None else self.f_max
 
     @model_validator(mode="after")
-    def _within_the_band(self) -> MelConfig:
+    def _fits(self) -> MelConfig:
         low, high = self.band
         if not low < high <= self.sample_rate / 2:
             raise ValueError(
                 f"filters reach from f_min up to f_max, at most half the sample rate of {self.sample_rate:g} Hz; "
                 f"got {low:g} to {high:g} Hz"
             )
+        if self.n_mels % self.bands:
+            raise ValueError(f"bands are equal parts of the n_mels = {self.n_mels} filters; {self.bands} leave a rest")
         return self
 
     def build(self, context: LayerContext) -> Mel:
@@ -144,4 +159,4 @@ class MelConfig(FrontEndConfig):
                 f"{len(silent)} of {self.n_mels} mel filters (the first: {silent[0]}) lie between the bins of n_fft "
                 f"{self.n_fft} and would hear nothing. Use fewer n_mels or a larger n_fft."
             )
-        return Mel(context.hidden_dim, filters=filters, hop_length=self.hop_length, fft=context.fft)
+        return Mel(context.hidden_dim, filters=filters, hop_length=self.hop_length, fft=context.fft, bands=self.bands)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from spectral_core.axes import describe
 from spectral_core.errors import UnsupportedInputError
 from spectral_layers.context import LayerContext
-from spectral_layers.frontends.base import FrontEnd, FrontEndConfig, FrontEndOutput
+from spectral_layers.frontends.base import FrontEnd, FrontEndConfig, FrontEndOutput, Modality
 
 
 class Patches(FrontEnd):
@@ -55,6 +55,8 @@ class Patches(FrontEnd):
 
 class PatchesConfig(FrontEndConfig):
     """Pictures cut into square patches, one token each, on a grid."""
+
+    modality: ClassVar[Modality] = "image"
 
     type: Literal["patches"] = "patches"
     size: PositiveInt = 16

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import PositiveInt
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from spectral_core.axes import describe
 from spectral_core.errors import UnsupportedInputError
 from spectral_layers.context import LayerContext
-from spectral_layers.frontends.base import FrontEnd, FrontEndConfig, FrontEndOutput
+from spectral_layers.frontends.base import FrontEnd, FrontEndConfig, FrontEndOutput, Modality
 from spectral_layers.rows import Rows
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -68,6 +68,8 @@ class Tokens(FrontEnd):
 
 class TokensConfig(FrontEndConfig):
     """Token ids through an embedding, factorised where it is narrower than the model."""
+
+    modality: ClassVar[Modality] = "text"
 
     type: Literal["tokens"] = "tokens"
     vocab_size: PositiveInt = 256

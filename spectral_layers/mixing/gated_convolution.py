@@ -1,8 +1,8 @@
-"""Gates around a long causal convolution."""
+"""Gates around a long convolution: of the past in a decoder, of both sides in an encoder."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import PositiveInt
@@ -13,7 +13,7 @@ from spectral_core.config import OneOf, part
 from spectral_layers.context import FilterContext, LayerContext
 from spectral_layers.filters.base import Filter, FilterConfig
 from spectral_layers.long_convolution import continued, remembered
-from spectral_layers.mixing.base import Mixer, MixerConfig, MixerOutput
+from spectral_layers.mixing.base import Direction, Mixer, MixerConfig, MixerOutput
 from spectral_layers.registries import FILTERS
 from spectral_layers.rows import Rows
 from spectral_layers.short_convolution import ShortConvolution
@@ -23,26 +23,37 @@ from spectral_layers.state import State
 class GatedConvolution(Mixer):
     """y = W_o (a * (k conv (v * b) + skip * (v * b))), with a, b, v short convolutions of projections of x.
 
-    Strictly causal: every factor sees the present and the past only. O(L log L) per channel by FFT. Decoding follows
+    Causal: every factor sees the present and the past only. O(L log L) per channel by FFT. Decoding follows
     the filter: O(modes) a token for a recurrent one; otherwise exact semi-relaxed convolution, O(log^2 L) a token and
     channel over the stored inputs, of which a filter with a ``support`` keeps that many.
+
+    Bidirectional: k is two-sided, k[t] = forward[t] for t > 0, reverse[-t] for t < 0 and their sum at 0, each a filter
+    of its own; the short convolutions are centered. Zeros stand beyond both ends of a row, its padding among them, so
+    nothing wraps. Two convolutions of O(L log L).
 
     Poli et al., "Hyena hierarchy: towards larger convolutional language models", 2023.
     """
 
-    def __init__(self, context: LayerContext, *, long_filter: Filter, short_taps: int) -> None:
+    def __init__(
+        self, context: LayerContext, *, long_filter: Filter, short_taps: int, reverse: Filter | None = None
+    ) -> None:
+        """reverse: the filter of the tokens to come; bidirectional mixers have one."""
         super().__init__(context)
+        assert (reverse is None) == context.causal
         dim = context.hidden_dim
         self.in_proj = nn.Linear(dim, 3 * dim, bias=False)
         self.out_proj = nn.Linear(dim, dim, bias=False)
         nn.init.normal_(self.in_proj.weight, std=0.02)
         nn.init.normal_(self.out_proj.weight, std=0.02)
-        self.short = ShortConvolution(3 * dim, taps=short_taps)
+        self.short = ShortConvolution(3 * dim, taps=short_taps, centered=not context.causal)
         self.filter = long_filter
+        self.reverse = reverse
         self.skip = nn.Parameter(torch.ones(dim))
         self.length_limit = long_filter.length_limit
 
     def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
+        if self.reverse is not None:
+            return self._bidirectional(self.reverse, x, rows)
         projected = self.in_proj(x).transpose(1, 2)
         recent = None if state is None else state["recent"]
         post, pre, value = self.short(projected, recent).chunk(3, 1)
@@ -62,16 +73,39 @@ class GatedConvolution(Mixer):
             made = self.new_state(x, rows, state, {"recent": recent, **memory})
         return MixerOutput(self.out_proj(y.transpose(1, 2)), made)
 
+    def _bidirectional(self, reverse: Filter, x: Tensor, rows: Rows | None) -> MixerOutput:
+        projected = self.in_proj(x).transpose(1, 2)
+        if rows is not None:
+            # A row ends in silence: what stands behind it must reach no token through either convolution.
+            real = rows.mask(x.shape[1])[:, None]
+            projected = torch.where(real, projected, 0.0)
+        post, pre, value = self.short(projected).chunk(3, 1)
+        if rows is not None:
+            value = torch.where(real, value, 0.0)
+        forward = self.filter.prepared(x.shape[1], self.fft)
+        backward = reverse.prepared(x.shape[1], self.fft)
+        y = convolve(value, forward, skip=self.skip, pre_gate=pre, post_gate=post, backend=self.fft)
+        value, pre, post = (part.flip(-1) for part in (value, pre, post))
+        y = y + convolve(value, backward, pre_gate=pre, post_gate=post, backend=self.fft).flip(-1)
+        return MixerOutput(self.out_proj(y.transpose(1, 2)))
+
 
 class GatedConvolutionConfig(MixerConfig):
-    """Gates around a long causal convolution: the default for language models."""
+    """Gates around a long convolution: the default; causal in decoders, two-sided in encoders."""
+
+    directions: ClassVar[frozenset[Direction]] = frozenset({"causal", "bidirectional"})
 
     type: Literal["gated_convolution"] = "gated_convolution"
     filter: Annotated[FilterConfig, OneOf(FILTERS)] = part("resonant")
-    """The long filter."""
+    """The long filter; in an encoder one for each direction."""
     short_taps: PositiveInt = 4
     """Taps of the short convolution in front."""
 
     def build(self, context: LayerContext) -> GatedConvolution:
-        long_filter = self.filter.build(FilterContext(context.hidden_dim, context.max_seq_len))
-        return GatedConvolution(context, long_filter=long_filter, short_taps=self.short_taps)
+        given = FilterContext(context.hidden_dim, context.max_seq_len)
+        return GatedConvolution(
+            context,
+            long_filter=self.filter.build(given),
+            short_taps=self.short_taps,
+            reverse=None if context.causal else self.filter.build(given),
+        )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import torch
 
 from spectral_core.errors import UnsupportedInputError
 from spectral_core.testing import assert_close
+from spectral_layers.frontends.base import Modality
 from spectral_layers.testing.cases import FrontEndCase
 from spectral_layers.testing.check import for_all, normal, only_for, require_error
 
@@ -20,7 +22,10 @@ def takes_lengths(case: FrontEndCase) -> bool:
 
 @for_all
 def check_features_fit_their_rows_and_grid(case: FrontEndCase) -> None:
-    """(B, L, D), finite, in the parameters' dtype; a grid has L places; no lengths, no rows; an empty batch is one."""
+    """(B, L, D), finite, in the parameters' dtype; a grid has L places; no lengths, no rows; an empty batch is one.
+
+    The config says what goes in.
+    """
     for dtype in (torch.float64, torch.float32):
         part = case.build(dtype)
         for batch in (_BATCH, 0):
@@ -36,6 +41,9 @@ def check_features_fit_their_rows_and_grid(case: FrontEndCase) -> None:
                 raise AssertionError(f"{case}: a grid of {output.grid} for {x.shape[1]} tokens.")
             if output.rows is not None:
                 raise AssertionError(f"{case}: inputs without lengths are full rows; got {output.rows}.")
+    modality = getattr(type(case.config), "modality", None)
+    if modality not in get_args(Modality):
+        raise AssertionError(f"{case}: its config's modality is one of {get_args(Modality)}; got {modality!r}.")
 
 
 @for_all
@@ -65,6 +73,8 @@ def check_padding_of_inputs_changes_nothing(case: FrontEndCase) -> None:
             for row, length in enumerate(lengths.tolist()):
                 alone = part(inputs[row : row + 1, :length]).x[0] if length else inputs.new_zeros(0, case.hidden_dim)
                 found = int(output.rows.lengths[row])
+                if output.grid is not None and found % output.grid[1]:
+                    raise AssertionError(f"{case}: {found} tokens are no whole rows of a grid of {output.grid}.")
                 if found != len(alone):
                     raise AssertionError(f"{case}: an input of {length} has {found} tokens padded, {len(alone)} alone.")
                 assert_close(f"{case}: {length} of {width} in a padded batch", output.x[row, :found], alone, 1e-9)

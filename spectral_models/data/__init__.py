@@ -1,10 +1,11 @@
-"""Text as bytes: the tokenizer, corpora with a held-out part, windows over them, and a synthetic recall task."""
+"""Text as bytes: the tokenizer, corpora with a held-out part, windows over them, and synthetic tasks: recall, tones."""
 
 from spectral_models.data.config import DataConfig
 from spectral_models.data.corpus import Corpus, load_corpus
 from spectral_models.data.documents import DataError
 from spectral_models.data.mqar import mqar_batch
 from spectral_models.data.tokenizer import ByteTokenizer
+from spectral_models.data.tones import tones_batch
 from spectral_models.data.windows import ContiguousWindows, RandomWindows
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "RandomWindows",
     "load_corpus",
     "mqar_batch",
+    "tones_batch",
 ]

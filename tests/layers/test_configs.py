@@ -108,7 +108,7 @@ def test_directions_say_which_models_take_a_mixer() -> None:
         directions
         | {
             "fourier": ["bidirectional"],
-            "gated_convolution": ["causal"],
+            "gated_convolution": ["bidirectional", "causal"],
             "holographic": ["causal"],
             "spectral_gating": ["bidirectional", "causal"],
             "spectral_product": ["causal"],

@@ -186,3 +186,31 @@ def test_filters_that_would_hear_nothing_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"\d+ of 128 mel filters .* lie between the bins of n_fft 400"):
         MelConfig(scale="htk", n_mels=128).build(context())
     assert isinstance(MelConfig(scale="htk", n_mels=128, n_fft=1024).build(context()), Mel)
+
+
+def test_bands_are_parts_of_one_projection() -> None:
+    """A frame's bands, less the bias each carries, add up to what a single token of it holds."""
+    whole, parts = MelConfig().build(context()).double(), MelConfig(bands=8).build(context()).double()
+    parts.load_state_dict(whole.state_dict())
+    with torch.no_grad():
+        one, several = whole(waveform(torch.float64)), parts(waveform(torch.float64))
+        assert one.grid is None
+        assert several.grid == (one.x.shape[1], 8)
+        summed = several.x.unflatten(1, several.grid).sum(2) - 7 * whole.proj.bias
+    torch.testing.assert_close(summed, one.x)
+
+
+def test_a_tone_is_heard_in_its_band_alone() -> None:
+    part = MelConfig(bands=8).build(context())
+    tone = torch.sin(2 * torch.pi * 1000 / 16_000 * torch.arange(3200))[None]
+    noise = 1e-3 * torch.randn(1, 3200)
+    with torch.no_grad():
+        moved = (part(tone + noise).x - part(noise).x)[0].unflatten(0, (-1, 8))[5:-5].square().sum(-1).mean(0)
+    below = (part.filters[:, round(1000 / 40)] > 0).nonzero().flatten() // 10
+    assert moved.argmax() in below.tolist()
+    assert moved.max() > 0.9 * moved.sum()
+
+
+def test_bands_share_the_filters_equally() -> None:
+    with pytest.raises(ConfigError, match="equal parts of the n_mels = 80 filters; 7 leave a rest"):
+        MelConfig.parse({"bands": 7})

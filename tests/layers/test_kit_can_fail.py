@@ -753,6 +753,16 @@ class LosesAPatch(Sound):
         return output
 
 
+class EndsInsideARow(Sound):
+    """A grid of two columns, and rows of any number of frames."""
+
+    def forward(self, inputs, lengths=None):
+        output = super().forward(inputs, lengths)
+        if not output.x.shape[1] % 2:
+            output.grid = (output.x.shape[1] // 2, 2)
+        return output
+
+
 class TakesRoots(Sound):
     def features(self, frames):
         return torch.sqrt(self.proj(frames).square() * frames.square().sum(-1, keepdim=True))
@@ -822,10 +832,19 @@ class TwinPosition(PositionConfig):
 
 
 class TwinFrontEnd(FrontEndConfig):
+    modality = "audio"
+
     type: str = "twin"
 
     def build(self, context: Any) -> FrontEnd:
         return TWINS[self.type](context.hidden_dim)
+
+
+class DoesNotSayWhatGoesIn(FrontEndConfig):
+    type: str = "does_not_say_what_goes_in"
+
+    def build(self, context: Any) -> FrontEnd:
+        return Sound(context.hidden_dim)
 
 
 TWINS: dict[str, Any] = {}
@@ -996,6 +1015,8 @@ CAUGHT = [
     (twin(WrapsItsTable), "the_limit_of_a_position_is_kept"),
     (twin(DetachedTable), "every_parameter_of_a_position_learns"),
     (twin(LosesAPatch), "features_fit_their_rows_and_grid"),
+    (FrontEndCase(DoesNotSayWhatGoesIn()), "features_fit_their_rows_and_grid"),
+    (twin(EndsInsideARow), "padding_of_inputs_changes_nothing"),
     (twin(LevelsTheBatch), "inputs_do_not_mix"),
     (twin(HearsPadding), "padding_of_inputs_changes_nothing"),
     (twin(CountsSamplesAsTokens), "padding_of_inputs_changes_nothing"),

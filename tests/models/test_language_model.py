@@ -53,7 +53,7 @@ def of(case: MixerCase, **overrides: Any) -> LanguageModel:
     mixer = case.config.model_dump()
     if "head_dim" in mixer:
         mixer["head_dim"] = 8
-    limit = {"max_seq_len": 256} if mixer.get("filter", {}).get("type") == "spectrum" else {}
+    limit = {"max_seq_len": 256} if mixer.get("filter", {}).get("type") in ("spectrum", "hankel") else {}
     return made({"mixer": mixer}, **{**limit, **overrides})
 
 

@@ -1,0 +1,72 @@
+"""The audio encoder: sound in, an embedding of each band of each frame and of the whole out."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import model_validator
+from torch import Tensor
+
+from spectral_core import UnsupportedInputError
+from spectral_core.config import OneOf, problem
+from spectral_layers import FRONTENDS, FrontEndConfig
+from spectral_layers.frontends.base import Modality
+from spectral_layers.frontends.mel import MelConfig
+from spectral_models.variants.encoding import EncoderOutput
+from spectral_models.variants.plane_encoder import PlaneEncoder, PlaneEncoderConfig
+from spectral_models.variants.stack import aligned
+
+
+class AudioEncoder(PlaneEncoder):
+    """Mel bands and their places, blocks, norm, pooling.
+
+    The plane is frames down and bands across. Separable mixing goes along time first, in each band by itself, then
+    along frequency, in each frame by itself: there a spectral mixer works on the spectrum of a log spectrum, the
+    cepstrum. As a sequence, frames follow each other, each with its bands in order.
+    """
+
+    first_down: ClassVar[bool] = True
+
+    def forward(
+        self, input_values: Tensor, attention_mask: Tensor | None = None, *, sample_rate: float | None = None
+    ) -> EncoderOutput:
+        """input_values: (B, T) samples, about -1 to 1. attention_mask: (B, T), nonzero at real samples.
+
+        Padding may stand on either side and changes nothing. hidden, of frames and bands, begins at index 0 in every
+        row. sample_rate: of the sound, if known, to be held against the model's. Raises UnsupportedInputError for
+        another rate, another kind of input and empty rows.
+        """
+        expected = getattr(self.config.frontend, "sample_rate", None)
+        if sample_rate is not None and expected is not None and sample_rate != expected:
+            raise UnsupportedInputError(
+                f"this model hears {expected:g} samples a second; the sound has {sample_rate:g}. Resample it, or build "
+                "the model with that frontend.sample_rate."
+            )
+        if attention_mask is None:
+            return self.encode(input_values)
+        input_values, alignment = aligned(input_values, attention_mask, name="input_values")
+        return self.encode(input_values, alignment.rows.lengths)
+
+
+class AudioEncoderConfig(PlaneEncoderConfig):
+    """Sound to embeddings, of frames' bands and of wholes, mixed along time and along frequency."""
+
+    modality: ClassVar[Modality] = "audio"
+
+    type: Literal["audio_encoder"] = "audio_encoder"
+    frontend: Annotated[FrontEndConfig, OneOf(FRONTENDS)] = MelConfig(bands=8)
+    """What makes features of sound."""
+    mixing: Literal["sequence", "separable"] = "separable"
+    """Mixers take turns along time and frequency, or go through frames and bands as one sequence."""
+
+    @model_validator(mode="after")
+    def _has_bands(self) -> AudioEncoderConfig:
+        if self.mixing == "separable" and isinstance(self.frontend, MelConfig) and self.frontend.bands == 1:
+            raise problem(
+                ("frontend", "bands"),
+                "with one band there is no frequency to mix along: give several, or use mixing: sequence.",
+            )
+        return self
+
+    def build(self) -> AudioEncoder:
+        return AudioEncoder(self)

@@ -1,0 +1,117 @@
+"""What all encoders share: every token sees the whole row, and a row is also one vector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from spectral_core import UnsupportedInputError
+from spectral_core.config import OneOf, part
+from spectral_layers import POSITIONS, FrontEndConfig, PositionConfig, Rotation, Rows
+from spectral_layers.positions.base import Grid, positions_of
+from spectral_models.variants.stack import StackConfig, StackedModel, Way, ragged
+
+Pooling = Literal["mean", "max", "cls", "last"]
+
+
+@dataclass
+class EncoderOutput:
+    """hidden: (B, L, D), arbitrary at padding. pooled: (B, D). mask: (B, L), True at real tokens; None if all are.
+
+    logits: (B, L, V), of an encoder with a head over its vocabulary. losses: scalars to add to the training loss,
+    already weighted, named by layer. metrics: scalars to log.
+    """
+
+    hidden: Tensor
+    pooled: Tensor
+    mask: Tensor | None
+    logits: Tensor | None
+    losses: dict[str, Tensor]
+    metrics: dict[str, Tensor]
+
+
+class Encoder(StackedModel):
+    """Base of encoders. A variant has ``forward(inputs, attention_mask=None) -> EncoderOutput`` on :meth:`encode`."""
+
+    def __init__(self, config: EncoderConfig, frontend: FrontEndConfig) -> None:
+        super().__init__(config, frontend)
+        self.config: EncoderConfig
+        self.cls: nn.Parameter | None = None
+        if config.pooling == "cls":
+            self.cls = nn.Parameter(torch.empty(config.hidden_dim).normal_(std=0.02))
+
+    def encode(self, inputs: Tensor, lengths: Tensor | None = None) -> EncoderOutput:
+        """What the front end makes of the inputs, through the blocks and the norm, and pooled.
+
+        inputs: a batch whose rows begin at index 0. lengths: (B,), how much of the last axis is real.
+        Raises UnsupportedInputError for inputs that do not fit, rows without a token and rows over a declared limit.
+        """
+        found = self.frontend(inputs, lengths)
+        x, rows = found.x, found.rows
+        if rows is not None:
+            empty = (rows.lengths == 0).nonzero().flatten().tolist()
+            if empty:
+                raise UnsupportedInputError(
+                    f"rows {empty} are empty, and there is nothing in them to encode. Leave empty texts and sounds out "
+                    "of the batch, or give each a token that stands for nothing."
+                )
+            rows = ragged(rows, x.shape[1])
+        positions = positions_of(x, rows, None)
+        self.position.check_limit(positions)
+        x = self.position.embed(x, positions, found.grid)
+        rotation = self.position.rotation(positions, x.dtype, found.grid)
+        mask = None if rows is None else rows.mask(x.shape[1])
+        if self.cls is not None:
+            x, rows, rotation = _behind(self.cls, x, rows, rotation)
+        passed = self.through_blocks(x, self.ways(found.grid, x, rows, rotation))
+        x = self.norm(passed.x)
+        if self.cls is not None:
+            pooled, x = x[:, 0], x[:, 1:]
+        else:
+            pooled = pool(x, rows, self.config.pooling)
+        return EncoderOutput(x, pooled, mask, None, passed.losses, passed.metrics)
+
+    def ways(self, grid: Grid | None, x: Tensor, rows: Rows | None, rotation: Rotation | None) -> Sequence[Way]:
+        """How the blocks, in turn, go through features x (B, L, D) on that grid: here each through the sequence."""
+        return [Way(rows, rotation)]
+
+
+def pool(x: Tensor, rows: Rows | None, pooling: Pooling) -> Tensor:
+    """(B, L, D) -> (B, D): the mean or the largest of each channel over a row's own tokens, or its last token."""
+    if rows is None:
+        return {"mean": x.mean(1), "max": x.amax(1), "last": x[:, -1]}[pooling]
+    if pooling == "last":
+        return x[torch.arange(x.shape[0], device=x.device), rows.lengths - 1]
+    real = rows.mask(x.shape[1])[..., None]
+    if pooling == "max":
+        return x.masked_fill(~real, -torch.inf).amax(1)
+    return x.masked_fill(~real, 0.0).sum(1) / rows.lengths[:, None]
+
+
+def _behind(
+    first: Tensor, x: Tensor, rows: Rows | None, rotation: Rotation | None
+) -> tuple[Tensor, Rows | None, Rotation | None]:
+    """Features behind one more token in each row, which stands nowhere and is not turned."""
+    x = torch.cat([first.to(x.dtype).expand(x.shape[0], 1, -1), x], 1)
+    if rows is not None:
+        rows = Rows(rows.lengths + 1)
+    if rotation is not None:
+        rotation = Rotation(F.pad(rotation.cos, (0, 0, 1, 0), value=1.0), F.pad(rotation.sin, (0, 0, 1, 0)))
+    return x, rows, rotation
+
+
+class EncoderConfig(StackConfig):
+    """What the configs of all encoders share."""
+
+    position: Annotated[PositionConfig, OneOf(POSITIONS)] = part("sinusoidal")
+    """How tokens are told where they stand."""
+    pooling: Pooling = "mean"
+    """How a row becomes a vector: the mean or the largest of its tokens, its last, or a learned one in front (cls)."""
+
+    def build(self) -> Encoder:
+        raise NotImplementedError(f"{type(self).__name__} must define build()")

@@ -1,0 +1,197 @@
+"""What all variants share: a front end, positions, a stack of blocks and a norm; and the config of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import torch
+from pydantic import PositiveInt, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from spectral_core import FFT_BACKENDS, FFTBackendConfig, UnsupportedInputError
+from spectral_core.axes import describe
+from spectral_core.config import OneOf, part, problem
+from spectral_layers import (
+    MIXERS,
+    POSITIONS,
+    FrontEndConfig,
+    LayerContext,
+    Mixer,
+    PositionConfig,
+    Rotation,
+    Rows,
+    State,
+)
+from spectral_layers.rows import Alignment
+from spectral_models.block import NORMS, Block, BlockOutput, under
+from spectral_models.config import BlockConfig, Blocks, ModelConfig, block_as_layers
+from spectral_models.model import SpectralModel
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a block goes through the features: here as one sequence; a subclass may take them apart into several.
+
+    rows and rotation: of the sequences that :meth:`enter` makes.
+    """
+
+    rows: Rows | None = None
+    rotation: Rotation | None = None
+
+    def enter(self, x: Tensor) -> Tensor:
+        """The features (B, L, D) as the block is to see them."""
+        return x
+
+    def leave(self, y: Tensor) -> Tensor:
+        """What the block made of them, as features (B, L, D) again."""
+        return y
+
+
+@dataclass
+class StackOutput:
+    """x: (B, L, D). states: of the blocks that gave one, by index. losses and metrics: named by layer."""
+
+    x: Tensor
+    states: dict[str, State] = field(default_factory=dict)
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+
+
+class StackedModel(SpectralModel):
+    """Front end and position, blocks, norm. A variant adds what goes in and what comes out.
+
+    gradient_checkpointing: recompute blocks in the backward pass instead of storing what is inside them.
+    """
+
+    def __init__(self, config: StackConfig, frontend: FrontEndConfig) -> None:
+        super().__init__(config)
+        self.config: StackConfig
+        self.gradient_checkpointing = False
+        context = LayerContext(
+            hidden_dim=config.hidden_dim, causal=config.decoder, fft=config.fft.build(), max_seq_len=config.max_seq_len
+        )
+        with under("frontend"):
+            self.frontend = frontend.build(context)
+        with under("position"):
+            self.position = config.position.build(context)
+        self.blocks = nn.ModuleList(Block(block, context, path=path) for path, block in config.stack())
+        self.norm = NORMS[config.blocks[-1].norm](config.hidden_dim)
+
+    @property
+    def length_limit(self) -> int | None:
+        """The longest sequence all parts can take; None for no limit."""
+        limits = [self.position.length_limit, *(mixer.length_limit for mixer in self.mixers())]
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def mixers(self) -> Iterator[Mixer]:
+        """The mixers of all blocks, in order."""
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            yield block.mixer
+
+    def through_blocks(
+        self, x: Tensor, ways: Sequence[Way], state: State | None = None, return_state: bool = False
+    ) -> StackOutput:
+        """The features behind the last block, before the norm. ways: taken in turn, a block each."""
+        passed = StackOutput(x)
+        for index, block in enumerate(self.blocks):
+            way = ways[index % len(ways)]
+            past = None if state is None else state.parts[str(index)]
+            given = way.enter(passed.x), way.rows, past, return_state, way.rotation
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                output = checkpoint(_run_again, block, *given, use_reentrant=False)
+            else:
+                output = block(*given)
+            passed.x = way.leave(output.x)
+            passed.losses.update({f"layers.{index}.{name}": loss for name, loss in output.losses.items()})
+            passed.metrics.update({f"layers.{index}.{name}": value for name, value in output.metrics.items()})
+            if output.state is not None:
+                passed.states[str(index)] = output.state
+        return passed
+
+
+def _run_again(
+    block: Block, x: Tensor, rows: Rows | None, state: State | None, return_state: bool, rotation: Rotation | None
+) -> BlockOutput:
+    """A block that the backward pass recomputes: each run consumes a state of its own."""
+    output: BlockOutput = block(x, rows, None if state is None else state.clone(), return_state, rotation)
+    return output
+
+
+def aligned(inputs: Tensor, mask: Tensor, *, name: str) -> tuple[Tensor, Alignment]:
+    """Inputs (B, L) with each row starting at index 0, as wide as the longest row, for :func:`restored`.
+
+    Columns that are padding in every row are not worth computing. name: of the inputs, for the error of a mask of
+    another shape. Raises UnsupportedInputError for that and for masks with holes.
+    """
+    if mask.shape != inputs.shape:
+        raise UnsupportedInputError(f"the attention mask {describe(mask)} must have {name}' shape {describe(inputs)}.")
+    alignment = Alignment.of(mask)
+    longest = max([1, *alignment.rows.lengths.tolist()])
+    return alignment.gather(inputs)[:, :longest], alignment
+
+
+def restored(outputs: Tensor, alignment: Alignment, mask: Tensor) -> Tensor:
+    """Outputs (B, N, C) of :func:`aligned` tokens, where these stood in the mask (B, L); arbitrary at padding."""
+    return alignment.scatter(F.pad(outputs, (0, 0, 0, mask.shape[1] - outputs.shape[1])))
+
+
+def ragged(rows: Rows, length: int) -> Rows | None:
+    """The rows, unless each is ``length`` long: full rows need no counts, and parts have a faster way."""
+    return None if bool((rows.lengths == length).all()) else rows
+
+
+class StackConfig(ModelConfig):
+    """What the configs of all variants share."""
+
+    hidden_dim: PositiveInt = 256
+    """Width of the residual stream."""
+    num_layers: PositiveInt = 4
+    """Blocks in the stack."""
+    fft: Annotated[FFTBackendConfig, OneOf(FFT_BACKENDS)] = part("auto")
+    """FFT backend of every spectral operator. A named one never falls back to another."""
+    position: Annotated[PositionConfig, OneOf(POSITIONS)] = part("none")
+    """How tokens are told where they stand. Causal mixers know their order without it."""
+    block: BlockConfig | None = None
+    """The block, or its name, repeated num_layers times; null takes the default block."""
+    layers: Blocks | None = None
+    """Instead of block: several blocks, or their names, taken in turn up to num_layers."""
+    max_seq_len: PositiveInt | None = None
+    """Limits the parts with one parameter per position, and nothing else."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_turns(cls, data: Any) -> Any:
+        return block_as_layers(data)
+
+    @model_validator(mode="after")
+    def _mixers_fit(self) -> StackConfig:
+        if self.block is not None and self.layers:
+            raise ValueError("give either block (one kind) or layers (several in turn), not both")
+        direction = "causal" if self.decoder else "bidirectional"
+        paths = [f"layers.{index}" for index in range(len(self.layers))] if self.layers else ["block"]
+        for path, block in zip(paths, self.blocks, strict=False):
+            if direction not in block.mixer.directions:
+                why = (
+                    "sees the whole sequence, and a language model may not see the future. Causal"
+                    if self.decoder
+                    else "sees the past only, and an encoder reads both ways. Bidirectional"
+                )
+                fitting = [name for name, config in MIXERS.configs().items() if direction in config.directions]
+                raise problem((*path.split("."), "mixer"), f"{block.mixer.type!r} {why} mixers: {', '.join(fitting)}.")
+        return self
+
+    @property
+    def blocks(self) -> tuple[BlockConfig, ...]:
+        """The distinct blocks, in the order they take turns."""
+        return self.layers or (self.block or BlockConfig(),)
+
+    def stack(self) -> Iterator[tuple[str, BlockConfig]]:
+        """All num_layers blocks, each with the config path it comes from."""
+        for index in range(self.num_layers):
+            turn = index % len(self.blocks)
+            yield f"layers.{turn}" if self.layers else "block", self.blocks[turn]

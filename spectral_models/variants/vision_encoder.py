@@ -1,0 +1,68 @@
+"""The vision encoder: pictures in, an embedding of each patch and of the whole out."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import PositiveInt, model_validator
+from torch import Tensor
+
+from spectral_core import UnsupportedInputError
+from spectral_core.axes import describe
+from spectral_core.config import OneOf, part, problem
+from spectral_layers import FRONTENDS, FrontEndConfig
+from spectral_layers.frontends.base import Modality
+from spectral_layers.frontends.patches import PatchesConfig
+from spectral_models.variants.encoding import EncoderOutput
+from spectral_models.variants.plane_encoder import PlaneEncoder, PlaneEncoderConfig
+
+
+class VisionEncoder(PlaneEncoder):
+    """Patches and their places, blocks, norm, pooling. Separable mixing goes along rows first."""
+
+    def __init__(self, config: VisionEncoderConfig) -> None:
+        super().__init__(config)
+        self.config: VisionEncoderConfig
+
+    def forward(self, pixel_values: Tensor, attention_mask: None = None) -> EncoderOutput:
+        """pixel_values: (B, C, H, W) in floating point, of about unit variance. Pictures take no attention mask.
+
+        Raises UnsupportedInputError for pictures of another size or kind.
+        """
+        if attention_mask is not None:
+            raise UnsupportedInputError(
+                "a vision_encoder takes no attention mask: pictures of a batch have one size. Resize or pad them, or "
+                "give pictures of another size in a batch of their own."
+            )
+        size = self.config.image_size
+        if size is not None and tuple(pixel_values.shape[-2:]) != size:
+            raise UnsupportedInputError(
+                f"this model takes pictures of {size[0]} x {size[1]} (image_size: height, width); got "
+                f"{describe(pixel_values)}. Resize them, or build the model with image_size: null."
+            )
+        return self.encode(pixel_values)
+
+
+class VisionEncoderConfig(PlaneEncoderConfig):
+    """Pictures to embeddings, of patches and of wholes, mixed as a sequence or along rows and columns."""
+
+    modality: ClassVar[Modality] = "image"
+
+    type: Literal["vision_encoder"] = "vision_encoder"
+    frontend: Annotated[FrontEndConfig, OneOf(FRONTENDS)] = part("patches")
+    """What makes features of pictures."""
+    image_size: tuple[PositiveInt, PositiveInt] | None = None
+    """Height and width all pictures must have, in pixels; null takes any that patches divide."""
+
+    @model_validator(mode="after")
+    def _patches_divide(self) -> VisionEncoderConfig:
+        front = self.frontend
+        if self.image_size and isinstance(front, PatchesConfig) and any(side % front.size for side in self.image_size):
+            height, width = self.image_size
+            raise problem(
+                ("image_size",), f"{height} x {width} leaves a rest: patches are {front.size} x {front.size} pixels."
+            )
+        return self
+
+    def build(self) -> VisionEncoder:
+        return VisionEncoder(self)
