@@ -81,9 +81,9 @@ def linear(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> float:
     return float(((asked @ weights).argmax(-1) == answers).double().mean())
 
 
-def tones(steps: int) -> None:
+def tones(steps: int, decibels: list[float]) -> None:
     print("| tone over noise | classifier | without mixing | linear, mean mel spectrogram |\n|---|---|---|---|")
-    for snr in (0.0, -3.0, -6.0, -9.0):
+    for snr in decibels:
 
         def draw(count: int, generator: torch.Generator, snr: float = snr) -> tuple[Tensor, Tensor]:
             return tones_batch(count, snr=snr, generator=generator)
@@ -138,9 +138,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=["tones", "digits"])
     parser.add_argument("--steps", type=int, help="optimiser steps: 400 for tones, 1500 for digits")
+    parser.add_argument("--snr", type=float, nargs="+", default=[0.0, -3.0, -6.0, -9.0], help="tones over noise, in dB")
     given = parser.parse_args()
     if given.task == "tones":
-        tones(given.steps or 400)
+        tones(given.steps or 400, given.snr)
     else:
         digits(given.steps or 1500)
 
