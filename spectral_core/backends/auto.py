@@ -27,7 +27,7 @@ from spectral_core.backends.base import (
 )
 from spectral_core.errors import UnsupportedInputError
 
-CANDIDATES = ("direct", "hierarchical", "torch")
+CANDIDATES = ("triton", "direct", "hierarchical", "torch")
 _THRESHOLDS = json.loads(resources.files("spectral_core.backends").joinpath("thresholds.json").read_text())
 _log = logging.getLogger("spectral_core")
 
@@ -115,10 +115,10 @@ class AutoFFT(FFTBackend):
 
 def _slower(name: str, request: Request) -> list[str]:
     """Why measurements speak against a backend that could serve the request."""
-    measured = _THRESHOLDS.get(request.device)
-    if name not in ("direct", "hierarchical"):
+    if name not in ("triton", "direct", "hierarchical"):
         return []
-    if measured is None:
+    measured = _THRESHOLDS.get(request.device, {})
+    if f"{name}_points" not in measured:
         return [f"not measured on {request.device}"]
     if name == "direct" and request.operator != "convolution":
         return [f"no {request.operator} of its own"]
@@ -126,9 +126,10 @@ def _slower(name: str, request: Request) -> list[str]:
     if request.operator == "convolution":
         transform = Support.of(request.taps, request.length, request.mode).points
     points, least = request.channels * transform, measured[f"{name}_points"]
-    most = measured["direct_taps"]["training" if request.grad else "forward"]
-    if name == "direct" and request.taps > most:
-        return [f"{request.taps} taps, faster up to {most}"]
+    if name == "direct":
+        most = measured["direct_taps"]["training" if request.grad else "forward"]
+        if request.taps > most:
+            return [f"{request.taps} taps, faster up to {most}"]
     return [] if points >= least else [f"{points} points, faster from {least}"]
 
 

@@ -17,3 +17,4 @@ def spectral_register_fft_backends(register: Registrar) -> None:
         f"{here}.hierarchical:HierarchicalFFTConfig",
         summary="Exact transforms in cache-sized blocks of channels.",
     )
+    register("fft", "triton", f"{here}.triton:TritonFFTConfig", summary="Fused CUDA kernels, from Ampere on.")

@@ -174,10 +174,10 @@ def test_auto_chooses_reports_and_plans_once(caplog: pytest.LogCaptureFixture) -
 @pytest.mark.parametrize(
     ("device", "channels", "taps", "report"),
     [
-        ("cpu", 10**7, 0, "auto → direct"),
-        ("cpu", 3, 200, r"auto → torch; direct: .* taps, faster up to .*; hierarchical: .* points, faster from"),
-        ("cpu", 10**7, 200, r"auto → hierarchical; direct: .* taps"),
-        ("cuda", 10**7, 1000, r"auto → torch; direct: .*; hierarchical: not measured on cuda"),
+        ("cpu", 10**7, 0, "auto → direct; triton: "),
+        ("cpu", 3, 200, r"auto → torch; .*direct: .* taps, faster up to .*; hierarchical: .* points, faster from"),
+        ("cpu", 10**7, 200, r"auto → hierarchical; .*direct: .* taps"),
+        ("cuda", 10**7, 1000, r"auto → torch; triton: .*; direct: .*; hierarchical: not measured on cuda"),
     ],
 )
 def test_auto_follows_what_was_measured(device: str, channels: int, taps: int, report: str) -> None:
