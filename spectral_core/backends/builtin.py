@@ -17,3 +17,4 @@ def spectral_register_fft_backends(register: Registrar) -> None:
         f"{here}.hierarchical:HierarchicalFFTConfig",
         summary="Exact transforms in cache-sized blocks of channels.",
     )
+    register("fft", "xla", f"{here}.xla:XlaFFTConfig", summary="Real matrix products: for TPUs and exporters.")

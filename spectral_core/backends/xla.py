@@ -1,0 +1,70 @@
+"""The backend for TPUs, and for exporters: transforms as real matrix products (:mod:`.matrix_dft`)."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from spectral_core.backends import matrix_dft
+from spectral_core.backends.base import FFTBackend, FFTBackendConfig, Request, Spectrum, transform_dtype
+
+
+class XlaFFT(FFTBackend):
+    """DFTs as real matrix products: static shapes, plain aten operators, no complex numbers, no FFT call.
+
+    torch_xla sends torch.fft to the host; matrix products stay on the TPU's matrix units. The same path exports to ONNX
+    and runs on any device, slower there than an FFT. Any length; O(n) matrices' worth of constants are kept, computed in
+    float64. Linear in the signal, so autograd keeps no activations for the transforms.
+
+    Products must be in the precision of their dtype: a TPU would round float32 factors to bfloat16, a GPU with TF32 to
+    ten bits, an error of 1e-3. Where the process allows that, the backend refuses and names the setting.
+    """
+
+    name = "xla"
+
+    def unsupported_reasons(self, request: Request) -> list[str]:
+        if transform_dtype(request.dtype) == torch.float64:
+            return []
+        precision, setting = _matmul_precision(request.device)
+        if precision == "highest":
+            return []
+        return [f'float32 matrix products are rounded (precision {precision!r}); call {setting}("highest") first']
+
+    def rfft(self, x: Tensor, n: int) -> Spectrum:
+        with _no_autocast(x.device.type):
+            return Spectrum(*matrix_dft.rfft(x.to(transform_dtype(x.dtype)), n))
+
+    def irfft(self, spectrum: Spectrum, n: int) -> Tensor:
+        with _no_autocast(spectrum.real.device.type):
+            return matrix_dft.irfft(*spectrum, n)
+
+
+def _matmul_precision(device: str) -> tuple[str, str]:
+    """The precision of float32 matrix products on that type of device, and the function that sets it."""
+    if device == "xla" and "torch_xla" in sys.modules:
+        # No float32 product in torch_xla has a precision of its own; it is the process's, read when a graph is lowered.
+        return sys.modules["torch_xla.backends"].get_mat_mul_precision(), "torch_xla.backends.set_mat_mul_precision"
+    return torch.get_float32_matmul_precision(), "torch.set_float32_matmul_precision"
+
+
+_matmul_precision._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a trace keeps what it returned
+
+
+def _no_autocast(device: str) -> AbstractContextManager[None]:
+    """Keeps autocast from rounding the factors of a product."""
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
+
+
+class XlaFFTConfig(FFTBackendConfig):
+    """Transforms as real matrix products: for TPUs and exporters."""
+
+    type: Literal["xla"] = "xla"
+
+    def build(self) -> XlaFFT:
+        return XlaFFT()
