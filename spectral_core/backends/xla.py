@@ -29,10 +29,8 @@ class XlaFFT(FFTBackend):
     def unsupported_reasons(self, request: Request) -> list[str]:
         if transform_dtype(request.dtype) == torch.float64:
             return []
-        precision, setting = _matmul_precision(request.device)
-        if precision == "highest":
-            return []
-        return [f'float32 matrix products are rounded (precision {precision!r}); call {setting}("highest") first']
+        rounded, setting = _rounding(request.device)
+        return [f'float32 matrix products are rounded ({rounded}); call {setting}("highest") first'] if rounded else []
 
     def rfft(self, x: Tensor, n: int) -> Spectrum:
         with _no_autocast(x.device.type):
@@ -43,15 +41,20 @@ class XlaFFT(FFTBackend):
             return matrix_dft.irfft(*spectrum, n)
 
 
-def _matmul_precision(device: str) -> tuple[str, str]:
-    """The precision of float32 matrix products on that type of device, and the function that sets it."""
+def _rounding(device: str) -> tuple[str | None, str]:
+    """What float32 products on that type of device are rounded to, None for not at all, and the function that sets it."""
     if device == "xla" and "torch_xla" in sys.modules:
-        # No float32 product in torch_xla has a precision of its own; it is the process's, read when a graph is lowered.
-        return sys.modules["torch_xla.backends"].get_mat_mul_precision(), "torch_xla.backends.set_mat_mul_precision"
-    return torch.get_float32_matmul_precision(), "torch.set_float32_matmul_precision"
+        from torch_xla import backends
+
+        # No product in torch_xla has a precision of its own: it is the process's, read when a graph is lowered.
+        precision = backends.get_mat_mul_precision()
+        return None if precision == "highest" else precision, "torch_xla.backends.set_mat_mul_precision"
+    library = torch.backends.cuda if device == "cuda" else torch.backends.mkldnn
+    precision = library.matmul.fp32_precision
+    return None if precision in ("none", "ieee") else precision, "torch.set_float32_matmul_precision"
 
 
-_matmul_precision._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a trace keeps what it returned
+_rounding._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a trace keeps what it returned
 
 
 def _no_autocast(device: str) -> AbstractContextManager[None]:
