@@ -1,4 +1,4 @@
-"""Real and complex DFTs as products with real matrices, for devices and exporters that have no FFT and no complex dtype.
+"""DFTs as products with real matrices, for devices and exporters that have no FFT and no complex dtype.
 
 A transform of n = a b points in four steps. With t = t1 b + t2, f = f1 + a f2 and w_n = e^(-2 pi i / n),
 
@@ -45,7 +45,7 @@ _KEPT = 256
 
 
 def rfft(x: Tensor, n: int) -> Pair:
-    """Bins 0 to n // 2 of x (..., L) cropped or zero-padded to n points, unnormalised: two tensors (..., n // 2 + 1)."""
+    """Bins 0 to n // 2 of x (..., L), cropped or zero-padded to n points, unnormalised: twice (..., n // 2 + 1)."""
     x = x[..., :n]
     length, bins = x.shape[-1], n // 2 + 1
     a = factor(n)
@@ -57,7 +57,7 @@ def rfft(x: Tensor, n: int) -> Pair:
     real, imag = _halves(_product(columns, _table(_analysis, (a,), x)[:rows]))
     real, imag = _turn(real, imag, _table(_twiddles, (n, b, half), x))
     real, imag = _fft(real.mT, imag.mT)
-    # (half, b), bin f1 + a f2 at (f1, f2). The bins with f1 >= half are the conjugates of those at (a - f1, b - 1 - f2).
+    # Bin f1 + a f2 is at (f1, f2) of (half, b). One with f1 >= half is the conjugate of that at (a - f1, b - 1 - f2).
     needed = (bins - 1) // a + 1
     ordered = []
     for part, sign in ((real.mT, 1), (imag.mT, -1)):
@@ -102,7 +102,10 @@ def _fft(real: Tensor, imag: Tensor) -> Pair:
 
 
 def _bluestein(real: Tensor, imag: Tensor) -> Pair:
-    """X[f] = c[f] sum_t (x[t] c[t]) conj(c)[f - t] with the chirp c[t] = e^(-pi i t^2 / n), as 2 t f = t^2 + f^2 - (f - t)^2."""
+    """X[f] = c[f] sum_t (x[t] c[t]) conj(c)[f - t] with the chirp c[t] = e^(-pi i t^2 / n).
+
+    For 2 t f = t^2 + f^2 - (f - t)^2.
+    """
     n = real.shape[-1]
     points = fast_length(2 * n - 1)
     chirp = _table(_chirp, (n,), real)
@@ -114,7 +117,7 @@ def _bluestein(real: Tensor, imag: Tensor) -> Pair:
 
 
 def _product(x: Tensor, table: Tensor) -> Tensor:
-    """x @ table as one product of two matrices, whatever the leading axes."""
+    """X @ table as one product of two matrices, whatever the leading axes."""
     y = x.reshape(-1, x.shape[-1]) @ table
     return y.reshape(*x.shape[:-1], y.shape[-1])
 
@@ -169,7 +172,8 @@ class _Tables:
 
 _FACTORS: dict[int, int] = {}
 _TABLES = _Tables()
-# What torch.compiler.assume_constant_result sets, without importing the compiler: a trace runs them and keeps the result.
+# What torch.compiler.assume_constant_result sets, without importing the compiler: a trace runs them, and keeps what
+# they returned.
 factor._dynamo_marked_constant = True  # type: ignore[attr-defined]
 _keep._dynamo_marked_constant = True  # type: ignore[attr-defined]
 

@@ -17,8 +17,8 @@ class XlaFFT(FFTBackend):
     """DFTs as real matrix products: static shapes, plain aten operators, no complex numbers, no FFT call.
 
     torch_xla sends torch.fft to the host; matrix products stay on the TPU's matrix units. The same path exports to ONNX
-    and runs on any device, slower there than an FFT. Any length; O(n) matrices' worth of constants are kept, computed in
-    float64. Linear in the signal, so autograd keeps no activations for the transforms.
+    and runs on any device, slower there than an FFT. Any length. Matrices and factors, O(n) numbers, are computed in
+    float64 and kept; autograd keeps nothing else for a transform.
 
     Products must be in the precision of their dtype: a TPU would round float32 factors to bfloat16, a GPU with TF32 to
     ten bits, an error of 1e-3. Where the process allows that, the backend refuses and names the setting.
@@ -42,7 +42,7 @@ class XlaFFT(FFTBackend):
 
 
 def _rounding(device: str) -> tuple[str | None, str]:
-    """What float32 products on that type of device are rounded to, None for not at all, and the function that sets it."""
+    """What float32 products on that type of device are rounded to (None: nothing), and the function that sets it."""
     if device == "xla" and "torch_xla" in sys.modules:
         from torch_xla import backends
 
