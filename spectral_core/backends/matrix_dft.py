@@ -117,7 +117,7 @@ def _bluestein(real: Tensor, imag: Tensor) -> Pair:
 
 
 def _product(x: Tensor, table: Tensor) -> Tensor:
-    """X @ table as one product of two matrices, whatever the leading axes."""
+    """The product x @ table of two matrices, whatever the leading axes of x."""
     y = x.reshape(-1, x.shape[-1]) @ table
     return y.reshape(*x.shape[:-1], y.shape[-1])
 
