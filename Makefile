@@ -5,19 +5,25 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint test-slow bench clean
+# torch_xla runs with the torch release it was built for, so it has an environment of its own.
+XLA := .venv-xla
+XLA_READY := $(XLA)/.ready
+XLA_VERSION := 2.9.0
+
+.PHONY: help demo test lint test-slow test-xla bench clean
 
 help:
 	@echo "make demo       train a small causal language model on this Python's own sources, and use it"
 	@echo "make test       every check: style, types, layering, tests, the built wheel"
 	@echo "make lint       the checks that run no code: ruff, mypy, import-linter"
 	@echo "make test-slow  the tests that train for minutes"
+	@echo "make test-xla   operators and a training step on an XLA device of this CPU; downloads torch_xla and its torch, 3 GB"
 	@echo "make bench      import cost, decoding cost by position, convolutions in every FFT backend"
 	@echo "make clean      remove the environment and what runs left behind"
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,export,dev]'
 	@touch $@
 
 demo: $(READY)
@@ -35,6 +41,16 @@ test: lint
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
+$(XLA_READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear $(XLA)
+	grep -vE '^(torch|triton)==' constraints.txt > $(XLA)/constraints.txt
+	$(XLA)/bin/python -m pip install --quiet --constraint $(XLA)/constraints.txt \
+		torch==$(XLA_VERSION) torch_xla==$(XLA_VERSION) pytest --editable .
+	@touch $@
+
+test-xla: $(XLA_READY)
+	PJRT_DEVICE=CPU $(XLA)/bin/python -m pytest -m xla tests/xla
+
 bench: $(READY)
 	$(BIN)/python benchmarks/imports.py
 	$(BIN)/python benchmarks/decoding.py
@@ -42,4 +58,4 @@ bench: $(READY)
 	$(BIN)/spectral bench fft --quick
 
 clean:
-	rm -rf $(VENV) runs build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(XLA) runs build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

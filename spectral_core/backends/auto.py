@@ -27,7 +27,7 @@ from spectral_core.backends.base import (
 )
 from spectral_core.errors import UnsupportedInputError
 
-CANDIDATES = ("triton", "direct", "hierarchical", "torch")
+CANDIDATES = ("triton", "direct", "hierarchical", "torch", "xla")
 _THRESHOLDS = json.loads(resources.files("spectral_core.backends").joinpath("thresholds.json").read_text())
 _log = logging.getLogger("spectral_core")
 
@@ -115,6 +115,8 @@ class AutoFFT(FFTBackend):
 
 def _slower(name: str, request: Request) -> list[str]:
     """Why measurements speak against a backend that could serve the request."""
+    if name == "torch" and request.device == "xla":
+        return ["torch_xla sends complex transforms to the host"]
     if name not in ("triton", "direct", "hierarchical"):
         return []
     measured = _THRESHOLDS.get(request.device, {})

@@ -18,3 +18,4 @@ def spectral_register_fft_backends(register: Registrar) -> None:
         summary="Exact transforms in cache-sized blocks of channels.",
     )
     register("fft", "triton", f"{here}.triton:TritonFFTConfig", summary="Fused CUDA kernels, from Ampere on.")
+    register("fft", "xla", f"{here}.xla:XlaFFTConfig", summary="Real matrix products: for TPUs and exporters.")

@@ -64,8 +64,8 @@ class Settings:
     @property
     def names(self) -> tuple[str, ...]:
         """The backends to measure."""
-        # Kernels here are as long as the signal: a direct sum is measured only when it is asked for.
-        return self.backends or tuple(name for name in list_fft_backends() if name != "direct")
+        # Kernels here are as long as the signal and devices have an FFT: measured only when they are asked for.
+        return self.backends or tuple(name for name in list_fft_backends() if name not in ("direct", "xla"))
 
 
 def _positive(what: str, value: int) -> None:

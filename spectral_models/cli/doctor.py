@@ -9,7 +9,7 @@ import torch
 import typer
 from rich.text import Text
 
-from spectral_core import Request, fft_backend
+from spectral_core import Request, UnsupportedInputError, fft_backend
 from spectral_core.backends.auto import AutoFFT
 from spectral_core.plugins import HOST
 from spectral_models.cli.console import out
@@ -26,6 +26,9 @@ def doctor() -> None:
     name = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
     _line("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     _line("device", f"{device}, {name}")
+    xla = _xla_devices()
+    if xla is not None:
+        _line("device", f"xla, {xla}")
     for library in ("spectral-networks", *_LIBRARIES):
         _line(library, _version(library))
     _line("components", ", ".join(f"{len(registry)} {kind}" for kind, registry in HOST.registries.items()))
@@ -34,12 +37,35 @@ def doctor() -> None:
     for length in _LENGTHS:
         request = Request("convolution", device, torch.float32, 1, 256, length, length, "causal", True)
         _line("fft: auto", f"{length} tokens: {auto.plan(request)}")
+    if xla is not None:
+        _line("fft: auto", f"on xla: {_plan_on_xla(auto)}")
     failures = HOST.failures()
     for failure in failures:
         _line("plugin", str(failure), style="red")
     if failures:
         raise typer.Exit(1)
     _line("plugins", "no failures")
+
+
+def _xla_devices() -> str | None:
+    """What torch_xla runs on; None where it is not installed."""
+    try:
+        from torch_xla import runtime
+
+        return f"{runtime.addressable_runtime_device_count()} {runtime.device_type()}"
+    except ModuleNotFoundError:
+        return None
+    except (ImportError, RuntimeError) as error:  # built for another torch, or no such device
+        return f"unusable: {error}"
+
+
+def _plan_on_xla(auto: AutoFFT) -> str:
+    """The same at all lengths, and a refusal until the process has set the precision of products."""
+    length = _LENGTHS[0]
+    try:
+        return str(auto.plan(Request("convolution", "xla", torch.float32, 1, 256, length, length, "causal", True)))
+    except UnsupportedInputError as error:
+        return str(error)
 
 
 def _line(label: str, value: str, style: str = "") -> None:
