@@ -53,18 +53,17 @@ LEADING = tuple(ROWS)[:3]
 
 
 def varied(**options: Any) -> list[Any]:
-    return [GATED, {"type": "holographic", **options}]
+    return [{"type": "holographic", **options}]
 
 
 OPTIONS: dict[str, list[Any]] = {
     "timescales 4096 to 4096": varied(timescales=(4096.0, 4096.0)),
     "timescales 64 to 4096": varied(timescales=(64.0, 4096.0)),
-    "phases 32": varied(phases=32),
     "phases 16": varied(phases=16),
+    "phases 32": varied(phases=32),
     "phases 128": varied(phases=128),
-    "head_dim 64": varied(head_dim=64),
     "head_dim 16": varied(head_dim=16),
-    "phases 8": varied(phases=8),
+    "head_dim 64": varied(head_dim=64),
 }
 
 
