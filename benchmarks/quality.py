@@ -39,6 +39,7 @@ ROWS: dict[str, list[Any]] = {
     "attention": [{"type": "baselines/attention"}],
     "attention, short convolution": [{"type": "baselines/attention", "short": True}],
     "gated_convolution / holographic": [GATED, HOLOGRAPHIC],
+    "holographic / gated_convolution": [HOLOGRAPHIC, GATED],
     "gated_convolution": [GATED],
     "gated_convolution, no long filter": [{**GATED, "filter": "baselines/absent"}],
     "gated_convolution, frozen long filter": [{**GATED, "filter": {"type": "baselines/frozen", "filter": FILTER}}],

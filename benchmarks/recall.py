@@ -1,6 +1,6 @@
 """Which mixers recall? Multi-query associative recall at equal parameters and equal data.
 
-Two layers of width 128, vocabulary 512, feed-forwards widened until all rows have as many parameters; batches of 4096
+Two layers of width 128, vocabulary 512, feed-forwards widened until all rows have as many parameters; batches of 2048
 tokens, AdamW with warm-up and cosine decay, no curriculum: every batch has all the pairs. A row ends when it has
 answered 99.5 % of 2048 held-out queries or has taken all its steps, whichever is first; its accuracy is then measured
 on 8192 others. Finished rows are appended to ``recall.json``; a run that was killed goes on with those missing.
@@ -32,13 +32,15 @@ from spectral_models.data import mqar_batch
 
 MODEL = {"vocab_size": 512, "hidden_dim": 128, "num_layers": 2}
 PARAMETERS = 500_000
-TOKENS = 4096
+TOKENS = 2048
 WARMUP = 50
 SOLVED = 0.995
+WATCHED, ASKED = 2048, 8192
 KEYS = ("name", "length", "pairs", "seed", "rate", "steps")
 
 GATED = {"type": "gated_convolution", "filter": "implicit"}
 ROWS: dict[str, list[Any]] = {
+    "holographic / gated_convolution": ["holographic", GATED],
     "gated_convolution / holographic": [GATED, "holographic"],
     "holographic": ["holographic"],
     "attention, short convolution": [{"type": "baselines/attention", "short": True}],
@@ -49,11 +51,11 @@ ROWS: dict[str, list[Any]] = {
     "multiscale": ["multiscale"],
     "long convolution": ["baselines/long_convolution"],
 }
-LEADING = tuple(ROWS)[:3]
+LEADING = ("holographic / gated_convolution", "holographic", "attention, short convolution")
 
 
 def varied(**options: Any) -> list[Any]:
-    return [{"type": "holographic", **options}]
+    return [{"type": "holographic", **options}, GATED]
 
 
 OPTIONS: dict[str, list[Any]] = {
@@ -98,7 +100,7 @@ def run(name: str, length: int, pairs: int, seed: int, rate: float, steps: int) 
         optimizer, lambda step: min(1.0, (step + 1) / WARMUP) * 0.5 * (1 + math.cos(math.pi * step / steps))
     )
     generator = torch.Generator().manual_seed(1_000 + seed)
-    watched = held_out(1, 2048)
+    watched = held_out(1, WATCHED)
     curve: list[tuple[int, float]] = []
     for step in range(1, steps + 1):
         inputs, labels = mqar_batch(batch, generator=generator, **task)
@@ -122,7 +124,7 @@ def run(name: str, length: int, pairs: int, seed: int, rate: float, steps: int) 
         "seed": seed,
         "rate": rate,
         "steps": steps,
-        "accuracy": accuracy(model, held_out(2, 8192)),
+        "accuracy": accuracy(model, held_out(2, ASKED)),
         "steps_taken": curve[-1][0],
         "parameters": parameters(config),
         "batch": batch,

@@ -47,6 +47,8 @@ def recall(scripts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch) -> M
     made = scripts["recall"]
     for name, value in (("MODEL", {"vocab_size": 32, **SMALL}), ("PARAMETERS", 40_000), ("TOKENS", 128)):
         monkeypatch.setattr(made, name, value)
+    monkeypatch.setattr(made, "WATCHED", 32)
+    monkeypatch.setattr(made, "ASKED", 64)
     return made
 
 
