@@ -66,7 +66,7 @@ class Holographic(Mixer):
         recent = None if state is None else state["recent"]
         key, query, value = self.short(inputs, recent).transpose(1, 2).unflatten(-1, (-1, 3)).unbind(-1)
         keys = self._features(self.key_norm(key))
-        queries = self._features(self.query_norm(query)) / self.phases
+        queries = self._features(self.query_norm(query))
         values = self._split(self.value_proj(value)).to(keys.dtype)
         memory = None if state is None else state["memory"].to(keys.dtype)
         with torch.autocast(x.device.type, enabled=False):
@@ -90,7 +90,8 @@ class Holographic(Mixer):
         """Cosines and sines of the phases: (B, H, L, 2E), in float32 at least, since phases turn many times."""
         weight = self.phase_proj.weight.to(torch.promote_types(self.phase_proj.weight.dtype, torch.float32))
         with torch.autocast(z.device.type, enabled=False):
-            theta = self._split(F.linear(z.to(weight.dtype), weight)) * self.bandwidth[:, None, None]
+            weight = weight * self.bandwidth.repeat_interleave(self.phases)[:, None]
+            theta = self._split(F.linear(z.to(weight.dtype), weight))
             return torch.cat([theta.cos(), theta.sin()], -1)
 
     def _split(self, z: Tensor) -> Tensor:
@@ -105,7 +106,9 @@ class Holographic(Mixer):
         length = queries.shape[2]
         size = min(_CHUNK, length)
         padding = -length % size
-        q, k, v = (F.pad(z, (0, 0, 0, padding)).unflatten(2, (-1, size)) for z in (queries, keys, values))
+        if padding:
+            queries, keys, values = (F.pad(z, (0, 0, 0, padding)) for z in (queries, keys, values))
+        q, k, v = (z.unflatten(2, (-1, size)) for z in (queries, keys, values))
         rate = self._rates().to(q.dtype)
         t = torch.arange(size, device=q.device, dtype=q.dtype)
         lag = (t[:, None] - t).clamp(min=0)
@@ -113,8 +116,9 @@ class Holographic(Mixer):
         y = ((q @ k.transpose(-1, -2)) * within) @ v
         before = self._memories(k, v, rate, memory)
         if before is not None:
-            y = y + (q * torch.exp(-rate * (t + 1)[:, None])[:, None]) @ before
-        return y.flatten(2, 3)[:, :, :length]
+            # Decay meets the C channels of what is read, not the 2E features: fewer products, the same sum.
+            y = y + (q @ before) * torch.exp(-rate * (t + 1)[:, None])[:, None]
+        return y.flatten(2, 3)[:, :, :length] / self.phases
 
     def _memories(self, k: Tensor, v: Tensor, rate: Tensor, memory: Tensor | None) -> Tensor | None:
         """The memory before each chunk: (B, H, chunks, 2E, C)."""
@@ -122,7 +126,7 @@ class Holographic(Mixer):
         if chunks == 1:
             return None if memory is None else memory[:, :, None]
         t = torch.arange(size, device=k.device, dtype=k.dtype)
-        stored = (k * torch.exp(-rate * (size - 1 - t)[:, None])[:, None]).transpose(-1, -2) @ v
+        stored = k.transpose(-1, -2) @ (v * torch.exp(-rate * (size - 1 - t)[:, None])[:, None])
         first = torch.zeros_like(stored[:, :, :1]) if memory is None else memory[:, :, None]
         before = torch.cat([first, stored[:, :, :-1]], 2)
         # Doubling scan: after step s, chunk c holds the sum over the 2^s chunks before it.
@@ -140,7 +144,7 @@ class Holographic(Mixer):
         ages = (length - 1 - t).expand(keys.shape[0], -1) if rows is None else rows.lengths[:, None] - 1 - t
         rate = self._rates().to(keys.dtype)[..., 0]  # (H, 1)
         weight = torch.where(ages[:, None] >= 0, torch.exp(-rate * ages.clamp(min=0)[:, None]), 0.0)  # (B, H, L)
-        stored = (keys * weight[..., None]).transpose(-1, -2) @ values
+        stored = keys.transpose(-1, -2) @ (values * weight[..., None])
         if memory is None:
             return stored
         total = torch.full_like(ages[:, :1], length) if rows is None else rows.lengths[:, None]

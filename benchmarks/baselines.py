@@ -1,0 +1,172 @@
+"""What the tables compare with: attention, a plain long convolution, and long filters that learn nothing.
+
+Registered for a benchmark's process alone, as ``baselines/...``, through the hook third parties use.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Literal
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from spectral_core import convolve, hookimpl
+from spectral_core.config import OneOf, part
+from spectral_core.plugins import HOST, Registrar
+from spectral_layers import (
+    Filter,
+    FilterConfig,
+    FilterContext,
+    LayerContext,
+    Mixer,
+    MixerConfig,
+    MixerOutput,
+    Rows,
+    State,
+)
+from spectral_layers.positions.base import Rotation, angles
+from spectral_layers.registries import FILTERS
+from spectral_layers.short_convolution import ShortConvolution
+
+SPECTRAL_PLUGIN_API = 1
+NAMESPACE = "baselines"
+ROPE_BASE = 10_000.0
+
+
+class Attention(Mixer):
+    """Causal softmax attention with rotary positions per head. O(L^2).
+
+    With a short convolution, q, k and v pass through it before they are turned. It begins as the identity, the key's
+    as a delay of one token, as the holographic mixer's does: a token is found by the one before it.
+
+    Vaswani et al., "Attention is all you need", 2017; Su et al., "RoFormer", 2021.
+    """
+
+    streams = False
+
+    def __init__(self, context: LayerContext, *, heads: int, short: bool) -> None:
+        super().__init__(context)
+        dim = context.hidden_dim
+        self.heads = heads
+        self.in_proj = nn.Linear(dim, 3 * dim, bias=False)
+        self.out_proj = nn.Linear(dim, dim, bias=False)
+        nn.init.normal_(self.in_proj.weight, std=0.02)
+        nn.init.normal_(self.out_proj.weight, std=0.02)
+        self.short = ShortConvolution(3 * dim) if short else None
+        if self.short is not None:
+            with torch.no_grad():
+                taps = self.short.weight.mul_(0.1).view(3, dim, -1)
+                taps[::2, :, -1] = 1.0  # query and value: this token
+                taps[1, :, -2] = 1.0  # key: the token before
+
+    def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
+        projected = self.in_proj(x)
+        if self.short is not None:
+            projected = self.short(projected.transpose(1, 2)).transpose(1, 2)
+        query, key, value = projected.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        positions = torch.arange(x.shape[1], device=x.device)[None]
+        theta = angles(positions, query.shape[-1] // 2, ROPE_BASE).to(x.dtype)
+        turned = Rotation(theta.cos(), theta.sin())
+        y = F.scaled_dot_product_attention(turned(query), turned(key), value, is_causal=True)
+        return MixerOutput(self.out_proj(y.transpose(1, 2).flatten(-2)))
+
+
+class AttentionConfig(MixerConfig):
+    """Causal attention with rotary positions."""
+
+    type: Literal["baselines/attention"] = "baselines/attention"
+    head_dim: PositiveInt = 32
+    """Channels per head."""
+    short: bool = False
+    """A short convolution on queries, keys and values."""
+
+    def build(self, context: LayerContext) -> Attention:
+        return Attention(context, heads=context.hidden_dim // self.head_dim, short=self.short)
+
+
+class LongConvolution(Mixer):
+    """y = W_o gelu(k * W_i x + skip W_i x): a long filter without gates or a short convolution. O(L log L)."""
+
+    streams = False
+
+    def __init__(self, context: LayerContext, *, long_filter: Filter) -> None:
+        super().__init__(context)
+        dim = context.hidden_dim
+        self.in_proj = nn.Linear(dim, dim, bias=False)
+        self.out_proj = nn.Linear(dim, dim, bias=False)
+        nn.init.normal_(self.in_proj.weight, std=0.02)
+        nn.init.normal_(self.out_proj.weight, std=0.02)
+        self.filter = long_filter
+        self.skip = nn.Parameter(torch.ones(dim))
+
+    def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
+        u = self.in_proj(x).transpose(1, 2)
+        y = convolve(u, self.filter.prepared(x.shape[1], self.fft), skip=self.skip, backend=self.fft)
+        return MixerOutput(self.out_proj(F.gelu(y).transpose(1, 2)))
+
+
+class LongConvolutionConfig(MixerConfig):
+    """A long convolution alone."""
+
+    type: Literal["baselines/long_convolution"] = "baselines/long_convolution"
+    filter: Annotated[FilterConfig, OneOf(FILTERS)] = part("implicit")
+    """The long filter."""
+
+    def build(self, context: LayerContext) -> LongConvolution:
+        return LongConvolution(
+            context, long_filter=self.filter.build(FilterContext(context.hidden_dim, context.max_seq_len))
+        )
+
+
+class FrozenConfig(FilterConfig):
+    """A filter that stays as it was drawn; its parameters count, and do not learn."""
+
+    type: Literal["baselines/frozen"] = "baselines/frozen"
+    filter: Annotated[FilterConfig, OneOf(FILTERS)] = part("implicit")
+    """The filter that is frozen."""
+
+    def build(self, context: FilterContext) -> Filter:
+        return self.filter.build(context).requires_grad_(False)
+
+
+class Absent(Filter):
+    """No long filter: all taps are zero, and what is left of a mixer is its skip connection."""
+
+    support = 1
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.zeros: Tensor
+        self.register_buffer("zeros", torch.zeros(channels, 1), persistent=False)
+
+    def kernel(self, length: int) -> Tensor:
+        return self.zeros.expand(-1, length)
+
+
+class AbsentConfig(FilterConfig):
+    """No long filter."""
+
+    type: Literal["baselines/absent"] = "baselines/absent"
+
+    def build(self, context: FilterContext) -> Absent:
+        return Absent(context.channels)
+
+
+@hookimpl
+def spectral_register_layers(register: Registrar) -> None:
+    for kind, config in (
+        ("mixer", AttentionConfig),
+        ("mixer", LongConvolutionConfig),
+        ("filter", FrozenConfig),
+        ("filter", AbsentConfig),
+    ):
+        name = config.model_fields["type"].default
+        register(kind, name, config, summary=(config.__doc__ or "").splitlines()[0])
+
+
+def register() -> None:
+    """Make the baselines known to this process."""
+    HOST.register(sys.modules[__name__], namespace=NAMESPACE)

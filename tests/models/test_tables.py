@@ -1,0 +1,186 @@
+"""The tables of quality and recall: honest baselines, equal parameters, rows that outlive an interruption."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from spectral_core import ConfigError, fft_backend
+from spectral_core.plugins import HOST
+from spectral_layers import FILTERS, MIXERS, FilterContext, LayerContext
+from spectral_layers.testing import MIXER_CHECKS, MixerCase
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SMALL = {"hidden_dim": 32, "num_layers": 2}
+
+
+@pytest.fixture(scope="module")
+def scripts() -> Iterator[dict[str, ModuleType]]:
+    """The scripts as modules, their baselines registered as long as these tests last."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        modules = {name: importlib.import_module(name) for name in ("baselines", "records", "quality", "recall")}
+        modules["baselines"].register()
+        patch.setattr(modules["baselines"], "register", lambda: None)
+        yield modules
+        HOST.unregister("baselines")
+
+
+@pytest.fixture
+def quality(scripts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    made = scripts["quality"]
+    for name, value in (("MODEL", {"vocab_size": 256, **SMALL}), ("PARAMETERS", 40_000), ("TOKENS", 128)):
+        monkeypatch.setattr(made, name, value)
+    return made
+
+
+@pytest.fixture
+def recall(scripts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    made = scripts["recall"]
+    for name, value in (("MODEL", {"vocab_size": 32, **SMALL}), ("PARAMETERS", 40_000), ("TOKENS", 128)):
+        monkeypatch.setattr(made, name, value)
+    monkeypatch.setattr(made, "WATCHED", 32)
+    monkeypatch.setattr(made, "ASKED", 64)
+    return made
+
+
+@pytest.mark.parametrize("short", [False, True])
+def test_attention_keeps_every_promise_of_a_mixer(scripts, short: bool) -> None:
+    case = MixerCase(scripts["baselines"].AttentionConfig(head_dim=8, short=short), hidden_dim=16)
+    for check in MIXER_CHECKS:
+        if check.applies(case):
+            check(case)
+
+
+def test_a_long_convolution_keeps_every_promise_of_a_mixer(scripts) -> None:
+    case = MixerCase(scripts["baselines"].LongConvolutionConfig(), hidden_dim=16)
+    for check in MIXER_CHECKS:
+        if check.applies(case):
+            check(case)
+
+
+def test_attention_is_softmax_of_turned_queries_and_keys(scripts) -> None:
+    """Written out with complex numbers, head by head."""
+    torch.manual_seed(0)
+    mixer = scripts["baselines"].AttentionConfig(head_dim=4).build(LayerContext(8, True, fft_backend("torch"))).double()
+    for parameter in mixer.parameters():
+        torch.nn.init.normal_(parameter)
+    x = torch.randn(1, 7, 8, dtype=torch.float64)
+    query, key, value = mixer.in_proj(x)[0].chunk(3, -1)
+    heads = []
+    for head in range(2):
+        q, k, v = (z[:, 4 * head : 4 * head + 4] for z in (query, key, value))
+        angle = torch.outer(torch.arange(7.0, dtype=torch.float64), 10_000.0 ** -(torch.arange(2).double() / 2))
+        turn = torch.polar(torch.ones_like(angle), angle)
+        q, k = (torch.complex(z[:, :2], z[:, 2:]) * turn for z in (q, k))
+        scores = (q @ k.conj().T).real / 2
+        heads.append(scores.masked_fill(torch.ones(7, 7).triu(1).bool(), -torch.inf).softmax(-1) @ v)
+    torch.testing.assert_close(mixer(x).y[0], mixer.out_proj(torch.cat(heads, -1)))
+
+
+def test_the_short_convolution_begins_as_a_late_key(scripts) -> None:
+    mixer = (
+        scripts["baselines"].AttentionConfig(head_dim=8, short=True).build(LayerContext(16, True, fft_backend("torch")))
+    )
+    newest = mixer.short.weight.detach().view(3, 16, 4).argmax(-1)
+    assert newest.unique(dim=1).flatten().tolist() == [3, 2, 3]
+
+
+def test_a_frozen_filter_rests_and_an_absent_one_is_silent(scripts) -> None:
+    frozen = FILTERS.get("baselines/frozen").load()().build(FilterContext(4))
+    assert frozen.kernel(9).abs().max() > 0
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
+    absent = FILTERS.get("baselines/absent").load()().build(FilterContext(4))
+    assert torch.equal(absent.kernel(9), torch.zeros(4, 9))
+
+
+@pytest.mark.parametrize("script", ["quality", "recall"])
+def test_every_row_has_as_many_parameters(request, scripts, script: str) -> None:
+    made = request.getfixturevalue(script)
+    records = scripts["records"]
+    sizes = [records.parameters(records.sized(made.MODEL, mixers, made.PARAMETERS)) for mixers in made.ROWS.values()]
+    assert max(sizes) <= 1.02 * min(sizes)
+    with pytest.raises(ConfigError, match="leave no room"):
+        records.sized(made.MODEL, ["holographic"], 1000)
+
+
+def test_every_mixer_of_ours_that_can_decode_is_in_the_recall_table(scripts) -> None:
+    ours = {entry.name for entry in MIXERS if "/" not in entry.name and "causal" in entry.load().directions}
+    mixers = [mixer for row in scripts["recall"].ROWS.values() for mixer in row]
+    used = {mixer if isinstance(mixer, str) else mixer["type"] for mixer in mixers}
+    assert ours <= used
+
+
+def test_quality_goes_on_with_the_rows_that_are_missing(quality, monkeypatch, tmp_path: Path, capsys) -> None:
+    (tmp_path / "text.txt").write_text("".join(f"line {i}: quick brown fox {i * i % 97}\n" for i in range(400)))
+    arguments = [
+        *("--rows", "attention", "gated_convolution, frozen long filter", "--contexts", "32", "--steps", "4"),
+        *("--source", str(tmp_path / "text.txt"), "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")),
+    ]
+    train, trained = quality.train, []
+
+    def interrupted(run: Any, directory: Path, resume: bool) -> Any:
+        if trained:
+            raise KeyboardInterrupt
+        trained.append(directory)
+        return train(run, directory, resume=resume)
+
+    monkeypatch.setattr(quality, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        quality.main(arguments)
+    (first,) = json.loads((tmp_path / "out" / "quality.json").read_text())["rows"]
+    monkeypatch.setattr(quality, "train", train)
+    quality.main(arguments)
+    rows = json.loads((tmp_path / "out" / "quality.json").read_text())["rows"]
+    assert rows[0] == first, "a finished row is not run again"
+    assert [row["name"] for row in rows] == ["attention", "gated_convolution, frozen long filter"]
+    for row in rows:
+        assert row["tokens"] == 4 * 128
+        assert [step for step, _ in row["curve"]] == [1, 2, 3, 4]
+        assert row["curve"][-1][1] == row["bits_per_byte"] < 8.5
+        assert {"torch", "device_name", "threads", "date"} <= set(row["environment"])
+    lines = csv.DictReader((tmp_path / "out" / "quality.csv").read_text().splitlines())
+    assert [line["name"] for line in lines] == [row["name"] for row in rows]
+    assert (tmp_path / "out" / "quality.png").read_bytes().startswith(b"\x89PNG")
+    ratio = rows[1]["bits_per_byte"] / rows[0]["bits_per_byte"]
+    assert f"{ratio:.3f} | – | 0.002 | 1 |" in capsys.readouterr().out
+
+
+def test_recall_reports_what_was_answered(recall, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out"
+    arguments = ["--length", "16", "--pairs", "2", "--steps", "4", "--out", str(out), "--seeds", "0", "1"]
+    recall.main([*arguments, "--rows", "attention, short convolution"])
+    rows = json.loads((out / "recall.json").read_text())["rows"]
+    assert [row["seed"] for row in rows] == [0, 1]
+    for row in rows:
+        assert row["steps_taken"] == row["curve"][-1][0] <= 4
+        assert 0 <= row["accuracy"] <= 1
+    mean, worst = sum(row["accuracy"] for row in rows) / 2, min(row["accuracy"] for row in rows)
+    assert f"| 16 / 2 | {mean:.3f} | {worst:.3f} |" in capsys.readouterr().out
+    before = (out / "recall.json").read_bytes()
+    recall.main([*arguments, "--rows", "attention, short convolution"])
+    assert (out / "recall.json").read_bytes() == before
+
+
+def test_accuracy_counts_queries_alone(recall) -> None:
+    inputs, labels = torch.tensor([[1, 20, 0, 1]]), torch.tensor([[-100, -100, -100, 20]])
+
+    class Answers(torch.nn.Module):
+        def __init__(self, token: int) -> None:
+            super().__init__()
+            self.token = token
+
+        def forward(self, input_ids: torch.Tensor) -> Any:
+            logits = torch.nn.functional.one_hot(torch.full_like(input_ids, self.token), 32)
+            return type("Output", (), {"logits": logits})
+
+    assert recall.accuracy(Answers(20), [(inputs, labels)]) == 1.0
+    assert recall.accuracy(Answers(21), [(inputs, labels)]) == 0.0
