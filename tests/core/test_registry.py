@@ -129,3 +129,5 @@ def test_backends_by_name() -> None:
         fft_backend("hierarchical", block_byts=2)
     with pytest.raises(ConfigError, match="block_bytes"):
         fft_backend("hierarchical", block_bytes=0)
+    with pytest.raises(ConfigError, match="chunk_size"):
+        fft_backend("hierarchical", chunk_size=0)
