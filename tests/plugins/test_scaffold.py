@@ -148,7 +148,8 @@ def test_it_keeps_our_style_and_its_own(made: dict[Kind, Path], kind: Kind) -> N
 def test_nothing_is_left_to_fill_in(made: dict[Kind, Path], kind: Kind) -> None:
     folder = made[kind]
     package = f"spectral_{NAMES[kind].replace('-', '_')}"
-    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    written = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    files = {path.relative_to(folder).as_posix(): path for path in written}
     assert {"pyproject.toml", "README.md", f"src/{package}/__init__.py", f"src/{package}/py.typed"} <= set(files)
     for path in files.values():
         assert "$" not in path.read_text(encoding="utf-8"), path
