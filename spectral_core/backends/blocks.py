@@ -305,4 +305,4 @@ def _keep_freed_memory() -> None:
     Until then glibc gives a block's buffers back to the system after every use, and faults them in again for the next.
     No page of this tensor is touched.
     """
-    torch.empty(31 << 20, dtype=torch.uint8)
+    torch.empty(31 << 20, dtype=torch.uint8, device="cpu")

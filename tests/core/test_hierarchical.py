@@ -105,7 +105,7 @@ def test_a_spoilt_row_spoils_itself_alone() -> None:
             u = noise(2, 3, 900)
             u[1, 2, 400] = bad
             y = convolve(u, noise(3, taps, seed=1), backend=fft_backend("hierarchical", chunk_size=16))
-            assert not y[1, 2, 400:].isfinite().any() or not y[1, 2, 400 : 400 + taps].isfinite().any()
+            assert not y[1, 2, 400 : 400 + taps].isfinite().any()
             y[1, 2] = 0
             assert y.isfinite().all()
 
