@@ -23,7 +23,7 @@ help:
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,export,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,export,quantize,dev]'
 	@touch $@
 
 demo: $(READY)
