@@ -49,6 +49,15 @@ class State:
             )
         return self.tensors[name]
 
+    def part(self, name: str) -> State:
+        """The state of one of its parts."""
+        if name not in self.parts:
+            raise StateError(
+                f"this state of {self.owner} holds nothing of its part {name!r}: it was saved by another release, or in "
+                "part."
+            )
+        return self.parts[name]
+
     def consume(self, owner: str, batch: int) -> State:
         """Hand the content to the part that continues it. Raises when it does not fit or was consumed before."""
         self._require_unconsumed()

@@ -69,7 +69,7 @@ class Multiscale(Mixer):
         for share, (name, scale) in zip(shares.unbind(1), self.scales.items(), strict=True):
             assert isinstance(scale, _Scale)
             if return_state or state is not None:
-                past = None if state is None else state.parts[name]
+                past = None if state is None else state.part(name)
                 heard, parts[name] = scale.stream(u, rows, self.position(x, state), past)
             else:
                 heard = scale(u)

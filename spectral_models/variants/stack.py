@@ -100,7 +100,7 @@ class StackedModel(SpectralModel):
         passed = StackOutput(x)
         for index, block in enumerate(self.blocks):
             way = ways[index % len(ways)]
-            past = None if state is None else state.parts[str(index)]
+            past = None if state is None else state.part(str(index))
             given = way.enter(passed.x), way.rows, past, return_state, way.rotation
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 output = checkpoint(_run_again, block, *given, use_reentrant=False)

@@ -59,6 +59,14 @@ def test_a_clone_shares_no_memory() -> None:
         assert state.parts["layers.0"].parts["inner"][name].any()
 
 
+def test_a_state_saved_in_part_names_what_it_lacks() -> None:
+    state = State.load({key: tensor for key, tensor in tree().save().items() if not key.startswith("layers.1")})
+    with pytest.raises(StateError, match=r"state of model holds nothing of its part 'layers\.1'"):
+        state.part("layers.1")
+    with pytest.raises(StateError, match="state of model holds no 'past'"):
+        state["past"]
+
+
 def test_loading_what_is_no_state_says_so() -> None:
     with pytest.raises(StateError, match="not a saved state: they name no position"):
         State.load({"model:weight": torch.ones(2)})
