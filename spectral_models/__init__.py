@@ -1,7 +1,7 @@
 """Models assembled from validated configs: build, train, save, generate."""
 
 from spectral_models.assembly import build_model, list_models, load_config
-from spectral_models.checkpoint import load_checkpoint, save_checkpoint
+from spectral_models.checkpoint import load_checkpoint, load_tokenizer, save_checkpoint
 from spectral_models.config import BlockConfig, ModelConfig, list_blocks
 from spectral_models.errors import CheckpointError
 from spectral_models.registries import MODELS
@@ -16,5 +16,6 @@ __all__ = [
     "list_models",
     "load_checkpoint",
     "load_config",
+    "load_tokenizer",
     "save_checkpoint",
 ]

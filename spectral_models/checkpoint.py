@@ -3,7 +3,8 @@
 ===================  =====================================================================================
 config.json          schema version, framework version, the model's config, provider and version of its parts
 model.safetensors    all parameters and buffers, under the model's own names
-complete.json        size and SHA-256 of the other two; written last
+tokenizer.json       the tokenizer, with tokenizer_config.json beside it; neither for a model that reads bytes
+complete.json        size and SHA-256 of the others; written last
 ===================  =====================================================================================
 
 Files are written to a temporary directory beside the target, synced, and renamed into place; a reader never sees
@@ -31,6 +32,8 @@ from spectral_core import ConfigError, PluginError, __version__
 from spectral_core.plugins import HOST
 from spectral_models.assembly import build_model, components_of, parse_model
 from spectral_models.config import ModelConfig, override
+from spectral_models.data.subwords import SETTINGS, TOKENIZER, read_tokenizer
+from spectral_models.data.tokenizer import ByteTokenizer, Tokenizer
 from spectral_models.errors import CheckpointError
 from spectral_models.model import SpectralModel
 
@@ -38,9 +41,10 @@ SCHEMA_VERSION = 1
 CONFIG, WEIGHTS, MARKER = "config.json", "model.safetensors", "complete.json"
 
 
-def save_checkpoint(model: SpectralModel, path: str | Path) -> Path:
+def save_checkpoint(model: SpectralModel, path: str | Path, *, tokenizer: Tokenizer | None = None) -> Path:
     """Write a model and its config to the directory ``path``, replacing a checkpoint that is there.
 
+    tokenizer: kept beside a model that does not read bytes, for :func:`load_tokenizer`.
     Raises CheckpointError when the disk is full, the path cannot be written, or it holds anything that is not a
     checkpoint's; what was there before is kept.
     """
@@ -51,7 +55,7 @@ def save_checkpoint(model: SpectralModel, path: str | Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(target)
         temporary.mkdir()
-        write_files(model, temporary)
+        write_files(model, temporary, tokenizer)
         _swap(temporary, target)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
@@ -79,11 +83,20 @@ def load_checkpoint(path: str | Path, *, device: str | torch.device = "cpu", **o
     return model.to(device).eval()
 
 
-def write_files(model: SpectralModel, directory: Path) -> None:
-    """The three files of a checkpoint, synced, the marker last."""
+def load_tokenizer(path: str | Path) -> Tokenizer:
+    """The tokenizer kept with the model at ``path``, which :func:`load_checkpoint` reads; bytes where there is none."""
+    directory = find(Path(path))
+    return read_tokenizer(directory) if (directory / TOKENIZER).exists() else ByteTokenizer()
+
+
+def write_files(model: SpectralModel, directory: Path, tokenizer: Tokenizer | None = None) -> None:
+    """The files of a checkpoint, synced, the marker last."""
+    beside = {} if tokenizer is None else tokenizer.files()
+    for name, content in beside.items():
+        (directory / name).write_text(content, encoding="utf-8")
     (directory / CONFIG).write_text(json.dumps(make_record(model.config), indent=2) + "\n", encoding="utf-8")
     save_file(_own_memory(model.state_dict()), directory / WEIGHTS, metadata={"format": "pt"})
-    write_marker(directory, MARKER, [CONFIG, WEIGHTS])
+    write_marker(directory, MARKER, [CONFIG, WEIGHTS, *beside])
 
 
 def _own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -241,7 +254,7 @@ def _check_replaceable(target: Path) -> None:
     if not target.exists():
         return
     names = {item.name for item in target.iterdir()} if target.is_dir() else {target.name}
-    foreign = names - {CONFIG, WEIGHTS, MARKER}
+    foreign = names - {CONFIG, WEIGHTS, MARKER, TOKENIZER, SETTINGS}
     if not foreign and CONFIG in names and MARKER not in names:
         try:
             read_record(target)

@@ -7,3 +7,7 @@ from spectral_core import SpectralError
 
 class CheckpointError(SpectralError, ValueError):
     """A checkpoint that cannot be read or written; the message says what to do."""
+
+
+class DataError(SpectralError, ValueError):
+    """Data that cannot be read, split, cut into windows or decoded."""

@@ -11,28 +11,27 @@ import typer
 from torch import Tensor
 
 from spectral_core import ConfigError
-from spectral_models.checkpoint import load_checkpoint
-from spectral_models.data import ByteTokenizer
+from spectral_models.checkpoint import load_checkpoint, load_tokenizer
 from spectral_models.variants.language_model import LanguageModel
 
 
 def generate(
     checkpoint: Path = typer.Argument(help="A checkpoint's directory, or a run's."),
     prompt: str = typer.Option("", help="Text to continue. Empty begins a new document."),
-    max_new_tokens: int = typer.Option(256, min=1, help="Bytes to draw at most."),
-    temperature: float = typer.Option(0.8, min=0.0, help="0 takes the likeliest byte each time."),
+    max_new_tokens: int = typer.Option(256, min=1, help="Tokens to draw at most."),
+    temperature: float = typer.Option(0.8, min=0.0, help="0 takes the likeliest token each time."),
     top_k: int = typer.Option(None, min=1, help="Draw among the k likeliest only."),
     top_p: float = typer.Option(None, help="Draw among the smallest set holding this probability."),
-    repetition_penalty: float = typer.Option(1.0, help="Above 1 makes repeated bytes less likely."),
+    repetition_penalty: float = typer.Option(1.0, help="Above 1 makes repeated tokens less likely."),
     seed: int = typer.Option(0, min=0, max=(1 << 63) - 1, help="The same seed draws the same text."),
     fft: str = typer.Option(None, help="FFT backend, instead of the checkpoint's."),
 ) -> None:
-    """Continue a prompt with a trained language model. Each byte is computed once; the state carries the past."""
+    """Continue a prompt with a trained language model. Each token is computed once; the state carries the past."""
     overrides = {} if fft is None else {"fft": fft}
     model = load_checkpoint(checkpoint, **overrides)
     if not isinstance(model, LanguageModel):
         raise ConfigError(f"{checkpoint} holds a {model.config.type}, which does not generate text.")
-    tokenizer = ByteTokenizer()
+    tokenizer = load_tokenizer(checkpoint)
     stream = tokenizer.stream()
 
     def show(token: Tensor) -> None:

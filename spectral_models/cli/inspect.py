@@ -13,10 +13,10 @@ from torch import Tensor
 from spectral_core import ConfigError
 from spectral_core.errors import suggestion
 from spectral_models.assembly import build_model, list_models
-from spectral_models.checkpoint import find, load_checkpoint
+from spectral_models.checkpoint import find, load_checkpoint, load_tokenizer
 from spectral_models.cli.config import read_config
 from spectral_models.cli.console import out
-from spectral_models.data import ByteTokenizer
+from spectral_models.data import ByteTokenizer, Tokenizer
 from spectral_models.inspection.reader import inspect_model
 from spectral_models.inspection.readings import Reading
 from spectral_models.model import SpectralModel
@@ -74,7 +74,8 @@ def inspect(
     wanted = None if layers is None else parse_layers(layers)
     given = None if text is None else _read(text)
     model = _model(source)
-    inspection = inspect_model(model, _tokens(model, given, text), layers=wanted, length=length)
+    tokenizer = load_tokenizer(source) if Path(source).is_dir() else ByteTokenizer()
+    inspection = inspect_model(model, _tokens(model, tokenizer, given, text), layers=wanted, length=length)
     if not inspection.readings:
         raise ConfigError(f"there is nothing to draw of {source}. {'; '.join(map(str, inspection.silent))}.")
     directory = output or _beside(source)
@@ -137,18 +138,21 @@ def _read(path: Path) -> bytes:
     return content
 
 
-def _tokens(model: SpectralModel, given: bytes | None, path: Path | None) -> Tensor | None:
-    """The text as far as the model can take it, (1, L); None for a model that reads no bytes."""
+def _tokens(model: SpectralModel, tokenizer: Tokenizer, given: bytes | None, path: Path | None) -> Tensor | None:
+    """The text as far as the model can take it, (1, L); None for a model that reads no text."""
     if not isinstance(model, LanguageModel):
         return None
-    ids = torch.tensor([ByteTokenizer().encode(_SAMPLE if given is None else given)])
+    text: str | bytes = _SAMPLE if given is None else given
+    if isinstance(text, bytes) and not isinstance(tokenizer, ByteTokenizer):
+        text = text.decode(errors="ignore")  # its last character may be cut
+    ids = torch.tensor([tokenizer.encode(text)])
     beyond = ids[ids >= model.config.vocab_size]
     if len(beyond) and given is None:
         return None
     if len(beyond):
         raise ConfigError(
-            f"the text {path} has the byte {int(beyond[0])}, and this model's vocabulary is {model.config.vocab_size}. "
-            "Give a text of smaller bytes, or leave --text out."
+            f"the text {path} has the token {int(beyond[0])}, and this model's vocabulary is "
+            f"{model.config.vocab_size}. Give another text, or leave --text out."
         )
     return ids[:, : model.length_limit]
 

@@ -1,12 +1,13 @@
-"""Text as bytes: the tokenizer, corpora with a held-out part, windows over them, and synthetic tasks: recall, tones."""
+"""Text as tokens: tokenizers, corpora with a held-out part, windows over them, and synthetic tasks: recall, tones."""
 
 from spectral_models.data.config import DataConfig
 from spectral_models.data.corpus import Corpus, load_corpus
-from spectral_models.data.documents import DataError
 from spectral_models.data.mqar import mqar_batch
-from spectral_models.data.tokenizer import ByteTokenizer
+from spectral_models.data.subwords import SubwordTokenizer
+from spectral_models.data.tokenizer import ByteTokenizer, Tokenizer
 from spectral_models.data.tones import tones_batch
 from spectral_models.data.windows import ContiguousWindows, RandomWindows
+from spectral_models.errors import DataError
 
 __all__ = [
     "ByteTokenizer",
@@ -15,6 +16,8 @@ __all__ = [
     "DataConfig",
     "DataError",
     "RandomWindows",
+    "SubwordTokenizer",
+    "Tokenizer",
     "load_corpus",
     "mqar_batch",
     "tones_batch",

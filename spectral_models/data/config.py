@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
 from spectral_core.config import Config
+from spectral_models.data.tokenizers import BytesConfig, TokenizerConfig
 
 
 class DataConfig(Config):
-    """A corpus of bytes: where its documents come from and which of them are held out."""
+    """A corpus: where its documents come from, which of them are held out, and what its tokens are."""
+
+    type: Literal["text"] = "text"
 
     source: Annotated[str, Field(min_length=1)] = "stdlib"
     """A path to a UTF-8 text file, a JSONL file or a directory of them; ``stdlib``, the Python source files of the
@@ -20,8 +23,11 @@ class DataConfig(Config):
     text_field: Annotated[str, Field(min_length=1)] = "text"
     """The field that holds a document's text, in JSONL files and datasets."""
 
+    tokenizer: TokenizerConfig = BytesConfig()
+    """What a token is: ``bytes``, ``bpe``, learned from the documents to train on, or ``{type: file, path: PATH}``."""
+
     context: PositiveInt = 256
-    """Bytes a window feeds to the model."""
+    """Tokens a window feeds to the model."""
 
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """Share of the documents that is held out, on average: each document is drawn by itself."""
@@ -29,5 +35,5 @@ class DataConfig(Config):
     seed: int = 0
     """Chooses which documents are held out."""
 
-    validation_bytes: Annotated[int, Field(ge=2)] | None = 262144
-    """At most so many held-out bytes are used for evaluation; null for all of them."""
+    validation_bytes: Annotated[int, Field(ge=8)] | None = 262144
+    """At most so many held-out bytes are used for evaluation, whole characters; null for all of them."""

@@ -14,8 +14,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from spectral_core.errors import SpectralError, suggestion
+from spectral_core.errors import suggestion
 from spectral_models.data.config import DataConfig
+from spectral_models.errors import DataError
 
 _SOURCES = (
     "Allowed: a path to a UTF-8 text file, a .jsonl file or a directory of them; 'stdlib'; 'datasets:NAME[:CONFIG]'"
@@ -32,10 +33,6 @@ _GENERATED = (
     "re/_casefix.py",
 )
 _BLOCK_BYTES = (1 << 10, 1 << 16)
-
-
-class DataError(SpectralError, ValueError):
-    """Data that cannot be read, split, cut into windows or decoded."""
 
 
 class Document(NamedTuple):
@@ -222,13 +219,13 @@ def _blocks(document: Document) -> list[Document]:
     while start < len(content):
         end = min(start + size, len(content))
         if end < len(content):
-            end = content.rfind(b"\n", start, end) + 1 or _character_start(content, end)
+            end = content.rfind(b"\n", start, end) + 1 or character_start(content, end)
         blocks.append(Document(f"{document.name}#{len(blocks)}", content[start:end]))
         start = end
     return blocks
 
 
-def _character_start(content: bytes, index: int) -> int:
+def character_start(content: bytes, index: int) -> int:
     """The start of the UTF-8 character that byte ``index`` belongs to."""
     while content[index] & 0xC0 == 0x80:
         index -= 1

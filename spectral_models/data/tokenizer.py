@@ -1,22 +1,73 @@
-"""Bytes as tokens: no vocabulary to train, none to ship, and every text has exactly one encoding."""
+"""What a tokenizer must do, and the one without a vocabulary: bytes as tokens."""
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable
-from typing import Final
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 
-from spectral_models.data.documents import DataError
+from spectral_models.errors import DataError
 
 
-class ByteTokenizer:
-    """Token b is byte b of the text's UTF-8 form.
+class Tokenizer(ABC):
+    """Text to token ids from 0 to vocab_size - 1, and back.
+
+    In language models ``decode(encode(text)) == text``; a corpus refuses a tokenizer that loses some of it.
+    """
+
+    @property
+    @abstractmethod
+    def vocab_size(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def eos_token_id(self) -> int:
+        """Ends a document, and is never part of an encoded text. Raises DataError where there is none."""
+
+    @abstractmethod
+    def encode(self, text: str | bytes) -> list[int]:
+        """The tokens of a text, nothing put before or after them."""
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of each text."""
+        return [self.encode(text) for text in texts]
+
+    @abstractmethod
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of tokens; bytes that are not UTF-8 become U+FFFD."""
+
+    @abstractmethod
+    def stream(self) -> TextStream:
+        """A decoder for tokens that arrive one by one."""
+
+    def files(self) -> dict[str, str]:
+        """What a checkpoint keeps of it, contents by file name."""
+        return {}
+
+
+class TextStream(ABC):
+    """Turns tokens into text as they arrive, holding back what is not yet a whole character.
+
+    The pieces joined, with ``finish()`` last, are what ``decode`` gives for all tokens at once.
+    """
+
+    @abstractmethod
+    def push(self, token: int) -> str:
+        """The characters that this token completes: often some, sometimes none."""
+
+    @abstractmethod
+    def finish(self) -> str:
+        """What an unfinished last character becomes. The stream can be used for another text afterwards."""
+
+
+class ByteTokenizer(Tokenizer):
+    """Token b is byte b of the text's UTF-8 form: nothing to train, none to ship, one encoding for every text.
 
     The NUL byte ends a document: corpora refuse text that contains it, so token 0 means nothing else.
     """
 
-    vocab_size: Final = 256
-    eos_token_id: Final = 0
+    vocab_size = 256
+    eos_token_id = 0
 
     def encode(self, text: str | bytes) -> list[int]:
         """The tokens of a text, or of bytes that need not be text."""
@@ -27,28 +78,31 @@ class ByteTokenizer:
         return _bytes(ids).decode(errors=errors)
 
     def stream(self, errors: str = "replace") -> TextStream:
-        """A decoder for tokens that arrive one by one."""
-        return TextStream(errors)
+        return ByteStream(errors)
 
 
-class TextStream:
-    """Turns tokens into text as they arrive, holding bytes back until their character is complete.
+class ByteStream(TextStream):
+    """Bytes wait for the rest of their character."""
 
-    The pieces joined, with ``finish()`` last, are what ``decode`` gives for all tokens at once.
-    """
-
-    def __init__(self, errors: str = "replace") -> None:
+    def __init__(self, errors: str) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors)
 
     def push(self, token: int) -> str:
-        """The characters that this token completes: often one, sometimes none, after a broken one several."""
         return self._decoder.decode(_bytes([token]))
 
     def finish(self) -> str:
-        """What an unfinished last character becomes. The stream can be used for another text afterwards."""
         rest = self._decoder.decode(b"", final=True)
         self._decoder.reset()
         return rest
+
+
+def require_vocabulary(tokenizer: Tokenizer, vocab_size: int, path: str) -> None:
+    """Raise DataError unless a model with that vocab_size, named by its config path, has a row for every token."""
+    if vocab_size < tokenizer.vocab_size:
+        raise DataError(
+            f"{path} is {vocab_size}, and the tokenizer has {tokenizer.vocab_size} tokens. "
+            f"Set {path}: {tokenizer.vocab_size}, or give another tokenizer."
+        )
 
 
 def _bytes(ids: Iterable[int]) -> bytes:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from spectral_models.data.documents import DataError
+from spectral_models.errors import DataError
 
 IGNORE = -100
 """The label of a position without a target, as in ``torch.nn.functional.cross_entropy``."""
@@ -46,11 +46,13 @@ class ContiguousWindows(Dataset[dict[str, Tensor]]):
     """Consecutive windows: every token but the first is a label exactly once.
 
     The last window is padded on the right with token 0 and label -100, which a causal model needs no mask for.
+    text_bytes: what the labels are in bytes of text; None where each is one byte.
     """
 
-    def __init__(self, tokens: Tensor, context: int) -> None:
+    def __init__(self, tokens: Tensor, context: int, text_bytes: int | None = None) -> None:
         require_window(tokens, min(context, 1))  # shorter than a window will do: one token and its label
         self.tokens, self.context = tokens, context
+        self.text_bytes = len(tokens) - 1 if text_bytes is None else text_bytes
 
     def __len__(self) -> int:
         return -(-(len(self.tokens) - 1) // self.context)

@@ -1,4 +1,4 @@
-"""Bits per byte of a byte-level model, and of xz."""
+"""Bits per byte of a language model, and of xz."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from spectral_models.generation.generate import CausalModel
 
 @torch.no_grad()
 def bits_per_byte(model: CausalModel, windows: ContiguousWindows, *, batch_size: int = 32) -> float:
-    """Mean of -log2 p(byte | the bytes before it in its window), over every byte the windows predict, each once.
+    """Sum of -log2 p(token | the tokens before it in its window), each once, over the bytes of text they stand for.
 
-    Auxiliary losses do not count. The model should be in eval mode. Under torch.distributed each process takes its
-    share of the windows and all get the same, exact mean.
+    So models with different tokenizers compare: fewer tokens are no gain in themselves. Auxiliary losses do not count.
+    The model should be in eval mode. Under torch.distributed each process takes its share of the windows and all get
+    the same, exact number.
     """
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     rank, world = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if distributed else (0, 1)
     device = next(model.parameters()).device  # type: ignore[attr-defined]
-    total = torch.zeros(2, dtype=torch.float64, device=device)
+    total = torch.zeros((), dtype=torch.float64, device=device)
     mine = range(rank, len(windows), world)
     for start in range(0, len(mine), batch_size):
         batch = [windows[index] for index in mine[start : start + batch_size]]
@@ -32,7 +33,7 @@ def bits_per_byte(model: CausalModel, windows: ContiguousWindows, *, batch_size:
         total += _nats(model(input_ids).logits, labels)
     if distributed:
         torch.distributed.all_reduce(total)
-    return float(total[0] / total[1]) / math.log(2)
+    return float(total) / (windows.text_bytes * math.log(2))
 
 
 def xz_bits_per_byte(data: bytes) -> float:
@@ -41,5 +42,4 @@ def xz_bits_per_byte(data: bytes) -> float:
 
 
 def _nats(logits: Tensor, labels: Tensor) -> Tensor:
-    nats = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
-    return torch.stack([nats.double(), (labels != -100).sum().double()])
+    return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum").double()

@@ -69,7 +69,7 @@ def train(run: RunConfig, out: str | Path, *, resume: bool = False) -> TrainingR
     share = _share(run.training)
     checkpoint = _prepare(run, directory, resume)
     corpus = load_corpus(run.data)
-    xz = xz_bits_per_byte(corpus.validation.numpy().tobytes())
+    xz = xz_bits_per_byte(corpus.validation_text)
     set_seed(run.training.seed)
     model = build_model(run.model)
     assert isinstance(model, LanguageModel)

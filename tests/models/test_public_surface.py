@@ -18,6 +18,7 @@ MODELS = {
     "list_models",
     "load_checkpoint",
     "load_config",
+    "load_tokenizer",
     "save_checkpoint",
 }
 FORBIDDEN = ("transformers", "accelerate", "datasets", "matplotlib", "triton", "typer", "rich", "tensorboard")

@@ -1,0 +1,182 @@
+"""Parts of words as tokens: byte-pair encodings learned from the user's text, or any Hugging Face tokenizer.
+
+Needs the ``tokenizers`` library, which is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spectral_models.data.tokenizer import TextStream, Tokenizer
+from spectral_models.errors import DataError
+
+if TYPE_CHECKING:
+    import tokenizers
+
+TOKENIZER, SETTINGS = "tokenizer.json", "tokenizer_config.json"
+_EOS = "<|endoftext|>"
+_UNKNOWN = "\ufffd"
+
+
+class SubwordTokenizer(Tokenizer):
+    """A tokenizer of the ``tokenizers`` library, without its templates: no token is put before or after a text.
+
+    Text that reads like a special token is ordinary text. An id that the tokenizer does not have, which a model with
+    a larger vocabulary may draw, decodes to U+FFFD.
+    """
+
+    def __init__(self, inner: tokenizers.Tokenizer, eos: str | None = None) -> None:
+        """eos: the token that ends a document, one of the tokenizer's; None for a tokenizer without one."""
+        inner.no_padding()
+        inner.no_truncation()
+        inner.encode_special_tokens = True
+        if eos is not None and inner.token_to_id(eos) is None:
+            raise DataError(f"the tokenizer has no token {eos!r} to end a document. Give one that it has: eos.")
+        self._inner = inner
+        self._eos = eos
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest id."""
+        return max(self._inner.get_vocab(with_added_tokens=True).values()) + 1
+
+    @property
+    def eos_token_id(self) -> int:
+        if self._eos is None:
+            raise DataError(
+                "the tokenizer does not say which token ends a document. Name it in the run's data config: "
+                "tokenizer: {type: file, path: ..., eos: TOKEN}."
+            )
+        found = self._inner.token_to_id(self._eos)
+        assert found is not None
+        return found
+
+    def encode(self, text: str | bytes) -> list[int]:
+        return self.encode_batch([_text(text)])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return [found.ids for found in self._inner.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of tokens, special ones left out."""
+        pieces: list[str] = []
+        known: list[int] = []
+        for token in map(int, ids):
+            if self._inner.id_to_token(token) is None:
+                pieces += [self._inner.decode(known), _UNKNOWN]
+                known = []
+            else:
+                known.append(token)
+        return "".join([*pieces, self._inner.decode(known)])
+
+    def stream(self) -> TextStream:
+        return SubwordStream(self)
+
+    def files(self) -> dict[str, str]:
+        """What transformers' AutoTokenizer reads as well."""
+        settings = {"tokenizer_class": "PreTrainedTokenizerFast", **({"eos_token": self._eos} if self._eos else {})}
+        return {TOKENIZER: self._inner.to_str(), SETTINGS: json.dumps(settings, indent=2) + "\n"}
+
+
+class SubwordStream(TextStream):
+    """Text is handed out once it no longer ends in U+FFFD; tokens before it are decoded again, for the context."""
+
+    def __init__(self, tokenizer: SubwordTokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._shown = 0  # tokens whose text was handed out
+
+    def push(self, token: int) -> str:
+        self._ids.append(int(token))
+        text = self._rest()
+        if not text or text.endswith(_UNKNOWN):
+            return ""
+        del self._ids[: self._shown]
+        self._shown = len(self._ids)
+        return text
+
+    def finish(self) -> str:
+        rest = self._rest()
+        self._ids, self._shown = [], 0
+        return rest
+
+    def _rest(self) -> str:
+        before = self._tokenizer.decode(self._ids[: self._shown])
+        return self._tokenizer.decode(self._ids)[len(before) :]
+
+
+def learn_bpe(texts: Iterable[str], vocab_size: int) -> SubwordTokenizer:
+    """A byte-level byte-pair encoding of at most ``vocab_size`` tokens, learned from texts.
+
+    Every byte is a token, so no text is unknown and ``decode(encode(text)) == text``. Token 0 ends a document.
+    Sennrich, Haddow & Birch, "Neural machine translation of rare words with subword units", 2016; over bytes as in
+    Radford et al., "Language models are unsupervised multitask learners", 2019.
+    """
+    tokenizers = _library()
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE())
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[_EOS],
+        initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    inner.train_from_iterator(texts, trainer)
+    return SubwordTokenizer(inner, _EOS)
+
+
+def read_tokenizer(path: Path, eos: str | None = None) -> SubwordTokenizer:
+    """A Hugging Face tokenizer: a ``tokenizer.json``, or the directory that holds it.
+
+    eos: the token that ends a document; None for the one that ``tokenizer_config.json`` beside it names.
+    """
+    file = path / TOKENIZER if path.is_dir() else path
+    if not file.is_file():
+        raise DataError(
+            f"there is no tokenizer at {file}. Give a tokenizer.json or a directory that holds one; transformers' "
+            "AutoTokenizer writes one: AutoTokenizer.from_pretrained(NAME).save_pretrained(DIRECTORY)."
+        )
+    try:
+        inner = _library().Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises nothing narrower
+        raise DataError(f"{file} is not a tokenizer of the tokenizers library: {error}") from error
+    return SubwordTokenizer(inner, eos or _named_eos(file.with_name(SETTINGS)))
+
+
+def _named_eos(settings: Path) -> str | None:
+    if not settings.is_file():
+        return None
+    try:
+        token = json.loads(settings.read_text(encoding="utf-8")).get("eos_token")
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"{settings} is damaged: {error}. Repair it, or name eos yourself.") from None
+    return token.get("content") if isinstance(token, dict) else token
+
+
+def _text(text: str | bytes) -> str:
+    if isinstance(text, str):
+        return text
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"not UTF-8 text: byte {text[error.start]:#04x} at offset {error.start}; this tokenizer reads only text."
+        ) from None
+
+
+def _library() -> Any:
+    try:
+        import tokenizers
+        import tokenizers.decoders
+        import tokenizers.models
+        import tokenizers.pre_tokenizers
+        import tokenizers.trainers
+    except ImportError as error:
+        raise DataError(
+            f"a tokenizer of subwords needs the tokenizers library ({error}): pip install 'spectral-networks[train]'."
+        ) from error
+    return tokenizers

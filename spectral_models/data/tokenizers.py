@@ -1,0 +1,80 @@
+"""Which tokenizer a run uses: ``bytes``, ``bpe`` or ``file``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PlainValidator, PositiveInt, SerializeAsAny
+from pydantic_core import PydanticCustomError
+
+from spectral_core.config import Config
+from spectral_core.errors import suggestion
+from spectral_models.data.subwords import learn_bpe, read_tokenizer
+from spectral_models.data.tokenizer import ByteTokenizer, Tokenizer
+
+
+class BytesConfig(Config):
+    """Token b is byte b: a vocabulary of 256."""
+
+    type: Literal["bytes"] = "bytes"
+
+    def build(self, texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
+        return ByteTokenizer()
+
+
+class BpeConfig(Config):
+    """A byte-level byte-pair encoding, learned from what the run trains on."""
+
+    type: Literal["bpe"] = "bpe"
+    vocab_size: Annotated[PositiveInt, Field(ge=257)] | None = None
+    """Tokens at most: 256 bytes, one that ends a document, and merges. Null takes the model's vocab_size."""
+
+    def build(self, texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
+        return learn_bpe(texts, self.vocab_size or vocab_size)
+
+
+class FileConfig(Config):
+    """Any tokenizer of Hugging Face's, as a file."""
+
+    type: Literal["file"] = "file"
+    path: Annotated[str, Field(min_length=1)]
+    """A tokenizer.json, or a directory that holds one."""
+    eos: str | None = None
+    """The token that ends a document. Null takes the one that tokenizer_config.json beside the file names."""
+
+    def build(self, texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
+        return read_tokenizer(Path(self.path).expanduser(), self.eos)
+
+
+_Config = BytesConfig | BpeConfig | FileConfig
+_KINDS: dict[str, type[BytesConfig] | type[BpeConfig] | type[FileConfig]] = {
+    "bytes": BytesConfig,
+    "bpe": BpeConfig,
+    "file": FileConfig,
+}
+
+
+def _chosen(value: Any) -> _Config:
+    """A config, a mapping with ``type``, or a bare name for one with its defaults."""
+    if isinstance(value, _Config):
+        return value
+    data = {"type": value} if isinstance(value, str) else value
+    name = data.get("type") if isinstance(data, Mapping) else None
+    if not isinstance(name, str) or name not in _KINDS:
+        hint = suggestion(name, _KINDS) if isinstance(name, str) else ""
+        message = (
+            f"no tokenizer is called {name!r}.{hint} Tokenizers: {', '.join(_KINDS)}, by name or as a mapping with "
+            "'type'; {type: file, path: PATH} reads a tokenizer.json."
+        )
+        raise PydanticCustomError("unknown_part", "{message}", {"message": message})
+    return _KINDS[name].model_validate(data)
+
+
+TokenizerConfig = Annotated[
+    _Config,
+    PlainValidator(_chosen, json_schema_input_type=Literal["bytes", "bpe"] | _Config),
+    SerializeAsAny(),
+]
+"""``bytes``, ``bpe``, ``{type: bpe, vocab_size: 4096}`` or ``{type: file, path: tokenizer.json}``."""
