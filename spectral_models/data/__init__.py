@@ -1,9 +1,13 @@
-"""Text as bytes: the tokenizer, corpora with a held-out part, windows over them, and synthetic tasks: recall, tones."""
+"""Text as bytes: the tokenizer, corpora with a held-out part, windows over them; and synthetic tasks.
+
+These are recall (``mqar_batch``), tones in noise (``tones_batch``), and reversing and sorting (``sequences_batch``).
+"""
 
 from spectral_models.data.config import DataConfig
 from spectral_models.data.corpus import Corpus, load_corpus
 from spectral_models.data.documents import DataError
 from spectral_models.data.mqar import mqar_batch
+from spectral_models.data.sequences import SequenceTask, sequences_batch
 from spectral_models.data.tokenizer import ByteTokenizer
 from spectral_models.data.tones import tones_batch
 from spectral_models.data.windows import ContiguousWindows, RandomWindows
@@ -15,7 +19,9 @@ __all__ = [
     "DataConfig",
     "DataError",
     "RandomWindows",
+    "SequenceTask",
     "load_corpus",
     "mqar_batch",
+    "sequences_batch",
     "tones_batch",
 ]

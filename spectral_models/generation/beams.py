@@ -37,6 +37,7 @@ class Beams:
     ) -> None:
         self.beams = beams
         self.max_new_tokens = max_new_tokens
+        self.pad_token_id = pad_token_id
         self.length_penalty = length_penalty
         self.early_stopping = early_stopping
         self.length = 0
@@ -96,8 +97,9 @@ class Beams:
 
     def sequences(self, count: int) -> Tensor:
         """The best ``count`` of each row, best first: (B count, N). Nothing but padding where there are fewer."""
-        longest = max([0, *self.lengths[:, :count].flatten().tolist()])
-        return self.ended[:, :count, :longest].flatten(0, 1)
+        none = self.scores[:, :count] == -torch.inf
+        longest = int(self.lengths[:, :count].masked_fill(none, 0).max())
+        return self.ended[:, :count, :longest].masked_fill(none[..., None], self.pad_token_id).flatten(0, 1)
 
     def _wide(self, index: Tensor) -> Tensor:
         """An index of sequences (B, N) as one of all their tokens."""
