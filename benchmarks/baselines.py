@@ -1,4 +1,4 @@
-"""What the tables compare with: attention, a plain long convolution, and long filters that learn nothing.
+"""What the tables compare with: attention, a plain long convolution, long filters that learn nothing, a source's mean.
 
 Registered for a benchmark's process alone, as ``baselines/...``, through the hook third parties use.
 """
@@ -6,7 +6,8 @@ Registered for a benchmark's process alone, as ``baselines/...``, through the ho
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import PositiveInt
@@ -20,13 +21,19 @@ from spectral_layers import (
     Filter,
     FilterConfig,
     FilterContext,
+    Fusion,
+    FusionConfig,
+    FusionOutput,
     LayerContext,
     Mixer,
     MixerConfig,
     MixerOutput,
     Rows,
     State,
+    Stream,
 )
+from spectral_layers.fusion.base import lengths_of
+from spectral_layers.mixing.base import Direction
 from spectral_layers.positions.base import Rotation, angles
 from spectral_layers.registries import FILTERS
 from spectral_layers.short_convolution import ShortConvolution
@@ -155,6 +162,44 @@ class AbsentConfig(FilterConfig):
         return Absent(context.channels)
 
 
+class SourceMean(Fusion):
+    """y[t] = x[t] + W mean_s norm(source[s]): what a decoder is conditioned on where nothing reads the source."""
+
+    streams = True
+
+    def __init__(self, context: LayerContext) -> None:
+        super().__init__(context)
+        self.norm = nn.LayerNorm(context.hidden_dim)
+        self.proj = nn.Linear(context.hidden_dim, context.hidden_dim)
+
+    def fuse(self, streams: Mapping[str, Stream], target: str, state: State | None, return_state: bool) -> FusionOutput:
+        if state is None:
+            state = self.absorb({name: stream for name, stream in streams.items() if name != target})
+        given, mean = streams[target], state["mean"]
+        y = given.x + self.proj(mean)[:, None]
+        if not return_state:
+            return FusionOutput(y)
+        return FusionOutput(y, self.new_state(state.position + lengths_of(given), {"mean": mean}))
+
+    def absorb(self, sources: Mapping[str, Stream]) -> State:
+        (source,) = sources.values()
+        lengths = lengths_of(source)[:, None]
+        real = torch.arange(source.x.shape[1], device=source.x.device) < lengths
+        total = torch.where(real[..., None], self.norm(source.x), 0.0).sum(1)
+        return self.new_state(torch.zeros_like(lengths[:, 0]), {"mean": total / lengths})
+
+
+class SourceMeanConfig(FusionConfig):
+    """The source's mean, added to every token of the target."""
+
+    directions: ClassVar[frozenset[Direction]] = frozenset({"causal"})
+
+    type: Literal["baselines/source_mean"] = "baselines/source_mean"
+
+    def build(self, context: LayerContext) -> SourceMean:
+        return SourceMean(context)
+
+
 @hookimpl
 def spectral_register_layers(register: Registrar) -> None:
     for kind, config in (
@@ -162,6 +207,7 @@ def spectral_register_layers(register: Registrar) -> None:
         ("mixer", LongConvolutionConfig),
         ("filter", FrozenConfig),
         ("filter", AbsentConfig),
+        ("fusion", SourceMeanConfig),
     ):
         name = config.model_fields["type"].default
         register(kind, name, config, summary=(config.__doc__ or "").splitlines()[0])

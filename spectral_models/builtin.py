@@ -7,6 +7,8 @@ from spectral_core.plugins import Registrar, hookimpl
 _VARIANTS = (
     ("language_model", "language_model:LanguageModelConfig",
      "Strictly causal language model: next-token logits, streaming state, generation."),
+    ("seq2seq", "seq2seq:Seq2SeqConfig",
+     "One sequence to another: any encoder, and a causal decoder that reads the source by fusion."),
     ("encoder", "encoder:TextEncoderConfig",
      "Text to embeddings of tokens and of rows; optionally a masked-language-model head."),
     ("vision_encoder", "vision_encoder:VisionEncoderConfig",

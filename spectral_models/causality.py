@@ -45,9 +45,10 @@ def check_causality(config: ModelConfig, *, suspects: list[str]) -> None:
         limits = [getattr(module, "length_limit", None) for module in model.modules()]
         limits.append(getattr(config, "max_seq_len", None))
         input_ids = torch.randint(_VOCABULARY, (_ROWS, min([_TOKENS, *filter(None, limits)])))
+        source = tuple(x.double() if x.is_floating_point() else x for x in model.example_source(_ROWS))
         buffers = [buffer.clone() for buffer in model.buffers()]
         for training in (True, False):
-            _Check(model.train(training), buffers, suspects).run(input_ids)
+            _Check(model.train(training), source, buffers, suspects).run(input_ids)
 
 
 def _runs_here(config: FFTBackendConfig) -> bool:
@@ -64,10 +65,13 @@ def _seed(seed: int) -> None:
 
 
 class _Check:
-    """One model in one mode. buffers: what its buffers held when it was built."""
+    """One model in one mode. source: what it is given beside tokens. buffers: what they held when it was built."""
 
-    def __init__(self, model: nn.Module, buffers: list[Tensor], suspects: list[str]) -> None:
+    def __init__(
+        self, model: nn.Module, source: tuple[Tensor, ...], buffers: list[Tensor], suspects: list[str]
+    ) -> None:
         self.model = model
+        self.source = source
         self.buffers = buffers
         self.mode = "training" if model.training else "evaluation"
         self.suspects = ", ".join(suspects)
@@ -94,7 +98,7 @@ class _Check:
         for buffer, initial in zip(self.model.buffers(), self.buffers, strict=True):
             buffer.copy_(initial)  # running statistics of the last pass must not look like a leak in the next
         try:
-            logits: Tensor = self.model(input_ids).logits
+            logits: Tensor = self.model(*self.source, input_ids).logits
         except Exception as error:
             raise PluginError(
                 f"this decoder has third-party parts and could not be checked for causality: on float64 parameters on "

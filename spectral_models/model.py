@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from spectral_models.config import ModelConfig
@@ -22,3 +22,7 @@ class SpectralModel(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+
+    def example_source(self, batch: int) -> tuple[Tensor, ...]:
+        """What a decoder's call takes in front of its tokens, for checks: nothing, or an example of a source."""
+        return ()

@@ -1,8 +1,12 @@
-"""Text as tokens: tokenizers, corpora with a held-out part, windows over them, and synthetic tasks: recall, tones."""
+"""Text as tokens: tokenizers, corpora with a held-out part, windows over them; and synthetic tasks.
+
+These are recall (``mqar_batch``), tones in noise (``tones_batch``), and reversing and sorting (``sequences_batch``).
+"""
 
 from spectral_models.data.config import DataConfig
 from spectral_models.data.corpus import Corpus, load_corpus
 from spectral_models.data.mqar import mqar_batch
+from spectral_models.data.sequences import SequenceTask, sequences_batch
 from spectral_models.data.subwords import SubwordTokenizer
 from spectral_models.data.tokenizer import ByteTokenizer, Tokenizer
 from spectral_models.data.tones import tones_batch
@@ -16,9 +20,11 @@ __all__ = [
     "DataConfig",
     "DataError",
     "RandomWindows",
+    "SequenceTask",
     "SubwordTokenizer",
     "Tokenizer",
     "load_corpus",
     "mqar_batch",
+    "sequences_batch",
     "tones_batch",
 ]

@@ -11,7 +11,8 @@ from torch import Tensor
 from spectral_core import ConfigError, UnsupportedInputError
 from spectral_core.axes import describe
 from spectral_layers import State
-from spectral_models.generation.sampling import Sampling
+from spectral_models.generation.beams import Beams
+from spectral_models.generation.sampling import Draws, Sampling
 
 
 class _Output(Protocol):
@@ -38,27 +39,36 @@ def generate(
     input_ids: Tensor,
     attention_mask: Tensor | None = None,
     *,
+    state: State | None = None,
     max_new_tokens: int = 128,
     temperature: float = 0.0,
     top_k: int | None = None,
     top_p: float | None = None,
     repetition_penalty: float = 1.0,
+    num_beams: int = 1,
+    length_penalty: float = 1.0,
+    early_stopping: bool = False,
+    num_return_sequences: int = 1,
     stop_tokens: Collection[int] = (),
     pad_token_id: int = 0,
     generator: torch.Generator | None = None,
     on_token: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
-    """Prompts (B, L) → (B, L + new), new <= max_new_tokens; the prompt is read once, each new token costs one step.
+    """Prompts (B, L) → (B R, L + new), new <= max_new_tokens; the prompt is read once, each new token costs one step.
 
     attention_mask: (B, L), for prompts of different lengths, padded on either side; a row continues its own last real
-    token. temperature 0 is greedy; see :class:`Sampling` for the rest. stop_tokens: a row that draws one is done: the
-    token is kept, and pad_token_id follows it. on_token: called with each step's (B,) tokens as they are drawn.
-    generator: for reproducible sampling. The model should be in eval mode: dropout would act here too.
+    token. state: what the prompts continue; it is consumed. temperature 0 is greedy; see :class:`Sampling` for the
+    rest. num_beams: above 1, a search for the likeliest sequences, as length_penalty (above 0 favours longer ones) and
+    early_stopping say: see :class:`Beams`. num_return_sequences: R, so many samples of each prompt, or its R best
+    beams, best first; they follow each other. stop_tokens: a row that draws one is done: the token is kept, and
+    pad_token_id follows it. on_token: called with each step's (B R,) tokens as they are drawn; beams have no such
+    tokens. generator: for reproducible sampling. The model should be in eval mode: dropout would act here too.
     Raises UnsupportedInputError for empty prompts, ConfigError for options out of range.
     """
     sampling = Sampling(temperature, top_k, top_p, repetition_penalty)
     if max_new_tokens < 0:
         raise ConfigError(f"max_new_tokens must be at least 0; got {max_new_tokens}.")
+    _check_counts(num_beams, num_return_sequences, temperature, streamed=on_token is not None)
     if input_ids.dim() != 2 or 0 in input_ids.shape:
         raise UnsupportedInputError(f"a prompt is (B, L) with at least one token per row; got {describe(input_ids)}.")
     batch, length = input_ids.shape
@@ -70,16 +80,18 @@ def generate(
         )
     if not bool(mask.any(1).all()):
         raise UnsupportedInputError(f"rows {(~mask.any(1)).nonzero().flatten().tolist()} of the prompt are empty.")
+    prompts = input_ids.repeat_interleave(num_return_sequences, 0)
     if max_new_tokens == 0:
-        return input_ids.clone()
+        return prompts
     limit = getattr(model, "length_limit", None)
-    needed = int(mask.sum(1).max()) + max_new_tokens - 1
+    past = 0 if state is None else state.position
+    needed = int((mask.sum(1) + past).max()) + max_new_tokens - 1
     if limit is not None and needed > limit:
         raise UnsupportedInputError(
             f"the longest prompt and {max_new_tokens} new tokens need {needed} positions; the model has {limit}. "
             "Ask for fewer, or build the model with a larger max_seq_len."
         )
-    output = model(input_ids, attention_mask, return_state=True)
+    output = model(input_ids, attention_mask, state=state, return_state=True)
     last = length - 1 - mask.flip(1).int().argmax(1)
     logits = output.logits[torch.arange(batch, device=device), last]
     if not 0 <= pad_token_id < logits.shape[1]:
@@ -89,17 +101,76 @@ def generate(
             f"tokens up to {logits.shape[1] - 1} do not fit the prompt's {describe(input_ids)}; give it as int64."
         )
     seen = torch.zeros(logits.shape, dtype=torch.int64, device=device).scatter_add(1, input_ids.long(), mask.long()) > 0
-    stops = torch.tensor(sorted(stop_tokens), dtype=input_ids.dtype, device=device)
-    done = torch.zeros(batch, dtype=torch.bool, device=device)
-    drawn: list[Tensor] = []
+    copies = max(num_beams, num_return_sequences)
+    state = output.state
+    if copies > 1:
+        of_each = torch.arange(batch, device=device).repeat_interleave(copies)
+        logits, seen, state = logits[of_each], seen[of_each], _selected(state, of_each)
+    search: Beams | Draws
+    if num_beams > 1:
+        search = Beams(
+            batch,
+            beams=num_beams,
+            length_penalty=length_penalty,
+            early_stopping=early_stopping,
+            max_new_tokens=max_new_tokens,
+            stop_tokens=stop_tokens,
+            pad_token_id=pad_token_id,
+            device=device,
+        )
+    else:
+        search = Draws(
+            batch * copies,
+            sampling=sampling,
+            generator=generator,
+            max_new_tokens=max_new_tokens,
+            stop_tokens=stop_tokens,
+            pad_token_id=pad_token_id,
+            device=device,
+        )
     while True:
-        token = torch.where(done, pad_token_id, sampling.draw(logits, seen, generator)).to(input_ids.dtype)
-        drawn.append(token)
+        tokens, parents = search.advance(sampling.penalised(logits, seen))
+        tokens = tokens.to(input_ids.dtype)
         if on_token is not None:
-            on_token(token)
-        seen = seen.scatter(1, token[:, None].long(), True)
-        done = done | torch.isin(token, stops)
-        if len(drawn) >= max_new_tokens or bool(done.all()):
-            return torch.cat([input_ids, torch.stack(drawn, 1)], 1)
-        output = model(token[:, None], state=output.state, return_state=True)
-        logits = output.logits[:, -1]
+            on_token(tokens)
+        if search.done:
+            return torch.cat([prompts, search.sequences(num_return_sequences).to(input_ids.dtype)], 1)
+        if parents is not None:
+            seen, state = seen[parents], _selected(state, parents)
+        seen = seen.scatter(1, tokens[:, None].long(), True)
+        output = model(tokens[:, None], state=state, return_state=True)
+        logits, state = output.logits[:, -1], output.state
+
+
+def _selected(state: State | None, index: Tensor) -> State:
+    assert state is not None
+    return state.select(index)
+
+
+def _check_counts(num_beams: int, num_return_sequences: int, temperature: float, *, streamed: bool) -> None:
+    """Raise ConfigError for numbers of beams and of sequences that cannot go together."""
+    if num_beams < 1:
+        raise ConfigError(f"num_beams must be at least 1, which searches nothing; got {num_beams}.")
+    if num_return_sequences < 1:
+        raise ConfigError(f"num_return_sequences must be at least 1; got {num_return_sequences}.")
+    if num_beams == 1:
+        if num_return_sequences > 1 and temperature == 0:
+            raise ConfigError(
+                f"num_return_sequences is {num_return_sequences}, and the likeliest tokens make one sequence. Sample "
+                f"(temperature above 0), or search with num_beams of {num_return_sequences} or more."
+            )
+        return
+    if num_return_sequences > num_beams:
+        raise ConfigError(
+            f"num_return_sequences is {num_return_sequences}, and num_beams {num_beams} beams end in {num_beams} "
+            f"sequences. Ask for fewer, or search with num_beams {num_return_sequences}."
+        )
+    if temperature != 0:
+        raise ConfigError(
+            f"num_beams {num_beams} searches for the likeliest sequences and draws nothing; got temperature "
+            f"{temperature}. Leave temperature 0, or num_beams 1."
+        )
+    if streamed:
+        raise ConfigError(
+            f"on_token hears tokens as they are drawn; a search with num_beams {num_beams} decides at its end."
+        )

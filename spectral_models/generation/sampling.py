@@ -1,7 +1,8 @@
-"""From logits to the next token."""
+"""From logits to the next token, and so to a sequence."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -36,17 +37,21 @@ class Sampling:
             if not good:
                 raise ConfigError(f"{name} must be {range_}; got {value}.")
 
-    def draw(self, logits: Tensor, seen: Tensor, generator: torch.Generator | None) -> Tensor:
-        """logits: (B, V). seen: (B, V) bool, tokens that occurred. Returns (B,) token ids. NaN is refused."""
+    def penalised(self, logits: Tensor, seen: Tensor) -> Tensor:
+        """logits: (B, V). seen: (B, V) bool, tokens that occurred. Returns them in float32. NaN is refused."""
         if logits.isnan().any():
             raise UnsupportedInputError(
                 "the model's logits are not numbers: its weights are not, as after a training that diverged. Use an "
                 "earlier checkpoint, or train at a lower rate."
             )
         logits = logits.float()
-        if self.repetition_penalty != 1.0:
-            penalised = torch.where(logits > 0, logits / self.repetition_penalty, logits * self.repetition_penalty)
-            logits = torch.where(seen, penalised, logits)
+        if self.repetition_penalty == 1.0:
+            return logits
+        penalised = torch.where(logits > 0, logits / self.repetition_penalty, logits * self.repetition_penalty)
+        return torch.where(seen, penalised, logits)
+
+    def draw(self, logits: Tensor, generator: torch.Generator | None) -> Tensor:
+        """logits: (B, V), penalised. Returns (B,) token ids."""
         if self.temperature == 0:
             return logits.argmax(-1)
         # Relative to the likeliest, so that no temperature is too low to divide by.
@@ -66,3 +71,41 @@ class Sampling:
             beyond = probability.cumsum(-1) - probability >= self.top_p
             logits = logits.masked_fill(beyond.scatter(-1, order, beyond), -torch.inf)
         return logits
+
+
+class Draws:
+    """Sequences each of which grows by one drawn token a step, until it has drawn a stop token."""
+
+    def __init__(
+        self,
+        rows: int,
+        *,
+        sampling: Sampling,
+        generator: torch.Generator | None,
+        max_new_tokens: int,
+        stop_tokens: Collection[int],
+        pad_token_id: int,
+        device: torch.device,
+    ) -> None:
+        self.sampling = sampling
+        self.max_new_tokens = max_new_tokens
+        self.pad_token_id = pad_token_id
+        self.generator = generator
+        self.stops = torch.tensor(sorted(stop_tokens), dtype=torch.long, device=device)
+        self.stopped = torch.zeros(rows, dtype=torch.bool, device=device)
+        self.drawn: list[Tensor] = []
+
+    @property
+    def done(self) -> bool:
+        return len(self.drawn) >= self.max_new_tokens or bool(self.stopped.all())
+
+    def advance(self, logits: Tensor) -> tuple[Tensor, None]:
+        """One step: the next token of each sequence (B,), by the logits (B, V) of what follows it."""
+        tokens = torch.where(self.stopped, self.pad_token_id, self.sampling.draw(logits, self.generator))
+        self.drawn.append(tokens)
+        self.stopped = self.stopped | torch.isin(tokens, self.stops)
+        return tokens, None
+
+    def sequences(self, count: int) -> Tensor:
+        """All of them, ``count`` for each prompt: (B, N), with padding behind a stop token."""
+        return torch.stack(self.drawn, 1)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from spectral_core.config import PartConfig
 from spectral_layers import State
 from spectral_layers.frontends.tokens import Tokens, TokensConfig
 from spectral_layers.positions.base import positions_of
@@ -39,11 +40,11 @@ class LanguageModel(StackedModel):
 
     earlier_names: ClassVar[Mapping[str, str]] = {"embedding.weight": "frontend.embedding.weight"}
 
-    def __init__(self, config: LanguageModelConfig) -> None:
+    def __init__(self, config: DecoderConfig) -> None:
         super().__init__(config, TokensConfig(vocab_size=config.vocab_size, embed_dim=config.embed_dim))
-        self.config: LanguageModelConfig
+        self.config: DecoderConfig
         self.frontend: Tokens
-        self._state_owner = f"{type(self).__name__} ({config.hidden_dim} wide, mixers {_fingerprint(config)})"
+        self._state_owner = f"{type(self).__name__} ({config.hidden_dim} wide, mixers {fingerprint(config)})"
         self.head: nn.Linear | None = None
         if not config.tie_embeddings:
             self.head = nn.Linear(config.hidden_dim, config.vocab_size, bias=False)
@@ -101,25 +102,30 @@ class LanguageModel(StackedModel):
         return generate(self, input_ids, attention_mask, **options)
 
 
-def _fingerprint(config: LanguageModelConfig) -> str:
-    """Tells stacks of mixers and their positions apart: a state continues only the stack that made it."""
-    parts = [config.position, *(block.mixer for _, block in config.stack())]
+def fingerprint(config: StackConfig, *others: PartConfig) -> str:
+    """Tells stacks of mixers, their positions and other parts apart: a state continues only the stack that made it."""
+    parts = [config.position, *(block.mixer for _, block in config.stack()), *others]
     dumped = json.dumps([part.model_dump(mode="json") for part in parts], sort_keys=True)
     return f"{zlib.crc32(dumped.encode()):08x}"
 
 
-class LanguageModelConfig(StackConfig):
-    """Strictly causal language model: next-token logits, streaming state, generation."""
+class DecoderConfig(StackConfig):
+    """What the configs of strictly causal models over a vocabulary share."""
 
     decoder: ClassVar[bool] = True
 
-    type: Literal["language_model"] = "language_model"
     vocab_size: PositiveInt = 256
     """Token ids run from 0 to vocab_size - 1."""
     embed_dim: PositiveInt | None = None
     """Width of the embedding, narrower to save parameters; a projection follows. Null takes hidden_dim."""
     tie_embeddings: bool = True
     """Use the embedding's weights for the head, its projection's included."""
+
+
+class LanguageModelConfig(DecoderConfig):
+    """Strictly causal language model: next-token logits, streaming state, generation."""
+
+    type: Literal["language_model"] = "language_model"
 
     def build(self) -> LanguageModel:
         return LanguageModel(self)

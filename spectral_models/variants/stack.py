@@ -78,8 +78,12 @@ class StackedModel(SpectralModel):
             self.frontend = frontend.build(context)
         with under("position"):
             self.position = config.position.build(context)
-        self.blocks = nn.ModuleList(Block(block, context, path=path) for path, block in config.stack())
+        self.blocks = nn.ModuleList(self.make_block(block, context, path) for path, block in config.stack())
         self.norm = NORMS[config.blocks[-1].norm](config.hidden_dim)
+
+    def make_block(self, config: BlockConfig, context: LayerContext, path: str) -> Block:
+        """A block from its config, which stands at that path. A variant may add to it."""
+        return Block(config, context, path=path)
 
     @property
     def length_limit(self) -> int | None:

@@ -1,0 +1,92 @@
+"""A decoder that reads a source: a language model with a fusion in front of each of its blocks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from spectral_core import ConfigError, StateError
+from spectral_layers import FusionConfig, LayerContext, Rotation, Rows, State, Stream
+from spectral_models.block import Block, BlockOutput, under
+from spectral_models.config import BlockConfig
+from spectral_models.variants.language_model import LanguageModel, LanguageModelOutput, fingerprint
+
+if TYPE_CHECKING:
+    from spectral_models.variants.seq2seq import Seq2SeqConfig
+
+SOURCE, TARGET = "source", "target"
+"""What the streams of a fusion are called here."""
+_FRESH = "prepared"
+"""Where a block's state holds its fusion's while the mixer has seen nothing."""
+
+
+class SourceBlock(Block):
+    """x <- fusion(x, source), then the block. Its state holds what the fusion reads of the source, and the mixer's."""
+
+    def __init__(self, config: BlockConfig, context: LayerContext, *, path: str, fusion: FusionConfig) -> None:
+        super().__init__(config, context, path=path)
+        with under("fusion"):
+            self.fusion = fusion.build(context)
+            if not self.fusion.streams:
+                raise ConfigError(f"{fusion.type!r} cannot stream: it has no state from which a decoder could go on.")
+
+    def prepare(self, source: Stream) -> State:
+        """The state of a target of no tokens yet."""
+        read = self.fusion.prepare({SOURCE: source})
+        return State(type(self).__name__, read.position, parts={_FRESH: read})
+
+    def forward(
+        self,
+        x: Tensor,
+        rows: Rows | None = None,
+        state: State | None = None,
+        return_state: bool = False,
+        rotation: Rotation | None = None,
+    ) -> BlockOutput:
+        assert state is not None
+        fresh = _FRESH in state.parts
+        read, past = (state.part(_FRESH), None) if fresh else (state.part("fusion"), state.part("mixer"))
+        target = {TARGET: Stream(x, rows, "causal")}
+        fused = self.fusion(target, TARGET, state=read, return_state=return_state)
+        output = super().forward(fused.y, rows, past, return_state, rotation)
+        if fused.state is not None and output.state is not None:
+            parts = {"fusion": fused.state, "mixer": output.state}
+            output.state = State(type(self).__name__, fused.state.position, parts=parts)
+        output.losses.update({f"fusion.{name}": loss for name, loss in fused.losses.items()})
+        output.metrics.update({f"fusion.{name}": value for name, value in fused.metrics.items()})
+        return output
+
+
+class SourceDecoder(LanguageModel):
+    """A language model that always continues a state, the first of which :meth:`prepare` makes of a source."""
+
+    def __init__(self, config: Seq2SeqConfig) -> None:
+        super().__init__(config)
+        self.config: Seq2SeqConfig
+        known = fingerprint(config, config.fusion)
+        self._state_owner = f"{type(self).__name__} ({config.hidden_dim} wide, mixers and fusion {known})"
+
+    def make_block(self, config: BlockConfig, context: LayerContext, path: str) -> SourceBlock:
+        return SourceBlock(config, context, path=path, fusion=self.config.fusion)
+
+    def prepare(self, source: Stream) -> State:
+        """The state of targets of no tokens yet: all that the blocks ever read of the source, computed once."""
+        parts = {}
+        for index, block in enumerate(self.blocks):
+            assert isinstance(block, SourceBlock)
+            parts[str(index)] = block.prepare(source)
+        return State(self._state_owner, parts["0"].position, parts=parts)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        state: State | None = None,
+        return_state: bool = False,
+    ) -> LanguageModelOutput:
+        """As a language model's, of target tokens; the state is needed. Raises StateError without one."""
+        if state is None:
+            raise StateError("a decoder that reads a source begins with its state: make one with prepare(source).")
+        return super().forward(input_ids, attention_mask, state=state, return_state=return_state)

@@ -1,0 +1,208 @@
+"""The sequence-to-sequence model: a source in, the logits of a target's next tokens out, without attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import NonNegativeInt, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from spectral_core import StateError, UnsupportedInputError
+from spectral_core.axes import describe
+from spectral_core.config import OneOf, part, problem
+from spectral_layers import FUSIONS, FusionConfig, State, Stream
+from spectral_layers.rows import Alignment
+from spectral_models.block import under
+from spectral_models.generation import generate
+from spectral_models.model import SpectralModel
+from spectral_models.variants.conditioning import SourceDecoder
+from spectral_models.variants.encoding import AnyEncoder, EncoderOutput
+from spectral_models.variants.language_model import DecoderConfig
+from spectral_models.variants.stack import ragged
+
+IGNORE = -100
+"""The label of what is not to be learned, padding for one."""
+
+
+@dataclass
+class Seq2SeqOutput:
+    """logits: (B, L, V), of the target's next tokens. state: what continues the targets, if asked for.
+
+    losses: scalars to add to the training loss, already weighted, named by layer. metrics: scalars to log.
+    """
+
+    logits: Tensor
+    state: State | None
+    losses: dict[str, Tensor]
+    metrics: dict[str, Tensor]
+
+
+class Seq2Seq(SpectralModel):
+    """An encoder that sees the whole source, and a strictly causal decoder that reads it by fusion in each block.
+
+    The source is encoded once: what the decoder's fusions read of it is in the state that every target begins with.
+    """
+
+    def __init__(self, config: Seq2SeqConfig) -> None:
+        super().__init__(config)
+        self.config: Seq2SeqConfig
+        with under("encoder"):
+            self.encoder = config.encoder.build()
+        self.bridge: nn.Linear | None = None
+        if config.encoder.hidden_dim != config.hidden_dim:
+            self.bridge = nn.Linear(config.encoder.hidden_dim, config.hidden_dim, bias=False)
+        self.decoder = SourceDecoder(config)
+
+    def forward(
+        self,
+        input_ids: Tensor | None,
+        decoder_input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        *,
+        state: State | None = None,
+        return_state: bool = False,
+        **options: Any,
+    ) -> Seq2SeqOutput:
+        """Logits at every target token, each from the whole source and from its own and earlier target tokens only.
+
+        input_ids: the source, (B, S) integers, or whatever else the encoder reads; None with a state, which knows it.
+        decoder_input_ids: the target, (B, L) integers below vocab_size, from the start token on. The masks of both
+        are nonzero at real tokens, with padding on either side; logits at padding are arbitrary. A full pass, any
+        chunks and single tokens give the same logits. options: what else the encoder takes: an ``audio_encoder``
+        a ``sample_rate``. Raises UnsupportedInputError for inputs that do not fit, StateError for a state that does
+        not.
+        """
+        losses: dict[str, Tensor] = {}
+        metrics: dict[str, Tensor] = {}
+        if state is None:
+            if input_ids is None:
+                raise UnsupportedInputError(
+                    "a target needs a source: give input_ids, or the state of a source, which prepare(input_ids) or "
+                    "an earlier call with return_state gives."
+                )
+            if input_ids.shape[:1] != decoder_input_ids.shape[:1]:
+                raise UnsupportedInputError(
+                    f"each target has its source; got input_ids {describe(input_ids)} and decoder_input_ids "
+                    f"{describe(decoder_input_ids)}."
+                )
+            encoded = self.encoder(input_ids, attention_mask, **options)
+            losses = {f"encoder.{name}": loss for name, loss in encoded.losses.items()}
+            metrics = {f"encoder.{name}": value for name, value in encoded.metrics.items()}
+            state = self._read(encoded)
+        elif input_ids is not None or attention_mask is not None:
+            raise StateError("a state knows its source: give input_ids None, and no attention_mask, beside it.")
+        output = self.decoder(decoder_input_ids, decoder_attention_mask, state=state, return_state=return_state)
+        losses.update({f"decoder.{name}": loss for name, loss in output.losses.items()})
+        metrics.update({f"decoder.{name}": value for name, value in output.metrics.items()})
+        return Seq2SeqOutput(output.logits, output.state, losses, metrics)
+
+    def prepare(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> State:
+        """The state of targets of no tokens yet: the source encoded, and all that is ever read of it."""
+        return self._read(self.encoder(input_ids, attention_mask, **options))
+
+    def _read(self, encoded: EncoderOutput) -> State:
+        x, rows = encoded.hidden, None
+        if encoded.mask is not None:
+            alignment = Alignment.of(encoded.mask)
+            x, rows = alignment.gather(x), ragged(alignment.rows, x.shape[1])
+        if self.bridge is not None:
+            x = self.bridge(x)
+        return self.decoder.prepare(Stream(x, rows))
+
+    def decoder_inputs(self, labels: Tensor) -> Tensor:
+        """(B, L) labels as what the decoder is fed to learn them: the start token, then all but the last.
+
+        Labels of -100 become the pad token. ``labels != -100`` is the mask, if parts are to know of padding on the
+        right; the logits do not depend on it.
+        """
+        shifted = F.pad(labels[:, :-1], (1, 0), value=self.config.start_token_id)
+        return shifted.masked_fill(shifted == IGNORE, self.config.pad_token_id)
+
+    def loss(self, output: Seq2SeqOutput, labels: Tensor) -> Tensor:
+        """Mean cross-entropy of labels (B, L), each the token that follows at its place, plus the auxiliary losses.
+
+        -100 is left out. A target to be generated ends with end_token_id. Raises UnsupportedInputError for labels of
+        another shape or kind, or out of range.
+        """
+        logits, size = output.logits, self.config.vocab_size
+        integers = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+        if labels.shape != logits.shape[:2] or not integers:
+            raise UnsupportedInputError(
+                f"labels are one integer for each of {tuple(logits.shape[:2])} target tokens; got {describe(labels)}."
+            )
+        # Reading values back from an accelerator would stall every step; there the loss asserts.
+        if labels.device.type == "cpu":
+            learned = labels[labels != IGNORE]
+            if not learned.numel():
+                raise UnsupportedInputError(f"all labels are {IGNORE}: there is nothing to learn.")
+            low, high = int(learned.min()), int(learned.max())
+            if low < 0 or high >= size:
+                raise UnsupportedInputError(
+                    f"labels are tokens from 0 to {size - 1} (vocab_size {size}), or {IGNORE} for none; got {low} to "
+                    f"{high}."
+                )
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), labels.long().flatten(), ignore_index=IGNORE)
+        return torch.stack([loss, *output.losses.values()]).sum()
+
+    @torch.no_grad()
+    def generate(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Tensor:
+        """Sources → targets (B, new): what follows the start token, up to the end token, then padding.
+
+        See :func:`spectral_models.generation.generate` for the options.
+        """
+        state = self.prepare(input_ids, attention_mask)
+        start = torch.full_like(state.position[:, None], self.config.start_token_id)
+        options = {"stop_tokens": (self.config.end_token_id,), "pad_token_id": self.config.pad_token_id, **options}
+        return generate(self.decoder, start, state=state, **options)[:, 1:]
+
+    def example_source(self, batch: int) -> tuple[Tensor, ...]:
+        return (self.encoder.frontend.example(batch),)
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Recompute blocks, of the encoder and the decoder, in the backward pass instead of storing what is inside."""
+        return self.decoder.gradient_checkpointing
+
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, value: bool) -> None:
+        self.encoder.gradient_checkpointing = self.decoder.gradient_checkpointing = value
+
+
+class Seq2SeqConfig(DecoderConfig):
+    """One sequence to another. The encoder has a config of its own; all else describes the decoder."""
+
+    type: Literal["seq2seq"] = "seq2seq"
+    encoder: AnyEncoder = part("encoder")
+    """What reads the source, in both directions. Its width may be another than the decoder's."""
+    fusion: Annotated[FusionConfig, OneOf(FUSIONS)] = part("source_product")
+    """What brings the source, whole, to each block of the decoder and keeps that causal."""
+    start_token_id: NonNegativeInt = 0
+    """What a target begins with; not part of what is generated."""
+    end_token_id: NonNegativeInt = 0
+    """What ends a target."""
+    pad_token_id: NonNegativeInt = 0
+    """What stands behind the end of a target in a batch. Tokens of any meaning may stand there: masks tell."""
+
+    @model_validator(mode="after")
+    def _fusion_and_tokens_fit(self) -> Seq2SeqConfig:
+        if "causal" not in self.fusion.directions:
+            fitting = [name for name, config in FUSIONS.configs().items() if "causal" in config.directions]
+            raise problem(
+                ("fusion",),
+                f"{self.fusion.type!r} lets every token of the target see all of it, and a decoder may not see the "
+                f"future. Causal fusions: {', '.join(fitting)}.",
+            )
+        for name in ("start_token_id", "end_token_id", "pad_token_id"):
+            if getattr(self, name) >= self.vocab_size:
+                raise problem(
+                    (name,),
+                    f"a token is below vocab_size, {self.vocab_size}; got {getattr(self, name)}.",
+                )
+        return self
+
+    def build(self) -> Seq2Seq:
+        return Seq2Seq(self)
