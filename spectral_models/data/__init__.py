@@ -1,5 +1,6 @@
-"""Text as bytes: the tokenizer, corpora with a held-out part, windows over them, and synthetic tasks: recall, tones."""
+"""Text as bytes: the tokenizer, corpora with a held-out part, windows over them, and synthetic tasks."""
 
+from spectral_models.data.coincidence import coincidence_batch
 from spectral_models.data.config import DataConfig
 from spectral_models.data.corpus import Corpus, load_corpus
 from spectral_models.data.documents import DataError
@@ -15,6 +16,7 @@ __all__ = [
     "DataConfig",
     "DataError",
     "RandomWindows",
+    "coincidence_batch",
     "load_corpus",
     "mqar_batch",
     "tones_batch",

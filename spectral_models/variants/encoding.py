@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
+from pydantic import AfterValidator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,6 +15,8 @@ from spectral_core import UnsupportedInputError
 from spectral_core.config import OneOf, part
 from spectral_layers import POSITIONS, FrontEndConfig, PositionConfig, Rotation, Rows
 from spectral_layers.positions.base import Grid, positions_of
+from spectral_models.config import ModelConfig
+from spectral_models.registries import MODELS
 from spectral_models.variants.stack import StackConfig, StackedModel, Way, ragged
 
 Pooling = Literal["mean", "max", "cls", "last"]
@@ -115,3 +118,14 @@ class EncoderConfig(StackConfig):
 
     def build(self) -> Encoder:
         raise NotImplementedError(f"{type(self).__name__} must define build()")
+
+
+def _is_an_encoder(config: ModelConfig) -> ModelConfig:
+    if not isinstance(config, EncoderConfig):
+        fitting = [name for name, other in MODELS.configs().items() if issubclass(other, EncoderConfig)]
+        raise ValueError(f"{config.type!r} is no encoder. Encoders: {', '.join(fitting)}")  # noqa: TRY004
+    return config
+
+
+AnyEncoder = Annotated[EncoderConfig, OneOf(MODELS), AfterValidator(_is_an_encoder)]
+"""A field for any registered encoder."""
