@@ -13,15 +13,16 @@ from spectral_core import FFTBackend
 
 @dataclass(frozen=True, slots=True)
 class LayerContext:
-    """For mixers, feed-forwards, positions and front ends: x is (B, L, hidden_dim).
+    """For mixers, feed-forwards, positions, front ends and fusions: x is (B, L, hidden_dim).
 
-    causal: no output may depend on a later token.
+    causal: no output may depend on a later token. streams: names of all that a fusion may be given; None if unknown.
     """
 
     hidden_dim: int
     causal: bool
     fft: FFTBackend
     max_seq_len: int | None = None
+    streams: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ _VARIANTS = (
     ("audio_encoder", "audio_encoder:AudioEncoderConfig",
      "Sound to embeddings, mixed along time and along frequency."),
     ("classifier", "classifier:ClassifierConfig", "One label for each text, picture or sound, from any encoder."),
+    ("multimodal", "multimodal:MultimodalConfig",
+     "One label for what several encoders read, by name, fused; any modality may be missing."),
 )  # fmt: skip
 
 

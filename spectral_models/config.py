@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib import resources
 from itertools import chain
@@ -152,10 +152,12 @@ def parts_of(config: Config, path: str = "") -> Iterator[tuple[str, PartConfig]]
     for name in type(config).model_fields:
         value = getattr(config, name)
         here = f"{path}.{name}" if path else name
-        members = enumerate(value) if isinstance(value, tuple) else ((None, value),)
-        for index, member in members:
+        members: Iterable[tuple[Any, Any]] = ((None, value),)
+        if isinstance(value, tuple | dict):
+            members = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, member in members:
             if isinstance(member, Config):
-                there = here if index is None else f"{here}.{index}"
+                there = here if key is None else f"{here}.{key}"
                 if isinstance(member, PartConfig):
                     yield there, member
                 yield from parts_of(member, there)

@@ -62,6 +62,9 @@ class CrossModal(Fusion):
 
     def fuse(self, streams: Mapping[str, Stream], target: str, state: State | None, return_state: bool) -> FusionOutput:
         x = streams[target].x
+        if x.shape[0] and all(stream.rows is None for stream in streams.values()):
+            part, importance = self._fuse_equal({name: stream.x for name, stream in streams.items()}, target)
+            return self._fused(x, part, {name: share.detach().mean() for name, share in importance.items()})
         lengths = torch.stack([lengths_of(stream) for stream in streams.values()], 1)
         fused = torch.zeros_like(x)
         heard = dict.fromkeys(streams, x.new_zeros(()))
@@ -75,6 +78,10 @@ class CrossModal(Fusion):
             fused = fused.index_put((here,), F.pad(part, (0, 0, 0, x.shape[1] - length[target])).to(x.dtype))
             for name, share in importance.items():
                 heard[name] = heard[name] + share.detach().mean(-1).sum() / x.shape[0]
+        return self._fused(x, fused, heard)
+
+    def _fused(self, x: Tensor, fused: Tensor, heard: dict[str, Tensor]) -> FusionOutput:
+        """heard: the mean importance of each stream."""
         metrics = {f"importance.{name}": share for name, share in heard.items()}
         return FusionOutput(x + self.out_proj(fused), metrics=metrics)
 
@@ -198,8 +205,9 @@ class CrossModalConfig(FusionConfig):
     """Any of several named modalities, fused on one of them by bands of frequencies."""
 
     type: Literal["cross_modal"] = "cross_modal"
-    modalities: tuple[str, ...] = Field(min_length=2)
-    """Names of the streams, two or more; each has parameters of its own, and any may be absent from a call."""
+    modalities: tuple[str, ...] | None = Field(default=None, min_length=2)
+    """Names of the streams, two or more; each has parameters of its own, and any may be absent from a call. Null takes
+    the names that the model has for them."""
     bands: int = Field(default=8, ge=2)
     """Bands from 0 to half a cycle per token of the target."""
     head_dim: PositiveInt = 32
@@ -209,8 +217,8 @@ class CrossModalConfig(FusionConfig):
 
     @field_validator("modalities")
     @classmethod
-    def _distinct(cls, modalities: tuple[str, ...]) -> tuple[str, ...]:
-        if "" in modalities or len(set(modalities)) < len(modalities):
+    def _distinct(cls, modalities: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if modalities is not None and ("" in modalities or len(set(modalities)) < len(modalities)):
             raise ValueError(f"modalities need names of their own; got {modalities}")
         return modalities
 
@@ -223,6 +231,12 @@ class CrossModalConfig(FusionConfig):
                 "cross_modal sees the whole of every stream, so its target cannot be causal. In a decoder use a fusion "
                 "that keeps the target causal, such as source_product."
             )
-        return CrossModal(
-            context, modalities=self.modalities, heads=heads, bands=self.bands, temperature=self.temperature
-        )
+        modalities = self.modalities or context.streams
+        if modalities is None or len(modalities) < 2:
+            raise ConfigError("cross_modal fuses two streams or more: name them in modalities.")
+        if context.streams is not None and set(modalities) != set(context.streams):
+            raise ConfigError(
+                f"modalities are {', '.join(modalities)}, and the model's are {', '.join(context.streams)}. Leave them "
+                "out: cross_modal takes the model's."
+            )
+        return CrossModal(context, modalities=modalities, heads=heads, bands=self.bands, temperature=self.temperature)

@@ -1,8 +1,10 @@
 """Text as tokens: tokenizers, corpora with a held-out part, windows over them; and synthetic tasks.
 
-These are recall (``mqar_batch``), tones in noise (``tones_batch``), and reversing and sorting (``sequences_batch``).
+These are recall (``mqar_batch``), tones in noise (``tones_batch``), reversing and sorting (``sequences_batch``), and events
+that coincide in two streams (``coincidence_batch``).
 """
 
+from spectral_models.data.coincidence import coincidence_batch
 from spectral_models.data.config import DataConfig
 from spectral_models.data.corpus import Corpus, load_corpus
 from spectral_models.data.mqar import mqar_batch
@@ -23,6 +25,7 @@ __all__ = [
     "SequenceTask",
     "SubwordTokenizer",
     "Tokenizer",
+    "coincidence_batch",
     "load_corpus",
     "mqar_batch",
     "sequences_batch",

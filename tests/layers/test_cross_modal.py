@@ -148,3 +148,25 @@ def test_names_may_be_anything() -> None:
     streams = {name: Stream(noise(1, 5, DIM)) for name in ("keys", "type", "image.patches")}
     assert isinstance(fusion.modalities, nn.ModuleList)
     assert fusion(streams, "type").y.shape == (1, 5, DIM)
+
+
+def test_a_model_names_the_streams_that_a_config_does_not() -> None:
+    def built(modalities: tuple[str, ...] | None, streams: tuple[str, ...] | None) -> CrossModal:
+        return CrossModalConfig(modalities=modalities, head_dim=4).build(LayerContext(DIM, False, FFT, streams=streams))
+
+    assert built(None, ("sound", "text")).names == ("sound", "text")
+    assert built(("text", "sound"), ("sound", "text")).names == ("text", "sound")
+    with pytest.raises(ConfigError, match=r"modalities are a, b, and the model's are b, c\. Leave them out"):
+        built(("a", "b"), ("b", "c"))
+    for streams in (None, ("text",)):
+        with pytest.raises(ConfigError, match="fuses two streams or more: name them in modalities"):
+            built(None, streams)
+
+
+def test_rows_that_are_all_full_are_no_rows() -> None:
+    fusion, x = build("text", "sound"), {"text": noise(3, 6, DIM), "sound": noise(3, 9, DIM, seed=1)}
+    bare = fusion({name: Stream(part) for name, part in x.items()}, "text")
+    full = fusion({name: Stream(part, Rows(torch.full((3,), part.shape[1]))) for name, part in x.items()}, "text")
+    torch.testing.assert_close(bare.y, full.y)
+    torch.testing.assert_close(bare.metrics, full.metrics)
+    assert fusion({name: Stream(part[:0]) for name, part in x.items()}, "text").y.shape == (0, 6, DIM)

@@ -1,0 +1,187 @@
+"""The multimodal model: what several named encoders read, fused; one logit for each label, out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import PositiveInt, field_validator, model_validator
+from torch import Tensor, nn
+
+from spectral_core import FFT_BACKENDS, FFTBackendConfig, UnsupportedInputError
+from spectral_core.axes import describe
+from spectral_core.config import OneOf, part, problem
+from spectral_core.errors import suggestion
+from spectral_layers import FEEDFORWARDS, FUSIONS, FeedForwardConfig, FusionConfig, LayerContext, Stream
+from spectral_layers.rows import Alignment
+from spectral_models.block import NORMS, under
+from spectral_models.variants.encoding import AnyEncoder, Encoder, EncoderOutput, pool
+from spectral_models.variants.labelling import ClassifierOutput, Labeller, LabellerConfig
+from spectral_models.variants.stack import ragged
+
+
+class Multimodal(Labeller):
+    """logits = W dropout(pooled) + b, from the modalities m that are there:
+
+    x_m = P_m encoder_m(input_m), y_m = fusion(x, m), z_m = y_m + feedforward(norm(y_m)),
+    pooled = mean over m of pool(norm(z_m)).
+
+    P_m projects an encoder of another width than the model's, and is the identity else. Tokens of streams meet in the
+    fusion, before anything is pooled; the feed-forward then sees, at each token, what the others bring to it. Every
+    modality is fused on in turn, by the same fusion and feed-forward, so that no one has to be there, and M modalities
+    cost M fusions. Padding changes nothing.
+
+    Losses and metrics are named by path: ``encoders.sound.layers.0.…``, ``fusion.sound.…`` (on that target).
+    """
+
+    def __init__(self, config: MultimodalConfig) -> None:
+        super().__init__(config)
+        self.config: MultimodalConfig
+        dim, norm = config.hidden_dim, NORMS[config.norm]
+        self.encoders = nn.ModuleDict()
+        self.projections = nn.ModuleDict()
+        for name, encoder in config.encoders.items():
+            with under(f"encoders.{name}"):
+                self.encoders[name] = encoder.build()
+            if encoder.hidden_dim != dim:
+                self.projections[name] = nn.Linear(encoder.hidden_dim, dim, bias=False)
+        # Sorted: weights that a fusion keeps by their order must not depend on that of a config's keys.
+        context = LayerContext(dim, causal=False, fft=config.fft.build(), streams=tuple(sorted(config.encoders)))
+        with under("fusion"):
+            self.fusion = config.fusion.build(context)
+        with under("feedforward"):
+            self.feedforward = config.feedforward.build(context)
+        self.feedforward_norm = norm(dim)
+        self.norm = norm(dim)
+        self.make_head(dim)
+
+    def forward(
+        self,
+        inputs: Mapping[str, Tensor],
+        attention_mask: Mapping[str, Tensor] | None = None,
+        **options: Mapping[str, Any],
+    ) -> ClassifierOutput:
+        """inputs: by modality, what its encoder takes. Any modality may be missing, not all; rows belong together.
+
+        attention_mask, options: what else the encoders take, by modality too: ``sample_rate={"sound": 16_000}``.
+        Raises UnsupportedInputError for names that no encoder has, no modality at all, batches of different sizes, and,
+        with the modality's name in front, for what its encoder refuses.
+        """
+        given = options if attention_mask is None else {"attention_mask": attention_mask, **options}
+        self._check(inputs, given)
+        streams, losses, metrics = {}, {}, {}
+        for name in (name for name in self.encoders if name in inputs):
+            encoded = self._encode(name, inputs[name], {key: of[name] for key, of in given.items() if name in of})
+            losses.update({f"encoders.{name}.{key}": loss for key, loss in encoded.losses.items()})
+            metrics.update({f"encoders.{name}.{key}": value for key, value in encoded.metrics.items()})
+            streams[name] = self._stream(name, encoded)
+        pooled = []
+        for name, stream in streams.items():
+            fused = self.fusion(streams, name)
+            fed = self.feedforward(self.feedforward_norm(fused.y), rows=stream.rows)
+            for path, output in ((f"fusion.{name}", fused), (f"feedforward.{name}", fed)):
+                losses.update({f"{path}.{key}": loss for key, loss in output.losses.items()})
+                metrics.update({f"{path}.{key}": value for key, value in output.metrics.items()})
+            pooled.append(pool(self.norm(fused.y + fed.y), stream.rows, self.config.pooling))
+        mean = torch.stack(pooled).mean(0)
+        return ClassifierOutput(self.logits(mean), mean, losses, metrics)
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """The encoders': recompute blocks in the backward pass instead of storing what is inside them."""
+        return all(self._encoder(name).gradient_checkpointing for name in self.encoders)
+
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, value: bool) -> None:
+        for name in self.encoders:
+            self._encoder(name).gradient_checkpointing = value
+
+    def _encoder(self, name: str) -> Encoder:
+        encoder = self.encoders[name]
+        assert isinstance(encoder, Encoder)
+        return encoder
+
+    def _encode(self, name: str, inputs: Tensor, options: dict[str, Any]) -> EncoderOutput:
+        try:
+            output: EncoderOutput = self.encoders[name](inputs, **options)
+        except UnsupportedInputError as error:
+            raise UnsupportedInputError(f"{name}: {error}") from error
+        return output
+
+    def _stream(self, name: str, encoded: EncoderOutput) -> Stream:
+        """Its tokens in the model's width, each row from index 0."""
+        x = encoded.hidden
+        if name in self.projections:
+            x = self.projections[name](x)
+        if encoded.mask is None:
+            return Stream(x)
+        alignment = Alignment.of(encoded.mask)
+        return Stream(alignment.gather(x), ragged(alignment.rows, x.shape[1]))
+
+    def _check(self, inputs: Mapping[str, Tensor], options: Mapping[str, Mapping[str, Any]]) -> None:
+        known = ", ".join(self.encoders)
+        for key, by_name in {"inputs": inputs, **options}.items():
+            if not isinstance(by_name, Mapping):
+                raise UnsupportedInputError(
+                    f"{key} come by modality, as a mapping from names to values; got {type(by_name).__name__}. "
+                    f"Modalities: {known}."
+                )
+            for name in by_name:
+                if name not in self.encoders:
+                    raise UnsupportedInputError(
+                        f"{key}: no modality is called {name!r}.{suggestion(str(name), list(self.encoders))} "
+                        f"Modalities: {known}; any of them may be left out."
+                    )
+                if name not in inputs:
+                    raise UnsupportedInputError(f"{key} are given for {name!r}, whose input is not.")
+        if not inputs:
+            raise UnsupportedInputError(f"no modality is given. Give one at least of {known}.")
+        if len({x.shape[:1] for x in inputs.values()}) > 1:
+            sizes = ", ".join(f"{name} {describe(x)}" for name, x in inputs.items())
+            raise UnsupportedInputError(f"modalities belong together row by row, and batches differ in size: {sizes}.")
+
+
+class MultimodalConfig(LabellerConfig):
+    """One label for what several encoders read, by name: any modality may be missing."""
+
+    type: Literal["multimodal"] = "multimodal"
+    encoders: dict[str, AnyEncoder]
+    """An encoder for each modality, by the modality's name. What they pool is not used: fused tokens are pooled."""
+    hidden_dim: PositiveInt = 256
+    """Width in which modalities meet. Encoders of another width are projected to it."""
+    fusion: Annotated[FusionConfig, OneOf(FUSIONS)] = part("cross_modal")
+    """What brings all modalities together on one of them."""
+    feedforward: Annotated[FeedForwardConfig, OneOf(FEEDFORWARDS)] = part("swiglu")
+    """What changes each fused token by itself."""
+    norm: Literal["rms_norm", "layer_norm"] = "rms_norm"
+    """Normalisation in front of the feed-forward, and of pooling."""
+    pooling: Literal["mean", "max", "last"] = "mean"
+    """How a fused modality becomes a vector: the mean or the largest of its tokens, or its last."""
+    fft: Annotated[FFTBackendConfig, OneOf(FFT_BACKENDS)] = part("auto")
+    """FFT backend of the fusion; each encoder has its own. A named one never falls back to another."""
+
+    @field_validator("encoders")
+    @classmethod
+    def _can_be_told_apart(cls, encoders: dict[str, Any]) -> dict[str, Any]:
+        if len(encoders) < 2:
+            raise ValueError("two modalities or more are fused; a classifier has one encoder.")
+        taken = nn.ModuleDict()
+        for name in encoders:
+            if not name or "." in name or hasattr(taken, name):
+                raise ValueError(f"{name!r} cannot name a modality: it is empty, has a dot or is PyTorch's own.")
+        return encoders
+
+    @model_validator(mode="after")
+    def _fusion_fits(self) -> MultimodalConfig:
+        if "bidirectional" not in self.fusion.directions:
+            fitting = [name for name, config in FUSIONS.configs().items() if "bidirectional" in config.directions]
+            raise problem(
+                ("fusion",),
+                f"{self.fusion.type!r} is for decoders: it conditions a causal target on one source. Fusions of "
+                f"modalities: {', '.join(fitting)}.",
+            )
+        return self
+
+    def build(self) -> Multimodal:
+        return Multimodal(self)
