@@ -18,6 +18,7 @@ from spectral_models.integrations.huggingface.classification import (
 )
 from spectral_models.integrations.huggingface.config import SpectralHFConfig
 from spectral_models.integrations.huggingface.masked_lm import SpectralForMaskedLM
+from spectral_models.integrations.huggingface.tokenizer import byte_tokenizer
 
 AutoConfig.register(SpectralHFConfig.model_type, SpectralHFConfig)
 AutoModelForCausalLM.register(SpectralHFConfig, SpectralForCausalLM)
@@ -34,4 +35,5 @@ __all__ = [
     "SpectralForMaskedLM",
     "SpectralForSequenceClassification",
     "SpectralHFConfig",
+    "byte_tokenizer",
 ]

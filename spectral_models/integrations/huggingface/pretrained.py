@@ -43,7 +43,9 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
     earlier_names: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, config: SpectralHFConfig, model: SpectralModel | None = None) -> None:
-        described = config.model_config() if model is None else model.config
+        described = config.model_config()
+        if model is not None and model.config != described:
+            raise ConfigError("the model has another config than this one. Use wrap(model), with as many labels as it has.")
         if not self.takes(described):
             fitting = [each.__name__ for each in _classes(SpectralPreTrainedModel) if each.takes(described)]
             raise ConfigError(
@@ -143,8 +145,8 @@ def refuse(options: Mapping[str, Any]) -> None:
     asked = sorted(name for name, value in options.items() if value is not None and value is not False)
     if asked:
         raise UnsupportedInputError(
-            f"{', '.join(asked)}: these models neither take nor give it. They have no attention weights, and read token "
-            "ids, pictures or sound."
+            f"{', '.join(asked)}: these models neither take nor give it. They have no attention weights, and read "
+            "token ids, pictures or sound."
         )
 
 
