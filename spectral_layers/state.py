@@ -53,8 +53,8 @@ class State:
         """The state of one of its parts."""
         if name not in self.parts:
             raise StateError(
-                f"this state of {self.owner} holds nothing of its part {name!r}: it was saved by another release, or in "
-                "part."
+                f"this state of {self.owner} holds nothing of its part {name!r}: it was saved by another release, "
+                "or in part."
             )
         return self.parts[name]
 

@@ -78,7 +78,7 @@ def load_checkpoint(path: str | Path, *, device: str | torch.device = "cpu", **o
     """
     directory = find(Path(path))
     verify(directory, files=(CONFIG, WEIGHTS))
-    model = build_model(_config(read_record(directory), directory, overrides))
+    model = build_model(config_of(read_record(directory), directory, overrides))
     load_weights(model, directory, cast=True)
     return model.to(device).eval()
 
@@ -95,11 +95,11 @@ def write_files(model: SpectralModel, directory: Path, tokenizer: Tokenizer | No
     for name, content in beside.items():
         (directory / name).write_text(content, encoding="utf-8")
     (directory / CONFIG).write_text(json.dumps(make_record(model.config), indent=2) + "\n", encoding="utf-8")
-    save_file(_own_memory(model.state_dict()), directory / WEIGHTS, metadata={"format": "pt"})
+    save_file(own_memory(model.state_dict()), directory / WEIGHTS, metadata={"format": "pt"})
     write_marker(directory, MARKER, [CONFIG, WEIGHTS, *beside])
 
 
-def _own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Contiguous tensors, copied where a part holds one memory under two names: safetensors refuses to share."""
     made: dict[str, Tensor] = {}
     taken: set[int] = set()
@@ -184,12 +184,16 @@ def read_record(directory: Path) -> dict[str, Any]:
         raise CheckpointError(f"{directory / CONFIG} is missing or damaged. Use another checkpoint.") from None
     if not isinstance(record, dict) or "schema_version" not in record:
         raise CheckpointError(f"{directory / CONFIG} is not a checkpoint's config.")
-    if record["schema_version"] != SCHEMA_VERSION:
+    _check_schema(record, directory)
+    return record
+
+
+def _check_schema(record: Mapping[str, Any], source: object) -> None:
+    if record.get("schema_version") != SCHEMA_VERSION:
         raise CheckpointError(
-            f"{directory / CONFIG} has schema version {record['schema_version']!r}; this release ({__version__}) reads "
+            f"{source} has schema version {record.get('schema_version')!r}; this release ({__version__}) reads "
             f"{SCHEMA_VERSION}. Install release {record.get('framework_version', 'unknown')}, which wrote it."
         )
-    return record
 
 
 def load_weights(model: SpectralModel, directory: Path, *, cast: bool = False) -> None:
@@ -208,40 +212,45 @@ def load_weights(model: SpectralModel, directory: Path, *, cast: bool = False) -
         raise CheckpointError(f"{directory / WEIGHTS} does not fit its config: {error}") from error
 
 
-def _config(record: Mapping[str, Any], directory: Path, overrides: Mapping[str, Any]) -> ModelConfig:
-    """The record's config with values replaced. Parts that were replaced need no provider."""
+def config_of(record: Mapping[str, Any], source: object, overrides: Mapping[str, Any] | None = None) -> ModelConfig:
+    """The model's config in a config.json, with values replaced. Parts that were replaced need no provider.
+
+    source: what to call the checkpoint in errors. Raises CheckpointError for a newer schema and what no longer
+    validates, PluginError naming the package to install when a part's provider is missing.
+    """
+    _check_schema(record, source)
     try:
         recorded = {(part["kind"], part["name"]): part for part in record["components"]}
         data = dict(record["spectral"])
     except (KeyError, TypeError, ValueError):
-        raise CheckpointError(f"{directory / CONFIG} is damaged. Use another checkpoint.") from None
+        raise CheckpointError(f"the config of {source} is damaged. Use another checkpoint.") from None
     try:
-        config = parse_model(override(data, overrides))
+        config = parse_model(override(data, overrides or {}))
     except ConfigError as error:
         for part in recorded.values():
-            _require(part, directory)
+            _require(part, source)
         if overrides:
             raise
-        raise CheckpointError(f"{directory / CONFIG} no longer validates: {error}") from error
+        raise CheckpointError(f"the config of {source} no longer validates: {error}") from error
     for component in components_of(config):
         part = recorded.get((component.kind, component.name), {})
         before = part.get("provider", component.provider), part.get("version", component.version)
         if before != (component.provider, component.version):
             warnings.warn(
-                f"{directory} was saved with {before[0]} {before[1]}; {component.kind} {component.name!r} now comes "
+                f"{source} was saved with {before[0]} {before[1]}; {component.kind} {component.name!r} now comes "
                 f"from {component.provider} {component.version}.",
                 stacklevel=3,
             )
     return config
 
 
-def _require(part: Mapping[str, str], directory: Path) -> None:
+def _require(part: Mapping[str, str], source: object) -> None:
     """Raise PluginError naming the package to install, unless the part of a checkpoint is registered here."""
     registry = HOST.registries.get(part["kind"])
     if registry is None or part["name"] not in registry:
         failed = [str(failure) for failure in HOST.failures() if failure.distribution == part["provider"]]
         raise PluginError(
-            f"{directory} uses the {part['kind']} {part['name']!r} of the package {part['provider']} "
+            f"{source} uses the {part['kind']} {part['name']!r} of the package {part['provider']} "
             f"{part['version']}, which "
             + (f"is installed but {failed[0]}." if failed else "is not installed here.")
             + f" Run: pip install '{part['provider']}=={part['version']}'"

@@ -1,7 +1,7 @@
 """Text as tokens: tokenizers, corpora with a held-out part, windows over them; and synthetic tasks.
 
-These are recall (``mqar_batch``), tones in noise (``tones_batch``), reversing and sorting (``sequences_batch``), and events
-that coincide in two streams (``coincidence_batch``).
+These are recall (``mqar_batch``), tones in noise (``tones_batch``), reversing and sorting (``sequences_batch``), and
+events that coincide in two streams (``coincidence_batch``).
 """
 
 from spectral_models.data.coincidence import coincidence_batch

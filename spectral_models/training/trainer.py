@@ -20,7 +20,7 @@ from spectral_models.data.windows import IGNORE
 from spectral_models.errors import CheckpointError
 from spectral_models.evaluation import bits_per_byte
 from spectral_models.integrations.huggingface import SpectralForCausalLM
-from spectral_models.integrations.huggingface.modeling import SpectralCausalLMOutput
+from spectral_models.integrations.huggingface.causal_lm import SpectralCausalLMOutput
 
 TRAINING_MARKER = "training-complete.json"
 

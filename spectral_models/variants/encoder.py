@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from spectral_layers.frontends.base import Modality
 from spectral_layers.frontends.tokens import Tokens, TokensConfig
 from spectral_models.block import NORMS
 from spectral_models.variants.encoding import Encoder, EncoderConfig, EncoderOutput
@@ -60,6 +61,8 @@ class MaskedHead(nn.Module):
 
 class TextEncoderConfig(EncoderConfig):
     """Text to embeddings, of tokens and of rows, with masked pooling; optionally a masked-language-model head."""
+
+    modality: ClassVar[Modality] = "text"
 
     type: Literal["encoder"] = "encoder"
     vocab_size: PositiveInt = 256

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import AfterValidator
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from spectral_core import UnsupportedInputError
 from spectral_core.config import OneOf, part
 from spectral_layers import POSITIONS, FrontEndConfig, PositionConfig, Rotation, Rows
+from spectral_layers.frontends.base import Modality
 from spectral_layers.positions.base import Grid, positions_of
 from spectral_models.config import ModelConfig
 from spectral_models.registries import MODELS
@@ -109,7 +110,9 @@ def _behind(
 
 
 class EncoderConfig(StackConfig):
-    """What the configs of all encoders share."""
+    """What the configs of all encoders share. modality: what they read."""
+
+    modality: ClassVar[Modality]
 
     position: Annotated[PositionConfig, OneOf(POSITIONS)] = part("sinusoidal")
     """How tokens are told where they stand."""

@@ -11,7 +11,6 @@ from torch import Tensor
 from spectral_core import ConfigError
 from spectral_core.config import OneOf, problem
 from spectral_layers import FRONTENDS, POSITIONS, FrontEndConfig, PositionConfig, Rotation, Rows
-from spectral_layers.frontends.base import Modality
 from spectral_layers.positions.base import Grid
 from spectral_layers.positions.sinusoidal import SinusoidalConfig
 from spectral_models.variants.encoding import Encoder, EncoderConfig
@@ -52,8 +51,6 @@ class PlaneEncoder(Encoder):
 
 class PlaneEncoderConfig(EncoderConfig):
     """What the configs of encoders on a plane share."""
-
-    modality: ClassVar[Modality]
 
     frontend: Annotated[FrontEndConfig, OneOf(FRONTENDS)]
     """What makes features of the input."""

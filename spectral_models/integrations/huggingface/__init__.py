@@ -1,5 +1,39 @@
-"""Our language model as a Hugging Face ``PreTrainedModel``."""
+"""Our models as Hugging Face's: importing this registers them with its Auto classes."""
 
-from spectral_models.integrations.huggingface.modeling import SpectralForCausalLM, SpectralHFConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForAudioClassification,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+)
 
-__all__ = ["SpectralForCausalLM", "SpectralHFConfig"]
+from spectral_models.integrations.huggingface.cache import SpectralCache
+from spectral_models.integrations.huggingface.causal_lm import SpectralForCausalLM
+from spectral_models.integrations.huggingface.classification import (
+    SpectralForAudioClassification,
+    SpectralForImageClassification,
+    SpectralForSequenceClassification,
+)
+from spectral_models.integrations.huggingface.config import SpectralHFConfig
+from spectral_models.integrations.huggingface.masked_lm import SpectralForMaskedLM
+from spectral_models.integrations.huggingface.tokenizer import byte_tokenizer
+
+AutoConfig.register(SpectralHFConfig.model_type, SpectralHFConfig)
+AutoModelForCausalLM.register(SpectralHFConfig, SpectralForCausalLM)
+AutoModelForMaskedLM.register(SpectralHFConfig, SpectralForMaskedLM)
+AutoModelForSequenceClassification.register(SpectralHFConfig, SpectralForSequenceClassification)
+AutoModelForImageClassification.register(SpectralHFConfig, SpectralForImageClassification)
+AutoModelForAudioClassification.register(SpectralHFConfig, SpectralForAudioClassification)
+
+__all__ = [
+    "SpectralCache",
+    "SpectralForAudioClassification",
+    "SpectralForCausalLM",
+    "SpectralForImageClassification",
+    "SpectralForMaskedLM",
+    "SpectralForSequenceClassification",
+    "SpectralHFConfig",
+    "byte_tokenizer",
+]

@@ -107,6 +107,7 @@ def test_what_is_saved_loads_both_ways(model, tokens, tmp_path):
     assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == [
         "complete.json",
         "config.json",
+        "generation_config.json",
         "model.safetensors",
     ]
     ours = load_checkpoint(tmp_path / "saved")

@@ -1,0 +1,92 @@
+"""Classifiers of texts, pictures and sound, under Hugging Face's names for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from torch import Tensor
+from transformers.utils import ModelOutput
+
+from spectral_core import ConfigError
+from spectral_layers.frontends.base import Modality
+from spectral_models.config import ModelConfig
+from spectral_models.integrations.huggingface.pretrained import SpectralPreTrainedModel, refuse
+from spectral_models.variants.classifier import ClassifierConfig
+
+
+@dataclass
+class SpectralClassifierOutput(ModelOutput):  # type: ignore[misc]
+    """loss: with labels only. logits: (B, num_labels). pooled: (B, D). losses, metrics: the model's own."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    pooled: Tensor | None = None
+    losses: dict[str, Tensor] | None = None
+    metrics: dict[str, Tensor] | None = None
+
+
+class SpectralForClassification(SpectralPreTrainedModel):
+    """Base of classifiers: a ``classifier`` of one kind of input."""
+
+    modality: ClassVar[Modality]
+
+    @classmethod
+    def takes(cls, config: ModelConfig) -> bool:
+        return isinstance(config, ClassifierConfig) and config.encoder.modality == cls.modality
+
+    def _classified(self, inputs: Tensor, mask: Tensor | None, labels: Tensor | None, options: dict[str, Any]) -> Any:
+        return_dict = options.pop("return_dict", None)
+        refuse(options)
+        found = self.model(inputs, mask)
+        loss = None
+        if labels is not None:
+            if self.config.problem_type not in (None, "single_label_classification"):
+                raise ConfigError(
+                    f"problem_type {self.config.problem_type!r}: these classifiers put one label of several on a row. "
+                    "Leave labels out, and compute another loss from the logits."
+                )
+            loss = self.model.loss(found if self.training else replace(found, losses={}), labels)
+        output = SpectralClassifierOutput(loss, found.logits, found.pooled, found.losses, found.metrics)
+        return output.to_tuple() if return_dict is False else output
+
+
+class SpectralForSequenceClassification(SpectralForClassification):
+    """Texts: a ``classifier`` over an ``encoder``."""
+
+    holds = "a classifier of text"
+    modality: ClassVar[Modality] = "text"
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **options: Any
+    ) -> Any:
+        """labels: (B,) integers from 0 to num_labels - 1."""
+        return self._classified(input_ids, attention_mask, labels, options)
+
+
+class SpectralForImageClassification(SpectralForClassification):
+    """Pictures: a ``classifier`` over a ``vision_encoder``."""
+
+    holds = "a classifier of pictures"
+    modality: ClassVar[Modality] = "image"
+    main_input_name = "pixel_values"
+    input_modalities = "image"
+
+    def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **options: Any) -> Any:
+        """labels: (B,) integers from 0 to num_labels - 1."""
+        return self._classified(pixel_values, None, labels, options)
+
+
+class SpectralForAudioClassification(SpectralForClassification):
+    """Sound: a ``classifier`` over an ``audio_encoder``."""
+
+    holds = "a classifier of sound"
+    modality: ClassVar[Modality] = "audio"
+    main_input_name = "input_values"
+    input_modalities = "audio"
+
+    def forward(
+        self, input_values: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **options: Any
+    ) -> Any:
+        """labels: (B,) integers from 0 to num_labels - 1."""
+        return self._classified(input_values, attention_mask, labels, options)

@@ -1,0 +1,85 @@
+"""A model's config as Hugging Face carries it: one class for every variant, and the same file as a checkpoint's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from transformers import PretrainedConfig
+
+from spectral_core import ConfigError
+from spectral_models.assembly import parse_model
+from spectral_models.checkpoint import config_of, make_record
+from spectral_models.config import ModelConfig, override
+
+
+class _Told:
+    """What Hugging Face asks a config for by one name, and the model's config tells by another: read, never set."""
+
+    def __init__(self, *path: str) -> None:
+        self.paths = (path, ("encoder", *path))
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, config: SpectralHFConfig | None, owner: type) -> Any:
+        for path in self.paths:
+            value: Any = None if config is None else config.spectral
+            for key in path:
+                value = value.get(key) if isinstance(value, Mapping) else None
+            if value is not None:
+                return value
+        raise AttributeError(self.name)
+
+    def __set__(self, config: SpectralHFConfig, value: Any) -> None:
+        if getattr(config, self.name, None) != value:
+            raise ConfigError(
+                f"{self.name} cannot be set to {value!r}: it is the model's {'.'.join(self.paths[0])}. Build the model "
+                "with another, or load it with load_checkpoint(path, name=value) and wrap it."
+            )
+
+
+class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
+    """Holds a model config of ours under ``spectral``, validated; ``SpectralHFConfig.of(config)`` makes one.
+
+    The number of labels is Hugging Face's (``num_labels``, ``id2label``), and the model is built with it; everything
+    else of a model is ours. Raises our errors: ConfigError with the path of what does not validate, PluginError naming
+    the package to install, CheckpointError for a newer schema.
+    """
+
+    model_type: ClassVar[str] = "spectral"
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "pooled", "losses", "metrics"]
+
+    vocab_size = _Told("vocab_size")
+    hidden_size = _Told("hidden_dim")
+    num_hidden_layers = _Told("num_layers")
+    max_position_embeddings = _Told("max_seq_len")
+    tie_word_embeddings = _Told("tie_embeddings")
+
+    def __init__(self, spectral: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        names = ("schema_version", "framework_version", "components")
+        record: dict[str, Any] = {name: kwargs.pop(name) for name in names if name in kwargs}
+        self.spectral: dict[str, Any] | None = None
+        if spectral is not None:
+            config = config_of({**record, "spectral": spectral}, "this checkpoint") if record else parse_model(spectral)
+            self.spectral = config.model_dump(mode="json")
+            if "num_labels" in self.spectral and kwargs.get("id2label") is None:
+                kwargs.setdefault("num_labels", self.spectral["num_labels"])
+        super().__init__(**kwargs)
+
+    @classmethod
+    def of(cls, config: ModelConfig, **kwargs: Any) -> SpectralHFConfig:
+        """kwargs: what Hugging Face keeps beside a model: ``id2label``, ``label2id``."""
+        return cls(config.model_dump(mode="json"), **kwargs)
+
+    def model_config(self) -> ModelConfig:
+        """The model's own config."""
+        if self.spectral is None:
+            raise ConfigError("SpectralHFConfig holds no model: make it with SpectralHFConfig.of(config).")
+        labels = {"num_labels": self.num_labels} if "num_labels" in self.spectral else {}
+        return parse_model(override(self.spectral, labels))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of Hugging Face's keys, and beside them what a checkpoint's config.json holds."""
+        record = {} if self.spectral is None else make_record(self.model_config())
+        return {**super().to_dict(), **record}

@@ -1,0 +1,56 @@
+"""The masked language model, under Hugging Face's name for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from transformers.utils import ModelOutput
+
+from spectral_models.config import ModelConfig
+from spectral_models.integrations.huggingface.pretrained import SpectralPreTrainedModel, refuse, token_loss
+from spectral_models.variants.encoder import TextEncoderConfig
+
+
+@dataclass
+class SpectralMaskedLMOutput(ModelOutput):  # type: ignore[misc]
+    """loss: with labels only. logits: (B, L, V). hidden, pooled, losses, metrics: the encoder's own."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden: Tensor | None = None
+    pooled: Tensor | None = None
+    losses: dict[str, Tensor] | None = None
+    metrics: dict[str, Tensor] | None = None
+
+
+class SpectralForMaskedLM(SpectralPreTrainedModel):
+    """An ``encoder`` with ``masked_lm: true``."""
+
+    holds = "an encoder with masked_lm: true"
+    accepts_loss_kwargs = True
+
+    @classmethod
+    def takes(cls, config: ModelConfig) -> bool:
+        return isinstance(config, TextEncoderConfig) and config.masked_lm
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        *,
+        num_items_in_batch: Tensor | int | None = None,
+        return_dict: bool | None = None,
+        **options: Any,
+    ) -> Any:
+        """labels: (B, L), the tokens that stood at masked places, -100 everywhere else."""
+        refuse(options)
+        found = self.model(input_ids, attention_mask)
+        loss = None
+        if labels is not None:
+            losses = found.losses.values() if self.training else ()
+            loss = token_loss(found.logits, labels, losses, num_items_in_batch)
+        output = SpectralMaskedLMOutput(loss, found.logits, found.hidden, found.pooled, found.losses, found.metrics)
+        return output.to_tuple() if return_dict is False else output

@@ -1,0 +1,164 @@
+"""What all our ``PreTrainedModel`` classes share: each holds a model of ours as ``model``, and is no second one."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from spectral_core import ConfigError, UnsupportedInputError
+from spectral_layers.frontends.tokens import Tokens
+from spectral_models.assembly import build_model
+from spectral_models.checkpoint import CONFIG, MARKER, WEIGHTS, own_memory, write_marker
+from spectral_models.config import ModelConfig
+from spectral_models.data.windows import IGNORE
+from spectral_models.errors import CheckpointError
+from spectral_models.integrations.huggingface.config import SpectralHFConfig
+from spectral_models.model import SpectralModel
+
+
+class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
+    """Base of our classes: ``SpectralForX(SpectralHFConfig.of(config))``, or ``SpectralForX.wrap(model)``.
+
+    ``save_pretrained`` writes our checkpoint format, with what else Hugging Face keeps in a model's directory beside
+    it; ``from_pretrained`` reads what either wrote. ``loss`` has the model's auxiliary losses in training, and not in
+    evaluation.
+
+    holds: what a class is for, in messages. earlier_names: of weights, as in :class:`SpectralModel`.
+    """
+
+    config_class = SpectralHFConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False
+
+    holds: ClassVar[str]
+    earlier_names: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, config: SpectralHFConfig, model: SpectralModel | None = None) -> None:
+        described = config.model_config()
+        if model is not None and model.config != described:
+            raise ConfigError("the model has another config than this one. Use wrap(model), with as many labels as it has.")
+        if not self.takes(described):
+            fitting = [each.__name__ for each in _classes(SpectralPreTrainedModel) if each.takes(described)]
+            raise ConfigError(
+                f"{type(self).__name__} holds {self.holds}; this is a {described.type}. "
+                + (f"Use {' or '.join(fitting)}." if fitting else "Load it with spectral_models.load_checkpoint.")
+            )
+        super().__init__(config)
+        self.model: Any = build_model(described) if model is None else model
+        self.post_init()
+
+    @classmethod
+    def takes(cls, config: ModelConfig) -> bool:
+        """Whether the class is for models of that config."""
+        raise NotImplementedError(f"{cls.__name__} must define takes(config)")
+
+    @classmethod
+    def wrap(cls, model: SpectralModel, **kwargs: Any) -> Any:
+        """The class around a model that is there. kwargs: what Hugging Face keeps beside a model, ``id2label``."""
+        return cls(SpectralHFConfig.of(model.config, **kwargs), model)
+
+    @classmethod
+    def from_pretrained(cls, path: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
+        """As everywhere in Hugging Face, but that weights which the file lacks are an error, and not made up.
+
+        Raises CheckpointError for these; with ``ignore_mismatched_sizes=True`` weights of another size begin anew.
+        """
+        renamed = {f"^{re.escape(old)}$": new for old, new in cls.earlier_names.items()}
+        kwargs.setdefault("key_mapping", renamed)
+        model, info = super().from_pretrained(path, *args, output_loading_info=True, **kwargs)
+        for what in ("missing", "unexpected"):
+            if names := sorted(info[f"{what}_keys"]):
+                raise CheckpointError(f"the weights at {path} do not fit their config; {what}: {', '.join(names)}.")
+        return (model, info) if output_loading_info else model
+
+    @classmethod
+    def get_init_context(cls, *args: Any, **kwargs: Any) -> list[Any]:
+        """Parts are built where their weights will be: some compute tensors, which a meta device would lose."""
+        contexts = super().get_init_context(*args, **kwargs)
+        return [context for context in contexts if not isinstance(context, torch.device)]
+
+    def _move_missing_keys_from_meta_to_device(self, *_: Any) -> None:
+        """Nothing is on the meta device; buffers that no file holds are as their part computed them."""
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Parts initialise themselves."""
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
+        push_to_hub: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """A checkpoint of ours, into a directory that may hold other files. Options as in Hugging Face.
+
+        The weights are one file, whatever ``max_shard_size``. With an adapter on it, only that is saved.
+        """
+        if getattr(self, "_hf_peft_config_loaded", False):
+            super().save_pretrained(save_directory, is_main_process, state_dict, push_to_hub, **kwargs)
+            return
+        hub = {
+            name: kwargs.pop(name) for name in ("repo_id", "commit_message", "private", "create_pr") if name in kwargs
+        }
+        whole = self.state_dict() if state_dict is None else state_dict
+        weights = own_memory({name.removeprefix("model."): tensor for name, tensor in whole.items()})
+        size = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
+        kwargs.update(max_shard_size=size + 1, save_original_format=False)
+        super().save_pretrained(save_directory, is_main_process, weights, **kwargs)
+        if is_main_process:
+            write_marker(Path(save_directory), MARKER, [CONFIG, WEIGHTS])
+            if push_to_hub:
+                self.push_to_hub(hub.pop("repo_id", Path(save_directory).name), token=kwargs.get("token"), **hub)
+
+    def get_input_embeddings(self) -> nn.Module:
+        frontend = getattr(self.model, "encoder", self.model).frontend
+        found: nn.Module = frontend.embedding if isinstance(frontend, Tokens) else frontend
+        return found
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        raise UnsupportedInputError(
+            "a model's embedding cannot be replaced: its size is the config's vocab_size. Build the model with that of "
+            "the tokenizer."
+        )
+
+
+def _classes(base: type[SpectralPreTrainedModel]) -> Iterator[type[SpectralPreTrainedModel]]:
+    """All classes that hold models, below a base of them."""
+    for each in base.__subclasses__():
+        if hasattr(each, "holds"):
+            yield each
+        yield from _classes(each)
+
+
+def refuse(options: Mapping[str, Any]) -> None:
+    """Raise UnsupportedInputError for what Hugging Face offers models and ours have not, if it is asked for."""
+    asked = sorted(name for name, value in options.items() if value is not None and value is not False)
+    if asked:
+        raise UnsupportedInputError(
+            f"{', '.join(asked)}: these models neither take nor give it. They have no attention weights, and read "
+            "token ids, pictures or sound."
+        )
+
+
+def token_loss(
+    logits: Tensor, labels: Tensor, losses: Iterable[Tensor], num_items_in_batch: Tensor | int | None = None
+) -> Tensor:
+    """Mean cross-entropy of labels (B, L), -100 left out, and the auxiliary losses.
+
+    logits: (B, L, V). num_items_in_batch: labels of a whole step, over accumulated batches and processes; the sum here
+    over that, so that any division of a step gives the same gradient.
+    """
+    here = (labels != IGNORE).sum()
+    whole = here if num_items_in_batch is None else torch.as_tensor(num_items_in_batch, device=here.device)
+    nats = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
+    return torch.stack([nats / whole, *(loss * (here / whole) for loss in losses)]).sum()
