@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from pydantic_core import PydanticCustomError
 
@@ -72,6 +73,12 @@ def build_model(source: str | Path | Mapping[str, Any] | ModelConfig, **override
     if foreign and config.decoder:
         check_causality(config, suspects=[f"{part.kind} {part.name!r} of {part.provider}" for part in foreign])
     return config.build()
+
+
+def count_parameters(config: ModelConfig) -> int:
+    """Parameters of the model a config describes, shared ones once; on the meta device, so of any size in a second."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in config.build().parameters())
 
 
 def components_of(config: ModelConfig) -> list[Component]:

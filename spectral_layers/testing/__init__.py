@@ -18,6 +18,7 @@ A part with options of its own: ``check(MixerCase(AcmeConfig(order=2), causal=Tr
 
 from spectral_layers.testing import (
     batches,
+    building,
     causality,
     feedforwards,
     filters,
@@ -54,6 +55,7 @@ from spectral_layers.testing.registered import (
 )
 
 MIXER_CHECKS: tuple[Check[MixerCase], ...] = (
+    building.check_it_builds_on_meta,
     outputs.check_shapes_and_dtypes,
     causality.check_no_output_sees_a_later_token,
     causality.check_the_jacobian_is_lower_triangular,
@@ -82,6 +84,7 @@ MIXER_CHECKS: tuple[Check[MixerCase], ...] = (
 """Every promise of a mixer, in the order in which to mend them."""
 
 FILTER_CHECKS: tuple[Check[FilterCase], ...] = (
+    building.check_it_builds_on_meta,
     filters.check_a_tap_depends_on_its_lag_alone,
     filters.check_taps_beyond_the_support_are_zero,
     filters.check_the_kernel_reaches_the_limit,
@@ -94,6 +97,7 @@ FILTER_CHECKS: tuple[Check[FilterCase], ...] = (
 """Every promise of a filter."""
 
 GATE_CHECKS: tuple[Check[GateCase], ...] = (
+    building.check_it_builds_on_meta,
     gates.check_fields_fit_any_span,
     gates.check_gain_is_not_negative,
     gates.check_samples_do_not_mix,
@@ -103,6 +107,7 @@ GATE_CHECKS: tuple[Check[GateCase], ...] = (
 """Every promise of a gate."""
 
 SPARSITY_CHECKS: tuple[Check[SparsityCase], ...] = (
+    building.check_it_builds_on_meta,
     gates.check_fields_fit_any_span,
     sparsities.check_each_bin_passes_or_does_not,
     sparsities.check_something_passes,
@@ -117,6 +122,7 @@ SPARSITY_CHECKS: tuple[Check[SparsityCase], ...] = (
 """Every promise of a sparsity."""
 
 FUSION_CHECKS: tuple[Check[FusionCase], ...] = (
+    building.check_it_builds_on_meta,
     fusions.check_the_output_is_on_the_target,
     fusions.check_every_token_of_every_stream_is_heard,
     fusions.check_a_causal_target_sees_no_later_token,
@@ -137,6 +143,7 @@ FUSION_CHECKS: tuple[Check[FusionCase], ...] = (
 """Every promise of a fusion."""
 
 FEEDFORWARD_CHECKS: tuple[Check[FeedForwardCase], ...] = (
+    building.check_it_builds_on_meta,
     feedforwards.check_tokens_do_not_mix,
     feedforwards.check_gradients_of_a_feedforward_at_any_scale,
     feedforwards.check_a_feedforward_keeps_dtypes,
@@ -146,6 +153,7 @@ FEEDFORWARD_CHECKS: tuple[Check[FeedForwardCase], ...] = (
 """Every promise of a feed-forward."""
 
 POSITION_CHECKS: tuple[Check[PositionCase], ...] = (
+    building.check_it_builds_on_meta,
     positions.check_a_position_keeps_shapes_and_dtypes,
     positions.check_a_place_is_an_absolute_index,
     positions.check_places_of_tokens_do_not_mix,
@@ -157,6 +165,7 @@ POSITION_CHECKS: tuple[Check[PositionCase], ...] = (
 """Every promise of a position."""
 
 FRONTEND_CHECKS: tuple[Check[FrontEndCase], ...] = (
+    building.check_it_builds_on_meta,
     frontends.check_features_fit_their_rows_and_grid,
     frontends.check_inputs_do_not_mix,
     frontends.check_padding_of_inputs_changes_nothing,

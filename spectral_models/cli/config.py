@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import torch
 import typer
 import yaml
 from rich.syntax import Syntax
+from rich.table import Table
 
-from spectral_models.assembly import build_model, list_models, load_config, read_yaml
+from spectral_core import ConfigError
+from spectral_models.assembly import build_model, count_parameters, list_models, load_config, read_yaml
 from spectral_models.cli.console import out
 from spectral_models.config import ModelConfig, list_blocks, parse_assignment
 from spectral_models.registries import MODELS
@@ -26,6 +29,24 @@ _SET = typer.Option(
 )
 
 
+@app.command("list")
+def list_presets(pattern: str = typer.Argument("*", help="Only presets that match this shell-style pattern.")) -> None:
+    """List presets, the smallest first, with their model variant and number of parameters."""
+    found = [
+        (count_parameters(config), name, config) for name in list_models(pattern) for config in [load_config(name)]
+    ]
+    if not found:
+        raise ConfigError(f"no preset matches {pattern!r}. Presets: {', '.join(list_models())}.")
+    table = Table.grid(padding=(0, 2))
+    for count, name, config in sorted(found, key=lambda entry: entry[:2]):
+        row = f"{name:<16}", f"{config.type:<14}", f"{count:>15,}"
+        table.add_row(*row)
+        if not out.is_terminal:
+            typer.echo("  ".join(row))
+    if out.is_terminal:
+        out.print(table)
+
+
 @app.command()
 def show(source: str = _SOURCE, changes: list[str] = _SET) -> None:
     """Print the whole config as YAML, every default written out."""
@@ -40,7 +61,8 @@ def show(source: str = _SOURCE, changes: list[str] = _SET) -> None:
 def validate(source: str = _SOURCE, changes: list[str] = _SET) -> None:
     """Check a config by building its model; exits with 1 and every problem's path when it cannot work."""
     config = read_config(source, changes)
-    model = build_model(config.model if isinstance(config, RunConfig) else config)
+    with torch.device("meta"):  # a hundred billion parameters are checked without their memory
+        model = build_model(config.model if isinstance(config, RunConfig) else config)
     count = sum(parameter.numel() for parameter in model.parameters())
     out.print(f"{source}: valid, {model.config.type} with {count:,} parameters", highlight=False)
 

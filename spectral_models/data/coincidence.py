@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from spectral_models.data.documents import DataError
+from spectral_models.errors import DataError
 
 
 def coincidence_batch(

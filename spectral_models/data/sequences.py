@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from spectral_models.data.documents import DataError
+from spectral_models.errors import DataError
 from spectral_models.data.windows import IGNORE
 
 SequenceTask = Literal["reverse", "sort"]

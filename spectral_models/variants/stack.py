@@ -165,7 +165,7 @@ class StackConfig(ModelConfig):
     layers: Blocks | None = None
     """Instead of block: several blocks, or their names, taken in turn up to num_layers."""
     max_seq_len: PositiveInt | None = None
-    """Limits the parts with one parameter per position, and nothing else."""
+    """The context a model is meant for. It limits the parts with one parameter per position, and nothing else."""
 
     @model_validator(mode="before")
     @classmethod

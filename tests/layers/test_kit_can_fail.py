@@ -302,6 +302,22 @@ class RoundsAngles(Honest):
         return output
 
 
+class ReadsWhatItDrew(Honest):
+    """Scales by the size of its weights at the start, which only building with memory knows."""
+
+    def __init__(self, context):
+        super().__init__(context)
+        self.scale = self.proj.weight.norm().item()
+
+
+class StaysOnTheCpu(Honest):
+    """A parameter that names its device."""
+
+    def __init__(self, context):
+        super().__init__(context)
+        self.proj.weight = nn.Parameter(torch.randn(self.proj.weight.shape, device="cpu"))
+
+
 class FailsOnNothing(Honest):
     def mix(self, x, rows, state, return_state):
         assert x.max() < 1e9
@@ -964,6 +980,8 @@ CAUGHT = [
     (twin(DividesByItsNorm), "gradients_at_any_scale"),
     (twin(Detached), "gradients_at_any_scale"),
     (twin(RoundsAngles), "autocast_to_bfloat16"),
+    (twin(ReadsWhatItDrew), "it_builds_on_meta"),
+    (twin(StaysOnTheCpu), "it_builds_on_meta"),
     (twin(Unlimited), "the_length_limit_is_kept"),
     (twin(LimitsEachCall), "the_length_limit_is_kept_across_calls"),
     (twin(SaysItKeepsSegments), "packed_documents_stay_apart"),

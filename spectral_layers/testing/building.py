@@ -1,0 +1,39 @@
+"""A check of how any part is built: on the meta device as elsewhere."""
+
+from __future__ import annotations
+
+import torch
+
+from spectral_layers.testing.cases import (
+    FeedForwardCase,
+    FilterCase,
+    FrontEndCase,
+    FusionCase,
+    GateCase,
+    MixerCase,
+    PositionCase,
+    SparsityCase,
+)
+from spectral_layers.testing.check import for_all
+
+Case = MixerCase | FilterCase | GateCase | SparsityCase | FusionCase | FeedForwardCase | PositionCase | FrontEndCase
+
+
+@for_all
+def check_it_builds_on_meta(case: Case) -> None:
+    """On the meta device a part has the parameters it has elsewhere: models of any size are counted without memory."""
+    expected = {name: parameter.shape for name, parameter in case.build().named_parameters()}
+    try:
+        with torch.device("meta"):
+            part = case.build()
+    except RuntimeError as error:
+        raise AssertionError(
+            f"{case} cannot be built on the meta device: {error} Fixed tables are computed under torch.device('cpu'), "
+            "and what a parameter holds is not read while building."
+        ) from error
+    found = {name: parameter.shape for name, parameter in part.named_parameters()}
+    if found != expected:
+        raise AssertionError(f"{case}: parameters on the meta device must be {expected}; got {found}.")
+    elsewhere = {name: str(parameter.device) for name, parameter in part.named_parameters() if not parameter.is_meta}
+    if elsewhere:
+        raise AssertionError(f"{case}: parameters take the device a model is built on; on meta, got {elsewhere}.")
