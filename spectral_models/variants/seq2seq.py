@@ -160,7 +160,8 @@ class Seq2Seq(SpectralModel):
         return generate(self.decoder, start, state=state, **options)[:, 1:]
 
     def example_source(self, batch: int) -> tuple[Tensor, ...]:
-        return (self.encoder.frontend.example(batch),)
+        example = self.encoder.frontend.example(batch)
+        return (example[:, : self.encoder.length_limit] if example.dim() == 2 else example,)
 
     @property
     def gradient_checkpointing(self) -> bool:

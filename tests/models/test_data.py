@@ -21,6 +21,7 @@ from spectral_models.data import (
     RandomWindows,
     load_corpus,
     mqar_batch,
+    sequences_batch,
 )
 from spectral_models.data.corpus import split_documents
 from spectral_models.data.documents import Document, load_documents
@@ -483,3 +484,48 @@ def test_pairs_that_do_not_fit_are_refused(sizes, message):
 def test_the_least_sizes_that_are_allowed_work():
     """The bounds in the messages are the true ones."""
     assert recall(pairs=8, length=24, vocab_size=18)[0].shape == (64, 24)
+
+
+# Sequences to reverse and to sort
+
+
+def sequences(task="reverse", seed=0, batch=64, symbols=20, **lengths):
+    generator = torch.Generator().manual_seed(seed)
+    return sequences_batch(batch, task=task, symbols=symbols, generator=generator, **lengths)
+
+
+@pytest.mark.parametrize("lengths", [{}, {"shortest": 1, "longest": 3}, {"shortest": 6, "longest": 6}])
+@pytest.mark.parametrize(("task", "done"), [("reverse", lambda row: row[::-1]), ("sort", sorted)])
+def test_targets_are_their_sources_reversed_or_sorted_and_then_end(task, done, lengths):
+    shortest, longest = lengths.get("shortest", 4), lengths.get("longest", 32)
+    input_ids, mask, labels = sequences(task, **lengths)
+    assert input_ids.shape == mask.shape == (64, longest)
+    assert labels.shape == (64, longest + 1)
+    counts = mask.sum(1).tolist()
+    for count, row, target in zip(counts, input_ids.tolist(), labels.tolist(), strict=True):
+        assert shortest <= count <= longest
+        assert row[count:] == [0] * (longest - count)
+        assert target == [*done(row[:count]), 0, *[-100] * (longest - count)]
+    assert set(input_ids[mask].tolist()) == set(range(1, 21))
+    assert {shortest, longest} <= set(counts) or longest > 6
+    assert torch.equal(mask, torch.arange(longest) < mask.sum(1, keepdim=True))
+
+
+def test_sequences_are_a_function_of_their_generator():
+    (first, _, _), (again, _, _), (other, _, _) = sequences(), sequences(), sequences(seed=1)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"task": "shuffle"}, "no task on sequences is called 'shuffle': they are reverse, sort"),
+        ({"batch": 0}, "a batch of 0 sequences"),
+        ({"symbols": 0}, "of 0 symbols"),
+        ({"shortest": 5, "longest": 4}, "5 to 4 tokens: .* no longest below the shortest"),
+    ],
+)
+def test_sequences_that_cannot_be_are_refused(options, message):
+    with pytest.raises(DataError, match=message):
+        sequences(**options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -20,6 +20,9 @@ from spectral_layers import (
     FeedForward,
     FeedForwardConfig,
     FeedForwardOutput,
+    Fusion,
+    FusionConfig,
+    FusionOutput,
     Gate,
     GateConfig,
     GateContext,
@@ -34,7 +37,9 @@ from spectral_layers import (
     Rows,
     SpectralView,
     State,
+    Stream,
 )
+from spectral_layers.fusion.base import lengths_of
 from spectral_models import build_model, load_config
 
 
@@ -171,6 +176,32 @@ class Turning(Position):
         return Rotation(theta.cos(), theta.sin())
 
 
+class Said(Fusion):
+    """A good fusion: adds what its source says on the whole."""
+
+    streams = True
+
+    def fuse(self, streams: Mapping[str, Stream], target: str, state: State | None, return_state: bool) -> FusionOutput:
+        assert state is not None
+        given, said = streams[target], state["said"]
+        after = self.new_state(state.position + lengths_of(given), {"said": said}) if return_state else None
+        return FusionOutput(self.told(given.x, said[:, None]), after)
+
+    def told(self, x: Tensor, said: Tensor) -> Tensor:
+        return x + said
+
+    def absorb(self, sources: Mapping[str, Stream]) -> State:
+        (source,) = sources.values()
+        return self.new_state(torch.zeros_like(lengths_of(source)), {"said": source.x.mean(1)})
+
+
+class SaidLater(Said):
+    """Also adds what the target is going to say."""
+
+    def told(self, x: Tensor, said: Tensor) -> Tensor:
+        return x + said + x.mean(1, keepdim=True)
+
+
 class Wrapping(FFTBackend):
     """Transforms a signal turned by one: its last value comes first."""
 
@@ -205,6 +236,7 @@ GATES = {
 MIXERS = {"whole_spectrum": WholeSpectrum, "single_convolution": SingleConvolution, "running_mean": RunningMean}
 FEEDFORWARDS = {"next_row": NextRow, "peek": Peek}
 POSITIONS = {"lookahead": Lookahead, "turning": Turning}
+FUSIONS = {"said": Said, "said_later": SaidLater}
 BACKENDS = {"wrapping": Wrapping, "elsewhere": ElsewhereOnly}
 
 
@@ -246,6 +278,17 @@ def _builds_position(part: type[Position]) -> Any:
     return build
 
 
+def _builds_fusion(part: type[Fusion]) -> Any:
+    def build(self: FusionConfig, context: LayerContext) -> Fusion:
+        return part(context)
+
+    return build
+
+
+class CausalFusionConfig(FusionConfig):
+    directions = frozenset({"causal"})
+
+
 def _builds_backend(part: type[FFTBackend]) -> Any:
     def build(self: FFTBackendConfig) -> FFTBackend:
         return part()
@@ -258,6 +301,7 @@ FAMILIES = (
     ("mixer", MixerConfig, MIXERS, _builds_mixer),
     ("feedforward", FeedForwardConfig, FEEDFORWARDS, _builds_feedforward),
     ("position", PositionConfig, POSITIONS, _builds_position),
+    ("fusion", CausalFusionConfig, FUSIONS, _builds_fusion),
 )
 
 
@@ -301,8 +345,11 @@ def config(kind: str, name: str, **overrides: Any) -> dict[str, Any]:
         block["mixer"] = {"type": "spectral_gating", "gates": ["magnitude", name], "block": 8, "window": 16}
     elif kind in ("mixer", "feedforward"):
         block[kind] = name
-    named = {kind: name} if kind in ("fft", "position") else {}
+    named = {kind: name} if kind in ("fft", "position", "fusion") else {}
     return {"vocab_size": 13, "hidden_dim": 32, "num_layers": 2, "block": block, **named, **overrides}
+
+
+SEQ2SEQ = {"type": "seq2seq", "encoder": {"type": "encoder", "hidden_dim": 16, "num_layers": 1, "max_seq_len": 5}}
 
 
 @pytest.mark.parametrize(
@@ -325,6 +372,20 @@ def test_a_part_that_sees_the_future_or_other_rows_is_refused_by_name(kind: str,
     assert "this decoder is not causal" in message
     assert f"{mode} mode" in message
     assert f"One of these parts mixes rows or looks ahead: {kind} {name!r} of acme-parts." in message
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("gate", "acme/batch_mean"), ("mixer", "acme/whole_spectrum"), ("fusion", "acme/said_later")]
+)
+def test_a_decoder_that_reads_a_source_is_held_to_the_same(kind: str, name: str) -> None:
+    with pytest.raises(PluginError, match=rf"not causal.*looks ahead: {kind} '{name}' of acme-parts\."):
+        build_model(config(kind, name, **SEQ2SEQ))
+
+
+def test_an_encoder_s_parts_may_see_the_whole_source() -> None:
+    """And a fusion that keeps the contract is let through, whatever limit the encoder has."""
+    build_model(config("fusion", "acme/said", **SEQ2SEQ), **{"encoder.position": "learned"})
+    build_model(config("fft", "acme/elsewhere", **SEQ2SEQ))
 
 
 def test_a_leak_in_training_alone_is_one_that_evaluation_cannot_show() -> None:
