@@ -10,7 +10,7 @@ from spectral_core import ConfigError, StateError
 from spectral_layers import FusionConfig, LayerContext, Rotation, Rows, State, Stream
 from spectral_models.block import Block, BlockOutput, under
 from spectral_models.config import BlockConfig
-from spectral_models.variants.language_model import LanguageModel, LanguageModelOutput, fingerprint
+from spectral_models.variants.language_model import LanguageModel, fingerprint
 
 if TYPE_CHECKING:
     from spectral_models.variants.seq2seq import Seq2SeqConfig
@@ -44,7 +44,8 @@ class SourceBlock(Block):
         return_state: bool = False,
         rotation: Rotation | None = None,
     ) -> BlockOutput:
-        assert state is not None
+        if state is None:
+            raise StateError("a decoder that reads a source begins with its state: make one with prepare(source).")
         fresh = _FRESH in state.parts
         read, past = (state.part(_FRESH), None) if fresh else (state.part("fusion"), state.part("mixer"))
         target = {TARGET: Stream(x, rows, "causal")}
@@ -77,16 +78,3 @@ class SourceDecoder(LanguageModel):
             assert isinstance(block, SourceBlock)
             parts[str(index)] = block.prepare(source)
         return State(self._state_owner, parts["0"].position, parts=parts)
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        *,
-        state: State | None = None,
-        return_state: bool = False,
-    ) -> LanguageModelOutput:
-        """As a language model's, of target tokens; the state is needed. Raises StateError without one."""
-        if state is None:
-            raise StateError("a decoder that reads a source begins with its state: make one with prepare(source).")
-        return super().forward(input_ids, attention_mask, state=state, return_state=return_state)
