@@ -26,7 +26,7 @@ from spectral_models.variants.classifier import Classifier
 Draw = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
 MEL = {"type": "mel", "sample_rate": 4000, "n_fft": 128, "hop_length": 64, "n_mels": 24, "bands": 4}
 SOUND = {"type": "audio_encoder", "frontend": MEL, "hidden_dim": 32, "num_layers": 4, "position": "none"}
-PATCHES = {"type": "patches", "size": 1, "channels": 1}
+PATCHES = {"type": "patches", "size": 2, "channels": 1}
 PICTURE = {"type": "vision_encoder", "frontend": PATCHES, "image_size": [8, 8], "hidden_dim": 64, "num_layers": 4}
 
 

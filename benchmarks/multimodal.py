@@ -22,9 +22,10 @@ from spectral_models import build_model
 from spectral_models.data import coincidence_batch
 from spectral_models.variants.multimodal import Multimodal
 
-WORDS, KINDS, DIM = 16, 4, 32
-STACK = {"hidden_dim": DIM, "num_layers": 2}
-MEL = {"type": "mel", "sample_rate": 4000, "n_fft": 128, "hop_length": 50, "n_mels": 24}
+WORDS, KINDS, SAMPLES, DIM = 16, 4, 1600, 32
+BLOCK = {"mixer": {"type": "gated_convolution", "filter": {"type": "resonant", "modes": 4}}, "feedforward": "mlp"}
+STACK = {"hidden_dim": DIM, "num_layers": 2, "block": BLOCK}
+MEL = {"type": "mel", "sample_rate": 4000, "n_fft": 64, "hop_length": 50, "n_mels": 8}
 ENCODERS = {
     "text": {"type": "encoder", "vocab_size": KINDS, **STACK},
     "sound": {"type": "audio_encoder", "frontend": MEL, "mixing": "sequence", **STACK},
@@ -62,7 +63,7 @@ class Fused(nn.Module):
 def made(seed: int) -> Multimodal:
     torch.manual_seed(seed)
     config: dict[str, Any] = {"type": "multimodal", "num_labels": KINDS, "hidden_dim": DIM, "encoders": ENCODERS}
-    model = build_model(config)
+    model = build_model(config, pooling="max")
     assert isinstance(model, Multimodal)
     return model
 
@@ -72,7 +73,7 @@ def count(model: nn.Module) -> int:
 
 
 def drawn(batch: int, generator: torch.Generator) -> tuple[dict[str, Tensor], Tensor]:
-    text, sound, labels = coincidence_batch(batch, words=WORDS, kinds=KINDS, generator=generator)
+    text, sound, labels = coincidence_batch(batch, words=WORDS, kinds=KINDS, samples=SAMPLES, generator=generator)
     return {"text": text, "sound": sound}, labels
 
 
@@ -103,8 +104,8 @@ def accuracy(model: nn.Module) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=1500, help="optimiser steps of 64 samples")
-    parser.add_argument("--rate", type=float, default=3e-3, help="learning rate")
+    parser.add_argument("--steps", type=int, default=500, help="optimiser steps of 64 samples")
+    parser.add_argument("--rate", type=float, default=1e-2, help="learning rate")
     given = parser.parse_args()
     contestants: dict[str, Callable[[int], nn.Module]] = {
         "cross_modal": lambda seed: Fused(made(seed)),
