@@ -14,8 +14,7 @@ from transformers import Trainer, TrainingArguments
 
 from spectral_core import ConfigError, UnsupportedInputError
 from spectral_models import load_checkpoint
-from spectral_models.integrations.huggingface import SpectralForCausalLM, SpectralForSequenceClassification
-
+from spectral_models.integrations.huggingface import SpectralForCausalLM
 
 # Of peft 0.21 under transformers 5.23.
 UPSTREAM = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -165,7 +164,7 @@ def test_what_these_models_have_not_is_refused(text, language_model):
         model(torch.tensor([[1]]), output_attentions=True)
     model = text.model()
     model.config.problem_type = "multi_label_classification"
-    with pytest.raises(ConfigError, match="problem_type 'multi_label_classification': .* one label of several"):
+    with pytest.raises(ConfigError, match=r"problem_type 'multi_label_classification': .* one label of several"):
         model(**text.batch())
     with pytest.raises(UnsupportedInputError, match=r"labels run from 0 to 2 .* got 0 to 7"):
         text.model()(**{**text.batch(), "labels": torch.tensor([0, 1, 2, 7])})
