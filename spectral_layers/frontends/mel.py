@@ -16,6 +16,7 @@ from spectral_core.backends.base import transform_dtype
 from spectral_core.errors import UnsupportedInputError
 from spectral_layers.context import LayerContext
 from spectral_layers.frontends.base import FrontEnd, FrontEndConfig, FrontEndOutput, Modality
+from spectral_layers.projection import Projection
 from spectral_layers.rows import Rows
 
 MelScale = Literal["slaney", "htk"]
@@ -73,8 +74,9 @@ class Mel(FrontEnd):
         self.hop_length = hop_length
         self.fft = fft
         self.filters = filters  # no buffer: a model in half precision would round it, one begun on meta lose it
-        self.proj = nn.Linear(filters.shape[0], hidden_dim)
+        self.proj = Projection(filters.shape[0], hidden_dim)
         nn.init.normal_(self.proj.weight, std=(filters.shape[0] // bands) ** -0.5)
+        assert self.proj.bias is not None
         nn.init.zeros_(self.proj.bias)
 
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> FrontEndOutput:

@@ -15,6 +15,7 @@ from spectral_core import ConfigError, UnsupportedInputError
 from spectral_layers.context import LayerContext
 from spectral_layers.fusion.base import Fusion, FusionConfig, FusionOutput, Stream, lengths_of
 from spectral_layers.mixing.base import Direction
+from spectral_layers.projection import Projection
 from spectral_layers.state import State
 
 _ANCHORS = ("content", "end", "content", "start")
@@ -51,8 +52,8 @@ class SourceProduct(Fusion):
         self.phases = phases
         self.source_norm = nn.LayerNorm(dim)
         self.target_norm = nn.LayerNorm(dim)
-        self.key_proj = nn.Linear(dim, heads * phases)
-        self.query_proj = nn.Linear(dim, heads * phases)
+        self.key_proj = Projection(dim, heads * phases)
+        self.query_proj = Projection(dim, heads * phases)
         self.value_proj = nn.Linear(dim, dim, bias=False)
         self.gate_proj = nn.Linear(dim, dim)
         self.out_proj = nn.Linear(dim, dim, bias=False)
@@ -102,7 +103,7 @@ class SourceProduct(Fusion):
             memory = keys.transpose(-1, -2) @ values
         return self.new_state(torch.zeros_like(lengths[:, 0]), {"memory": memory})
 
-    def _features(self, projection: nn.Linear, z: Tensor, positions: dict[str, Tensor]) -> Tensor:
+    def _features(self, projection: Projection, z: Tensor, positions: dict[str, Tensor]) -> Tensor:
         """Cosines and sines of the phases of z (B, N, D) at its positions: (B, H, N, 2E), in float32 at least."""
         turns = {anchor: self._turns(position) for anchor, position in positions.items()}
         turns["content"] = torch.zeros_like(turns["start"])

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from spectral_core import ConfigError
 from spectral_layers.context import LayerContext
 from spectral_layers.mixing.base import Mixer, MixerConfig, MixerOutput
+from spectral_layers.projection import Projection
 from spectral_layers.rows import Rows
 from spectral_layers.short_convolution import ShortConvolution
 from spectral_layers.state import State
@@ -49,7 +50,7 @@ class Holographic(Mixer):
             taps[:, 1:, -1] = 1.0  # query and value: this token
         self.key_norm = nn.LayerNorm(dim)
         self.query_norm = nn.LayerNorm(dim)
-        self.phase_proj = nn.Linear(dim, heads * phases, bias=False)
+        self.phase_proj = Projection(dim, heads * phases, bias=False)
         self.value_proj = nn.Linear(dim, dim, bias=False)
         self.gate_proj = nn.Linear(dim, dim)
         self.out_proj = nn.Linear(dim, dim, bias=False)

@@ -1,8 +1,9 @@
-"""Gradients at any scale of the input."""
+"""Gradients at any scale of the input, and through the layers that claim to be linear."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from torch import Tensor, nn
 
@@ -16,14 +17,24 @@ def require_gradients(
 ) -> None:
     """Raise AssertionError unless parameters get finite gradients at every scale of x, and x bounded ones.
 
+    And unless every ``nn.Linear`` that gets one was called: adapters and quantisation take the place of its call.
+
     dead: whether a parameter's gradient may be zero at scale 1; elsewhere there is nothing to learn from.
     """
     usual = 0.0
     for scale in SCALES:
         module.zero_grad()
         scaled = (x * scale).requires_grad_()
-        value = loss(scaled)
+        with _calls(module) as called:
+            value = loss(scaled)
         value.backward()
+        for name, layer in module.named_modules():
+            if isinstance(layer, nn.Linear) and layer.weight.grad is not None and layer not in called:
+                raise AssertionError(
+                    f"{what}: the weight of the linear layer {name} is read, and the layer not called, so that LoRA or "
+                    "quantisation would be passed by in silence. Call it, or make it a Projection "
+                    "(spectral_layers.projection), which they leave alone."
+                )
         for name, tensor in {"the input": scaled, **dict(module.named_parameters())}.items():
             gradient = tensor.grad
             if gradient is None:
@@ -44,3 +55,16 @@ def require_gradients(
                     )
             elif scale == 1.0 and not dead and not gradient.any():
                 raise AssertionError(f"{what}: {name} gets an all-zero gradient at inputs of size 1; it cannot learn.")
+
+
+@contextmanager
+def _calls(module: nn.Module) -> Iterator[set[nn.Module]]:
+    """The linear layers inside a module that are called meanwhile."""
+    called: set[nn.Module] = set()
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+    hooks = [layer.register_forward_hook(lambda layer, *_: called.add(layer)) for layer in layers]
+    try:
+        yield called
+    finally:
+        for hook in hooks:
+            hook.remove()

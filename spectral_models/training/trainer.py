@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from spectral_layers.projection import Projection
 from spectral_models.checkpoint import load_weights, verify, write_marker
 from spectral_models.data import ContiguousWindows
 from spectral_models.data.windows import IGNORE
@@ -86,7 +87,9 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Weights of linear layers and embeddings; kernels, gates, norms and biases are not pulled towards zero."""
         return [
-            f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Embedding)
+            f"{name}.weight"
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear | nn.Embedding | Projection)
         ]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

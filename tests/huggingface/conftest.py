@@ -1,11 +1,24 @@
-"""Small models with weights that tell tokens apart, and no way out to a network."""
+"""One small model of every kind, and no way out to a network."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
+from transformers import (
+    AutoModelForAudioClassification,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+)
+from transformers.utils import logging
 
 from spectral_models import build_model
+from spectral_models.integrations import huggingface as hf
 from spectral_models.variants.language_model import LanguageModel
 
 LANGUAGE_MODEL = {
@@ -19,16 +32,73 @@ LANGUAGE_MODEL = {
         {"mixer": {"type": "gated_convolution", "filter": {"type": "hankel", "length": 64, "vectors": 4}}},
     ],
 }
+BLOCK = {
+    "mixer": {"type": "gated_convolution", "filter": {"type": "resonant", "modes": 2}},
+    "feedforward": {"type": "moe", "experts": 2, "active": 1},
+}
+SMALL = {"hidden_dim": 16, "num_layers": 2, "block": BLOCK}
+TEXT = {"type": "encoder", "vocab_size": 40, **SMALL}
+PICTURES = {"type": "vision_encoder", "frontend": {"type": "patches", "size": 2, "channels": 1}, **SMALL}
+MEL = {"type": "mel", "sample_rate": 4000, "n_fft": 64, "hop_length": 20, "n_mels": 6, "bands": 3}
+SOUND = {"type": "audio_encoder", "frontend": MEL, **SMALL}
 
 
-@pytest.fixture(autouse=True)
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
-        monkeypatch.setenv(name, "1")
+@dataclass(frozen=True)
+class Kind:
+    """A class of ours, the Auto class that finds it, and a model for it, whose inputs go by ``input_name``."""
+
+    cls: Any
+    auto: Any
+    config: dict[str, Any]
+
+    def model(self) -> Any:
+        torch.manual_seed(0)
+        return self.cls.wrap(build_model(self.config)).eval()
+
+    def batch(self, rows: int = 4) -> dict[str, Tensor]:
+        """Inputs, by the names forward() has for them, and labels."""
+        generator = torch.Generator().manual_seed(1)
+        tokens = torch.randint(40, (rows, 12), generator=generator)
+        inputs = {
+            "input_ids": tokens,
+            "pixel_values": torch.randn(rows, 1, 6, 4, generator=generator),
+            "input_values": 0.1 * torch.randn(rows, 200, generator=generator),
+        }
+        name = self.cls.main_input_name
+        return {name: inputs[name], "labels": torch.arange(rows) % 3 if "num_labels" in self.config else tokens}
+
+
+def classifier(encoder: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "classifier", "num_labels": 3, "encoder": encoder}
+
+
+KINDS = {
+    "causal": Kind(hf.SpectralForCausalLM, AutoModelForCausalLM, {"vocab_size": 40, **SMALL}),
+    "masked": Kind(hf.SpectralForMaskedLM, AutoModelForMaskedLM, {**TEXT, "masked_lm": True}),
+    "text": Kind(hf.SpectralForSequenceClassification, AutoModelForSequenceClassification, classifier(TEXT)),
+    "pictures": Kind(hf.SpectralForImageClassification, AutoModelForImageClassification, classifier(PICTURES)),
+    "sound": Kind(hf.SpectralForAudioClassification, AutoModelForAudioClassification, classifier(SOUND)),
+}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return KINDS[request.param]
+
+
+@pytest.fixture
+def kinds() -> dict[str, Kind]:
+    return KINDS
+
+
+@pytest.fixture
+def text() -> Kind:
+    return KINDS["text"]
 
 
 @pytest.fixture
 def language_model() -> LanguageModel:
+    """With weights that tell tokens apart, or it would say one token again and again."""
     torch.manual_seed(0)
     model = build_model(LANGUAGE_MODEL)
     with torch.no_grad():
@@ -36,3 +106,14 @@ def language_model() -> LanguageModel:
             parameter.mul_(1 + 0.5 * torch.randn_like(parameter))
         model.head.weight.mul_(20)
     return model.eval()
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is looked up, nothing is uploaded, no progress is drawn."""
+    monkeypatch.setattr("socket.socket.connect", _refused)
+    logging.disable_progress_bar()
+
+
+def _refused(*_: object) -> None:
+    raise AssertionError("a test reached for the network")

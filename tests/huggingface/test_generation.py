@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor
@@ -97,7 +99,7 @@ def test_beams_need_the_states_reordered(wrapped, prompt, monkeypatch):
 def test_hugging_faces_processors_hold(wrapped, prompt):
     found = generated(wrapped, prompt, no_repeat_ngram_size=2)
     for row in found.tolist():
-        pairs = list(zip(row, row[1:], strict=False))
+        pairs = list(pairwise(row))
         assert len(pairs) == len(set(pairs))
     first = int(generated(wrapped, prompt)[0, 7])
     stopped = generated(wrapped, prompt[:1], eos_token_id=first)
@@ -137,7 +139,7 @@ def test_the_forward_pass_continues_a_cache(wrapped, prompt):
 
 
 def test_what_is_no_cache_of_ours_is_refused(wrapped, prompt):
-    with pytest.raises(UnsupportedInputError, match="past_key_values is a SpectralCache, .* got DynamicCache"):
+    with pytest.raises(UnsupportedInputError, match=r"past_key_values is a SpectralCache, .* got DynamicCache"):
         wrapped(prompt, past_key_values=DynamicCache())
     with pytest.raises(ConfigError, match="cache_implementation 'static': there are no keys and values"):
         generated(wrapped, prompt, cache_implementation="static")

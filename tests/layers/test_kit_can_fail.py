@@ -637,6 +637,13 @@ class TokenMixing(FeedForward):
         return FeedForwardOutput(self.proj(x) - 0.01 * x.mean(1, keepdim=True))
 
 
+class ReadsItsMatrix(TokenMixing):
+    """The weight of a linear layer in a product of one's own: adapters put on the layer do nothing."""
+
+    def forward(self, x, *, rows=None):
+        return FeedForwardOutput(F.linear(2 * x, self.proj.weight, self.proj.bias))
+
+
 class Normalised(TokenMixing):
     def forward(self, x, *, rows=None):
         return FeedForwardOutput(self.proj(x / x.norm(dim=-1, keepdim=True)))
@@ -1020,6 +1027,7 @@ CAUGHT = [
     (twin(CarriesOneTokenLate, **RESONANT), "recurrence_equals_convolution"),
     (twin(TokenMixing), "tokens_do_not_mix"),
     (twin(Normalised), "gradients_of_a_feedforward_at_any_scale"),
+    (twin(ReadsItsMatrix), "gradients_of_a_feedforward_at_any_scale"),
     (twin(Narrowing), "a_feedforward_keeps_dtypes"),
     (twin(BalancesPadding), "losses_of_a_feedforward_ignore_padding"),
     (twin(DetachedRouterLoss), "losses_of_a_feedforward_teach"),

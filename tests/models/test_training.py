@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from transformers import set_seed
 
 from spectral_core import ConfigError
+from spectral_layers.projection import Projection
 from spectral_models import build_model, load_checkpoint, load_config
 from spectral_models.data import ContiguousWindows, RandomWindows, load_corpus
 from spectral_models.evaluation import bits_per_byte
@@ -346,7 +347,9 @@ def test_only_weights_of_linear_layers_and_embeddings_decay(text, tmp_path):
     assert {"model.frontend.embedding.weight", "model.head.weight"} <= decayed
     for name in parameters:
         owner, _, kind = name.rpartition(".")
-        wanted = kind == "weight" and isinstance(model.get_submodule(owner), torch.nn.Linear | torch.nn.Embedding)
+        wanted = kind == "weight" and isinstance(
+            model.get_submodule(owner), torch.nn.Linear | torch.nn.Embedding | Projection
+        )
         assert (name in decayed) == wanted, name
     assert any("filter" in name for name in parameters.keys() - decayed)
     assert any("norm" in name for name in parameters.keys() - decayed)

@@ -45,11 +45,13 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
     def __init__(self, config: SpectralHFConfig, model: SpectralModel | None = None) -> None:
         described = config.model_config()
         if model is not None and model.config != described:
-            raise ConfigError("the model has another config than this one. Use wrap(model), with as many labels as it has.")
+            raise ConfigError(
+                "the model has another config than this one. Use wrap(model), with as many labels as it has."
+            )
         if not self.takes(described):
             fitting = [each.__name__ for each in _classes(SpectralPreTrainedModel) if each.takes(described)]
             raise ConfigError(
-                f"{type(self).__name__} holds {self.holds}; this is a {described.type}. "
+                f"{type(self).__name__} holds {self.holds}; got a model of type {described.type!r}. "
                 + (f"Use {' or '.join(fitting)}." if fitting else "Load it with spectral_models.load_checkpoint.")
             )
         super().__init__(config)

@@ -11,10 +11,10 @@ _END = "\0"
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """Token b is byte b of the text's UTF-8 form, as in :class:`spectral_models.data.ByteTokenizer`; ``save_pretrained`` writes it to files.
+    """Token b is byte b of the text's UTF-8 form, as in :class:`spectral_models.data.ByteTokenizer`.
 
-    The NUL byte, which ends documents, is the end-of-text and the padding token; decoding with skip_special_tokens
-    leaves it out. Padding is on the left, where ``generate`` wants it.
+    ``save_pretrained`` writes it beside a model. The NUL byte, which ends documents, is the end-of-text token and the
+    padding; decoding with skip_special_tokens leaves it out. Padding is on the left, where ``generate`` wants it.
     """
     # The library spells each byte as one printable character; byte 0 is spelt as the special token it is.
     vocabulary = {**{character: byte for byte, character in bytes_to_unicode().items() if byte}, _END: 0}

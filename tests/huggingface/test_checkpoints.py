@@ -1,0 +1,212 @@
+"""One checkpoint format: what either side writes, the other reads; and what is pushed is what is saved."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers.utils import hub
+
+from spectral_core import ConfigError, PluginError, UnsupportedInputError
+from spectral_models import CheckpointError, build_model, load_checkpoint, load_config, save_checkpoint
+from spectral_models.checkpoint import CONFIG, WEIGHTS
+from spectral_models.integrations.huggingface import (
+    SpectralForCausalLM,
+    SpectralForSequenceClassification,
+    SpectralHFConfig,
+)
+
+FILES = {"complete.json", "config.json", "model.safetensors"}
+
+
+def logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    inputs = next(iter(batch.values()))
+    with torch.no_grad():
+        return model.eval()(inputs).logits
+
+
+def test_what_either_side_writes_the_other_reads(kind, tmp_path):
+    model, batch = kind.model(), kind.batch()
+    expected = logits(model, batch)
+    model.save_pretrained(tmp_path / "theirs")
+    save_checkpoint(model.model, tmp_path / "ours")
+    assert {path.name for path in (tmp_path / "theirs").iterdir()} - {"generation_config.json"} == FILES
+    stored, plain = load_file(tmp_path / "theirs" / WEIGHTS), load_file(tmp_path / "ours" / WEIGHTS)
+    assert list(stored) == list(plain) == sorted(model.model.state_dict())
+    for directory in (tmp_path / "theirs", tmp_path / "ours"):
+        assert torch.equal(logits(load_checkpoint(directory), batch), expected)
+        found = kind.auto.from_pretrained(directory)
+        assert type(found) is kind.cls
+        assert not found.training
+        assert found.model.config == model.model.config
+        assert torch.equal(logits(found, batch), expected)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_tied_weights_are_stored_once_and_stay_tied(tied, tmp_path):
+    model = SpectralForCausalLM.wrap(build_model({"hidden_dim": 8, "num_layers": 1, "tie_embeddings": tied}))
+    model.save_pretrained(tmp_path)
+    of_vocabulary = [name for name, tensor in load_file(tmp_path / WEIGHTS).items() if 256 in tensor.shape]
+    assert of_vocabulary == ["frontend.embedding.weight", *([] if tied else ["head.weight"])]
+    found = SpectralForCausalLM.from_pretrained(tmp_path)
+    assert found.config.tie_word_embeddings is tied
+    with torch.no_grad():
+        found.get_input_embeddings().weight[5] = 0
+        assert bool((found(torch.tensor([[1, 2]])).logits[..., 5] == 0).all()) is tied
+
+
+def test_what_a_part_computes_and_no_file_holds_is_there(language_model, tmp_path):
+    """Hugging Face builds models without memory and fills in what the file has; a filter's fixed basis is not in it."""
+    SpectralForCausalLM.wrap(language_model).save_pretrained(tmp_path)
+    found = SpectralForCausalLM.from_pretrained(tmp_path)
+    before, after = dict(language_model.named_buffers()), dict(found.model.named_buffers())
+    assert any("basis" in name and name not in language_model.state_dict() for name in before)
+    for name, buffer in before.items():
+        assert torch.equal(after[name], buffer), name
+
+
+def test_a_dtype_may_be_asked_for_or_is_the_files(language_model, tmp_path):
+    SpectralForCausalLM.wrap(language_model).save_pretrained(tmp_path / "full")
+    half = SpectralForCausalLM.from_pretrained(tmp_path / "full", dtype=torch.bfloat16)
+    assert half.dtype == torch.bfloat16
+    half.save_pretrained(tmp_path / "half")
+    assert SpectralForCausalLM.from_pretrained(tmp_path / "half").dtype == torch.bfloat16
+    assert next(load_checkpoint(tmp_path / "half").parameters()).dtype == torch.bfloat16
+
+
+def test_names_of_earlier_checkpoints_are_read(tmp_path):
+    model = build_model({"hidden_dim": 8, "num_layers": 1})
+    save_checkpoint(model, tmp_path / "saved")
+    weights = load_file(tmp_path / "saved" / WEIGHTS)
+    weights["embedding.weight"] = weights.pop("frontend.embedding.weight")
+    save_file(weights, tmp_path / "saved" / WEIGHTS, metadata={"format": "pt"})
+    found = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+    assert torch.equal(found.get_input_embeddings().weight, model.frontend.embedding.weight)
+    found.save_pretrained(tmp_path / "again")
+    assert sorted(load_file(tmp_path / "again" / WEIGHTS)) == sorted(model.state_dict())
+
+
+@pytest.mark.parametrize(("change", "message"), [("lacks", "missing: model.norm.weight"), ("has", "unexpected: more")])
+def test_weights_that_do_not_fit_are_an_error(change, message, tmp_path):
+    save_checkpoint(build_model({"hidden_dim": 8, "num_layers": 1}), tmp_path / "saved")
+    weights = load_file(tmp_path / "saved" / WEIGHTS)
+    if change == "lacks":
+        del weights["norm.weight"]
+    else:
+        weights["more"] = torch.zeros(1)
+    save_file(weights, tmp_path / "saved" / WEIGHTS, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=f"do not fit their config; {message}"):
+        SpectralForCausalLM.from_pretrained(tmp_path / "saved")
+
+
+def test_a_class_takes_its_own_kind_only(kind, text, tmp_path):
+    save_checkpoint(kind.model().model, tmp_path / "saved")
+    other = AutoModelForCausalLM if kind.cls is SpectralForSequenceClassification else text.auto
+    with pytest.raises(ConfigError, match=rf"holds a.*; got a model of type '\w+'\. Use {kind.cls.__name__}\."):
+        other.from_pretrained(tmp_path / "saved")
+    with pytest.raises(ConfigError, match=r"of type 'encoder'\. Load it with spectral_models\.load_checkpoint"):
+        SpectralForCausalLM(SpectralHFConfig.of(load_config({"type": "encoder"})))
+
+
+def test_labels_and_what_ends_a_text_are_kept(text, tmp_path):
+    names = {0: "bad", 1: "so so", 2: "good"}
+    model = SpectralForSequenceClassification.wrap(
+        text.model().model, id2label=names, label2id={name: index for index, name in names.items()}
+    )
+    model.save_pretrained(tmp_path / "first")
+    found = AutoModelForSequenceClassification.from_pretrained(tmp_path / "first")
+    found.save_pretrained(tmp_path / "second")
+    assert AutoConfig.from_pretrained(tmp_path / "second").id2label == names
+    assert json.loads((tmp_path / "second" / CONFIG).read_text())["architectures"] == [type(model).__name__]
+
+
+def test_another_number_of_labels_begins_a_head_anew(text, tmp_path):
+    """As everywhere in Hugging Face: asked for by name, and only with ``ignore_mismatched_sizes``."""
+    model = text.model()
+    model.save_pretrained(tmp_path / "saved")
+    with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
+        text.auto.from_pretrained(tmp_path / "saved", num_labels=5)
+    found = text.auto.from_pretrained(tmp_path / "saved", num_labels=5, ignore_mismatched_sizes=True)
+    assert found.model.config.num_labels == found.config.num_labels == 5
+    assert found.model.head.weight.shape == (5, 16)
+    assert found.model.head.weight.std() > 0
+    assert torch.equal(found.model.encoder.norm.weight, model.model.encoder.norm.weight)
+    found.save_pretrained(tmp_path / "again")
+    assert load_checkpoint(tmp_path / "again").config.num_labels == 5
+    with pytest.raises(ConfigError, match="with as many labels as it has"):
+        SpectralForSequenceClassification.wrap(model.model, id2label={0: "a", 1: "b"})
+
+
+def test_a_config_goes_there_and_back(kind, tmp_path):
+    config = SpectralHFConfig.of(load_config(kind.config))
+    config.save_pretrained(tmp_path)
+    found = AutoConfig.from_pretrained(tmp_path)
+    assert isinstance(found, SpectralHFConfig)
+    assert found.spectral == config.spectral == SpectralHFConfig.from_dict(config.to_dict()).spectral
+    assert found.model_config() == load_config(kind.config)
+    assert (found.hidden_size, found.num_hidden_layers) == (16, 2)
+    assert getattr(found, "vocab_size", None) == (40 if kind.cls.main_input_name == "input_ids" else None)
+    assert type(kind.auto.from_config(found)) is kind.cls
+
+
+def test_a_config_is_validated_and_raises_our_errors(tmp_path):
+    with pytest.raises(ConfigError, match=r"^block\.mixr: unknown key\. Did you mean 'mixer'"):
+        SpectralHFConfig({"block": {"mixr": "holographic"}})
+    with pytest.raises(ConfigError, match="vocab_size cannot be set to 300: it is the model's vocab_size"):
+        SpectralHFConfig.of(load_config({})).vocab_size = 300
+    save_checkpoint(build_model({"hidden_dim": 8, "num_layers": 1}), tmp_path / "saved")
+    with pytest.raises(ConfigError, match=r"hidden_size cannot be set to 9: it is the model's hidden_dim"):
+        AutoConfig.from_pretrained(tmp_path / "saved", hidden_size=9)
+    record = json.loads((tmp_path / "saved" / CONFIG).read_text())
+    for changed, error, message in (
+        ({"schema_version": 2}, CheckpointError, "this checkpoint has schema version 2; this release"),
+        ({"spectral": {"hidden_dim": -1}}, CheckpointError, "no longer validates: hidden_dim"),
+        (
+            {
+                "spectral": {"block": {"mixer": "acme/wave"}},
+                "components": [{"kind": "mixer", "name": "acme/wave", "provider": "acme", "version": "1.0"}],
+            },
+            PluginError,
+            r"this checkpoint uses the mixer 'acme/wave' .* Run: pip install 'acme==1\.0'",
+        ),
+    ):
+        (tmp_path / "saved" / CONFIG).write_text(json.dumps({**record, **changed}))
+        with pytest.raises(error, match=message):
+            AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+
+
+def test_an_embedding_is_not_replaced(language_model):
+    with pytest.raises(UnsupportedInputError, match="cannot be replaced: its size is the config's vocab_size"):
+        SpectralForCausalLM.wrap(language_model).resize_token_embeddings(300)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_what_is_pushed_is_a_checkpoint(language_model, tmp_path, monkeypatch, at_once):
+    """The calls that would upload are caught; what they were given is loaded."""
+    pushed: dict[str, bytes] = {}
+
+    def create_commit(*, repo_id: str, operations: list[Any], **_: Any) -> None:
+        assert repo_id == "me/first"
+        pushed.update({each.path_in_repo: Path(each.path_or_fileobj).read_bytes() for each in operations})
+
+    service = SimpleNamespace(create_repo=lambda name, **_: SimpleNamespace(repo_id=name), create_commit=create_commit)
+    monkeypatch.setattr(hub, "hf_api", lambda: service)
+    monkeypatch.setattr(hub.ModelCard, "load", lambda *_, **__: hub.ModelCard("a card"))
+    model = SpectralForCausalLM.wrap(language_model)
+    if at_once:
+        model.save_pretrained(tmp_path / "first", push_to_hub=True, repo_id="me/first")
+    else:
+        model.push_to_hub("me/first")
+    assert set(pushed) == {*FILES, "generation_config.json", "README.md"}
+    (tmp_path / "pulled").mkdir()
+    for name, content in pushed.items():
+        (tmp_path / "pulled" / name).write_bytes(content)
+    tokens = torch.arange(9)[None]
+    for found in (load_checkpoint(tmp_path / "pulled"), AutoModelForCausalLM.from_pretrained(tmp_path / "pulled")):
+        assert torch.equal(logits(found, {"": tokens}), logits(language_model, {"": tokens}))

@@ -1,0 +1,178 @@
+"""Trainer, auxiliary losses, recomputation and LoRA, on every class."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch.nn import functional as F
+from transformers import Trainer, TrainingArguments
+
+from spectral_core import ConfigError, UnsupportedInputError
+from spectral_models import load_checkpoint
+from spectral_models.integrations.huggingface import SpectralForCausalLM
+
+# Of peft 0.21 under transformers 5.23.
+UPSTREAM = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+
+def rows(batch: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+    return [dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True)]
+
+
+def trainer(model, directory: Path, batch: dict[str, torch.Tensor], **options) -> Trainer:
+    arguments = TrainingArguments(
+        output_dir=str(directory),
+        **{
+            "max_steps": 6,
+            "per_device_train_batch_size": 4,
+            "learning_rate": 1e-2,
+            "report_to": [],
+            "save_strategy": "no",
+            "disable_tqdm": True,
+            "use_cpu": True,
+            "logging_steps": 1,
+            "dataloader_pin_memory": False,
+            **options,
+        },
+    )
+    return Trainer(model, arguments, train_dataset=rows(batch), eval_dataset=rows(batch))
+
+
+def entropy(logits: torch.Tensor, labels: torch.Tensor, *, shifted: bool) -> float:
+    if shifted:
+        logits, labels = logits[:, :-1], labels[:, 1:]
+    return F.cross_entropy(logits.flatten(0, -2), labels.flatten()).item()
+
+
+def test_trainer_trains_evaluates_and_saves(kind, tmp_path):
+    model, batch = kind.model(), kind.batch(8)
+    training = trainer(model, tmp_path / "run", batch, save_strategy="steps", save_steps=6)
+    before = training.evaluate()["eval_loss"]
+    training.train()
+    losses = [row["loss"] for row in training.state.log_history if "loss" in row]
+    after = training.evaluate()
+    assert len(losses) == 6
+    assert after["eval_loss"] < before
+    predicted = training.predict(rows(batch)).predictions
+    logits = torch.as_tensor(predicted[0] if isinstance(predicted, tuple) else predicted)
+    assert after["eval_loss"] == pytest.approx(
+        entropy(logits, batch["labels"], shifted=kind.cls is SpectralForCausalLM), rel=1e-4
+    )
+    saved = load_checkpoint(tmp_path / "run" / "checkpoint-6")
+    for name, tensor in saved.state_dict().items():
+        assert torch.equal(tensor, model.model.state_dict()[name]), name
+
+
+def test_auxiliary_losses_are_in_training_only(kind):
+    model, batch = kind.model(), kind.batch()
+    shifted = kind.cls is SpectralForCausalLM
+    output = model(**batch)
+    assert output.losses
+    assert output.loss.item() == pytest.approx(entropy(output.logits, batch["labels"], shifted=shifted), rel=1e-5)
+    output = model.train()(**batch)
+    expected = entropy(output.logits, batch["labels"], shifted=shifted) + sum(output.losses.values()).item()
+    assert output.loss.item() == pytest.approx(expected, rel=1e-5)
+    output.loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["causal", "masked"])
+def test_a_step_is_the_same_however_it_is_divided(name, request, tmp_path):
+    """Rows with few labels weigh less: the loss is the mean over a step's labels, not over its batches."""
+    kind = request.getfixturevalue("kinds")[name]
+    batch = kind.batch(8)
+    batch["labels"] = batch["labels"].masked_fill(torch.arange(12) < 1 + torch.arange(8)[:, None], -100)
+    weights = []
+    for size, parts in ((8, 1), (2, 4)):
+        model = kind.model()
+        for layer in model.model.blocks:
+            layer.feedforward.balance_weight = layer.feedforward.z_weight = 0.0  # theirs are means over a batch
+        options = {"per_device_train_batch_size": size, "gradient_accumulation_steps": parts, "learning_rate": 0.1}
+        trainer(
+            model, tmp_path, batch, max_steps=2, optim="sgd", train_sampling_strategy="sequential", **options
+        ).train()
+        weights.append(model.state_dict())
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_recomputing_blocks_changes_no_gradient(kind, tmp_path):
+    gradients = []
+    for again in (False, True):
+        model = kind.model().train()
+        if again:
+            model.activation_checkpointing_enable()
+            assert model.is_activation_checkpointing
+        model(**kind.batch()).loss.backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, msg=name)
+
+
+@UPSTREAM
+def test_lora_trains_merges_and_is_saved(kind, tmp_path):
+    """On the projections of mixers and feed-forwards, by their names; all else stays as it was."""
+    base, batch = kind.model(), kind.batch()
+    before = {name: tensor.clone() for name, tensor in base.state_dict().items()}
+    config = LoraConfig(r=2, target_modules=["in_proj", "out_proj"], init_lora_weights=False)
+    torch.manual_seed(1)
+    adapted = get_peft_model(base, config)
+    trained = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
+    assert trained
+    assert all("lora_" in name for name in trained)
+    training = trainer(adapted, tmp_path, batch, learning_rate=5e-2)
+    start = training.evaluate()["eval_loss"]
+    training.train()
+    assert training.evaluate()["eval_loss"] < start
+    name = kind.cls.main_input_name
+    with torch.no_grad():
+        expected = adapted.eval()(**{name: batch[name]}).logits
+    adapted.save_pretrained(tmp_path / "adapter")
+    again = PeftModel.from_pretrained(kind.model(), tmp_path / "adapter").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(again(**{name: batch[name]}).logits, expected)
+    merged = adapted.merge_and_unload()
+    assert type(merged) is kind.cls
+    changed = {key for key, tensor in merged.state_dict().items() if not torch.equal(tensor, before[key])}
+    assert changed == {key for key in before if re.search(r"(in|out)_proj\.weight$", key)}
+    merged.save_pretrained(tmp_path / "merged")
+    with torch.no_grad():
+        torch.testing.assert_close(
+            load_checkpoint(tmp_path / "merged")(batch[name]).logits, expected, rtol=1e-4, atol=1e-5
+        )
+
+
+@UPSTREAM
+def test_lora_goes_on_generating(language_model):
+    """Through the wrapper that PEFT has for language models."""
+    config = LoraConfig(r=2, target_modules="all-linear", task_type=peft.TaskType.CAUSAL_LM, init_lora_weights=False)
+    adapted = get_peft_model(SpectralForCausalLM.wrap(language_model), config).eval()
+    prompt = torch.arange(1, 6)[None]
+    found = adapted.generate(input_ids=prompt, max_new_tokens=8, do_sample=False, pad_token_id=0)
+    merged = adapted.merge_and_unload()
+    assert torch.equal(found, merged.model.generate(prompt, max_new_tokens=8))
+
+
+def test_what_these_models_have_not_is_refused(text, language_model):
+    model = SpectralForCausalLM.wrap(language_model)
+    with pytest.raises(UnsupportedInputError, match="output_attentions: these models neither take nor give it"):
+        model(torch.tensor([[1]]), output_attentions=True)
+    model = text.model()
+    model.config.problem_type = "multi_label_classification"
+    with pytest.raises(ConfigError, match=r"problem_type 'multi_label_classification': .* one label of several"):
+        model(**text.batch())
+    with pytest.raises(UnsupportedInputError, match=r"labels run from 0 to 2 .* got 0 to 7"):
+        text.model()(**{**text.batch(), "labels": torch.tensor([0, 1, 2, 7])})
+
+
+def test_a_tuple_is_given_where_it_is_asked_for(kind):
+    model, batch = kind.model(), kind.batch()
+    loss, logits, *_ = model(**batch, return_dict=False)
+    output = model(**batch)
+    assert torch.equal(loss, output.loss)
+    assert torch.equal(logits, output.logits)
