@@ -33,12 +33,12 @@ def size(model: SpectralModel) -> int:
 
 
 def stack(model: SpectralModel) -> Any:
-    """What holds the blocks: a classifier's encoder."""
-    return getattr(model, "encoder", model)
+    """What holds the blocks: a classifier's encoder, a seq2seq's decoder."""
+    return getattr(model, "decoder", getattr(model, "encoder", model))
 
 
 def test_the_presets() -> None:
-    assert {*CONTEXTS, "classifier-small", "encoder-small", "vision-small", "audio-small"} == {
+    assert {*CONTEXTS, "classifier-small", "encoder-small", "seq2seq-small", "vision-small", "audio-small"} == {
         name for name in list_models() if not name.startswith("slm-")
     }
     assert {"slm-100m", "slm-500m", "slm-1b", "slm-3b", "slm-13b", "slm-100b"} <= set(list_models("slm-*"))
@@ -88,7 +88,7 @@ def test_memories_last_for_a_quarter_of_the_stated_context(presets: dict[str, Sp
     for name, model in presets.items():
         config, context = model.config, stack(model).config.max_seq_len
         if context is None:
-            assert config.type in ("vision_encoder", "audio_encoder"), f"{name} says no context"
+            assert config.type in ("vision_encoder", "audio_encoder", "seq2seq"), f"{name} says no context"
             continue
         scales = [part.timescales for _, part in parts_of(config) if hasattr(part, "timescales")]
         assert max(longest for _, longest in scales) >= context / 4, name
