@@ -16,7 +16,9 @@ from spectral_models.config import parse_assignment
 def train(
     config: str = typer.Argument(help="A run config (YAML with model, data, training) or a preset's name."),
     data: str = typer.Option(
-        None, help="Text: a file or directory (.txt, .jsonl, ...), 'stdlib' (this Python's sources), or datasets:NAME."
+        None,
+        help="Text: a file or directory (.txt, .jsonl, ...), 'stdlib' (this Python's sources), or datasets:NAME. "
+        "For a classifier a table (.csv, .tsv, .jsonl, .parquet).",
     ),
     changes: list[str] = typer.Option(
         [], "--set", metavar="PATH=VALUE", help="Replace a value, as in training.steps=1000. Repeatable."
@@ -24,7 +26,7 @@ def train(
     out_dir: Path = typer.Option(None, "--out", help="The run's directory. By default runs/<name of the config>."),
     resume: bool = typer.Option(False, "--resume", help="Continue the run in --out from its newest whole checkpoint."),
 ) -> None:
-    """Train a byte-level language model, with checkpoints, TensorBoard logs and a learning curve.
+    """Train a language model or a classifier of texts, with checkpoints, TensorBoard logs and a learning curve.
 
     Several processes: torchrun --nproc-per-node 2 -m spectral_models.cli.app train CONFIG
     """
@@ -53,9 +55,9 @@ def train(
         raise typer.Exit(130) from None
     if int(os.environ.get("RANK", "0")) == 0:
         out.print(
-            f"held-out bits per byte  [bold]{result.bits_per_byte:.3f}[/]  (xz -9 on the same bytes: "
-            f"{result.xz_bits_per_byte:.3f})\nmodel                   {directory}/model\n"
+            f"{result.report()}\nmodel                   {directory}/model\n"
             f"learning curve          {directory}/curve.png",
             highlight=False,
+            markup=False,
             soft_wrap=True,
         )

@@ -21,7 +21,7 @@ from spectral_models.errors import DataError
 _SOURCES = (
     "Allowed: a path to a UTF-8 text file, a .jsonl file or a directory of them; 'stdlib'; 'datasets:NAME[:CONFIG]'"
 )
-_DATASETS = "datasets:"
+DATASETS = "datasets:"
 _JSON_LINES = (".jsonl", ".ndjson")
 _NOT_LIBRARY = frozenset({"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"})
 _GENERATED = (
@@ -55,7 +55,7 @@ def load_documents(config: DataConfig) -> list[Document]:
     """
     if config.source == "stdlib":
         found = _standard_library(Path(sysconfig.get_path("stdlib")))
-    elif config.source.startswith(_DATASETS):
+    elif config.source.startswith(DATASETS):
         found = _dataset(config.source, config.text_field)
     else:
         found = _files(config.source, config.text_field)
@@ -143,12 +143,13 @@ def _json_lines(path: Path, name: str, content: bytes, text_field: str) -> Itera
                 f"{where}: holds {type(record).__name__}; a line is an object with the text in field {text_field!r}."
             )
         if text_field not in record:
-            raise _missing_field(where, text_field, record)
+            raise missing_field(where, text_field, record)
         yield Document(f"{name}:{number}", _content(record[text_field], where, text_field))
 
 
-def _dataset(source: str, text_field: str) -> Iterator[Document]:
-    name, _, subset = source.removeprefix(_DATASETS).partition(":")
+def load_splits(source: str) -> Any:
+    """The splits of a dataset by name: ``datasets:NAME[:CONFIG]``. Raises DataError when it cannot be loaded."""
+    name, _, subset = source.removeprefix(DATASETS).partition(":")
     if not name:
         raise DataError(f"source {source!r} names no dataset. {_SOURCES}.")
     try:
@@ -158,27 +159,32 @@ def _dataset(source: str, text_field: str) -> Iterator[Document]:
             f"source {source!r} needs the datasets library ({error}): pip install 'spectral-networks[train]'."
         ) from error
     try:
-        splits: Any = datasets.load_dataset(name, subset or None)
+        return datasets.load_dataset(name, subset or None)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
             f"source {source!r}: datasets could not load {name!r}{f' with config {subset!r}' if subset else ''}: "
             f"{type(error).__name__}: {error}. "
             "Give a name from huggingface.co/datasets (with its config, if it has several) or a local dataset folder."
         ) from error
+
+
+def _dataset(source: str, text_field: str) -> Iterator[Document]:
+    splits = load_splits(source)
     if "train" not in splits:
         raise DataError(f"source {source!r}: has no 'train' split, only {', '.join(splits)}. Save its text as JSONL.")
     train = splits["train"]
     if text_field not in train.column_names:
-        raise _missing_field(f"source {source!r}", text_field, train.column_names)
+        raise missing_field(f"source {source!r}", text_field, train.column_names)
     for row, text in enumerate(train[text_field]):
         yield Document(f"train:{row}", _content(text, f"source {source!r}, row {row}", text_field))
 
 
-def _missing_field(where: str, text_field: str, present: Iterable[str]) -> DataError:
+def missing_field(where: str, field: str, present: Iterable[str], *, setting: str = "text_field") -> DataError:
+    """The error of a record without that field. setting: of the config, to be changed."""
     fields = list(present)
     return DataError(
-        f"{where}: no field {text_field!r}.{suggestion(text_field, fields)} "
-        f"Its fields: {', '.join(fields) or 'none'}. Name the one with the text: text_field."
+        f"{where}: no field {field!r}.{suggestion(field, fields)} "
+        f"Its fields: {', '.join(fields) or 'none'}. Name the right one: {setting}."
     )
 
 

@@ -6,14 +6,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PlainValidator,
+    PositiveFloat,
+    PositiveInt,
+    SerializeAsAny,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from spectral_core import ConfigError
 from spectral_core.config import Config, OneOf
 from spectral_models.assembly import list_models, load_config, read_yaml
 from spectral_models.config import ModelConfig, override
 from spectral_models.data import DataConfig
+from spectral_models.data.labelled import LabelledDataConfig
+from spectral_models.data.tokenizers import TokenizerConfig
 from spectral_models.registries import MODELS
+from spectral_models.variants.classifier import ClassifierConfig
+from spectral_models.variants.encoder import TextEncoderConfig
+from spectral_models.variants.language_model import LanguageModelConfig
 
 _Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -24,7 +38,7 @@ class TrainingConfig(Config):
     steps: PositiveInt = 500
     """Optimiser steps."""
     batch_size: PositiveInt = 16
-    """Sequences per step over all processes and accumulated batches."""
+    """Sequences or texts per step over all processes and accumulated batches."""
     accumulation: PositiveInt = 1
     """Batches whose gradients are summed into one step."""
     learning_rate: PositiveFloat = 2e-3
@@ -34,6 +48,8 @@ class TrainingConfig(Config):
     """Where the cosine ends, relative to learning_rate."""
     weight_decay: NonNegativeFloat = 0.1
     betas: tuple[_Momentum, _Momentum] = (0.9, 0.95)
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of a label's weight that is spread over all labels; for classifiers."""
     clip: PositiveFloat = 1.0
     """Largest norm of the gradient."""
     precision: Literal["float32", "bf16", "fp16"] = "float32"
@@ -41,7 +57,7 @@ class TrainingConfig(Config):
     gradient_checkpointing: bool = False
     """Recompute blocks in the backward pass."""
     eval_every: PositiveInt = 100
-    """Steps between evaluations on held-out text."""
+    """Steps between evaluations on what is held out."""
     save_every: PositiveInt = 100
     """Steps between checkpoints."""
     keep: int = Field(default=2, ge=2)
@@ -50,23 +66,61 @@ class TrainingConfig(Config):
     seed: int = Field(default=0, ge=0, lt=1 << 32)
 
 
+def _data_of(value: Any) -> DataConfig | LabelledDataConfig:
+    """What a run reads, by its ``type``, which is ``text`` where it is absent."""
+    if isinstance(value, DataConfig | LabelledDataConfig):
+        return value
+    kind = value.get("type", "text") if isinstance(value, Mapping) else None
+    if kind not in ("text", "labelled"):
+        message = f"data is a mapping of type 'text' (language models) or 'labelled' (classifiers); got {value!r}"
+        raise PydanticCustomError("unknown_part", "{message}", {"message": message})
+    return (DataConfig if kind == "text" else LabelledDataConfig).model_validate(value)
+
+
+_Data = DataConfig | LabelledDataConfig
+
+
 class RunConfig(Config):
     """The file ``spectral train`` reads."""
 
     model: Annotated[ModelConfig, OneOf(MODELS)]
-    """A model config, or the name of a preset."""
-    data: DataConfig = DataConfig()
+    """A model config, or the name of a preset: a language_model, or a classifier of texts."""
+    data: Annotated[_Data, PlainValidator(_data_of, json_schema_input_type=_Data), SerializeAsAny()] = DataConfig()
+    """What it reads: text to a language_model, labelled texts to a classifier."""
     training: TrainingConfig = TrainingConfig()
 
     @model_validator(mode="after")
     def _fits(self) -> RunConfig:
-        vocab_size = getattr(self.model, "vocab_size", None)
-        if self.model.type != "language_model" or vocab_size is None or vocab_size < 256:
-            raise ValueError(
-                f"training reads bytes: the model must be a language_model with vocab_size of at least 256; "
-                f"got {self.model.type} with {vocab_size}"
-            )
+        model, data = self.model, self.data
+        wanted = {"language_model": "text", "classifier": "labelled"}
+        if model.type not in wanted:
+            raise ValueError(f"training is for a language_model or a classifier; got {model.type}")
+        if data.type != wanted[model.type]:
+            raise ValueError(f"a {model.type} reads data of type {wanted[model.type]!r}; got {data.type!r}")
+        if isinstance(model, LanguageModelConfig):
+            _check_vocabulary(data.tokenizer, model.vocab_size, "model.vocab_size")
+            if self.training.label_smoothing:
+                raise ValueError("training.label_smoothing is for classifiers; set it to 0")
+        elif isinstance(model, ClassifierConfig):
+            if not isinstance(model.encoder, TextEncoderConfig):
+                raise ValueError(  # noqa: TRY004
+                    f"training reads text: the classifier's encoder must be of type 'encoder'; got "
+                    f"{model.encoder.type!r}. Classifiers of pictures and sound train in a loop of your own, on "
+                    "model.loss(model(inputs), labels)"
+                )
+            _check_vocabulary(data.tokenizer, model.encoder.vocab_size, "model.encoder.vocab_size")
         return self
+
+
+def _check_vocabulary(tokenizer: TokenizerConfig, vocab_size: int, path: str) -> None:
+    """As far as it is known before the tokenizer is made."""
+    if tokenizer.type == "file":
+        return
+    tokens = 256 if tokenizer.type == "bytes" else tokenizer.vocab_size or 257
+    if vocab_size < tokens:
+        raise ValueError(
+            f"the tokenizer {tokenizer.type!r} needs a vocab_size of at least {tokens}; {path} is {vocab_size}"
+        )
 
 
 def load_run(source: str | Path | Mapping[str, Any], changes: Mapping[str, Any] | None = None) -> RunConfig:
@@ -93,5 +147,10 @@ def load_run(source: str | Path | Mapping[str, Any], changes: Mapping[str, Any] 
         data["model"] = load_config(model).model_dump()
     elif isinstance(model, Mapping) and "type" not in model:
         data["model"] = {"type": "language_model", **model}
-    run: RunConfig = RunConfig.parse(override(data, changes))
+    data = override(data, changes)
+    model = data.get("model")
+    reads = data.get("data", {})
+    if isinstance(model, Mapping) and model.get("type") == "classifier" and isinstance(reads, Mapping):
+        data["data"] = {"type": "labelled", **reads}
+    run: RunConfig = RunConfig.parse(data)
     return run

@@ -1,4 +1,4 @@
-"""A learning curve as a picture."""
+"""Learning curves as pictures."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+History = Sequence[dict[str, Any]]
 
-def plot_curve(history: Sequence[dict[str, Any]], path: Path, *, title: str, reference: float | None = None) -> None:
-    """Training loss and held-out bits per byte over steps, as a PNG.
 
-    history: the trainer's log. reference: a compressor's bits per byte, drawn as a line.
+def plot_bits(
+    history: History, path: Path, *, title: str, tokens_per_byte: float = 1.0, reference: float | None = None
+) -> None:
+    """Training loss and held-out bits per byte over steps.
+
+    history: the trainer's log, its losses in nats per token. reference: a compressor's bits per byte, drawn as a line.
     """
-    training = [(row["step"], row["loss"] / math.log(2)) for row in history if "loss" in row]
-    held_out = [(row["step"], row["eval_bits_per_byte"]) for row in history if "eval_bits_per_byte" in row]
+    scale = tokens_per_byte / math.log(2)
+    training = [(row["step"], row["loss"] * scale) for row in history if "loss" in row]
+    held_out = _values(history, "eval_bits_per_byte")
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     if training:
         axes.plot(*zip(*training, strict=True), color="0.6", linewidth=1, label="training batches")
     if held_out:
         axes.plot(*zip(*held_out, strict=True), color="tab:blue", marker="o", label="held-out text")
-        axes.annotate(
-            f"{held_out[-1][1]:.3f}", held_out[-1], textcoords="offset points", xytext=(0, 8), ha="center", fontsize=9
-        )
+        _mark_last(axes, held_out, ".3f")
     if reference is not None:
         axes.axhline(reference, color="tab:orange", linestyle="--", label=f"xz -9: {reference:.3f}")
     axes.set(xlabel="step", ylabel="bits per byte", title=title)
@@ -33,3 +36,35 @@ def plot_curve(history: Sequence[dict[str, Any]], path: Path, *, title: str, ref
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)
+
+
+def plot_accuracy(history: History, path: Path, *, title: str, majority: float) -> None:
+    """Held-out accuracy above, with that of a constant answer; training and held-out loss below."""
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    accuracy = _values(history, "eval_accuracy")
+    if accuracy:
+        upper.plot(*zip(*accuracy, strict=True), color="tab:blue", marker="o", label="held-out texts")
+        _mark_last(upper, accuracy, ".4f")
+    upper.axhline(majority, color="tab:orange", linestyle="--", label=f"always the most frequent label: {majority:.3f}")
+    upper.set(ylabel="accuracy", title=title, ylim=(0.0, 1.05))
+    for name, label, style in (
+        ("loss", "training batches", {"color": "0.6", "linewidth": 1}),
+        ("eval_loss", "held-out texts", {"color": "tab:blue", "marker": "o"}),
+    ):
+        if values := _values(history, name):
+            lower.plot(*zip(*values, strict=True), label=label, **style)
+    lower.set(xlabel="step", ylabel="loss, nats", ylim=(0.0, None))
+    for axes in (upper, lower):
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def _values(history: History, name: str) -> list[tuple[int, float]]:
+    return [(row["step"], row[name]) for row in history if name in row]
+
+
+def _mark_last(axes: Any, values: Sequence[tuple[int, float]], digits: str) -> None:
+    last = values[-1]
+    axes.annotate(f"{last[1]:{digits}}", last, textcoords="offset points", xytext=(0, 8), ha="center", fontsize=9)

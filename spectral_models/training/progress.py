@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -9,13 +10,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
-class TrainingProgress(TrainerCallback):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
-    """Steps, the training loss (nats per byte, auxiliary losses included) and held-out bits per byte, on stderr.
+def held_out_numbers(row: Mapping[str, float]) -> dict[str, float]:
+    """What a task's judgement added to the log, under its own names."""
+    return {name.removeprefix("eval_"): value for name, value in row.items() if name.startswith("eval_")}
 
+
+class TrainingProgress(TrainerCallback):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
+    """Steps, the training loss (nats per token or text, auxiliary losses included) and held-out numbers, on stderr.
+
+    headline: the held-out number that is always there. describe: makes words of them.
     close() takes the bar off the screen; call it however training ends.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, headline: str, describe: Callable[[dict[str, float]], str]) -> None:
+        self._headline = headline
+        self._describe = describe
         self._console = Console(stderr=True, highlight=False)
         self._bar: Progress | None = None
         self._task = TaskID(0)
@@ -50,8 +59,8 @@ class TrainingProgress(TrainerCallback):  # type: ignore[misc]  # transformers c
             return
         where = f"step {state.global_step:>{len(str(state.max_steps))}}/{state.max_steps}"
         logs = logs or {}
-        if "eval_bits_per_byte" in logs:
-            self._console.print(f"{where}  held-out bits per byte {logs['eval_bits_per_byte']:.3f}", soft_wrap=True)
+        if f"eval_{self._headline}" in logs:
+            self._console.print(f"{where}  {self._describe(held_out_numbers(logs))}", soft_wrap=True)
         elif "loss" in logs and self._bar is not None:
             self._bar.update(self._task, description=f"loss {logs['loss']:.3f}")
         elif "loss" in logs:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import accelerate  # noqa: F401  # Trainer needs these two: a missing one is reported before training begins
 import tensorboard  # noqa: F401
@@ -19,34 +18,22 @@ from transformers import PrinterCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from spectral_core import ConfigError
-from spectral_models.assembly import build_model, read_yaml
+from spectral_models.assembly import read_yaml
 from spectral_models.checkpoint import save_checkpoint
-from spectral_models.data import ContiguousWindows, Corpus, RandomWindows, load_corpus
 from spectral_models.errors import CheckpointError
-from spectral_models.evaluation import xz_bits_per_byte
-from spectral_models.integrations.huggingface import SpectralForCausalLM
+from spectral_models.training.classification import ClassificationTask
 from spectral_models.training.config import RunConfig, TrainingConfig
-from spectral_models.training.curve import plot_curve
-from spectral_models.training.progress import TrainingProgress
+from spectral_models.training.language import LanguageTask
+from spectral_models.training.progress import TrainingProgress, held_out_numbers
+from spectral_models.training.task import Task, TrainingResult
 from spectral_models.training.trainer import SpectralTrainer, newest_complete, remove_newer
+from spectral_models.variants.classifier import Classifier
 from spectral_models.variants.language_model import LanguageModel
 
 _log = logging.getLogger("spectral_models")
 
 
-@dataclass(frozen=True)
-class TrainingResult:
-    """model: trained, in eval mode. bits_per_byte: the model's, and xz -9's, on the same held-out text.
-
-    history: everything that was logged.
-    """
-
-    model: LanguageModel
-    bits_per_byte: float
-    xz_bits_per_byte: float
-    history: list[dict[str, Any]]
-    corpus: Corpus
-    directory: Path
+TASKS: dict[str, Callable[[RunConfig, Path], Task]] = {"language_model": LanguageTask, "classifier": ClassificationTask}
 
 
 def train(run: RunConfig, out: str | Path, *, resume: bool = False) -> TrainingResult:
@@ -54,57 +41,54 @@ def train(run: RunConfig, out: str | Path, *, resume: bool = False) -> TrainingR
 
     ===============  ======================================================================
     run.yaml         the whole config, defaults included
+    tokenizer/       the tokenizer it began with, unless it reads bytes
     checkpoints/     the last few states of training, each whole or ignored
     logs/            TensorBoard
     model/           the finished model: :func:`spectral_models.load_checkpoint` reads it
     curve.png        learning curve
-    metrics.json     what was logged, and the final bits per byte
+    metrics.json     the final held-out numbers, and what was logged
     ===============  ======================================================================
 
     resume: continue from the newest complete checkpoint, to the same losses as a run that was never interrupted.
-    Under ``torchrun`` or ``accelerate launch`` the processes share each step's batch. Raises ConfigError when ``out``
-    holds a run and resume is not asked for, or holds a different one.
+    Under ``torchrun`` or ``accelerate launch`` the processes share each step's batch. Returns a LanguageResult or a
+    ClassificationResult. Raises ConfigError when ``out`` holds a run and resume is not asked for, or holds a different
+    one, and DataError for data that cannot be read or does not fit the model.
     """
     directory = Path(out)
     share = _share(run.training)
     checkpoint = _prepare(run, directory, resume)
-    corpus = load_corpus(run.data)
-    xz = xz_bits_per_byte(corpus.validation_text)
+    arguments = _arguments(run.training, share, directory)
+    with arguments.main_process_first():  # what it learns from the data, the others read
+        task = TASKS[run.model.type](run, directory)
     set_seed(run.training.seed)
-    model = build_model(run.model)
-    assert isinstance(model, LanguageModel)
+    model = task.build()
+    assert isinstance(model, LanguageModel | Classifier)
     model.gradient_checkpointing = run.training.gradient_checkpointing
-    trainer = SpectralTrainer(
-        SpectralForCausalLM.wrap(model),
-        args=_arguments(run.training, share, directory),
-        train_dataset=RandomWindows(
-            corpus.train, run.data.context, run.training.steps * run.training.batch_size, run.training.seed
-        ),
-        eval_windows=ContiguousWindows(corpus.validation, run.data.context),
-    )
+    trainer = SpectralTrainer(task, model, arguments)
     trainer.remove_callback(PrinterCallback)
-    progress = TrainingProgress()
+    progress = TrainingProgress(task.headline, task.describe)
     trainer.add_callback(progress)
     try:
         with closing(progress):
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         history = trainer.state.log_history
-        if not any(row["step"] == run.training.steps and "eval_bits_per_byte" in row for row in history):
+        headline = f"eval_{task.headline}"
+        if not any(row["step"] == run.training.steps and headline in row for row in history):
             trainer.evaluate()
-        bits = next(row["eval_bits_per_byte"] for row in reversed(history) if "eval_bits_per_byte" in row)
-        model = trainer.accelerator.unwrap_model(trainer.model).model.eval()
+        last = next(row for row in reversed(history) if headline in row)
+        judged = held_out_numbers(last)
+        model.eval()
         if trainer.is_world_process_zero():
-            save_checkpoint(model, directory / "model")
-            title = f"{corpus.source}: {run.training.steps} steps of {run.training.batch_size} sequences"
-            plot_curve(history, directory / "curve.png", title=title, reference=xz)
-            metrics = {"bits_per_byte": bits, "xz_bits_per_byte": xz, "history": history}
+            save_checkpoint(model, directory / "model", tokenizer=task.tokenizer)
+            task.draw(history, directory / "curve.png")
+            metrics = {**task.metrics(judged), "history": history}
             (directory / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"could not write to {directory}: {error}. Free space, then continue from the last complete checkpoint "
             "with --resume."
         ) from error
-    return TrainingResult(model, bits, xz, history, corpus, directory)
+    return task.result(model, judged, history, directory)
 
 
 def _prepare(run: RunConfig, directory: Path, resume: bool) -> Path | None:
@@ -115,8 +99,8 @@ def _prepare(run: RunConfig, directory: Path, resume: bool) -> Path | None:
     if begun and not resume:
         raise ConfigError(f"{directory} already holds a run. Continue it with --resume, or choose another --out.")
     if begun and record.exists():
-        before, now = read_yaml(record), yaml.safe_load(described)
-        changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+        before = RunConfig.parse(read_yaml(record))
+        changed = sorted(key for key in type(run).model_fields if getattr(before, key) != getattr(run, key))
         if changed:
             raise ConfigError(
                 f"{directory} holds a run with another config (its {', '.join(changed)} differ, see {record}). "
@@ -168,7 +152,6 @@ def _arguments(config: TrainingConfig, share: int, directory: Path) -> TrainingA
         output_dir=str(directory / "checkpoints"),
         max_steps=config.steps,
         per_device_train_batch_size=share,
-        per_device_eval_batch_size=32,
         gradient_accumulation_steps=config.accumulation,
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine_with_min_lr",
@@ -190,7 +173,7 @@ def _arguments(config: TrainingConfig, share: int, directory: Path) -> TrainingA
         report_to=["tensorboard"],
         seed=config.seed,
         data_seed=config.seed,
-        train_sampling_strategy="sequential",  # windows are random by themselves
+        train_sampling_strategy="sequential",  # examples are in random order by themselves
         dataloader_pin_memory=cuda,
         remove_unused_columns=False,
         ddp_find_unused_parameters=False,

@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer, taught three things: our loss, bits per byte, and checkpoints that are whole or ignored."""
+"""Hugging Face's Trainer, taught three things: a task's loss, its numbers, checkpoints that are whole or ignored."""
 
 from __future__ import annotations
 
@@ -11,49 +11,34 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from spectral_layers.projection import Projection
-from spectral_models.checkpoint import load_weights, verify, write_marker
-from spectral_models.data import ContiguousWindows
+from spectral_models.checkpoint import load_weights, verify, write_files, write_marker
 from spectral_models.data.windows import IGNORE
 from spectral_models.errors import CheckpointError
-from spectral_models.evaluation import bits_per_byte
-from spectral_models.integrations.huggingface import SpectralForCausalLM
-from spectral_models.integrations.huggingface.causal_lm import SpectralCausalLMOutput
+from spectral_models.model import SpectralModel
+from spectral_models.training.task import InTraining, StepLoss, Task
 
 TRAINING_MARKER = "training-complete.json"
 
 
-class LanguageModelLoss:
-    """Mean cross-entropy of labels that are already shifted, plus the model's auxiliary losses.
-
-    num_items_in_batch: labels of the whole step, over accumulated batches and processes; each batch then adds its sum
-    over that, so that any division of a step into batches and processes gives the same gradient.
-    """
+class RunningMeans:
+    """Means of what a model reports beside its loss: its auxiliary losses and its metrics."""
 
     def __init__(self) -> None:
-        self.metrics: dict[str, list[Tensor]] = {}
+        self.values: dict[str, list[Tensor]] = {}
 
-    def __call__(
-        self, output: SpectralCausalLMOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None
-    ) -> Tensor:
-        assert output.logits is not None
-        here = (labels != IGNORE).sum()
-        whole = here if num_items_in_batch is None else torch.as_tensor(num_items_in_batch, device=here.device)
-        loss = F.cross_entropy(output.logits.flatten(0, 1).float(), labels.flatten(), reduction="sum") / whole
-        for name, auxiliary in (output.losses or {}).items():
-            loss = loss + auxiliary * (here / whole)
-            self.metrics.setdefault(f"loss/{name}", []).append(auxiliary.detach())
-        for name, value in (output.metrics or {}).items():
-            self.metrics.setdefault(name, []).append(value.detach())
-        return loss
+    def add(self, found: StepLoss) -> None:
+        for name, auxiliary in found.losses.items():
+            self.values.setdefault(f"loss/{name}", []).append(auxiliary.detach())
+        for name, value in found.metrics.items():
+            self.values.setdefault(name, []).append(value.detach())
 
     def drain(self) -> dict[str, float]:
         """Means since the last call."""
-        means = {name: float(torch.stack(values).float().mean()) for name, values in self.metrics.items()}
-        self.metrics.clear()
+        means = {name: float(torch.stack(values).float().mean()) for name, values in self.values.items()}
+        self.values.clear()
         return means
 
 
@@ -65,13 +50,33 @@ class LogAtCheckpoints(TrainerCallback):  # type: ignore[misc]  # transformers c
 
 
 class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
-    """Trainer for byte-level language models."""
+    """Trainer for a task and a model of its."""
 
-    def __init__(self, model: SpectralForCausalLM, *, eval_windows: ContiguousWindows, **kwargs: Any) -> None:
-        self.loss = LanguageModelLoss()
-        self.eval_windows = eval_windows
-        super().__init__(model=model, compute_loss_func=self.loss, eval_dataset=eval_windows, **kwargs)
+    def __init__(self, task: Task, model: SpectralModel, args: TrainingArguments) -> None:
+        self.task = task
+        self.spectral_model = model
+        self.reported = RunningMeans()
+        super().__init__(
+            model=InTraining(model, task.loss),
+            args=args,
+            train_dataset=task.examples(),
+            data_collator=task.collate,
+            eval_dataset=(),  # the task judges; Trainer only wants to be told that there is something to judge on
+        )
         self.add_callback(LogAtCheckpoints)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, StepLoss]:
+        """The task's: each batch gives its share of the step's loss, and the processes' gradients are averaged."""
+        found: StepLoss = model(inputs, num_items_in_batch)
+        self.reported.add(found)
+        loss = found.loss * self.accelerator.num_processes
+        return (loss, found) if return_outputs else loss
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device
@@ -94,18 +99,17 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the parts' metrics to every training log."""
-        super().log({**logs, **self.loss.drain()} if "loss" in logs else logs, start_time)
+        super().log({**logs, **self.reported.drain()} if "loss" in logs else logs, start_time)
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Bits per byte of the held-out windows, without autocast: what the saved model gives."""
-        model = self.accelerator.unwrap_model(self.model).model
-        was_training = model.training
-        model.eval()
-        bits = bits_per_byte(model, self.eval_windows, batch_size=self.args.per_device_eval_batch_size)
-        model.train(was_training)
-        metrics = {f"{metric_key_prefix}_bits_per_byte": bits}
+        """The task's held-out numbers, without autocast: what the saved model gives."""
+        was_training = self.spectral_model.training
+        self.spectral_model.eval()
+        judged = self.task.judge(self.spectral_model)
+        self.spectral_model.train(was_training)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in judged.items()}
         self.log(metrics)
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -113,7 +117,9 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """The model alone, in our format; no pickled arguments."""
         if self.args.should_save:
-            self.accelerator.unwrap_model(self.model).save_pretrained(output_dir or self.args.output_dir)
+            directory = Path(output_dir or self.args.output_dir)
+            directory.mkdir(parents=True, exist_ok=True)
+            write_files(self.spectral_model, directory, self.task.tokenizer)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         directory = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
@@ -126,8 +132,7 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
                 write_marker(directory, TRAINING_MARKER, sorted(files))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        wrapper: SpectralForCausalLM = self.accelerator.unwrap_model(self.model if model is None else model)
-        load_weights(wrapper.model, Path(resume_from_checkpoint))
+        load_weights(self.spectral_model, Path(resume_from_checkpoint))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -78,5 +78,13 @@ class LabellerConfig(ModelConfig):
 
     num_labels: int = Field(default=2, ge=2)
     """Labels run from 0 to num_labels - 1."""
+    labels: tuple[str, ...] | None = None
+    """Their names, in order; training writes those of its data here."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Dropout on the pooled vector, in training."""
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> LabellerConfig:
+        if self.labels is not None and (len(self.labels), len(set(self.labels))) != (self.num_labels,) * 2:
+            raise ValueError(f"labels must be num_labels = {self.num_labels} different names; got {self.labels}")
+        return self

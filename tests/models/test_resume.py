@@ -20,7 +20,8 @@ import spectral_models.training.trainer
 from spectral_core import ConfigError
 from spectral_models import CheckpointError, load_checkpoint
 from spectral_models.training import RunConfig, load_run
-from spectral_models.training.run import TrainingResult, train
+from spectral_models.training.language import LanguageResult
+from spectral_models.training.run import train
 from spectral_models.training.trainer import newest_complete, remove_newer
 
 # Saved every fifth step and logged every fourth, so that no checkpoint would fall on a log by itself.
@@ -80,7 +81,7 @@ def run(run_file) -> RunConfig:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(run, tmp_path_factory) -> TrainingResult:
+def uninterrupted(run, tmp_path_factory) -> LanguageResult:
     return train(run, tmp_path_factory.mktemp("uninterrupted") / "run")
 
 
@@ -111,12 +112,12 @@ def checkpoints(directory: Path) -> list[str]:
     return sorted(path.name for path in (directory / "checkpoints").iterdir())
 
 
-def numbers(result: TrainingResult) -> list[dict[str, float]]:
+def numbers(result: LanguageResult) -> list[dict[str, float]]:
     """The log without the summary of each session, which tells the time it took."""
     return [row for row in result.history if "train_runtime" not in row]
 
 
-def assert_same(resumed: TrainingResult, whole: TrainingResult) -> None:
+def assert_same(resumed: LanguageResult, whole: LanguageResult) -> None:
     assert numbers(resumed) == numbers(whole)
     assert resumed.bits_per_byte == whole.bits_per_byte
     for name, value in whole.model.state_dict().items():

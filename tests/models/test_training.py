@@ -20,10 +20,12 @@ from spectral_layers.projection import Projection
 from spectral_models import build_model, load_checkpoint, load_config
 from spectral_models.data import ContiguousWindows, RandomWindows, load_corpus
 from spectral_models.evaluation import bits_per_byte
-from spectral_models.integrations.huggingface import SpectralForCausalLM
 from spectral_models.training import RunConfig, load_run
-from spectral_models.training.run import TrainingResult, train
-from spectral_models.training.trainer import LanguageModelLoss, SpectralTrainer
+from spectral_models.training.language import LanguageResult, language_loss
+from spectral_models.training.run import train
+from spectral_models.training.task import InTraining
+from spectral_models.training.trainer import RunningMeans, SpectralTrainer
+from spectral_models.variants.language_model import LanguageModel
 
 CONTEXT = 64
 MODEL = {
@@ -67,12 +69,12 @@ def make_run(text: Path, **changes: Any) -> RunConfig:
     )
 
 
-def losses(result: TrainingResult) -> list[float]:
+def losses(result: LanguageResult) -> list[float]:
     return [row["loss"] for row in result.history if "loss" in row]
 
 
 @pytest.fixture(scope="module")
-def baseline(text, tmp_path_factory) -> TrainingResult:
+def baseline(text, tmp_path_factory) -> LanguageResult:
     """Eight plain steps, which variations are compared with."""
     return train(make_run(text), tmp_path_factory.mktemp("baseline") / "run")
 
@@ -160,7 +162,7 @@ def test_fp16_without_a_gpu_is_refused_before_anything_is_written(text, tmp_path
 
 
 @pytest.fixture(scope="module")
-def finished(text, tmp_path_factory) -> tuple[RunConfig, TrainingResult]:
+def finished(text, tmp_path_factory) -> tuple[RunConfig, LanguageResult]:
     """Forty steps with experts, evaluated and saved on the way."""
     run = make_run(text, model=EXPERTS, steps=40, log_every=4, eval_every=20, save_every=10, learning_rate=1e-2)
     return run, train(run, tmp_path_factory.mktemp("finished") / "run")
@@ -258,18 +260,18 @@ def test_progress_goes_to_stderr_in_plain_lines_when_it_is_no_terminal(text, tmp
 # What the optimiser is given
 
 
-def first_batch(run: RunConfig) -> tuple[SpectralForCausalLM, torch.Tensor, torch.Tensor]:
+def first_batch(run: RunConfig) -> tuple[LanguageModel, torch.Tensor, torch.Tensor]:
     """The model as training begins it, and the tokens and labels of its first step."""
     corpus = load_corpus(run.data)
     set_seed(run.training.seed)
-    model = SpectralForCausalLM.wrap(build_model(run.model))
+    model = build_model(run.model)
     windows = RandomWindows(corpus.train, run.data.context, run.training.batch_size, run.training.seed)
     batch = [windows[i] for i in range(run.training.batch_size)]
     return model, torch.stack([item["input_ids"] for item in batch]), torch.stack([item["labels"] for item in batch])
 
 
-def by_hand(model: SpectralForCausalLM, tokens: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    output = model.model(tokens)
+def by_hand(model: LanguageModel, tokens: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    output = model(tokens)
     nats = -output.logits.log_softmax(-1).gather(-1, labels[..., None]).mean()
     return nats, sum(output.losses.values(), start=torch.zeros(()))
 
@@ -287,18 +289,21 @@ def test_the_first_logged_loss_is_the_mean_over_every_label_plus_the_parts_losse
 def test_the_parts_losses_reach_the_gradient_however_a_step_is_divided(text):
     run = make_run(text, model=EXPERTS)
     model, tokens, labels = first_batch(run)
-    router = model.model.blocks[0].feedforward.router.weight
+    router = model.blocks[0].feedforward.router.weight
 
     (wanted,) = torch.autograd.grad(sum(by_hand(model, tokens, labels)), router)
     (without,) = torch.autograd.grad(by_hand(model, tokens, labels)[0], router)
-    (found,) = torch.autograd.grad(LanguageModelLoss()(model(tokens), labels, labels.numel()), router)
+    (found,) = torch.autograd.grad(
+        language_loss(model, {"input_ids": tokens, "labels": labels}, labels.numel()).loss, router
+    )
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-8)
     assert (found - without).norm() > 0.1 * without.norm(), "the balancing loss weighs something here"
 
     halves = torch.zeros_like(found)
     expected = torch.zeros_like(found)
     for part in (slice(0, 1), slice(1, 4)):  # uneven: each counts by its labels
-        loss = LanguageModelLoss()(model(tokens[part]), labels[part], labels.numel())
+        batch = {"input_ids": tokens[part], "labels": labels[part]}
+        loss = language_loss(model, batch, labels.numel()).loss
         halves += torch.autograd.grad(loss, router)[0]
         share = labels[part].numel() / labels.numel()
         expected += share * torch.autograd.grad(sum(by_hand(model, tokens[part], labels[part])), router)[0]
@@ -309,19 +314,19 @@ def test_ignored_labels_count_for_nothing(text):
     model, tokens, labels = first_batch(make_run(text))
     labels[:, 10:] = -100
     wanted = F.cross_entropy(model(tokens).logits[:, :10].flatten(0, 1), labels[:, :10].flatten())
-    torch.testing.assert_close(LanguageModelLoss()(model(tokens), labels), wanted)
+    torch.testing.assert_close(language_loss(model, {"input_ids": tokens, "labels": labels}).loss, wanted)
 
 
 def test_drained_metrics_are_means_since_the_last_drain(text):
     model, tokens, labels = first_batch(make_run(text, model=EXPERTS))
-    loss = LanguageModelLoss()
+    means = RunningMeans()
     name = "layers.0.feedforward.busiest_expert"
     values = []
     for part in (slice(0, 1), slice(1, 4)):
-        loss(model(tokens[part]), labels[part])
+        means.add(language_loss(model, {"input_ids": tokens[part], "labels": labels[part]}))
         values.append(float(model(tokens[part]).metrics[name]))
-    assert loss.drain()[name] == pytest.approx(sum(values) / 2)
-    assert loss.drain() == {}
+    assert means.drain()[name] == pytest.approx(sum(values) / 2)
+    assert means.drain() == {}
 
 
 def test_evaluation_leaves_the_parts_losses_out(finished):
@@ -341,14 +346,14 @@ def test_evaluation_leaves_the_parts_losses_out(finished):
 def test_only_weights_of_linear_layers_and_embeddings_decay(text, tmp_path):
     run = make_run(text, steps=1, weight_decay=0.3, model={"tie_embeddings": False, "layers.0.norm": "layer_norm"})
     model, _, _ = first_batch(run)
-    decayed = set(SpectralTrainer.get_decay_parameter_names(None, model))
-    parameters = dict(model.named_parameters())
+    decayed = set(SpectralTrainer.get_decay_parameter_names(None, InTraining(model, language_loss)))
+    parameters = dict(InTraining(model, language_loss).named_parameters())
     assert decayed <= set(parameters), "names of the wrapped model, or nothing would decay"
     assert {"model.frontend.embedding.weight", "model.head.weight"} <= decayed
     for name in parameters:
         owner, _, kind = name.rpartition(".")
         wanted = kind == "weight" and isinstance(
-            model.get_submodule(owner), torch.nn.Linear | torch.nn.Embedding | Projection
+            model.get_submodule(owner.removeprefix("model.")), torch.nn.Linear | torch.nn.Embedding | Projection
         )
         assert (name in decayed) == wanted, name
     assert any("filter" in name for name in parameters.keys() - decayed)

@@ -64,7 +64,11 @@ class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers 
             config = config_of({**record, "spectral": spectral}, "this checkpoint") if record else parse_model(spectral)
             self.spectral = config.model_dump(mode="json")
             if "num_labels" in self.spectral and kwargs.get("id2label") is None:
-                kwargs.setdefault("num_labels", self.spectral["num_labels"])
+                if labels := self.spectral.get("labels"):
+                    kwargs["id2label"] = dict(enumerate(labels))
+                    kwargs["label2id"] = {name: number for number, name in enumerate(labels)}
+                else:
+                    kwargs.setdefault("num_labels", self.spectral["num_labels"])
         super().__init__(**kwargs)
 
     @classmethod
@@ -76,8 +80,10 @@ class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers 
         """The model's own config."""
         if self.spectral is None:
             raise ConfigError("SpectralHFConfig holds no model: make it with SpectralHFConfig.of(config).")
-        labels = {"num_labels": self.num_labels} if "num_labels" in self.spectral else {}
-        return parse_model(override(self.spectral, labels))
+        if self.num_labels == self.spectral.get("num_labels", self.num_labels):
+            return parse_model(self.spectral)
+        unnamed = {"labels": None} if "labels" in self.spectral else {}
+        return parse_model(override(self.spectral, {"num_labels": self.num_labels, **unnamed}))
 
     def to_dict(self) -> dict[str, Any]:
         """All of Hugging Face's keys, and beside them what a checkpoint's config.json holds."""

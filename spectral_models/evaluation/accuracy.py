@@ -1,0 +1,49 @@
+"""How often a classifier is right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from spectral_models.data.batches import LabelledTokens, padded
+from spectral_models.variants.classifier import Classifier
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """accuracy: the share of examples whose likeliest label is theirs. loss: mean cross-entropy in nats, over count."""
+
+    accuracy: float
+    loss: float
+    count: int
+
+
+@torch.no_grad()
+def judge_classifier(
+    model: Classifier, examples: LabelledTokens, *, batch_size: int = 64, on_batch: Callable[[int], None] | None = None
+) -> Judgement:
+    """Every example once, texts of like length together; padding changes nothing, so the batch size does not either.
+
+    Auxiliary losses and label smoothing do not count. The model should be in eval mode. Under torch.distributed each
+    process takes its share and all get the same numbers. on_batch: called with the number of examples of each batch.
+    """
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    rank, world = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if distributed else (0, 1)
+    device = next(model.parameters()).device
+    right, nats = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(2))
+    mine: list[int] = examples.lengths().argsort(stable=True)[rank::world].tolist()
+    for start in range(0, len(mine), batch_size):
+        batch = padded([examples[index] for index in mine[start : start + batch_size]])
+        labels = batch["labels"].to(device)
+        logits = model(batch["inputs"].to(device), batch["attention_mask"].to(device)).logits.float()
+        right += (logits.argmax(-1) == labels).sum()
+        nats += F.cross_entropy(logits, labels, reduction="sum")
+        if on_batch is not None:
+            on_batch(len(labels))
+    if distributed:
+        torch.distributed.all_reduce(right)
+        torch.distributed.all_reduce(nats)
+    return Judgement(float(right) / len(examples), float(nats) / len(examples), len(examples))

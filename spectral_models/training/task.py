@@ -1,0 +1,145 @@
+"""What a run trains a model for. The skeleton of a run knows no more of it than this."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from spectral_models.data import Tokenizer
+from spectral_models.data.subwords import TOKENIZER, read_tokenizer
+from spectral_models.data.windows import IGNORE
+from spectral_models.model import SpectralModel
+from spectral_models.training.config import RunConfig
+
+
+@dataclass
+class StepLoss:
+    """loss: scalar to minimise. losses: the model's auxiliary ones, in it already. metrics: scalars to log."""
+
+    loss: Tensor
+    losses: dict[str, Tensor]
+    metrics: dict[str, Tensor]
+
+    @classmethod
+    def of(
+        cls,
+        nats: Tensor,
+        labels: Tensor,
+        losses: Mapping[str, Tensor],
+        metrics: Mapping[str, Tensor],
+        step_count: Tensor | int | None = None,
+    ) -> StepLoss:
+        """The mean over labels of what ``nats`` sums, plus the auxiliary losses.
+
+        step_count: labels of a whole step, over accumulated batches and processes; each batch then adds its sum over
+        that, so that any division of a step into batches and processes gives the same gradient.
+        """
+        count = (labels != IGNORE).sum()
+        whole = count if step_count is None else torch.as_tensor(step_count, device=count.device)
+        loss = nats / whole + sum(auxiliary * (count / whole) for auxiliary in losses.values())
+        return cls(loss, dict(losses), dict(metrics))
+
+
+Batch = dict[str, Tensor]
+LossFunction = Callable[[Any, Batch, Tensor | int | None], StepLoss]
+
+
+class InTraining(nn.Module):
+    """What Trainer calls with a batch: a model, and the loss it makes of it."""
+
+    accepts_loss_kwargs = True  # Trainer then leaves the division of a step to the loss
+
+    def __init__(self, model: SpectralModel, loss: LossFunction) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+
+    def forward(self, batch: Batch, step_count: Tensor | int | None = None) -> StepLoss:
+        return self.loss(self.model, batch, step_count)
+
+
+@dataclass(frozen=True)
+class TrainingResult(ABC):
+    """model: trained, in eval mode. history: everything that was logged."""
+
+    model: SpectralModel
+    history: list[dict[str, Any]]
+    directory: Path
+
+    @abstractmethod
+    def report(self) -> str:
+        """The held-out numbers, in a line or two."""
+
+
+class Task(ABC):
+    """The examples of a run, its loss, and the numbers it is judged by. ``Task(run, directory)`` reads the data.
+
+    headline: the number that leads, as in ``eval_bits_per_byte``.
+    """
+
+    headline: ClassVar[str]
+    run: RunConfig
+    tokenizer: Tokenizer
+
+    @abstractmethod
+    def build(self) -> SpectralModel:
+        """The model, freshly initialised."""
+
+    @abstractmethod
+    def examples(self) -> Dataset[Batch]:
+        """A step's examples after another's, for all steps: each a function of its index alone."""
+
+    collate: Callable[[Sequence[Batch]], Batch] | None = None
+    """Examples to a batch; None stacks them."""
+
+    @abstractmethod
+    def loss(self, model: Any, batch: Batch, step_count: Tensor | int | None = None) -> StepLoss:
+        """What the model makes of a batch. step_count: labels of the whole step, which the batch is a part of."""
+
+    @abstractmethod
+    def judge(self, model: SpectralModel) -> dict[str, float]:
+        """Held-out numbers by name; the model is in eval mode. Every process calls it and gets the same."""
+
+    @abstractmethod
+    def describe(self, judged: dict[str, float]) -> str:
+        """The same in words: ``held-out bits per byte 1.979``."""
+
+    @abstractmethod
+    def result(
+        self, model: SpectralModel, judged: dict[str, float], history: list[dict[str, Any]], directory: Path
+    ) -> TrainingResult: ...
+
+    @abstractmethod
+    def metrics(self, judged: dict[str, float]) -> dict[str, Any]:
+        """What metrics.json holds before the history."""
+
+    @abstractmethod
+    def draw(self, history: list[dict[str, Any]], path: Path) -> None:
+        """The learning curve, as a PNG."""
+
+
+def kept_tokenizer(directory: Path) -> Tokenizer | None:
+    """The tokenizer that a run began with: not learned again when it is resumed, nor by a second process."""
+    return read_tokenizer(directory / "tokenizer") if (directory / "tokenizer" / TOKENIZER).exists() else None
+
+
+def keep_tokenizer(directory: Path, tokenizer: Tokenizer) -> None:
+    """Keep it there, whole or not at all; bytes need no keeping."""
+    target = directory / "tokenizer"
+    if target.exists() or not tokenizer.files():
+        return
+    temporary = directory / f".tokenizer.writing-{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for name, content in tokenizer.files().items():
+        (temporary / name).write_text(content, encoding="utf-8")
+    temporary.rename(target)
