@@ -36,8 +36,8 @@ def quantize(model: SpectralModel) -> list[str]:
     names = _projections(model)
     if not names:
         raise ConfigError(f"a {model.config.type} without linear layers in blocks has nothing to quantise.")
-    with _torchao() as torchao:
-        torchao.quantize_(model.eval(), torchao.Int8WeightOnlyConfig(), lambda _, name: name in names)
+    torchao = _torchao()
+    torchao.quantize_(model.eval(), torchao.Int8WeightOnlyConfig(), lambda _, name: name in names)
     return names
 
 
@@ -65,12 +65,12 @@ def take_int8(weights: dict[str, Tensor], layers: Collection[str]) -> dict[str, 
 
 def put_int8(model: nn.Module, found: Mapping[str, tuple[Tensor, Tensor]]) -> None:
     """Give layers of a model int8 weights. Raises ConfigError where torchao is missing."""
-    with _torchao() as torchao:
-        for layer, (integers, scale) in found.items():
-            module = model.get_submodule(layer)
-            assert isinstance(module, nn.Linear)
-            weight = torchao.Int8Tensor(integers, scale, block_size=[1, integers.shape[1]], dtype=scale.dtype)
-            module.weight = nn.Parameter(weight, requires_grad=False)
+    torchao = _torchao()
+    for layer, (integers, scale) in found.items():
+        module = model.get_submodule(layer)
+        assert isinstance(module, nn.Linear)
+        weight = torchao.Int8Tensor(integers, scale, block_size=[1, integers.shape[1]], dtype=scale.dtype)
+        module.weight = nn.Parameter(weight, requires_grad=False)
 
 
 def _is_int8(tensor: Any) -> bool:
@@ -110,8 +110,7 @@ def _ran(block: Block) -> set[nn.Module]:
     return ran
 
 
-@contextmanager
-def _torchao() -> Iterator[Any]:
+def _torchao() -> Any:
     try:
         # It says on import which of its CUDA kernels are not for this machine.
         with quietly("torchao", "torch.utils._pytree"):
@@ -121,7 +120,7 @@ def _torchao() -> Iterator[Any]:
             f"int8 weights need a library that is not installed: {error.name}. "
             "Run: pip install 'spectral-networks[quantize]'"
         ) from None
-    yield quantization
+    return quantization
 
 
 @contextmanager
