@@ -49,6 +49,8 @@ class Alignment:
         starts = real.int().argmax(1)
         columns = torch.arange(mask.shape[1], device=mask.device)
         contiguous = (columns >= starts[:, None]) & (columns < (starts + lengths)[:, None])
+        if torch.compiler.is_exporting():
+            return cls(starts, Rows(lengths))  # a program has no values to refuse
         broken = (contiguous != real).any(1).nonzero().flatten().tolist()
         if broken:
             raise UnsupportedInputError(

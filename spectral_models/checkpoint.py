@@ -1,7 +1,8 @@
 """Checkpoints: a directory that is whole or is not there.
 
 ===================  =====================================================================================
-config.json          schema version, framework version, the model's config, provider and version of its parts
+config.json          schema version, framework version, the model's config, provider and version of its parts;
+                     of a quantised model also which layers are int8
 model.safetensors    all parameters and buffers, under the model's own names
 tokenizer.json       the tokenizer, with tokenizer_config.json beside it; neither for a model that reads bytes
 complete.json        size and SHA-256 of the others; written last
@@ -19,7 +20,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from spectral_models.data.subwords import SETTINGS, TOKENIZER, read_tokenizer
 from spectral_models.data.tokenizer import ByteTokenizer, Tokenizer
 from spectral_models.errors import CheckpointError
 from spectral_models.model import SpectralModel
+from spectral_models.quantization import SCHEME, flattened, int8_layers, put_int8, take_int8
 
 SCHEMA_VERSION = 1
 CONFIG, WEIGHTS, MARKER = "config.json", "model.safetensors", "complete.json"
@@ -78,8 +80,9 @@ def load_checkpoint(path: str | Path, *, device: str | torch.device = "cpu", **o
     """
     directory = find(Path(path))
     verify(directory, files=(CONFIG, WEIGHTS))
-    model = build_model(config_of(read_record(directory), directory, overrides))
-    load_weights(model, directory, cast=True)
+    record = read_record(directory)
+    model = build_model(config_of(record, directory, overrides))
+    load_weights(model, directory, cast=True, int8=_int8_of(record, directory))
     return model.to(device).eval()
 
 
@@ -94,8 +97,11 @@ def write_files(model: SpectralModel, directory: Path, tokenizer: Tokenizer | No
     beside = {} if tokenizer is None else tokenizer.files()
     for name, content in beside.items():
         (directory / name).write_text(content, encoding="utf-8")
-    (directory / CONFIG).write_text(json.dumps(make_record(model.config), indent=2) + "\n", encoding="utf-8")
-    save_file(own_memory(model.state_dict()), directory / WEIGHTS, metadata={"format": "pt"})
+    record = make_record(model.config)
+    if layers := int8_layers(model):
+        record["quantization"] = {"scheme": SCHEME, "layers": layers}
+    (directory / CONFIG).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    save_file(own_memory(flattened(model.state_dict())), directory / WEIGHTS, metadata={"format": "pt"})
     write_marker(directory, MARKER, [CONFIG, WEIGHTS, *beside])
 
 
@@ -196,20 +202,40 @@ def _check_schema(record: Mapping[str, Any], source: object) -> None:
         )
 
 
-def load_weights(model: SpectralModel, directory: Path, *, cast: bool = False) -> None:
+def load_weights(model: SpectralModel, directory: Path, *, cast: bool = False, int8: Collection[str] = ()) -> None:
     """Parameters and buffers from a checkpoint's weights file, every name and shape as in the model.
 
     cast: give the model's tensors the dtypes in the file, where otherwise the file's values are cast to the model's.
+    int8: layers whose weights are int8 in the file, and in the model from then on.
     """
     try:
         stored = load_file(directory / WEIGHTS)
         weights = {model.earlier_names.get(name, name): tensor for name, tensor in stored.items()}
+        found = take_int8(weights, int8)
+        put_int8(model, found)
+        weights.update({f"{layer}.weight": model.get_submodule(layer).weight for layer in found})
         if cast:
             for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
                 tensor.data = tensor.data.to(weights.get(name, tensor).dtype)
         model.load_state_dict(weights)
-    except (SafetensorError, OSError, RuntimeError) as error:
+    except (SafetensorError, OSError, RuntimeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{directory / WEIGHTS} does not fit its config: {error}") from error
+
+
+def _int8_of(record: Mapping[str, Any], directory: Path) -> list[str]:
+    """The layers that are int8, by config.json. Raises CheckpointError for another kind of quantisation."""
+    if "quantization" not in record:
+        return []
+    try:
+        scheme, layers = (record["quantization"][key] for key in ("scheme", "layers"))
+    except (KeyError, TypeError):
+        raise CheckpointError(f"{directory / CONFIG} is damaged. Use another checkpoint.") from None
+    if scheme != SCHEME:
+        raise CheckpointError(
+            f"{directory} is quantised as {scheme!r}; this release ({__version__}) reads {SCHEME!r}. Install release "
+            f"{record.get('framework_version', 'unknown')}, which wrote it."
+        )
+    return [str(layer) for layer in layers]
 
 
 def config_of(record: Mapping[str, Any], source: object, overrides: Mapping[str, Any] | None = None) -> ModelConfig:

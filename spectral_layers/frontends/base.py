@@ -6,6 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from spectral_core.axes import describe
@@ -58,8 +59,8 @@ class FrontEnd(nn.Module):
             raise UnsupportedInputError(
                 f"{name} was given {inputs.shape[0]} rows and lengths {describe(lengths)}; rows have one integer each."
             )
-        # Reading the extremes back from an accelerator would stall every step.
-        if lengths.device.type == "cpu" and lengths.numel():
+        # Reading the extremes back from an accelerator would stall every step, and a trace has none to read.
+        if lengths.device.type == "cpu" and lengths.numel() and not torch.compiler.is_compiling():
             low, high = int(lengths.min()), int(lengths.max())
             if low < 0 or high > inputs.shape[-1]:
                 raise UnsupportedInputError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import torch
@@ -12,6 +11,10 @@ from torch import Tensor
 
 from spectral_core import ConfigError
 from spectral_models.checkpoint import load_checkpoint, load_tokenizer
+from spectral_models.cli.console import show
+from spectral_models.cli.conversation import converse
+from spectral_models.generation.sampling import Sampling
+from spectral_models.generation.session import Session
 from spectral_models.variants.language_model import LanguageModel
 
 
@@ -25,21 +28,38 @@ def generate(
     repetition_penalty: float = typer.Option(1.0, help="Above 1 makes repeated tokens less likely."),
     seed: int = typer.Option(0, min=0, max=(1 << 63) - 1, help="The same seed draws the same text."),
     fft: str = typer.Option(None, help="FFT backend, instead of the checkpoint's."),
+    interactive: bool = typer.Option(
+        False, "--interactive", "-i", help="Answer line after line, each in the context of all before it."
+    ),
 ) -> None:
-    """Continue a prompt with a trained language model. Each token is computed once; the state carries the past."""
+    """Continue a prompt with a trained language model. Each token is computed once; the state carries the past.
+
+      spectral generate runs/mine --prompt "def " --temperature 0.5
+
+      spectral generate runs/mine --interactive
+
+    With --interactive, the lines you type and the answers are one text, of which nothing is read twice. A line that
+    ends in a backslash goes without its line end. /reset forgets the text; Ctrl-C stops an answer; /quit or Ctrl-D
+    ends.
+    """
     overrides = {} if fft is None else {"fft": fft}
     model = load_checkpoint(checkpoint, **overrides)
     if not isinstance(model, LanguageModel):
         raise ConfigError(f"{checkpoint} holds a {model.config.type}, which does not generate text.")
     tokenizer = load_tokenizer(checkpoint)
+    if interactive:
+        sampling = Sampling(temperature, top_k, top_p, repetition_penalty)
+        generator = torch.Generator().manual_seed(seed)
+        converse(lambda: Session(model, sampling=sampling, generator=generator), tokenizer, prompt, max_new_tokens)
+        return
     stream = tokenizer.stream()
 
-    def show(token: Tensor) -> None:
+    def show_token(token: Tensor) -> None:
         if int(token) != tokenizer.eos_token_id:
-            _print(stream.push(int(token)))
+            show(stream.push(int(token)))
 
     ids = tokenizer.encode(os.fsencode(prompt))
-    _print(tokenizer.decode(ids))
+    show(tokenizer.decode(ids))
     model.generate(
         torch.tensor([ids or [tokenizer.eos_token_id]]),  # a document begins after the end of another
         max_new_tokens=max_new_tokens,
@@ -49,12 +69,6 @@ def generate(
         repetition_penalty=repetition_penalty,
         stop_tokens=[tokenizer.eos_token_id],
         generator=torch.Generator().manual_seed(seed),
-        on_token=show,
+        on_token=show_token,
     )
-    _print(stream.finish() + "\n")
-
-
-def _print(text: str) -> None:
-    """The text itself: rich would expand tabs and drop control characters."""
-    typer.echo(text, nl=False)
-    sys.stdout.flush()
+    show(stream.finish() + "\n")

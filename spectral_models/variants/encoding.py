@@ -57,7 +57,7 @@ class Encoder(StackedModel):
         """
         found = self.frontend(inputs, lengths)
         x, rows = found.x, found.rows
-        if rows is not None:
+        if rows is not None and not torch.compiler.is_exporting():
             empty = (rows.lengths == 0).nonzero().flatten().tolist()
             if empty:
                 raise UnsupportedInputError(

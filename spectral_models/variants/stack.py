@@ -135,8 +135,10 @@ def aligned(inputs: Tensor, mask: Tensor, *, name: str) -> tuple[Tensor, Alignme
     if mask.shape != inputs.shape:
         raise UnsupportedInputError(f"the attention mask {describe(mask)} must have {name}' shape {describe(inputs)}.")
     alignment = Alignment.of(mask)
-    longest = max([1, *alignment.rows.lengths.tolist()])
-    return alignment.gather(inputs)[:, :longest], alignment
+    gathered = alignment.gather(inputs)
+    if torch.compiler.is_exporting():
+        return gathered, alignment  # a program's shapes depend on no values
+    return gathered[:, : max([1, *alignment.rows.lengths.tolist()])], alignment
 
 
 def restored(outputs: Tensor, alignment: Alignment, mask: Tensor) -> Tensor:
@@ -145,8 +147,12 @@ def restored(outputs: Tensor, alignment: Alignment, mask: Tensor) -> Tensor:
 
 
 def ragged(rows: Rows, length: int) -> Rows | None:
-    """The rows, unless each is ``length`` long: full rows need no counts, and parts have a faster way."""
-    return None if bool((rows.lengths == length).all()) else rows
+    """The rows, unless each is ``length`` long: full rows need no counts, and parts have a faster way.
+
+    A program that is exported takes both kinds, and keeps the counts.
+    """
+    full = not torch.compiler.is_exporting() and bool((rows.lengths == length).all())
+    return None if full else rows
 
 
 class StackConfig(ModelConfig):

@@ -11,6 +11,7 @@ from spectral_core import ConfigError
 from spectral_models.assembly import parse_model
 from spectral_models.checkpoint import config_of, make_record
 from spectral_models.config import ModelConfig, override
+from spectral_models.errors import CheckpointError
 
 
 class _Told:
@@ -57,6 +58,11 @@ class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers 
     tie_word_embeddings = _Told("tie_embeddings")
 
     def __init__(self, spectral: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        if "quantization" in kwargs:
+            raise CheckpointError(
+                "this checkpoint has int8 weights, which Hugging Face's classes do not hold: read it with "
+                "spectral_models.load_checkpoint, or use the checkpoint it was made from."
+            )
         names = ("schema_version", "framework_version", "components")
         record: dict[str, Any] = {name: kwargs.pop(name) for name in names if name in kwargs}
         self.spectral: dict[str, Any] | None = None

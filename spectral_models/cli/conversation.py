@@ -1,0 +1,103 @@
+"""``spectral generate --interactive``: lines and answers that make one text."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+from spectral_core import SpectralError
+from spectral_models.cli.console import errors, show
+from spectral_models.data import Tokenizer
+from spectral_models.generation.session import Session
+
+_HELP = "Lines and answers are one text. /reset forgets it; Ctrl-C stops an answer; /quit or Ctrl-D ends."
+
+
+def converse(begin: Callable[[], Session], tokenizer: Tokenizer, prompt: str, max_new_tokens: int) -> None:
+    """Answer each line of the standard input, in the state that all before it left. begin: makes an empty session.
+
+    The text is what stands on a terminal: a line with its line end, unless it ends in a backslash, the answer, and a
+    line end if it has none. A pipe gets the answers only.
+    """
+    terminal = sys.stdin.isatty()
+    if terminal:
+        errors.print(_HELP, style="dim", highlight=False)
+    session = begin()
+    lines = _typed() if terminal else (line.rstrip("\n") for line in sys.stdin)
+    if prompt:
+        _answer(session, tokenizer, prompt, max_new_tokens)
+    for line in lines:
+        command = line.strip()
+        if command == "/quit":
+            return
+        if command == "/reset":
+            session = begin()
+            continue
+        _answer(session, tokenizer, line[:-1] if line.endswith("\\") else f"{line}\n", max_new_tokens)
+
+
+def _typed() -> Iterator[str]:
+    """The lines of a terminal, until its end. Ctrl-C begins the line anew."""
+    with suppress(ImportError):  # Windows has none
+        import readline  # noqa: F401  # input() then edits lines and keeps a history
+    while (line := _ask()) is not None:
+        yield line
+
+
+def _ask() -> str | None:
+    """A line; None at the end of the input. After Ctrl-C, another."""
+    try:
+        return input("> ")
+    except KeyboardInterrupt:
+        show("\n")
+        return _ask()
+    except EOFError:
+        show("\n")
+        return None
+
+
+def _answer(session: Session, tokenizer: Tokenizer, text: str, max_new_tokens: int) -> None:
+    """Let the text go on, and print how the model goes on from there."""
+    ids = tokenizer.encode(os.fsencode(text))
+    session.append(ids or ([tokenizer.eos_token_id] if session.empty else []))  # a document begins after another's end
+    stream, ended, last = tokenizer.stream(), False, ""
+    try:
+        with _interruptible() as stopped:
+            for _ in range(max_new_tokens):
+                token = session.draw()
+                ended = token == tokenizer.eos_token_id
+                if ended or stopped():
+                    break
+                piece = stream.push(token)
+                show(piece)
+                last = piece or last
+    except SpectralError as error:
+        errors.print(f"error: {error} /reset begins a new text.", style="red", markup=False, highlight=False)
+        return
+    last = (last + stream.finish())[-1:]
+    if last != "\n":
+        show("\n")
+        if not ended:
+            session.append(tokenizer.encode("\n"))
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed. A call of the model is not torn apart: its state would be lost. A second press is."""
+    pressed = False
+
+    def press(signum: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)

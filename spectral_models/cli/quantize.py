@@ -1,0 +1,62 @@
+"""``spectral quantize``: a checkpoint with int8 weights, and what that changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from spectral_models.checkpoint import WEIGHTS, find, load_checkpoint, load_tokenizer, save_checkpoint
+from spectral_models.cli.console import out
+from spectral_models.data import ByteTokenizer, DataConfig
+from spectral_models.data.corpus import cut, joined, split_documents
+from spectral_models.data.documents import load_documents
+from spectral_models.evaluation.change import changed
+from spectral_models.quantization import quantize as to_int8
+from spectral_models.quantization import torchao
+
+_BYTES = 32768
+
+
+def quantize(
+    checkpoint: Path = typer.Argument(help="A checkpoint's directory, or a run's."),
+    output: Path = typer.Argument(metavar="OUT", help="The directory of the checkpoint to write."),
+    data: str = typer.Option(
+        None, help="Text to measure the change on: a file or directory. By default held-out files of 'stdlib'."
+    ),
+) -> None:
+    """Make the weights of linear layers int8, and say how much smaller and how much worse that makes a model.
+
+      spectral quantize runs/mine runs/mine-int8 --data book.txt
+
+      spectral generate runs/mine-int8 --prompt "def "
+
+    Mixers' and feed-forwards' projections become a quarter of their size; embeddings, heads, filters and norms stay as
+    they are. The new checkpoint is read like any other (with torchao: pip install 'spectral-networks[quantize]'); it
+    generates and classifies, but cannot be exported or trained.
+
+    The change is measured in bits per byte for language models, as the share of inputs that keep their label for
+    classifiers, and as the cosine between embeddings for encoders.
+    """
+    torchao()  # a missing library is reported before a model is read
+    model, tokenizer = load_checkpoint(checkpoint), load_tokenizer(checkpoint)
+    config = DataConfig(source=data or "stdlib")
+    documents = load_documents(config)
+    if data is None:
+        _, documents = split_documents(documents, fraction=config.validation_fraction, seed=config.seed)
+    text, source = cut(joined(documents), _BYTES), data or "held-out stdlib"
+    names: list[str] = []
+    change = changed(model, lambda: names.extend(to_int8(model)), text, source, tokenizer)
+    save_checkpoint(model, output, tokenizer=None if isinstance(tokenizer, ByteTokenizer) else tokenizer)
+    before, after = ((find(path) / WEIGHTS).stat().st_size for path in (checkpoint, output))
+    weights = sum(model.get_submodule(name).weight.numel() for name in names)
+    was = "" if change.before is None else f"{change.before:.4f} -> "
+    out.print(
+        f"int8    {weights:,} weights of {len(names)} linear layers\n"
+        f"size    {before:,} -> {after:,} bytes on disk, {before / after:.2f} times smaller\n"
+        f"change  {was}{change.after:.4f} {change.measure}\n"
+        f"written {output}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )

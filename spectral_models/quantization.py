@@ -1,0 +1,141 @@
+"""Int8 weights of linear layers, by torchao (extra ``quantize``): a quarter of the bytes, computed in float."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spectral_core import ConfigError
+from spectral_layers import Filter
+from spectral_models.block import Block
+from spectral_models.model import SpectralModel
+
+SCHEME = "int8_weight_only"
+_PARTS = ("qdata", "scale")
+
+
+def quantize(model: SpectralModel) -> list[str]:
+    """Make the weights of a model's linear layers int8, in place; the names of these layers.
+
+    Each row of a weight becomes integers q = round(w / s) from -128 to 127 and a scale s: an error of at most s / 2, s
+    about 1/127 of the row's largest weight. Activations stay as they are: y = (x q^T) s. What is quantised are the
+    projections in blocks' mixers and feed-forwards. Embeddings, heads and norms keep their precision, and so do
+    filters, whose error would meet every token, and weights that a part reads instead of calling the layer: phases of
+    ``holographic`` and routers, which are small.
+
+    The model is for evaluation from then on. Raises ConfigError where torchao is missing, for a model that is quantised
+    already, and for one that has nothing to quantise.
+    """
+    if int8_layers(model):
+        raise ConfigError("this model has int8 weights already. Quantise the checkpoint it was made from.")
+    names = _projections(model)
+    if not names:
+        raise ConfigError(f"a {model.config.type} without linear layers in blocks has nothing to quantise.")
+    library = torchao()
+    library.quantize_(model.eval(), library.Int8WeightOnlyConfig(), lambda _, name: name in names)
+    return names
+
+
+def int8_layers(model: nn.Module) -> list[str]:
+    """The names of the layers whose weights are int8."""
+    return [name for name, module in model.named_modules() if _is_int8(getattr(module, "weight", None))]
+
+
+def flattened(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict in plain tensors: an int8 weight is its integers and scales, ``weight.qdata``, ``weight.scale``."""
+    made: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        made.update(
+            {f"{name}.{part}": getattr(tensor, part) for part in _PARTS} if _is_int8(tensor) else {name: tensor}
+        )
+    return made
+
+
+def take_int8(weights: dict[str, Tensor], layers: Collection[str]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Integers and scales by layer, taken out of :func:`flattened` weights. Raises KeyError where one is missing."""
+    found = {}
+    for layer in layers:
+        integers, scale = (weights.pop(f"{layer}.weight.{part}") for part in _PARTS)
+        found[layer] = integers, scale
+    return found
+
+
+def put_int8(model: nn.Module, found: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+    """Give layers of a model int8 weights. Raises ConfigError where torchao is missing."""
+    if not found:
+        return
+    library = torchao()
+    for layer, (integers, scale) in found.items():
+        module = model.get_submodule(layer)
+        assert isinstance(module, nn.Linear)
+        weight = library.Int8Tensor(integers, scale, block_size=[1, integers.shape[1]], dtype=scale.dtype)
+        module.weight = nn.Parameter(weight, requires_grad=False)
+
+
+def _is_int8(tensor: Any) -> bool:
+    return all(hasattr(tensor, part) for part in _PARTS)
+
+
+def _projections(model: nn.Module) -> list[str]:
+    """The linear layers that blocks' mixers and feed-forwards call, found by calling these.
+
+    A layer whose owner ran without calling it is read instead; an expert that got no token did not run at all.
+    """
+    found = []
+    for place, block in model.named_modules():
+        if not isinstance(block, Block):
+            continue
+        for name, part in (("mixer", block.mixer), ("feedforward", block.feedforward)):
+            ran = _ran(part, block.mixer.hidden_dim)
+            filters = {below for module in part.modules() if isinstance(module, Filter) for below in module.modules()}
+            for inner, module in part.named_modules():
+                owner = part.get_submodule(inner.rpartition(".")[0])
+                if isinstance(module, nn.Linear) and module not in filters and (module in ran or owner not in ran):
+                    found.append(f"{place}.{name}.{inner}")
+    return found
+
+
+@torch.no_grad()
+def _ran(part: nn.Module, hidden_dim: int) -> set[nn.Module]:
+    """The modules that a call of a mixer or feed-forward calls."""
+    ran: set[nn.Module] = set()
+    hooks = [module.register_forward_hook(lambda module, *_: ran.add(module)) for module in part.modules()]
+    try:
+        like = next(part.parameters(), torch.empty(0))
+        part(torch.ones(1, 1, hidden_dim, dtype=like.dtype, device=like.device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return ran
+
+
+def torchao() -> Any:
+    """torchao.quantization. Raises ConfigError naming the extra to install."""
+    try:
+        # It says on import which of its CUDA kernels are not for this machine.
+        with quietly("torchao", "torch.utils._pytree"):
+            from torchao import quantization
+    except ImportError as error:
+        raise ConfigError(
+            f"int8 weights need a library that is not installed: {error.name}. "
+            "Run: pip install 'spectral-networks[quantize]'"
+        ) from None
+    return quantization
+
+
+@contextmanager
+def quietly(*loggers: str) -> Iterator[None]:
+    """Without these libraries' remarks that are no errors."""
+    levels = {name: logging.getLogger(name).level for name in loggers}
+    try:
+        for name in loggers:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
