@@ -8,7 +8,7 @@ import sys
 import typer
 
 from spectral_core import SpectralError
-from spectral_models.cli import bench, components, config, doctor, generate, inspect, plugins, train
+from spectral_models.cli import bench, components, config, doctor, evaluate, generate, inspect, plugins, train
 from spectral_models.cli.console import errors
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.add_typer(plugins.app, name="plugins")
 app.add_typer(config.app, name="config")
 app.command("train")(train.train)
 app.command("generate")(generate.generate)
+app.command("evaluate")(evaluate.evaluate)
 app.command("inspect")(inspect.inspect)
 app.add_typer(bench.app, name="bench")
 
