@@ -8,7 +8,19 @@ import sys
 import typer
 
 from spectral_core import SpectralError
-from spectral_models.cli import bench, components, config, doctor, export, generate, inspect, plugins, quantize, train
+from spectral_models.cli import (
+    bench,
+    components,
+    config,
+    doctor,
+    evaluate,
+    export,
+    generate,
+    inspect,
+    plugins,
+    quantize,
+    train,
+)
 from spectral_models.cli.console import errors
 
 app = typer.Typer(
@@ -23,6 +35,7 @@ app.add_typer(plugins.app, name="plugins")
 app.add_typer(config.app, name="config")
 app.command("train")(train.train)
 app.command("generate")(generate.generate)
+app.command("evaluate")(evaluate.evaluate)
 app.command("export")(export.export)
 app.command("quantize")(quantize.quantize)
 app.command("inspect")(inspect.inspect)

@@ -71,13 +71,11 @@ class LabelledData:
     """Texts to learn from and texts to be judged on.
 
     names: of the labels, by number; None where they have only numbers.
-    duplicates: texts that were drawn to be held out and left out instead, for training has the same text.
     """
 
     train: LabelledTexts
     validation: LabelledTexts
     names: tuple[str, ...] | None
-    duplicates: int
 
 
 def load_labelled(config: LabelledDataConfig, num_labels: int, names: Sequence[str] | None = None) -> LabelledData:
@@ -88,15 +86,14 @@ def load_labelled(config: LabelledDataConfig, num_labels: int, names: Sequence[s
     Raises DataError, with the row, for texts that are missing or empty and for labels that do not fit.
     """
     train = read_table(config.source, config.text, config.label, split="train")
-    duplicates = 0
     if config.validation is None:
-        train, validation, duplicates = _split(train, config)
+        train, validation = _split(train, config)
     elif config.source.startswith(DATASETS):
         validation = read_table(config.source, config.text, config.label, split=config.validation)
     else:
         validation = read_table(config.validation, config.text, config.label)
     found = tuple(names) if names else label_names(train, num_labels)
-    return LabelledData(numbered(train, num_labels, found), numbered(validation, num_labels, found), found, duplicates)
+    return LabelledData(numbered(train, num_labels, found), numbered(validation, num_labels, found), found)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,21 +169,25 @@ def numbered(table: Table, num_labels: int, names: Sequence[str] | None) -> Labe
     return LabelledTexts(table.texts, [known[label] for label in table.labels])
 
 
-def _split(table: Table, config: LabelledDataConfig) -> tuple[Table, Table, int]:
-    """As documents are: the draw of a row is its own, and no text is on both sides."""
-    documents = [
-        Document(str(line), text.encode(errors="replace")) for line, text in zip(table.lines, table.texts, strict=True)
-    ]
+def _split(table: Table, config: LabelledDataConfig) -> tuple[Table, Table]:
+    """As documents are, by the text itself: no text is on both sides, however often it is in the table."""
+    distinct = [Document(text, text.encode(errors="replace")) for text in dict.fromkeys(table.texts)]
     try:
-        train, validation = split_documents(documents, fraction=config.validation_fraction, seed=config.seed)
+        _, held_out = split_documents(distinct, fraction=config.validation_fraction, seed=config.seed)
     except DataError as error:
         raise DataError(f"{table.source}: {error}") from None
+    chosen = {document.name for document in held_out}
 
-    def chosen(documents: Sequence[Document]) -> Table:
-        lines = [int(document.name) for document in documents]
-        return Table(table.source, [table.texts[i - 1] for i in lines], [table.labels[i - 1] for i in lines], lines)
+    def part(of_validation: bool) -> Table:
+        kept = [
+            row
+            for row in zip(table.texts, table.labels, table.lines, strict=True)
+            if (row[0] in chosen) == of_validation
+        ]
+        texts, labels, lines = (list(column) for column in zip(*kept, strict=True))
+        return Table(table.source, texts, labels, lines)
 
-    return chosen(train), chosen(validation), len(documents) - len(train) - len(validation)
+    return part(False), part(True)
 
 
 def _loaded(path: Path) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -14,12 +15,18 @@ from spectral_models.generation.generate import CausalModel
 
 
 @torch.no_grad()
-def bits_per_byte(model: CausalModel, windows: ContiguousWindows, *, batch_size: int = 32) -> float:
+def bits_per_byte(
+    model: CausalModel,
+    windows: ContiguousWindows,
+    *,
+    batch_size: int = 32,
+    on_batch: Callable[[int], None] | None = None,
+) -> float:
     """Sum of -log2 p(token | the tokens before it in its window), each once, over the bytes of text they stand for.
 
     So models with different tokenizers compare: fewer tokens are no gain in themselves. Auxiliary losses do not count.
     The model should be in eval mode. Under torch.distributed each process takes its share of the windows and all get
-    the same, exact number.
+    the same, exact number. on_batch: called with the number of windows of each batch.
     """
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     rank, world = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if distributed else (0, 1)
@@ -31,6 +38,8 @@ def bits_per_byte(model: CausalModel, windows: ContiguousWindows, *, batch_size:
         input_ids = torch.stack([window["input_ids"] for window in batch]).to(device)
         labels = torch.stack([window["labels"] for window in batch]).to(device)
         total += _nats(model(input_ids).logits, labels)
+        if on_batch is not None:
+            on_batch(len(batch))
     if distributed:
         torch.distributed.all_reduce(total)
     return float(total) / (windows.text_bytes * math.log(2))

@@ -1,0 +1,129 @@
+"""``spectral evaluate``: a trained model's numbers on text it has not learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from spectral_core import ConfigError
+from spectral_models.checkpoint import load_checkpoint, load_tokenizer
+from spectral_models.cli.console import errors, out
+from spectral_models.data import ContiguousWindows, DataConfig, Tokenizer, load_corpus
+from spectral_models.data.batches import LabelledTokens
+from spectral_models.data.corpus import joined, measured_tokens
+from spectral_models.data.documents import load_documents
+from spectral_models.data.labelled import LabelledDataConfig, LabelledTexts, load_labelled, numbered, read_table
+from spectral_models.evaluation import bits_per_byte, judge_classifier, xz_bits_per_byte
+from spectral_models.training import RunConfig, load_run
+from spectral_models.variants.classifier import Classifier
+from spectral_models.variants.encoder import TextEncoder
+from spectral_models.variants.language_model import LanguageModel
+
+
+def evaluate(
+    checkpoint: Path = typer.Argument(help="A checkpoint's directory, or a run's."),
+    data: str = typer.Option(
+        None,
+        help="Text for a language model (a file, a directory, 'stdlib', datasets:NAME), all of it; a table for a "
+        "classifier (.csv, .tsv, .jsonl, .parquet, datasets:NAME). By default what the checkpoint's run held out.",
+    ),
+    text: str = typer.Option(None, help="The column or field with the texts. By default the run's, or 'text'."),
+    label: str = typer.Option(None, help="The column with the labels. By default the run's, or 'label'."),
+    split: str = typer.Option("test", help="Which split of a dataset a classifier is judged on."),
+    context: int = typer.Option(None, min=1, help="Tokens a window feeds. By default the run's, or 256."),
+    batch_size: int = typer.Option(32, min=1, help="Windows or texts at a time; the numbers do not depend on it."),
+    fft: str = typer.Option(None, help="FFT backend, instead of the checkpoint's."),
+) -> None:
+    """Bits per byte of a language model, or accuracy of a classifier of texts.
+
+    Bits per byte predict every byte once, from what stands before it in its window; xz -9 is given the same bytes.
+    Beside accuracy stands that of a constant answer.
+    """
+    model = load_checkpoint(checkpoint, **({} if fft is None else {"fft": fft}))
+    tokenizer = load_tokenizer(checkpoint)
+    run = run_of(checkpoint)
+    if data is None and run is None:
+        raise ConfigError(f"{checkpoint} lies in no run that held anything out. Say what to read: --data PATH.")
+    if run is not None and data == run.data.source:
+        errors.print(f"the model was trained on part of {data}; without --data what it held out is measured")
+    if isinstance(model, LanguageModel):
+        config = run.data if run is not None and isinstance(run.data, DataConfig) else DataConfig()
+        config = config.model_copy(update=_given(source=data, text_field=text, context=context))
+        _judge_language(model, tokenizer, config, batch_size, whole=data is not None)
+    elif isinstance(model, Classifier) and isinstance(model.encoder, TextEncoder):
+        past = run.data if run is not None and isinstance(run.data, LabelledDataConfig) else None
+        columns = (past or LabelledDataConfig(source="-")).model_copy(
+            update=_given(source=data, text=text, label=label)
+        )
+        _judge_classifier(model, tokenizer, columns, batch_size, split=None if data is None else split)
+    else:
+        raise ConfigError(
+            f"{checkpoint} holds a {model.config.type}; this command measures language models and classifiers of texts."
+        )
+
+
+def run_of(checkpoint: Path) -> RunConfig | None:
+    """The run whose directory holds a checkpoint, or is meant by it."""
+    here = checkpoint.resolve()
+    for folder in (here, *list(here.parents)[:2]):
+        if (folder / "run.yaml").is_file():
+            return load_run(folder / "run.yaml")
+    return None
+
+
+def _given(**options: object) -> dict[str, object]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _judge_language(
+    model: LanguageModel, tokenizer: Tokenizer, config: DataConfig, batch_size: int, *, whole: bool
+) -> None:
+    if whole:
+        held_out = joined(load_documents(config))
+        tokens, text_bytes = measured_tokens(held_out, tokenizer)
+    else:
+        corpus = load_corpus(config, tokenizer=tokenizer)
+        held_out, tokens, text_bytes = corpus.validation_text, corpus.validation, corpus.validation_bytes
+    windows = ContiguousWindows(tokens, config.context, text_bytes)
+    with _progress(len(windows), "windows") as advance:
+        bits = bits_per_byte(model, windows, batch_size=batch_size, on_batch=advance)
+    out.print(
+        f"bits per byte  {bits:.4f}  (xz -9 on the same bytes: {xz_bits_per_byte(held_out):.4f})\n"
+        f"measured on    {text_bytes:,} bytes in {len(tokens) - 1:,} tokens, in windows of {config.context}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _judge_classifier(
+    model: Classifier, tokenizer: Tokenizer, config: LabelledDataConfig, batch_size: int, *, split: str | None
+) -> None:
+    count, names = model.config.num_labels, model.config.labels
+    texts: LabelledTexts
+    if split is None:
+        texts = load_labelled(config, count, names).validation
+    else:
+        texts = numbered(read_table(config.source, config.text, config.label, split=split), count, names)
+    examples = LabelledTokens(texts, tokenizer, config.max_length)
+    with _progress(len(examples), "texts") as advance:
+        judged = judge_classifier(model, examples, batch_size=batch_size, on_batch=advance)
+    out.print(
+        f"accuracy     {judged.accuracy:.4f}  (always the most frequent label: {texts.majority():.4f})\n"
+        f"loss         {judged.loss:.4f} nats\n"
+        f"measured on  {judged.count:,} texts",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@contextmanager
+def _progress(total: int, what: str) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal's stderr; elsewhere nothing."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda count: bar.advance(task, count)

@@ -1,0 +1,225 @@
+"""Texts with labels: what tables hold, how it is divided, and the order in which it is learned."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from spectral_models.data import ByteTokenizer, DataError
+from spectral_models.data.batches import LabelledTokens, ShuffledBatches, padded
+from spectral_models.data.labelled import LabelledDataConfig, LabelledTexts, load_labelled, read_table
+
+TEXTS = ["good, really", 'it "works"', "NA", "bad\\n", "café 世界", "null"]
+LABELS = ["pos", "pos", "neg", "neg", "pos", "neg"]
+
+
+def rows(count: int) -> list[tuple[str, str]]:
+    return [(f"text number {i}", "odd" if i % 2 else "even") for i in range(count)]
+
+
+def write(path: Path, found: list[tuple[object, object]], text: str = "text", label: str = "label") -> str:
+    if path.suffix == ".tsv":
+        lines = [f"{label}\t{text}", *(f"{number}\t{content}" for content, number in found)]
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    elif path.suffix == ".csv":
+        import csv
+
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([(text, label), *found])
+    elif path.suffix == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.table({text: [row[0] for row in found], label: [row[1] for row in found]}), path)
+    else:
+        lines = [json.dumps({text: content, label: number}) for content, number in found]
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_every_kind_of_table_gives_its_texts_as_written(tmp_path, suffix):
+    """Also those that a reader of numbers would take for missing values, and quotes and commas."""
+    table = read_table(write(tmp_path / f"t{suffix}", list(zip(TEXTS, LABELS, strict=True))), "text", "label")
+    assert (table.texts, table.labels) == (TEXTS, LABELS)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_numbers_from_zero_are_labels_as_they_are(tmp_path, suffix):
+    file = write(tmp_path / f"t{suffix}", [(f"text {i}", i % 3) for i in range(30)])
+    data = load_labelled(LabelledDataConfig(source=file, validation=file), 3)
+    assert data.names is None
+    assert data.train.labels == [i % 3 for i in range(30)]
+    named = load_labelled(LabelledDataConfig(source=file, validation=file), 3, names=("a", "b", "c"))
+    assert (named.train.labels, named.names) == (data.train.labels, ("a", "b", "c")), "they number the model's names"
+
+
+def test_other_labels_are_names_numbered_in_their_order(tmp_path):
+    file = write(tmp_path / "t.csv", rows(40))
+    data = load_labelled(LabelledDataConfig(source=file, validation=file), 2)
+    assert data.names == ("even", "odd")
+    assert data.train.labels == [i % 2 for i in range(40)]
+    swapped = load_labelled(LabelledDataConfig(source=file, validation=file), 2, names=("odd", "even"))
+    assert swapped.train.labels == [1 - i % 2 for i in range(40)], "a model's own order wins"
+    stars = write(tmp_path / "stars.jsonl", [(f"text {i}", 1 + i % 10) for i in range(40)])
+    found = load_labelled(LabelledDataConfig(source=stars, validation=stars), 10)
+    assert found.names == tuple(str(n) for n in range(1, 11)), (
+        "numbers that do not begin at 0 are names, in their order"
+    )
+
+
+def test_a_share_is_held_out_and_no_text_is_on_both_sides(tmp_path):
+    found = rows(200)
+    file = write(tmp_path / "t.jsonl", [*found, *found])
+    data = load_labelled(LabelledDataConfig(source=file, validation_fraction=0.2), 2)
+    assert not set(data.train.texts) & set(data.validation.texts)
+    assert 20 <= len(set(data.validation.texts)) <= 80
+    assert len(data.train.texts) + len(data.validation.texts) == 400, "copies stay together"
+    whole = dict(found)
+    names = ("even", "odd")
+    for part in (data.train, data.validation):
+        assert [names[number] for number in part.labels] == [whole[text] for text in part.texts]
+    again = load_labelled(LabelledDataConfig(source=file, validation_fraction=0.2), 2)
+    other = load_labelled(LabelledDataConfig(source=file, validation_fraction=0.2, seed=1), 2)
+    assert again.validation.texts == data.validation.texts != other.validation.texts
+
+
+def test_a_dataset_gives_its_splits_and_the_names_it_has_for_its_labels(tmp_path):
+    import datasets
+
+    features = datasets.Features(
+        {"sentence": datasets.Value("string"), "mood": datasets.ClassLabel(names=["sad", "glad"])}
+    )
+    parts = {
+        split: datasets.Dataset.from_dict(
+            {"sentence": [f"{split} {i}" for i in range(4)], "mood": [0, 1, 1, 0]}, features
+        )
+        for split in ("train", "test")
+    }
+    for split, part in parts.items():
+        part.to_parquet(str(tmp_path / f"{split}.parquet"))
+    config = LabelledDataConfig(source=f"datasets:{tmp_path}", validation="test", text="sentence", label="mood")
+    data = load_labelled(config, 2)
+    assert data.names == ("glad", "sad")
+    assert data.train.labels == [1, 0, 0, 1]
+    assert data.validation.texts == [f"test {i}" for i in range(4)]
+    with pytest.raises(DataError, match=r"has no split 'dev', only test, train|has no split 'dev', only train, test"):
+        load_labelled(config.model_copy(update={"validation": "dev"}), 2)
+
+
+@pytest.mark.parametrize(
+    ("found", "options", "message"),
+    [
+        (rows(4), {"text": "txt"}, r"no field 'txt'. Did you mean 'text'.*data.text"),
+        (rows(4), {"label": "class"}, r"no field 'class'.*Its fields: .*data.label"),
+        ([*rows(4), ("  ", "odd")], {}, r"row 5: column 'text' is empty"),
+        ([*rows(4), (None, "odd")], {}, r"row 5: column 'text' is empty"),
+        ([("a", 0.5), ("b", 1.5)], {}, r"row 1: column 'label' holds 0.5; a label is a name or an integer"),
+        ([(1, "a"), (2, "b")], {}, r"row 1: column 'text' holds int"),
+        (
+            [*rows(4), ("x", "neither")],
+            {},
+            r"has 3 different labels \(even, neither, odd\).*num_labels is 2.*num_labels: 3",
+        ),
+        ([("one", "odd"), ("one", "odd")], {"validation": None}, r"too few to train on one and hold out another"),
+    ],
+)
+def test_what_cannot_be_learned_is_refused_with_its_row(tmp_path, found, options, message):
+    file = write(tmp_path / "t.jsonl", found)
+    with pytest.raises(DataError, match=message):
+        load_labelled(LabelledDataConfig(**{"source": file, "validation": file, **options}), 2)
+
+
+def test_a_label_that_training_does_not_know_is_refused(tmp_path):
+    train, dev = write(tmp_path / "a.csv", rows(4)), write(tmp_path / "b.csv", [("x", "odd"), ("y", "evn")])
+    with pytest.raises(DataError, match=r"b.csv, row 2: the label 'evn' is none of the model's: even, odd. .*'even'"):
+        load_labelled(LabelledDataConfig(source=train, validation=dev), 2)
+
+
+def test_files_that_are_no_tables_are_refused(tmp_path):
+    with pytest.raises(DataError, match=r"nowhere.csv': no such file"):
+        read_table(str(tmp_path / "nowhere.csv"), "text", "label")
+    (tmp_path / "t.xlsx").write_text("x")
+    with pytest.raises(DataError, match=r"not a table this reads. Allowed: .*\.csv"):
+        read_table(str(tmp_path / "t.xlsx"), "text", "label")
+    (tmp_path / "t.jsonl").write_text("{not json\n")
+    with pytest.raises(DataError, match=r"cannot be read as .jsonl"):
+        read_table(str(tmp_path / "t.jsonl"), "text", "label")
+
+
+def test_without_the_library_the_error_says_what_to_install(tmp_path, monkeypatch):
+    file = write(tmp_path / "t.csv", rows(4))
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(DataError, match=r"pip install 'spectral-networks\[train\]'"):
+        read_table(file, "text", "label")
+
+
+# Batches
+
+
+@pytest.fixture(scope="module")
+def examples() -> LabelledTokens:
+    lengths = torch.randint(1, 40, (83,), generator=torch.Generator().manual_seed(0)).tolist()
+    texts = [chr(65 + number % 50) * length for number, length in enumerate(lengths)]
+    return LabelledTokens(LabelledTexts(texts, [number % 2 for number in range(83)]), ByteTokenizer(), 30)
+
+
+def test_texts_are_cut_at_the_longest_length_and_padded_behind(examples):
+    batch = padded([examples[number] for number in range(5)])
+    lengths = batch["attention_mask"].sum(1)
+    assert lengths.tolist() == [min(len(examples.tokens[number]), 30) for number in range(5)]
+    assert int(examples.lengths().max()) == 30
+    for number, length in enumerate(lengths.tolist()):
+        assert batch["inputs"][number, :length].tolist() == [65 + number] * length
+        assert batch["inputs"][number, length:].eq(0).all()
+        assert batch["attention_mask"][number].tolist() == [1] * length + [0] * (lengths.max() - length)
+    assert batch["labels"].tolist() == [0, 1, 0, 1, 0]
+
+
+def test_an_epoch_holds_every_example_and_fills_its_last_batch(examples):
+    order = ShuffledBatches(examples, 8, steps=33, seed=0)
+    assert len(order) == 33 * 8
+    epochs = [
+        [int(order[i]["inputs"][0]) + 1000 * len(order[i]["inputs"]) for i in range(88 * e, 88 * e + 88)]
+        for e in range(3)
+    ]
+    whole = sorted(int(examples[i]["inputs"][0]) + 1000 * len(examples[i]["inputs"]) for i in range(83))
+    for epoch in epochs:
+        rest = sorted(epoch)
+        for value in whole:
+            rest.remove(value)
+        assert len(rest) == 5
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+def test_an_example_is_a_function_of_the_seed_and_its_place(examples):
+    order = ShuffledBatches(examples, 8, steps=33, seed=0)
+    backwards = ShuffledBatches(examples, 8, steps=33, seed=0)
+    there = [order[i]["inputs"].tolist() for i in range(0, 264, 7)]
+    back = [backwards[i]["inputs"].tolist() for i in reversed(range(0, 264, 7))]
+    assert there == back[::-1]
+    other = ShuffledBatches(examples, 8, steps=33, seed=1)
+    assert there != [other[i]["inputs"].tolist() for i in range(0, 264, 7)]
+
+
+def test_batches_hold_texts_of_like_length(examples):
+    order = ShuffledBatches(examples, 8, steps=11, seed=0)
+    lengths = torch.tensor([len(order[i]["inputs"]) for i in range(88)]).view(11, 8)
+    padding = (lengths.amax(1, keepdim=True) - lengths).sum() / lengths.sum()
+    shuffled = lengths.flatten()[torch.randperm(88)].view(11, 8)
+    assert padding < 0.3 * (shuffled.amax(1, keepdim=True) - shuffled).sum() / lengths.sum()
+    assert lengths[:, 0].tolist() != sorted(lengths[:, 0].tolist()), "the batches are shuffled"
+
+
+def test_fewer_examples_than_a_batch_are_taken_again():
+    few = LabelledTokens(LabelledTexts(["a", "bb", "ccc"], [0, 1, 0]), ByteTokenizer(), 10)
+    order = ShuffledBatches(few, 8, steps=2, seed=0)
+    assert sorted(len(order[i]["inputs"]) for i in range(8)) == [1, 1, 1, 2, 2, 2, 3, 3]
+
+
+def test_the_majority_is_the_best_constant_answer():
+    assert LabelledTexts(["a"] * 8, [0, 1, 1, 2, 1, 1, 0, 1]).majority() == 5 / 8
