@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from spectral_core import ConfigError, StateError
 from spectral_layers import FusionConfig, LayerContext, Rotation, Rows, State, Stream
@@ -73,8 +75,11 @@ class SourceDecoder(LanguageModel):
 
     def prepare(self, source: Stream) -> State:
         """The state of targets of no tokens yet: all that the blocks ever read of the source, computed once."""
-        parts = {}
+        parts: dict[str, State] = {}
         for index, block in enumerate(self.blocks):
             assert isinstance(block, SourceBlock)
-            parts[str(index)] = block.prepare(source)
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                parts[str(index)] = checkpoint(block.prepare, source, use_reentrant=False)
+            else:
+                parts[str(index)] = block.prepare(source)
         return State(self._state_owner, parts["0"].position, parts=parts)
