@@ -11,6 +11,7 @@ from spectral_core import ConfigError
 from spectral_models.assembly import parse_model
 from spectral_models.checkpoint import config_of, make_record
 from spectral_models.config import ModelConfig, override
+from spectral_models.variants.seq2seq import Seq2SeqConfig
 
 
 class _Told:
@@ -65,6 +66,7 @@ class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers 
             self.spectral = config.model_dump(mode="json")
             if "num_labels" in self.spectral and kwargs.get("id2label") is None:
                 kwargs.setdefault("num_labels", self.spectral["num_labels"])
+            kwargs["is_encoder_decoder"] = isinstance(config, Seq2SeqConfig)
         super().__init__(**kwargs)
 
     @classmethod
