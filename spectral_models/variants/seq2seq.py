@@ -92,7 +92,7 @@ class Seq2Seq(SpectralModel):
             encoded = self.encoder(input_ids, attention_mask, **options)
             losses = {f"encoder.{name}": loss for name, loss in encoded.losses.items()}
             metrics = {f"encoder.{name}": value for name, value in encoded.metrics.items()}
-            state = self._read(encoded)
+            state = self.read(encoded)
         elif input_ids is not None or attention_mask is not None:
             raise StateError("a state knows its source: give input_ids None, and no attention_mask, beside it.")
         output = self.decoder(decoder_input_ids, decoder_attention_mask, state=state, return_state=return_state)
@@ -102,9 +102,10 @@ class Seq2Seq(SpectralModel):
 
     def prepare(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> State:
         """The state of targets of no tokens yet: the source encoded, and all that is ever read of it."""
-        return self._read(self.encoder(input_ids, attention_mask, **options))
+        return self.read(self.encoder(input_ids, attention_mask, **options))
 
-    def _read(self, encoded: EncoderOutput) -> State:
+    def read(self, encoded: EncoderOutput) -> State:
+        """The same, of a source that is encoded."""
         x, rows = encoded.hidden, None
         if encoded.mask is not None:
             alignment = Alignment.of(encoded.mask)

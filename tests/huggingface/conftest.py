@@ -13,6 +13,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageClassification,
     AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
 )
 from transformers.utils import logging
@@ -41,6 +42,8 @@ TEXT = {"type": "encoder", "vocab_size": 40, **SMALL}
 PICTURES = {"type": "vision_encoder", "frontend": {"type": "patches", "size": 2, "channels": 1}, **SMALL}
 MEL = {"type": "mel", "sample_rate": 4000, "n_fft": 64, "hop_length": 20, "n_mels": 6, "bands": 3}
 SOUND = {"type": "audio_encoder", "frontend": MEL, **SMALL}
+FUSION = {"type": "source_product", "head_dim": 8, "phases": 4}
+SEQ2SEQ = {"type": "seq2seq", "vocab_size": 40, "encoder": TEXT, "fusion": FUSION, "end_token_id": 1, **SMALL}
 
 
 @dataclass(frozen=True)
@@ -67,14 +70,23 @@ class Kind:
         name = self.cls.main_input_name
         return {name: inputs[name], "labels": torch.arange(rows) % 3 if "num_labels" in self.config else tokens}
 
+    def logits(self, model: Any) -> Tensor:
+        """Of the batch, from a model of ours or a class around it."""
+        batch = self.batch()
+        target = {"decoder_input_ids": batch["labels"]} if self.config is SEQ2SEQ else {}
+        with torch.no_grad():
+            logits: Tensor = model.eval()(batch[self.cls.main_input_name], **target).logits
+        return logits
+
 
 def classifier(encoder: dict[str, Any]) -> dict[str, Any]:
     return {"type": "classifier", "num_labels": 3, "encoder": encoder}
 
 
 KINDS = {
-    "causal": Kind(hf.SpectralForCausalLM, AutoModelForCausalLM, {"vocab_size": 40, **SMALL}),
+    "causal": Kind(hf.SpectralForCausalLM, AutoModelForCausalLM, {"type": "language_model", "vocab_size": 40, **SMALL}),
     "masked": Kind(hf.SpectralForMaskedLM, AutoModelForMaskedLM, {**TEXT, "masked_lm": True}),
+    "seq2seq": Kind(hf.SpectralForSeq2SeqLM, AutoModelForSeq2SeqLM, SEQ2SEQ),
     "text": Kind(hf.SpectralForSequenceClassification, AutoModelForSequenceClassification, classifier(TEXT)),
     "pictures": Kind(hf.SpectralForImageClassification, AutoModelForImageClassification, classifier(PICTURES)),
     "sound": Kind(hf.SpectralForAudioClassification, AutoModelForAudioClassification, classifier(SOUND)),

@@ -25,27 +25,21 @@ from spectral_models.integrations.huggingface import (
 FILES = {"complete.json", "config.json", "model.safetensors"}
 
 
-def logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    inputs = next(iter(batch.values()))
-    with torch.no_grad():
-        return model.eval()(inputs).logits
-
-
 def test_what_either_side_writes_the_other_reads(kind, tmp_path):
-    model, batch = kind.model(), kind.batch()
-    expected = logits(model, batch)
+    model = kind.model()
+    expected = kind.logits(model)
     model.save_pretrained(tmp_path / "theirs")
     save_checkpoint(model.model, tmp_path / "ours")
     assert {path.name for path in (tmp_path / "theirs").iterdir()} - {"generation_config.json"} == FILES
     stored, plain = load_file(tmp_path / "theirs" / WEIGHTS), load_file(tmp_path / "ours" / WEIGHTS)
     assert list(stored) == list(plain) == sorted(model.model.state_dict())
     for directory in (tmp_path / "theirs", tmp_path / "ours"):
-        assert torch.equal(logits(load_checkpoint(directory), batch), expected)
+        assert torch.equal(kind.logits(load_checkpoint(directory)), expected)
         found = kind.auto.from_pretrained(directory)
         assert type(found) is kind.cls
         assert not found.training
         assert found.model.config == model.model.config
-        assert torch.equal(logits(found, batch), expected)
+        assert torch.equal(kind.logits(found), expected)
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -152,6 +146,7 @@ def test_a_config_goes_there_and_back(kind, tmp_path):
     assert found.model_config() == load_config(kind.config)
     assert (found.hidden_size, found.num_hidden_layers) == (16, 2)
     assert getattr(found, "vocab_size", None) == (40 if kind.cls.main_input_name == "input_ids" else None)
+    assert found.is_encoder_decoder is (kind.config["type"] == "seq2seq")
     assert type(kind.auto.from_config(found)) is kind.cls
 
 
@@ -208,5 +203,6 @@ def test_what_is_pushed_is_a_checkpoint(language_model, tmp_path, monkeypatch, a
     for name, content in pushed.items():
         (tmp_path / "pulled" / name).write_bytes(content)
     tokens = torch.arange(9)[None]
-    for found in (load_checkpoint(tmp_path / "pulled"), AutoModelForCausalLM.from_pretrained(tmp_path / "pulled")):
-        assert torch.equal(logits(found, {"": tokens}), logits(language_model, {"": tokens}))
+    with torch.no_grad():
+        for found in (load_checkpoint(tmp_path / "pulled"), AutoModelForCausalLM.from_pretrained(tmp_path / "pulled")):
+            assert torch.equal(found(tokens).logits, language_model(tokens).logits)

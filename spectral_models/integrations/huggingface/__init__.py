@@ -6,6 +6,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageClassification,
     AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
 )
 
@@ -18,11 +19,13 @@ from spectral_models.integrations.huggingface.classification import (
 )
 from spectral_models.integrations.huggingface.config import SpectralHFConfig
 from spectral_models.integrations.huggingface.masked_lm import SpectralForMaskedLM
+from spectral_models.integrations.huggingface.seq2seq import SpectralForSeq2SeqLM
 from spectral_models.integrations.huggingface.tokenizer import byte_tokenizer
 
 AutoConfig.register(SpectralHFConfig.model_type, SpectralHFConfig)
 AutoModelForCausalLM.register(SpectralHFConfig, SpectralForCausalLM)
 AutoModelForMaskedLM.register(SpectralHFConfig, SpectralForMaskedLM)
+AutoModelForSeq2SeqLM.register(SpectralHFConfig, SpectralForSeq2SeqLM)
 AutoModelForSequenceClassification.register(SpectralHFConfig, SpectralForSequenceClassification)
 AutoModelForImageClassification.register(SpectralHFConfig, SpectralForImageClassification)
 AutoModelForAudioClassification.register(SpectralHFConfig, SpectralForAudioClassification)
@@ -33,6 +36,7 @@ __all__ = [
     "SpectralForCausalLM",
     "SpectralForImageClassification",
     "SpectralForMaskedLM",
+    "SpectralForSeq2SeqLM",
     "SpectralForSequenceClassification",
     "SpectralHFConfig",
     "byte_tokenizer",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
+from transformers import GenerationConfig, GenerationMixin
 
+from spectral_core import ConfigError, UnsupportedInputError
 from spectral_layers import State
 
 
 class SpectralCache:
-    """Holds the state that the next call consumes; the call leaves the one it returned. Its size does not grow.
+    """Holds the state that the next call consumes; the call leaves the one it returned.
 
     length: columns read so far, padding included, as Hugging Face counts them. A row's own count is in the state.
     """
@@ -22,6 +24,11 @@ class SpectralCache:
         self.state: State | None = None
         self.length = 0
 
+    def take(self, state: State | None, columns: int) -> None:
+        """What a call of so many columns returned."""
+        self.state = state
+        self.length += columns
+
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.length
 
@@ -29,3 +36,31 @@ class SpectralCache:
         """Let row i go on from what row ``beam_idx[i]`` was."""
         if self.state is not None:
             self.state = self.state.select(beam_idx)
+
+
+def given_or_made(cache: object, wanted: bool | None) -> SpectralCache | None:
+    """The cache of a call: the one it was given, a new one if one is wanted, or none."""
+    if cache is None:
+        return SpectralCache() if wanted else None
+    if not isinstance(cache, SpectralCache):
+        raise UnsupportedInputError(
+            f"past_key_values is a {SpectralCache.__name__}, as use_cache=True gives; got {type(cache).__name__}."
+        )
+    return cache
+
+
+class CachedGenerationMixin(GenerationMixin):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
+    """Hugging Face's generate(), with our state for its cache: each token is computed once."""
+
+    _is_stateful = True
+
+    def _prepare_cache_for_generation(
+        self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *_: Any, **__: Any
+    ) -> None:
+        if generation_config.cache_implementation is not None:
+            raise ConfigError(
+                f"cache_implementation {generation_config.cache_implementation!r}: there are no keys and values to "
+                "keep, and the state is one. Leave it out."
+            )
+        if generation_config.use_cache and model_kwargs.get("past_key_values") is None:
+            model_kwargs["past_key_values"] = SpectralCache()

@@ -7,13 +7,11 @@ from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import GenerationConfig, GenerationMixin
 from transformers.utils import ModelOutput
 
-from spectral_core import ConfigError, UnsupportedInputError
 from spectral_models.config import ModelConfig
 from spectral_models.data.windows import IGNORE
-from spectral_models.integrations.huggingface.cache import SpectralCache
+from spectral_models.integrations.huggingface.cache import CachedGenerationMixin, SpectralCache, given_or_made
 from spectral_models.integrations.huggingface.pretrained import SpectralPreTrainedModel, refuse, token_loss
 from spectral_models.variants.language_model import LanguageModel, LanguageModelConfig
 
@@ -32,13 +30,12 @@ class SpectralCausalLMOutput(ModelOutput):  # type: ignore[misc]
     metrics: dict[str, Tensor] | None = None
 
 
-class SpectralForCausalLM(SpectralPreTrainedModel, GenerationMixin):  # type: ignore[misc]
+class SpectralForCausalLM(SpectralPreTrainedModel, CachedGenerationMixin):
     """A ``language_model``. ``generate``, Hugging Face's, computes each token once; prompts are padded on the left."""
 
     holds = "a language_model"
     earlier_names = LanguageModel.earlier_names
     accepts_loss_kwargs = True
-    _is_stateful = True
 
     @classmethod
     def takes(cls, config: ModelConfig) -> bool:
@@ -63,11 +60,7 @@ class SpectralForCausalLM(SpectralPreTrainedModel, GenerationMixin):  # type: ig
         use_cache: make one. logits_to_keep: only of so many last columns, or of these columns; 0 for all.
         """
         refuse(options)
-        cache = SpectralCache() if past_key_values is None and use_cache else past_key_values
-        if cache is not None and not isinstance(cache, SpectralCache):
-            raise UnsupportedInputError(
-                f"past_key_values is a {SpectralCache.__name__}, as use_cache=True gives; got {type(cache).__name__}."
-            )
+        cache = given_or_made(past_key_values, use_cache)
         if attention_mask is not None:
             attention_mask = attention_mask[:, -input_ids.shape[1] :]
             if cache is not None and bool((attention_mask != 0).all()):
@@ -76,8 +69,7 @@ class SpectralForCausalLM(SpectralPreTrainedModel, GenerationMixin):  # type: ig
             input_ids, attention_mask, state=None if cache is None else cache.state, return_state=cache is not None
         )
         if cache is not None:
-            cache.state = output.state
-            cache.length += input_ids.shape[1]
+            cache.take(output.state, input_ids.shape[1])
         loss = None
         if labels is not None:
             losses = output.losses.values() if self.training else ()
@@ -85,15 +77,3 @@ class SpectralForCausalLM(SpectralPreTrainedModel, GenerationMixin):  # type: ig
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         found = SpectralCausalLMOutput(loss, output.logits[:, kept], cache, output.losses, output.metrics)
         return found.to_tuple() if return_dict is False else found
-
-    def _prepare_cache_for_generation(
-        self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *_: Any, **__: Any
-    ) -> None:
-        """Our state, where Hugging Face would make a cache of keys and values."""
-        if generation_config.cache_implementation is not None:
-            raise ConfigError(
-                f"cache_implementation {generation_config.cache_implementation!r}: there are no keys and values to "
-                "keep, and the state is one. Leave it out."
-            )
-        if generation_config.use_cache and model_kwargs.get("past_key_values") is None:
-            model_kwargs["past_key_values"] = SpectralCache()

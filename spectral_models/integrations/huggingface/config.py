@@ -12,6 +12,7 @@ from spectral_models.assembly import parse_model
 from spectral_models.checkpoint import config_of, make_record
 from spectral_models.config import ModelConfig, override
 from spectral_models.errors import CheckpointError
+from spectral_models.variants.seq2seq import Seq2SeqConfig
 
 
 class _Told:
@@ -75,6 +76,7 @@ class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers 
                     kwargs["label2id"] = {name: number for number, name in enumerate(labels)}
                 else:
                     kwargs.setdefault("num_labels", self.spectral["num_labels"])
+            kwargs["is_encoder_decoder"] = isinstance(config, Seq2SeqConfig)
         super().__init__(**kwargs)
 
     @classmethod

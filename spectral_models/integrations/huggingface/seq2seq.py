@@ -1,0 +1,133 @@
+"""The sequence-to-sequence model, under Hugging Face's name for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from transformers.utils import ModelOutput
+
+from spectral_models.config import ModelConfig
+from spectral_models.integrations.huggingface.cache import CachedGenerationMixin, SpectralCache, given_or_made
+from spectral_models.integrations.huggingface.config import SpectralHFConfig
+from spectral_models.integrations.huggingface.pretrained import SpectralPreTrainedModel, refuse, token_loss
+from spectral_models.variants.encoding import EncoderOutput
+from spectral_models.variants.seq2seq import Seq2Seq, Seq2SeqConfig
+
+
+@dataclass
+class SpectralSeq2SeqLMOutput(ModelOutput):  # type: ignore[misc]
+    """loss: with labels only. logits: (B, L, V), of the target. past_key_values: what continues it, if asked for.
+
+    losses, metrics: the model's own.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: SpectralCache | None = None
+    losses: dict[str, Tensor] | None = None
+    metrics: dict[str, Tensor] | None = None
+
+
+@dataclass
+class SpectralSourceOutput(ModelOutput):  # type: ignore[misc]
+    """last_hidden_state: (B, S, D), arbitrary at padding. pooled: (B, D). mask: (B, S), if the source had one."""
+
+    last_hidden_state: Tensor | None = None
+    pooled: Tensor | None = None
+    mask: Tensor | None = None
+
+
+class SpectralForSeq2SeqLM(SpectralPreTrainedModel, CachedGenerationMixin):
+    """A ``seq2seq`` that reads text. Its start, end and pad tokens are those of ``generation_config``."""
+
+    holds = "a seq2seq that reads text"
+    accepts_loss_kwargs = True
+
+    def __init__(self, config: SpectralHFConfig, model: Seq2Seq | None = None) -> None:
+        super().__init__(config, model)
+        ours = self.model.config
+        self.generation_config.update(
+            decoder_start_token_id=ours.start_token_id, eos_token_id=ours.end_token_id, pad_token_id=ours.pad_token_id
+        )
+
+    @classmethod
+    def takes(cls, config: ModelConfig) -> bool:
+        return isinstance(config, Seq2SeqConfig) and config.encoder.modality == "text"
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        encoder_outputs: SpectralSourceOutput | None = None,
+        past_key_values: SpectralCache | None = None,
+        labels: Tensor | None = None,
+        *,
+        use_cache: bool | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        return_dict: bool | None = None,
+        **options: Any,
+    ) -> Any:
+        """input_ids, attention_mask: the source's. decoder_input_ids: the target's, from the start token on.
+
+        labels: (B, L), the target itself, -100 for padding; without decoder_input_ids the target is made of them.
+        encoder_outputs: the source as the encoder left it. past_key_values: a cache that the target continues, in which
+        the source is known.
+        """
+        refuse(options)
+        if decoder_input_ids is None and labels is not None:
+            decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+        cache = given_or_made(past_key_values, use_cache)
+        state = None if cache is None else cache.state
+        if state is None and encoder_outputs is not None:
+            state = self.model.read(_encoded(encoder_outputs))
+        if state is not None:
+            input_ids = attention_mask = None
+        output = self.model(
+            input_ids,
+            decoder_input_ids,
+            attention_mask,
+            decoder_attention_mask,
+            state=state,
+            return_state=cache is not None,
+        )
+        if cache is not None:
+            cache.take(output.state, output.logits.shape[1])
+        loss = None
+        if labels is not None:
+            losses = output.losses.values() if self.training else ()
+            loss = token_loss(output.logits, labels, losses, num_items_in_batch)
+        found = SpectralSeq2SeqLMOutput(loss, output.logits, cache, output.losses, output.metrics)
+        return found.to_tuple() if return_dict is False else found
+
+    def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
+        """What Hugging Face's collators ask for."""
+        made: Tensor = self.model.decoder_inputs(labels)
+        return made
+
+    def get_encoder(self, modality: str | None = None) -> nn.Module:
+        return _Source(self.model.encoder)
+
+
+class _Source(nn.Module):
+    """The encoder, called and answering as ``generate`` has it."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, return_dict: bool | None = None, **options: Any
+    ) -> SpectralSourceOutput:
+        refuse(options)
+        found = self.encoder(input_ids, attention_mask)
+        return SpectralSourceOutput(found.hidden, found.pooled, found.mask)
+
+
+def _encoded(source: SpectralSourceOutput) -> EncoderOutput:
+    assert source.last_hidden_state is not None
+    assert source.pooled is not None
+    return EncoderOutput(source.last_hidden_state, source.pooled, source.mask, None, {}, {})
