@@ -28,6 +28,7 @@ from spectral_models.data import SequenceTask, sequences_batch
 from spectral_models.variants.seq2seq import Seq2Seq
 
 SYMBOLS = 32
+STEPS: dict[SequenceTask, int] = {"reverse": 1000, "sort": 2000}
 BATCH, WARMUP = 32, 50
 HELD_OUT = 1024
 FUSIONS: dict[str, Any] = {
@@ -59,13 +60,13 @@ MODEL: dict[str, Any] = {
 
 
 @torch.no_grad()
-def exact(model: Seq2Seq, task: SequenceTask, *, seed: int, count: int = HELD_OUT) -> float:
+def exact(model: Seq2Seq, task: SequenceTask, *, seed: int, count: int) -> float:
     """Share of ``count`` sequences that come out whole, with their end."""
     generator = torch.Generator().manual_seed(seed)
     model.eval()
     right = 0
-    for _ in range(count // 128):
-        input_ids, mask, labels = sequences_batch(128, task=task, symbols=SYMBOLS, generator=generator)
+    for size in [128] * (count // 128) + [count % 128] * (count % 128 > 0):
+        input_ids, mask, labels = sequences_batch(size, task=task, symbols=SYMBOLS, generator=generator)
         found = model.generate(input_ids, mask, max_new_tokens=labels.shape[1])
         found = nn.functional.pad(found, (0, labels.shape[1] - found.shape[1]))
         right += int(((found == labels) | (labels == -100)).all(1).sum())
@@ -93,8 +94,8 @@ def run(task: SequenceTask, fusion: str, seed: int, rate: float, steps: int) -> 
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        if step % 250 == 0:
-            curve.append((step, exact(model, task, seed=1, count=256)))
+        if step % 250 == 0 or step == steps:
+            curve.append((step, exact(model, task, seed=1, count=HELD_OUT // 4)))
             print(f"  step {step}/{steps}  loss {loss.item():.4f}  exact {curve[-1][1]:.4f}", flush=True)
     return {
         "task": task,
@@ -102,7 +103,7 @@ def run(task: SequenceTask, fusion: str, seed: int, rate: float, steps: int) -> 
         "seed": seed,
         "rate": rate,
         "steps": steps,
-        "exact": exact(model, task, seed=2),
+        "exact": exact(model, task, seed=2, count=HELD_OUT),
         "sequences": HELD_OUT,
         "processor_seconds": round(time.process_time() - start),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -132,14 +133,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--fusions", nargs="+", choices=list(FUSIONS), default=list(FUSIONS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--rate", type=float, default=3e-3)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, help=f"optimiser steps, instead of {STEPS}")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--table", action="store_true", help="print what is there, and run nothing")
     options = parser.parse_args(arguments)
     baselines.register()
     records = Records(options.out / "sequences.json", KEYS)
     wanted = [
-        {"task": task, "fusion": fusion, "seed": seed, "rate": options.rate, "steps": options.steps}
+        {"task": task, "fusion": fusion, "seed": seed, "rate": options.rate, "steps": options.steps or STEPS[task]}
         for seed in options.seeds
         for task in options.tasks
         for fusion in options.fusions
