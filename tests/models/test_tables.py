@@ -181,7 +181,8 @@ def test_recall_reports_what_was_answered(recall, tmp_path: Path, capsys) -> Non
 
 def test_sequences_compare_models_that_differ_in_the_fusion_alone(scripts, monkeypatch, tmp_path: Path, capsys) -> None:
     sequences = scripts["sequences"]
-    monkeypatch.setattr(sequences, "HELD_OUT", 8)
+    for name in ("WATCHED", "HELD_OUT"):
+        monkeypatch.setattr(sequences, name, 8)
     sequences.main(["--tasks", "sort", "--steps", "2", "--out", str(tmp_path)])
     ours, mean = json.loads((tmp_path / "sequences.json").read_text())["rows"]
     assert (ours["fusion"], mean["fusion"]) == ("source_product", "mean")
@@ -189,7 +190,9 @@ def test_sequences_compare_models_that_differ_in_the_fusion_alone(scripts, monke
     for row in (ours, mean):
         assert row["exact"] == row["curve"][-1][1] == 0.0
         assert {**row["model"], "fusion": None} == {**ours["model"], "fusion": None}
-        assert f"| sort | {row['fusion']} | 0.0000 | 0.0000 | 2 | {row['parameters']:,} | 1 |" in printed
+        assert (row["sequences"], row["steps_taken"]) == (8, 2)
+        seconds, parameters = row["processor_seconds"], row["parameters"]
+        assert f"| sort | {row['fusion']} | 0.0000 | 0.0000 | 2 | {seconds} | {parameters:,} | 1 |" in printed
 
 
 def test_exact_counts_whole_sequences_with_their_end(scripts) -> None:
