@@ -186,7 +186,7 @@ class SourceMean(Fusion):
         lengths = lengths_of(source)[:, None]
         real = torch.arange(source.x.shape[1], device=source.x.device) < lengths
         total = torch.where(real[..., None], self.norm(source.x), 0.0).sum(1)
-        return self.new_state(torch.zeros_like(lengths[:, 0]), {"mean": total / lengths})
+        return self.new_state(torch.zeros_like(lengths[:, 0]), {"mean": total / lengths.clamp(min=1)})
 
 
 class SourceMeanConfig(FusionConfig):

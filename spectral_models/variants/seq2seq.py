@@ -93,8 +93,10 @@ class Seq2Seq(SpectralModel):
             losses = {f"encoder.{name}": loss for name, loss in encoded.losses.items()}
             metrics = {f"encoder.{name}": value for name, value in encoded.metrics.items()}
             state = self.read(encoded)
-        elif input_ids is not None or attention_mask is not None:
-            raise StateError("a state knows its source: give input_ids None, and no attention_mask, beside it.")
+        elif input_ids is not None or attention_mask is not None or options:
+            raise StateError(
+                "a state knows its source: beside it give input_ids None, and nothing else about a source."
+            )
         output = self.decoder(decoder_input_ids, decoder_attention_mask, state=state, return_state=return_state)
         losses.update({f"decoder.{name}": loss for name, loss in output.losses.items()})
         metrics.update({f"decoder.{name}": value for name, value in output.metrics.items()})

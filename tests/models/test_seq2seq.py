@@ -264,10 +264,11 @@ def test_the_name_alone_is_a_model() -> None:
 
 def test_a_state_and_a_source_exclude_each_other(model: Seq2Seq) -> None:
     ids, state = targets(2, 3), model.prepare(sources(2, 7))
-    with pytest.raises(StateError, match=r"knows its source: give input_ids None"):
+    with pytest.raises(StateError, match="knows its source: beside it give input_ids None"):
         model(sources(2, 7), ids, state=state)
-    with pytest.raises(StateError, match=r"no attention_mask"):
-        model(None, ids, torch.ones(2, 7), state=state)
+    for more in ({"attention_mask": torch.ones(2, 7)}, {"sample_rate": 2000}):
+        with pytest.raises(StateError, match="nothing else about a source"):
+            model(None, ids, state=state, **more)
     with pytest.raises(UnsupportedInputError, match=r"a target needs a source.*prepare\(input_ids\)"):
         model(None, ids)
     with pytest.raises(StateError, match=r"2 rows, the input 3\. Use select"):

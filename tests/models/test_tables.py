@@ -1,4 +1,4 @@
-"""The tables of quality and recall: honest baselines, equal parameters, rows that outlive an interruption."""
+"""The tables of quality, recall and sequences: honest baselines, equal sizes, rows that outlive an interruption."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 from spectral_core import ConfigError, fft_backend
 from spectral_core.plugins import HOST
 from spectral_layers import FILTERS, MIXERS, FilterContext, LayerContext
-from spectral_layers.testing import MIXER_CHECKS, MixerCase
+from spectral_layers.testing import FUSION_CHECKS, MIXER_CHECKS, FusionCase, MixerCase
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SMALL = {"hidden_dim": 32, "num_layers": 2}
@@ -27,7 +27,9 @@ def scripts() -> Iterator[dict[str, ModuleType]]:
     """The scripts as modules, their baselines registered as long as these tests last."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(BENCHMARKS))
-        modules = {name: importlib.import_module(name) for name in ("baselines", "records", "quality", "recall")}
+        modules = {
+            name: importlib.import_module(name) for name in ("baselines", "records", "quality", "recall", "sequences")
+        }
         modules["baselines"].register()
         patch.setattr(modules["baselines"], "register", lambda: None)
         yield modules
@@ -63,6 +65,13 @@ def test_attention_keeps_every_promise_of_a_mixer(scripts, short: bool) -> None:
 def test_a_long_convolution_keeps_every_promise_of_a_mixer(scripts) -> None:
     case = MixerCase(scripts["baselines"].LongConvolutionConfig(), hidden_dim=16)
     for check in MIXER_CHECKS:
+        if check.applies(case):
+            check(case)
+
+
+def test_a_source_s_mean_keeps_every_promise_of_a_fusion(scripts) -> None:
+    case = FusionCase(scripts["baselines"].SourceMeanConfig())
+    for check in FUSION_CHECKS:
         if check.applies(case):
             check(case)
 
@@ -168,6 +177,48 @@ def test_recall_reports_what_was_answered(recall, tmp_path: Path, capsys) -> Non
     before = (out / "recall.json").read_bytes()
     recall.main([*arguments, "--rows", "attention, short convolution"])
     assert (out / "recall.json").read_bytes() == before
+
+
+def test_sequences_compare_models_that_differ_in_the_fusion_alone(scripts, monkeypatch, tmp_path: Path, capsys) -> None:
+    sequences = scripts["sequences"]
+    for name in ("WATCHED", "HELD_OUT"):
+        monkeypatch.setattr(sequences, name, 8)
+    sequences.main(["--tasks", "sort", "--steps", "2", "--out", str(tmp_path)])
+    ours, mean = json.loads((tmp_path / "sequences.json").read_text())["rows"]
+    assert (ours["fusion"], mean["fusion"]) == ("source_product", "mean")
+    printed = capsys.readouterr().out
+    for row in (ours, mean):
+        assert row["exact"] == row["curve"][-1][1] == 0.0
+        assert {**row["model"], "fusion": None} == {**ours["model"], "fusion": None}
+        assert (row["sequences"], row["steps_taken"]) == (8, 2)
+        seconds, parameters = row["processor_seconds"], row["parameters"]
+        assert f"| sort | {row['fusion']} | 0.0000 | 0.0000 | 2 | {seconds} | {parameters:,} | 1 |" in printed
+
+
+def test_exact_counts_whole_sequences_with_their_end(scripts) -> None:
+    sequences = scripts["sequences"]
+
+    class Sorts:
+        """Sorts, but ends one symbol early where the last is even."""
+
+        def __init__(self, early: bool) -> None:
+            self.early = early
+
+        def eval(self) -> None: ...
+
+        def train(self) -> None: ...
+
+        def generate(self, input_ids: torch.Tensor, mask: torch.Tensor, max_new_tokens: int) -> torch.Tensor:
+            rows = []
+            for row, real in zip(input_ids, mask, strict=True):
+                done = row[real].sort().values.tolist()
+                done = done[:-1] if self.early and done[-1] % 2 == 0 else done
+                rows.append(done + [0] * (max_new_tokens - len(done)))
+            return torch.tensor(rows)
+
+    assert sequences.exact(Sorts(early=False), "sort", seed=1, count=64) == 1.0
+    assert 0.2 < sequences.exact(Sorts(early=True), "sort", seed=1, count=64) < 0.8
+    assert sequences.exact(Sorts(early=False), "reverse", seed=1, count=64) == 0.0
 
 
 def test_accuracy_counts_queries_alone(recall) -> None:
