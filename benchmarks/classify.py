@@ -137,13 +137,13 @@ def digits(steps: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=["tones", "digits"])
-    parser.add_argument("--steps", type=int, help="optimiser steps: 400 for tones, 1500 for digits")
-    parser.add_argument("--snr", type=float, nargs="+", default=[0.0, -3.0, -6.0, -9.0], help="tones over noise, in dB")
+    parser.add_argument("--steps", type=int, help="optimiser steps: 400 for tones, 800 for digits")
+    parser.add_argument("--snr", type=float, nargs="+", default=[0.0, -3.0, -6.0], help="tones over noise, in dB")
     given = parser.parse_args()
     if given.task == "tones":
         tones(given.steps or 400, given.snr)
     else:
-        digits(given.steps or 1500)
+        digits(given.steps or 800)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from spectral_models.variants.multimodal import Multimodal
 
 WORDS, KINDS, SAMPLES, DIM = 16, 4, 1600, 32
 BLOCK = {"mixer": {"type": "gated_convolution", "filter": {"type": "resonant", "modes": 4}}, "feedforward": "mlp"}
-STACK = {"hidden_dim": DIM, "num_layers": 2, "block": BLOCK}
+STACK = {"hidden_dim": DIM, "num_layers": 1, "block": BLOCK}
 MEL = {"type": "mel", "sample_rate": 4000, "n_fft": 64, "hop_length": 50, "n_mels": 8}
 ENCODERS = {
     "text": {"type": "encoder", "vocab_size": KINDS, **STACK},
@@ -104,7 +104,7 @@ def accuracy(model: nn.Module) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=500, help="optimiser steps of 64 samples")
+    parser.add_argument("--steps", type=int, default=300, help="optimiser steps of 64 samples")
     parser.add_argument("--rate", type=float, default=1e-2, help="learning rate")
     given = parser.parse_args()
     contestants: dict[str, Callable[[int], nn.Module]] = {

@@ -18,7 +18,7 @@ def coincidence_batch(
     kinds: int = 4,
     samples: int = 3200,
     sample_rate: float = 4000,
-    snr: float = 10.0,
+    snr: float = 20.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Texts and sounds over the same span of time: the label is the token in whose share of it a tone is heard.
 
