@@ -18,4 +18,5 @@ found = simple_evaluate(
     batch_size=2,
     bootstrap_iters=0,
 )
-print(json.dumps({"results": found["results"], "answers": [s["resps"] for s in found["samples"]["local_answer"]]}))
+answers = [sample["resps"] for sample in found["samples"]["local_answer"]]
+sys.stdout.write(json.dumps({"results": found["results"], "answers": answers}) + "\n")

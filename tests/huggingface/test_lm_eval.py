@@ -87,9 +87,11 @@ def test_lm_eval_finds_what_the_model_says(language_model, tmp_path):
 
     right = 0
     for row in ROWS:
-        scores = []
-        for choice in map(encode, row["choices"]):
-            scores.append(log_likelihood(language_model, encode(row["text"])[-(LIMIT + 1 - len(choice)) :], choice))
+        context = encode(row["text"])
+        scores = [
+            log_likelihood(language_model, context[-(LIMIT + 1 - len(choice)) :], choice)
+            for choice in map(encode, row["choices"])
+        ]
         right += scores.index(max(scores)) == row["label"]
     assert found["results"]["local_choice"]["acc,none"] == pytest.approx(right / len(ROWS))
 
