@@ -213,7 +213,7 @@ def load_weights(model: SpectralModel, directory: Path, *, cast: bool = False, i
         weights = {model.earlier_names.get(name, name): tensor for name, tensor in stored.items()}
         found = take_int8(weights, int8)
         put_int8(model, found)
-        weights.update({f"{layer}.weight": model.get_submodule(layer).weight for layer in found})
+        weights.update({f"{layer}.weight": model.get_parameter(f"{layer}.weight").data for layer in found})
         if cast:
             for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
                 tensor.data = tensor.data.to(weights.get(name, tensor).dtype)

@@ -10,9 +10,11 @@ import typer
 from spectral_core import SpectralError
 from spectral_models.cli import (
     bench,
+    classify,
     components,
     config,
     doctor,
+    embed,
     evaluate,
     export,
     generate,
@@ -36,6 +38,8 @@ app.add_typer(config.app, name="config")
 app.command("train")(train.train)
 app.command("generate")(generate.generate)
 app.command("evaluate")(evaluate.evaluate)
+app.command("classify")(classify.classify)
+app.command("embed")(embed.embed)
 app.command("export")(export.export)
 app.command("quantize")(quantize.quantize)
 app.command("inspect")(inspect.inspect)

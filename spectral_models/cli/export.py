@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
+from typing import Literal
 
 import typer
 
@@ -12,38 +12,37 @@ from spectral_models.checkpoint import load_checkpoint
 from spectral_models.cli.console import out
 
 
-class Format(str, Enum):
-    """What a program is written as."""
-
-    torch = "torch"
-    onnx = "onnx"
-
-
 def export(
     checkpoint: Path = typer.Argument(help="A checkpoint's directory, or a run's."),
     output: Path = typer.Argument(metavar="OUT", help="The file to write: model.pt2 or model.onnx."),
-    format: Format = typer.Option(None, help="By default what OUT ends in: .pt2 is torch, .onnx is onnx."),
-    length: int = typer.Option(
+    format: Literal["torch", "onnx"] | None = typer.Option(
+        None, help="By default what OUT ends in: .pt2 is torch, .onnx is onnx."
+    ),
+    length: int | None = typer.Option(
         None, min=1, help="Tokens of a text or samples of a sound, fixed. By default 256 tokens, or one second."
     ),
-    size: tuple[int, int] = typer.Option(
+    size: tuple[int, int] | None = typer.Option(
         None, metavar="HEIGHT WIDTH", help="Of pictures, fixed. By default the model's image_size."
     ),
     full_rows: bool = typer.Option(
         False, "--full-rows", help="Leave out the attention_mask of encoders: every input fills --length."
     ),
 ) -> None:
-    """Write a language model, a classifier or an encoder as a program for other runtimes, in float32.
+    """Write a language model, a classifier or an encoder as a program for other
+    runtimes, in float32.
 
-    The batch may have any size; the length is fixed, since transforms become products with matrices of their size.
-    Shorter texts and sounds are padded: encoders get an attention_mask for it, and causal models need none, as what
-    stands behind a token does not change it. Inputs: input_ids, pixel_values or input_values, and attention_mask.
-    Outputs: logits; of encoders pooled and hidden.
+    The batch may have any size; the length is fixed, since transforms become
+    products with matrices of their size. Shorter texts and sounds are padded:
+    encoders get an attention_mask for it, and causal models need none, as what
+    stands behind a token does not change it. Inputs: input_ids, pixel_values or
+    input_values, and attention_mask. Outputs: logits; of encoders pooled and
+    hidden.
 
-    What was written is loaded again, run (ONNX in onnxruntime) and compared with the model; a program that differs by
-    more than 1e-4 of the largest output is deleted.
+    What was written is loaded again, run (ONNX in onnxruntime) and compared
+    with the model; a program that differs by more than 1e-4 of the largest
+    output is deleted.
 
-      spectral export runs/mine model.pt2 --length 512     then torch.export.load("model.pt2").module()(input_ids)
+      spectral export runs/mine model.pt2 --length 512
 
       spectral export runs/sentiment sentiment.onnx --length 128
 
@@ -51,7 +50,7 @@ def export(
     """
     from spectral_models.export import SUFFIXES, TOLERANCE, export_model
 
-    chosen = SUFFIXES.get(output.suffix) if format is None else format.value
+    chosen = format or SUFFIXES.get(output.suffix)
     if chosen is None:
         raise ConfigError(
             f"{output} does not say what to write. Call it .pt2 or .onnx, or give --format torch or onnx."

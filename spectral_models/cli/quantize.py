@@ -21,22 +21,26 @@ _BYTES = 32768
 def quantize(
     checkpoint: Path = typer.Argument(help="A checkpoint's directory, or a run's."),
     output: Path = typer.Argument(metavar="OUT", help="The directory of the checkpoint to write."),
-    data: str = typer.Option(
+    data: str | None = typer.Option(
         None, help="Text to measure the change on: a file or directory. By default held-out files of 'stdlib'."
     ),
 ) -> None:
-    """Make the weights of linear layers int8, and say how much smaller and how much worse that makes a model.
+    """Make the weights of linear layers int8, and say how much smaller and how
+    much worse that makes a model.
 
       spectral quantize runs/mine runs/mine-int8 --data book.txt
 
       spectral generate runs/mine-int8 --prompt "def "
 
-    Mixers' and feed-forwards' projections become a quarter of their size; embeddings, heads, filters and norms stay as
-    they are. The new checkpoint is read like any other (with torchao: pip install 'spectral-networks[quantize]'); it
-    generates and classifies, but cannot be exported or trained.
+    Mixers' and feed-forwards' projections become a quarter of their size;
+    embeddings, heads, filters and norms stay as they are. The new checkpoint is
+    read like any other (with torchao: pip install
+    'spectral-networks[quantize]'); it generates and classifies, but cannot be
+    exported or trained.
 
-    The change is measured in bits per byte for language models, as the share of inputs that keep their label for
-    classifiers, and as the cosine between embeddings for encoders.
+    The change is measured in bits per byte for language models, as the share of
+    inputs that keep their label for classifiers, and as the cosine between
+    embeddings for encoders.
     """
     torchao()  # a missing library is reported before a model is read
     model, tokenizer = load_checkpoint(checkpoint), load_tokenizer(checkpoint)
@@ -49,7 +53,7 @@ def quantize(
     change = changed(model, lambda: names.extend(to_int8(model)), text, source, tokenizer)
     save_checkpoint(model, output, tokenizer=None if isinstance(tokenizer, ByteTokenizer) else tokenizer)
     before, after = ((find(path) / WEIGHTS).stat().st_size for path in (checkpoint, output))
-    weights = sum(model.get_submodule(name).weight.numel() for name in names)
+    weights = sum(model.get_parameter(f"{name}.weight").numel() for name in names)
     was = "" if change.before is None else f"{change.before:.4f} -> "
     out.print(
         f"int8    {weights:,} weights of {len(names)} linear layers\n"

@@ -1,0 +1,69 @@
+"""``spectral classify``: the label of each text, picture or sound, and how likely it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from spectral_core import ConfigError
+from spectral_models.checkpoint import load_checkpoint, load_tokenizer
+from spectral_models.cli.console import out
+from spectral_models.cli.inputs import batches, read_items
+from spectral_models.variants.classifier import Classifier
+
+_SHOWN = 3
+
+
+def classify(
+    checkpoint: Path = typer.Argument(help="A classifier's checkpoint directory, or a run's."),
+    items: list[str] | None = typer.Argument(
+        None, metavar="[TEXT]...", help="Texts; or paths of pictures, or of WAV files."
+    ),
+    file: Path | None = typer.Option(None, help="One text or path on each line, instead; - for the standard input."),
+    as_json: bool = typer.Option(False, "--json", help="A line of JSON for each, with all labels, for scripts."),
+) -> None:
+    """Label texts, pictures or sounds with a trained classifier.
+
+      spectral classify runs/sentiment "a gripping, moving film" "two hours of nothing"
+
+      spectral classify runs/sentiment --file reviews.txt --json
+
+      spectral classify runs/digits seven.png
+
+    Pictures have the size the model was made for; their pixels go in from -1
+    for black to 1 for white. Sounds have the model's sample rate, and their
+    channels are averaged. Nothing is resized or resampled.
+    """
+    found = read_items(items or [], file)
+    model = load_checkpoint(checkpoint)
+    if not isinstance(model, Classifier):
+        raise ConfigError(
+            f"{checkpoint} holds a {model.config.type}, which gives no labels: classify takes a classifier. For an "
+            "encoder's embeddings: spectral embed."
+        )
+    names = getattr(model.config, "labels", None) or [str(label) for label in range(model.config.num_labels)]
+    table = Table("input", "label", "probability", "then", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for batch in batches(model.encoder, load_tokenizer(checkpoint), found):
+        with torch.no_grad():
+            logits = model(batch.inputs, batch.attention_mask).logits
+        for item, row in zip(batch.names, logits.float().softmax(-1).tolist(), strict=True):
+            ranked = sorted(zip(names, row, strict=True), key=lambda pair: -pair[1])
+            (label, probability), *others = ranked
+            if as_json:
+                typer.echo(json.dumps({"input": item, "label": label, "probabilities": dict(ranked)}))
+            elif out.is_terminal:
+                then = "  ".join(f"{name} {share:.3f}" for name, share in others[: _SHOWN - 1])
+                table.add_row(_short(item), Text(label), f"{probability:.3f}", Text(then, style="dim"))
+            else:
+                typer.echo(f"{label}\t{probability:.3f}\t{item}")
+    if out.is_terminal and not as_json:
+        out.print(table, highlight=False)
+
+
+def _short(text: str) -> Text:
+    return Text(text, no_wrap=True, overflow="ellipsis")
