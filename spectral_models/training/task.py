@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -19,7 +18,6 @@ from spectral_models.data.subwords import TOKENIZER, read_tokenizer
 from spectral_models.loss import StepLoss
 from spectral_models.model import SpectralModel
 from spectral_models.training.config import RunConfig
-
 
 Batch = dict[str, Tensor]
 LossFunction = Callable[[Any, Batch, Tensor | int | None], StepLoss]
