@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from spectral_core import ConfigError
 from spectral_layers import LayerContext, Rotation, Rows, State
+from spectral_layers.feedforward.base import FeedForwardOutput
 from spectral_models.config import BlockConfig
 
 NORMS: dict[str, type[nn.Module]] = {"rms_norm": nn.RMSNorm, "layer_norm": nn.LayerNorm}
@@ -37,6 +41,13 @@ class Block(nn.Module):
             self.mixer = config.mixer.build(context)
         with under(f"{path}.feedforward"):
             self.feedforward = config.feedforward.build(context)
+        self.feedforward_chunk = config.feedforward_chunk
+        if config.feedforward_chunk is not None and not self.feedforward.divisible:
+            raise _LocatedError(
+                f"{path}.feedforward_chunk",
+                f"{config.feedforward.type} reports something of all its tokens together, and takes them in one call. "
+                "Leave feedforward_chunk null.",
+            )
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
@@ -52,12 +63,23 @@ class Block(nn.Module):
             normed = rotation(normed)
         mixed = self.mixer(normed, rows=rows, state=state, return_state=return_state)
         x = x + self.dropout(mixed.y)
-        fed = self.feedforward(self.feedforward_norm(x), rows=rows)
+        fed = self._feed(x, rows)
         x = x + self.dropout(fed.y)
         outputs = (("mixer", mixed), ("feedforward", fed))
         losses = {f"{part}.{name}": loss for part, output in outputs for name, loss in output.losses.items()}
         metrics = {f"{part}.{name}": value for part, output in outputs for name, value in output.metrics.items()}
         return BlockOutput(x, mixed.state, losses, metrics)
+
+    def _feed(self, x: Tensor, rows: Rows | None) -> FeedForwardOutput:
+        """feedforward(norm(x)), of so many tokens of each row at a time as the config says."""
+        if self.feedforward_chunk is None:
+            return self.feedforward(self.feedforward_norm(x), rows=rows)
+        run = partial(checkpoint, self._fed, use_reentrant=False) if torch.is_grad_enabled() else self._fed
+        return FeedForwardOutput(torch.cat([run(part) for part in x.split(self.feedforward_chunk, 1)], 1))
+
+    def _fed(self, x: Tensor) -> Tensor:
+        y: Tensor = self.feedforward(self.feedforward_norm(x)).y
+        return y
 
 
 class _LocatedError(ConfigError):

@@ -14,6 +14,7 @@ from pydantic import (
     AfterValidator,
     Field,
     GetJsonSchemaHandler,
+    PositiveInt,
     ValidatorFunctionWrapHandler,
     WrapValidator,
     model_validator,
@@ -44,6 +45,9 @@ class BlockConfig(Config):
     """Normalisation in front of both."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Dropout on what each adds to the residual stream, in training."""
+    feedforward_chunk: PositiveInt | None = None
+    """Tokens of a row the feed-forward takes at a time. In training the backward pass makes each chunk again, so that
+    nothing inside is kept; the same numbers, more work. Null gives it all of them."""
 
     @model_validator(mode="before")
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -22,7 +23,12 @@ class FeedForwardOutput:
 
 
 class FeedForward(nn.Module):
-    """Base of feed-forwards. No output may depend on another token; ``rows`` serves statistics, not outputs."""
+    """Base of feed-forwards. No output may depend on another token; ``rows`` serves statistics, not outputs.
+
+    divisible: whether tokens may be given in several calls, because nothing is reported of all of them together.
+    """
+
+    divisible: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, x: Tensor, *, rows: Rows | None = None) -> FeedForwardOutput:

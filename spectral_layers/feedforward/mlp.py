@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import PositiveFloat
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from spectral_layers.rows import Rows
 
 class MLP(FeedForward):
     """y = W_2 gelu(W_1 x)."""
+
+    divisible: ClassVar[bool] = True
 
     def __init__(self, hidden_dim: int, inner_dim: int) -> None:
         super().__init__()

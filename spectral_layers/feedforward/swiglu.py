@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import PositiveFloat
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from spectral_layers.rows import Rows
 
 class SwiGLU(FeedForward):
     """y = W_2 (silu(W_g x) * W_1 x). Shazeer, "GLU variants improve transformer", 2020."""
+
+    divisible: ClassVar[bool] = True
 
     def __init__(self, hidden_dim: int, inner_dim: int) -> None:
         super().__init__()

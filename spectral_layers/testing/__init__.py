@@ -147,6 +147,7 @@ FEEDFORWARD_CHECKS: tuple[Check[FeedForwardCase], ...] = (
     feedforwards.check_tokens_do_not_mix,
     feedforwards.check_gradients_of_a_feedforward_at_any_scale,
     feedforwards.check_a_feedforward_keeps_dtypes,
+    feedforwards.check_a_divisible_feedforward_may_be_given_parts,
     feedforwards.check_losses_of_a_feedforward_ignore_padding,
     feedforwards.check_losses_of_a_feedforward_teach,
 )

@@ -17,6 +17,10 @@ def has_losses(case: FeedForwardCase) -> bool:
     return bool(case.build()(_tokens(case)).losses)
 
 
+def is_divisible(case: FeedForwardCase) -> bool:
+    return case.build().divisible
+
+
 @for_all
 def check_tokens_do_not_mix(case: FeedForwardCase) -> None:
     """A token's output is what it gives alone, whatever stands before, after or in other rows, padding included."""
@@ -69,6 +73,19 @@ def check_a_feedforward_keeps_dtypes(case: FeedForwardCase) -> None:
     error = (rounded - exact).norm(dim=-1) / exact.norm(dim=-1)
     if not error.median() <= 0.1:
         raise AssertionError(f"{case}: under bfloat16 autocast outputs are off by {error.median():.2g}; at most 0.1.")
+
+
+@only_for(is_divisible)
+def check_a_divisible_feedforward_may_be_given_parts(case: FeedForwardCase) -> None:
+    """Tokens in two calls have the outputs of one, and no loss or metric is of all of them together."""
+    part, x = case.build(), _tokens(case)
+    with torch.no_grad():
+        whole = part(x)
+        if whole.losses or whole.metrics:
+            reported = ", ".join([*whole.losses, *whole.metrics])
+            raise AssertionError(f"{case} is divisible, but reports {reported}, which parts would each report anew.")
+        parts = torch.cat([part(x[:, :7]).y, part(x[:, 7:]).y], 1)
+        assert_close(f"{case}: tokens in two calls", parts, whole.y, 1e-9)
 
 
 @only_for(has_losses)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spectral_models.data.windows import IGNORE
 from spectral_models.errors import DataError
+from spectral_models.loss import IGNORE
 
 
 def mqar_batch(

@@ -7,8 +7,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from spectral_models.data.windows import IGNORE
 from spectral_models.errors import DataError
+from spectral_models.loss import IGNORE
 
 SequenceTask = Literal["reverse", "sort"]
 

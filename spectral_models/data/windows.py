@@ -14,9 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from spectral_models.errors import DataError
-
-IGNORE = -100
-"""The label of a position without a target, as in ``torch.nn.functional.cross_entropy``."""
+from spectral_models.loss import IGNORE
 
 
 class RandomWindows(Dataset[dict[str, Tensor]]):

@@ -7,16 +7,14 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from spectral_models.data import ContiguousWindows
-from spectral_models.generation.generate import CausalModel
+from spectral_models.variants.language_model import LanguageModel
 
 
 @torch.no_grad()
 def bits_per_byte(
-    model: CausalModel,
+    model: LanguageModel,
     windows: ContiguousWindows,
     *,
     batch_size: int = 32,
@@ -30,14 +28,14 @@ def bits_per_byte(
     """
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     rank, world = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if distributed else (0, 1)
-    device = next(model.parameters()).device  # type: ignore[attr-defined]
+    device = next(model.parameters()).device
     total = torch.zeros((), dtype=torch.float64, device=device)
     mine = range(rank, len(windows), world)
     for start in range(0, len(mine), batch_size):
         batch = [windows[index] for index in mine[start : start + batch_size]]
         input_ids = torch.stack([window["input_ids"] for window in batch]).to(device)
         labels = torch.stack([window["labels"] for window in batch]).to(device)
-        total += _nats(model(input_ids).logits, labels)
+        total += model.loss(input_ids, labels).nats.double()
         if on_batch is not None:
             on_batch(len(batch))
     if distributed:
@@ -48,7 +46,3 @@ def bits_per_byte(
 def xz_bits_per_byte(data: bytes) -> float:
     """What ``xz -9`` needs for the same bytes, container included: the number a byte model should beat."""
     return 8 * len(lzma.compress(data, preset=9)) / len(data)
-
-
-def _nats(logits: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum").double()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,25 +11,8 @@ from spectral_core import ConfigError, UnsupportedInputError
 from spectral_core.axes import describe
 from spectral_layers import State
 from spectral_models.generation.beams import Beams
+from spectral_models.generation.prefill import CHUNK, CausalModel, prefill
 from spectral_models.generation.sampling import Draws, Sampling
-
-
-class _Output(Protocol):
-    logits: Tensor
-    state: State | None
-
-
-class CausalModel(Protocol):
-    """What can be generated with."""
-
-    def __call__(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        *,
-        state: State | None = None,
-        return_state: bool = False,
-    ) -> _Output: ...
 
 
 @torch.no_grad()
@@ -51,6 +33,7 @@ def generate(
     num_return_sequences: int = 1,
     stop_tokens: Collection[int] = (),
     pad_token_id: int = 0,
+    prefill_chunk: int | None = CHUNK,
     generator: torch.Generator | None = None,
     on_token: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
@@ -61,8 +44,9 @@ def generate(
     rest. num_beams: above 1, a search for the likeliest sequences, as length_penalty (above 0 favours longer ones) and
     early_stopping say: see :class:`Beams`. num_return_sequences: R, so many samples of each prompt, or its R best
     beams, best first; they follow each other. stop_tokens: a row that draws one is done: the token is kept, and
-    pad_token_id follows it. on_token: called with each step's (B R,) tokens as they are drawn; beams have no such
-    tokens. generator: for reproducible sampling. The model should be in eval mode: dropout would act here too.
+    pad_token_id follows it. prefill_chunk: tokens of a prompt read at a time, all for None; see :func:`prefill`.
+    on_token: called with each step's (B R,) tokens as they are drawn; beams have no such tokens. generator: for
+    reproducible sampling. The model should be in eval mode: dropout would act here too.
     Raises UnsupportedInputError for empty prompts, ConfigError for options out of range.
     """
     sampling = Sampling(temperature, top_k, top_p, repetition_penalty)
@@ -71,8 +55,7 @@ def generate(
     _check_counts(num_beams, num_return_sequences, temperature, streamed=on_token is not None)
     if input_ids.dim() != 2 or 0 in input_ids.shape:
         raise UnsupportedInputError(f"a prompt is (B, L) with at least one token per row; got {describe(input_ids)}.")
-    batch, length = input_ids.shape
-    device = input_ids.device
+    batch, device = input_ids.shape[0], input_ids.device
     mask = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask != 0
     if mask.shape != input_ids.shape:
         raise UnsupportedInputError(
@@ -91,9 +74,7 @@ def generate(
             f"the longest prompt and {max_new_tokens} new tokens need {needed} positions; the model has {limit}. "
             "Ask for fewer, or build the model with a larger max_seq_len."
         )
-    output = model(input_ids, attention_mask, state=state, return_state=True)
-    last = length - 1 - mask.flip(1).int().argmax(1)
-    logits = output.logits[torch.arange(batch, device=device), last]
+    logits, state = prefill(model, input_ids, attention_mask, state=state, chunk=prefill_chunk)
     if not 0 <= pad_token_id < logits.shape[1]:
         raise ConfigError(f"pad_token_id must be a token, from 0 to {logits.shape[1] - 1}; got {pad_token_id}.")
     if logits.shape[1] - 1 > torch.iinfo(input_ids.dtype).max:
@@ -102,7 +83,6 @@ def generate(
         )
     seen = torch.zeros(logits.shape, dtype=torch.int64, device=device).scatter_add(1, input_ids.long(), mask.long()) > 0
     copies = max(num_beams, num_return_sequences)
-    state = output.state
     if copies > 1:
         of_each = torch.arange(batch, device=device).repeat_interleave(copies)
         logits, seen, state = logits[of_each], seen[of_each], _selected(state, of_each)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 
 from spectral_layers import State
-from spectral_models.generation.generate import CausalModel
+from spectral_models.generation.prefill import CausalModel, prefill
 from spectral_models.generation.sampling import Sampling
 
 
@@ -41,10 +41,8 @@ class Session:
         Raises UnsupportedInputError where the text grows over the model's limit; it stays as it is.
         """
         assert self._unread, "an empty text has no next token"
-        output = self.model(torch.tensor([self._unread]), state=self._state, return_state=True)
-        self._state = output.state
+        logits, self._state = prefill(self.model, torch.tensor([self._unread]), state=self._state)
         self._seen.update(self._unread)
-        logits = output.logits[:, -1]
         seen = torch.zeros_like(logits, dtype=torch.bool)
         seen[0, list(self._seen)] = True
         token = int(self.sampling.draw(self.sampling.penalised(logits, seen), self.generator))

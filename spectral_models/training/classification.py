@@ -14,10 +14,11 @@ from spectral_models.data.batches import LabelledTokens, ShuffledBatches, padded
 from spectral_models.data.labelled import LabelledData, LabelledDataConfig, load_labelled
 from spectral_models.data.tokenizer import require_vocabulary
 from spectral_models.evaluation import judge_classifier
+from spectral_models.loss import StepLoss
 from spectral_models.model import SpectralModel
 from spectral_models.training.config import RunConfig
 from spectral_models.training.curve import plot_accuracy
-from spectral_models.training.task import Batch, StepLoss, Task, TrainingResult, keep_tokenizer, kept_tokenizer
+from spectral_models.training.task import Batch, Task, TrainingResult, keep_tokenizer, kept_tokenizer
 from spectral_models.variants.classifier import Classifier, ClassifierConfig
 from spectral_models.variants.encoder import TextEncoderConfig
 

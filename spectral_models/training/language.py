@@ -8,25 +8,22 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from spectral_models.assembly import build_model
 from spectral_models.data import ContiguousWindows, Corpus, DataConfig, RandomWindows, load_corpus
 from spectral_models.data.tokenizer import require_vocabulary
 from spectral_models.evaluation import bits_per_byte, xz_bits_per_byte
+from spectral_models.loss import StepLoss
 from spectral_models.model import SpectralModel
 from spectral_models.training.config import RunConfig
 from spectral_models.training.curve import plot_bits
-from spectral_models.training.task import Batch, StepLoss, Task, TrainingResult, keep_tokenizer, kept_tokenizer
+from spectral_models.training.task import Batch, Task, TrainingResult, keep_tokenizer, kept_tokenizer
 from spectral_models.variants.language_model import LanguageModel, LanguageModelConfig
 
 
 def language_loss(model: LanguageModel, batch: Batch, step_count: Tensor | int | None = None) -> StepLoss:
     """Cross-entropy of the next token; labels are shifted already."""
-    output = model(batch["input_ids"])
-    labels = batch["labels"]
-    nats = F.cross_entropy(output.logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
-    return StepLoss.of(nats, labels, output.losses, output.metrics, step_count)
+    return model.loss(batch["input_ids"], batch["labels"], step_count=step_count)
 
 
 @dataclass(frozen=True)

@@ -5,49 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from spectral_models.data import Tokenizer
 from spectral_models.data.subwords import TOKENIZER, read_tokenizer
-from spectral_models.data.windows import IGNORE
+from spectral_models.loss import StepLoss
 from spectral_models.model import SpectralModel
 from spectral_models.training.config import RunConfig
-
-
-@dataclass
-class StepLoss:
-    """loss: scalar to minimise. losses: the model's auxiliary ones, in it already. metrics: scalars to log."""
-
-    loss: Tensor
-    losses: dict[str, Tensor]
-    metrics: dict[str, Tensor]
-
-    @classmethod
-    def of(
-        cls,
-        nats: Tensor,
-        labels: Tensor,
-        losses: Mapping[str, Tensor],
-        metrics: Mapping[str, Tensor],
-        step_count: Tensor | int | None = None,
-    ) -> StepLoss:
-        """The mean over labels of what ``nats`` sums, plus the auxiliary losses.
-
-        step_count: labels of a whole step, over accumulated batches and processes; each batch then adds its sum over
-        that, so that any division of a step into batches and processes gives the same gradient.
-        """
-        count = (labels != IGNORE).sum()
-        whole = count if step_count is None else torch.as_tensor(step_count, device=count.device)
-        loss = nats / whole + sum(auxiliary * (count / whole) for auxiliary in losses.values())
-        return cls(loss, dict(losses), dict(metrics))
-
 
 Batch = dict[str, Tensor]
 LossFunction = Callable[[Any, Batch, Tensor | int | None], StepLoss]

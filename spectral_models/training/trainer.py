@@ -15,10 +15,10 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from spectral_layers.projection import Projection
 from spectral_models.checkpoint import load_weights, verify, write_files, write_marker
-from spectral_models.data.windows import IGNORE
 from spectral_models.errors import CheckpointError
+from spectral_models.loss import IGNORE, StepLoss
 from spectral_models.model import SpectralModel
-from spectral_models.training.task import InTraining, StepLoss, Task
+from spectral_models.training.task import InTraining, Task
 
 TRAINING_MARKER = "training-complete.json"
 

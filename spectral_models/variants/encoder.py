@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -9,9 +10,11 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from spectral_core import UnsupportedInputError
 from spectral_layers.frontends.base import Modality
 from spectral_layers.frontends.tokens import Tokens, TokensConfig
 from spectral_models.block import NORMS
+from spectral_models.loss import IGNORE, StepLoss, check_labels, token_nats
 from spectral_models.variants.encoding import Encoder, EncoderConfig, EncoderOutput
 from spectral_models.variants.stack import aligned, restored
 
@@ -31,15 +34,43 @@ class TextEncoder(Encoder):
         Padding may stand on either side and changes nothing; each row has a token at least. Raises
         UnsupportedInputError for ids out of range, empty rows and rows over a declared limit.
         """
-        if attention_mask is None:
-            output = self.encode(input_ids)
-        else:
-            input_ids, alignment = aligned(input_ids, attention_mask, name="input_ids")
-            output = self.encode(input_ids, alignment.rows.lengths)
-            output.hidden = restored(output.hidden, alignment, attention_mask)
-            output.mask = attention_mask != 0
+        output = self._encoded(input_ids, attention_mask)
         if self.head is not None:
             output.logits = self.head(output.hidden, self.frontend)
+        return output
+
+    def loss(
+        self,
+        input_ids: Tensor,
+        labels: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        step_count: Tensor | int | None = None,
+    ) -> StepLoss:
+        """How badly the tokens behind masked ones were predicted; at other places there are no logits.
+
+        labels: (B, L), what stood at masked places; IGNORE (-100) at all others, and padding counts for nothing.
+        step_count: see :meth:`StepLoss.of`. Raises UnsupportedInputError without a head, and for labels that do not
+        fit.
+        """
+        if self.head is None:
+            raise UnsupportedInputError("this encoder has no head over its vocabulary. Build it with masked_lm: true.")
+        check_labels(labels, input_ids, self.config.vocab_size)
+        output = self._encoded(input_ids, attention_mask)
+        if output.mask is not None:
+            labels = labels.where(output.mask, IGNORE)
+        masked = labels != IGNORE
+        head = partial(self.head, frontend=self.frontend)
+        nats = token_nats(output.hidden[masked], labels[masked], head, vocab_size=self.config.vocab_size)
+        return StepLoss.of(nats, labels, output.losses, output.metrics, step_count)
+
+    def _encoded(self, input_ids: Tensor, attention_mask: Tensor | None) -> EncoderOutput:
+        if attention_mask is None:
+            return self.encode(input_ids)
+        input_ids, alignment = aligned(input_ids, attention_mask, name="input_ids")
+        output = self.encode(input_ids, alignment.rows.lengths)
+        output.hidden = restored(output.hidden, alignment, attention_mask)
+        output.mask = attention_mask != 0
         return output
 
 

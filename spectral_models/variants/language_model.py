@@ -8,14 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from spectral_core.config import PartConfig
-from spectral_layers import State
+from spectral_layers import Rows, State
 from spectral_layers.frontends.tokens import Tokens, TokensConfig
 from spectral_layers.positions.base import positions_of
+from spectral_layers.rows import Alignment
 from spectral_models.generation import generate
+from spectral_models.loss import IGNORE, StepLoss, check_labels, token_nats
 from spectral_models.variants.stack import StackConfig, StackedModel, Way, aligned, ragged, restored
 
 
@@ -27,6 +30,18 @@ class LanguageModelOutput:
     """
 
     logits: Tensor
+    state: State | None
+    losses: dict[str, Tensor]
+    metrics: dict[str, Tensor]
+
+
+@dataclass
+class Features:
+    """x: (B, N, D), each row from index 0 on. alignment: back to where the tokens stood, if a mask was given."""
+
+    x: Tensor
+    rows: Rows | None
+    alignment: Alignment | None
     state: State | None
     losses: dict[str, Tensor]
     metrics: dict[str, Tensor]
@@ -57,15 +72,61 @@ class LanguageModel(StackedModel):
         *,
         state: State | None = None,
         return_state: bool = False,
+        logits_to_keep: int = 0,
     ) -> LanguageModelOutput:
         """Logits at every position, each from its own and earlier tokens only.
 
         input_ids: (B, L) integers below vocab_size. attention_mask: (B, L), nonzero at real tokens; padding on either
         side. With a state, the tokens continue its rows, by L >= 1 each; logits at padding are arbitrary. A full
         pass, any chunks and single tokens give the same logits.
+        logits_to_keep: logits at each row's so many last real tokens only, (B, logits_to_keep, V), arbitrary in front
+        of a row's first; 0 keeps all.
         Raises UnsupportedInputError for ids out of range and sequences over a declared limit, StateError for a state
         that does not fit.
         """
+        made = self.features(input_ids, attention_mask, state, return_state)
+        x = made.x
+        if logits_to_keep:
+            logits = self.logits(_last(x, made.rows, logits_to_keep))
+        else:
+            logits = self.logits(x)
+            if made.alignment is not None and attention_mask is not None:
+                logits = restored(logits, made.alignment, attention_mask)
+        return LanguageModelOutput(logits, made.state, made.losses, made.metrics)
+
+    def loss(
+        self,
+        input_ids: Tensor,
+        labels: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        state: State | None = None,
+        step_count: Tensor | int | None = None,
+    ) -> StepLoss:
+        """How badly the labels were predicted, in chunks: the logits of all tokens never exist at once.
+
+        labels: (B, L), what follows each token, already shifted: ``labels[:, t]`` is the token after
+        ``input_ids[:, t]``; IGNORE (-100) counts for nothing, nor does what stands at padding.
+        state: what the tokens continue, if anything; it is consumed. step_count: see :meth:`StepLoss.of`. Raises
+        UnsupportedInputError for labels that do not fit, and as :meth:`forward`.
+        """
+        check_labels(labels, input_ids, self.config.vocab_size)
+        made = self.features(input_ids, attention_mask, state, False)
+        if made.alignment is not None:
+            length = made.x.shape[1]
+            real = made.alignment.rows.mask(length)
+            labels = made.alignment.gather(labels)[:, :length].where(real, IGNORE)
+        nats = token_nats(made.x, labels, self.logits, vocab_size=self.config.vocab_size)
+        return StepLoss.of(nats, labels, made.losses, made.metrics, step_count)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Features behind the norm, (..., D) -> (..., V), by the head or the transpose of the embedding."""
+        return self.frontend.logits(x) if self.head is None else self.head(x)
+
+    def features(
+        self, input_ids: Tensor, attention_mask: Tensor | None, state: State | None, return_state: bool
+    ) -> Features:
+        """Features of the tokens behind the norm, each row from index 0 on."""
         rows, alignment = None, None
         if attention_mask is not None:
             input_ids, alignment = aligned(input_ids, attention_mask, name="input_ids")
@@ -87,11 +148,7 @@ class LanguageModel(StackedModel):
             advance = x.shape[1] if rows is None else rows.lengths
             made = State(self._state_owner, before + advance, parts=passed.states)
             made.record(state, input_ids, ragged=rows is not None)
-        x = self.norm(passed.x)
-        logits = self.frontend.logits(x) if self.head is None else self.head(x)
-        if alignment is not None and attention_mask is not None:
-            logits = restored(logits, alignment, attention_mask)
-        return LanguageModelOutput(logits, made, passed.losses, passed.metrics)
+        return Features(self.norm(passed.x), rows, alignment, made, passed.losses, passed.metrics)
 
     def rewind(self, state: State, tokens: int) -> State:
         """The state as it was that many tokens ago, if ``state.reserve(rewind=...)`` was called early enough."""
@@ -100,6 +157,14 @@ class LanguageModel(StackedModel):
     def generate(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Tensor:
         """Continue prompts: (B, L) → (B, L + new). See :func:`spectral_models.generation.generate` for the options."""
         return generate(self, input_ids, attention_mask, **options)
+
+
+def _last(x: Tensor, rows: Rows | None, count: int) -> Tensor:
+    """The features of each row's last ``count`` tokens: (B, L, D) -> (B, count, D), of L if there are no more."""
+    if rows is None:
+        return x[:, -count:]
+    index = (rows.lengths[:, None] + torch.arange(-min(count, x.shape[1]), 0, device=x.device)).clamp(min=0)
+    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
 
 
 def fingerprint(config: StackConfig, *others: PartConfig) -> str:

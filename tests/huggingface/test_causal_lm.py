@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from spectral_core import ConfigError
+from spectral_core import ConfigError, UnsupportedInputError
 from spectral_models import build_model, load_checkpoint, load_config
 from spectral_models.integrations.huggingface import SpectralForCausalLM, SpectralHFConfig
 
@@ -48,7 +48,10 @@ def test_wrapping_changes_no_weight_and_no_output(model, tokens):
 
 def test_the_loss_takes_unshifted_labels_and_adds_the_parts_losses(model, tokens):
     """As everywhere in Hugging Face: labels are the input ids, the token at t + 1 is predicted at t."""
-    output = SpectralForCausalLM.wrap(model)(tokens, labels=tokens)
+    wrapped = SpectralForCausalLM.wrap(model)
+    training = wrapped(tokens, labels=tokens)
+    output = wrapped.eval()(tokens, labels=tokens)
+    assert training.logits is None, "in training the loss is made without the logits of all tokens"
     log_probability = output.logits.double().log_softmax(-1)
     nats = -torch.stack(
         [log_probability[row, t, tokens[row, t + 1]] for row in range(3) for t in range(tokens.shape[1] - 1)]
@@ -56,18 +59,46 @@ def test_the_loss_takes_unshifted_labels_and_adds_the_parts_losses(model, tokens
     auxiliary = sum(output.losses.values())
     assert set(output.losses) == {"layers.1.feedforward.load_balancing", "layers.1.feedforward.router_z"}
     assert float(auxiliary.detach()) > 0
-    torch.testing.assert_close(output.loss.double(), nats + auxiliary.double(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(output.loss.double(), nats, rtol=1e-6, atol=0)
+    torch.testing.assert_close(training.loss.double(), nats + auxiliary.double(), rtol=1e-6, atol=0)
+    shifted = torch.cat([tokens[:, 1:], torch.full((3, 1), -100)], 1)
+    assert torch.equal(wrapped(tokens, shift_labels=shifted).loss, output.loss)
+    with pytest.raises(UnsupportedInputError, match="labels go without a cache"):
+        wrapped.train()(tokens, labels=tokens, use_cache=True)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_labels_at_padding_count_for_nothing(model, tokens, training):
+    wrapped = SpectralForCausalLM.wrap(model).train(training)
+    padded = torch.cat([torch.zeros(3, 4, dtype=torch.long), tokens], 1)
+    mask = torch.cat([torch.zeros(3, 4, dtype=torch.long), torch.ones_like(tokens)], 1)
+    found = wrapped(padded, mask, labels=padded).loss
+    torch.testing.assert_close(found, wrapped(tokens, labels=tokens).loss, rtol=1e-5, atol=1e-6)
+
+
+def test_kept_logits_are_the_last_columns(model, tokens):
+    """Of left-padded rows the model makes no others; where a last column is padding, all are made and cut."""
+    wrapped = SpectralForCausalLM.wrap(model).eval()
+    left = torch.ones_like(tokens)
+    left[0, :5] = 0
+    with torch.no_grad():
+        for mask, count in ((None, 1), (left, 1), (left, 9), (left.flip(1), 2)):
+            whole = wrapped(tokens, mask).logits
+            kept = wrapped(tokens, mask, logits_to_keep=count).logits
+            assert kept.shape == whole[:, -count:].shape
+            real = slice(None) if mask is None else mask[:, -count:].bool()
+            torch.testing.assert_close(kept[real], whole[:, -count:][real])
 
 
 def test_labels_of_minus_100_count_for_nothing(model, tokens):
-    wrapped = SpectralForCausalLM.wrap(model)
+    wrapped = SpectralForCausalLM.wrap(model).eval()
     labels = tokens.clone()
     labels[:, 8:] = -100
     labels[1] = -100
     output = wrapped(tokens, labels=labels)
     log_probability = output.logits.log_softmax(-1)
     nats = -torch.stack([log_probability[row, t, tokens[row, t + 1]] for row in (0, 2) for t in range(7)]).mean()
-    torch.testing.assert_close(output.loss, nats + sum(output.losses.values()))
+    torch.testing.assert_close(output.loss, nats)
 
 
 def test_without_labels_there_is_no_loss(model, tokens):

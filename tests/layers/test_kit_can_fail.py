@@ -654,6 +654,12 @@ class Narrowing(TokenMixing):
         return FeedForwardOutput(self.proj(x).float())
 
 
+class BalancesEachPart(MoE):
+    """Experts in parts would be balanced within each part."""
+
+    divisible = True
+
+
 class BalancesPadding(MoE):
     def forward(self, x, *, rows=None):
         return super().forward(x)
@@ -1029,6 +1035,7 @@ CAUGHT = [
     (twin(Normalised), "gradients_of_a_feedforward_at_any_scale"),
     (twin(ReadsItsMatrix), "gradients_of_a_feedforward_at_any_scale"),
     (twin(Narrowing), "a_feedforward_keeps_dtypes"),
+    (twin(BalancesEachPart), "a_divisible_feedforward_may_be_given_parts"),
     (twin(BalancesPadding), "losses_of_a_feedforward_ignore_padding"),
     (twin(DetachedRouterLoss), "losses_of_a_feedforward_teach"),
     (twin(AddsInFloat32), "a_position_keeps_shapes_and_dtypes"),

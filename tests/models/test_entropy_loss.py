@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from spectral_models import build_model
-from spectral_models.training.trainer import LanguageModelLoss
 from spectral_models.variants.language_model import LanguageModel
 
 NAMES = [f"layers.{layer}.mixer.gates.0.entropy" for layer in (0, 1)]
@@ -39,7 +38,7 @@ def gradients(made: LanguageModel, seed: int = 3) -> dict[str, torch.Tensor]:
     """Of the training loss the trainer minimises."""
     torch.manual_seed(seed)  # of the gates' noise and dropout
     tokens = torch.randint(13, (3, 41), generator=torch.Generator().manual_seed(1))
-    LanguageModelLoss()(made(tokens[:, :-1]), tokens[:, 1:]).backward()
+    made.loss(tokens[:, :-1], tokens[:, 1:]).loss.backward()
     return {name: parameter.grad for name, parameter in made.named_parameters() if parameter.grad is not None}
 
 

@@ -67,9 +67,10 @@ class Fixed:
         *,
         state: State | None = None,
         return_state: bool = False,
+        logits_to_keep: int = 0,
     ) -> Output:
         self.fed.append(input_ids)
-        logits = self.logits.expand(*input_ids.shape, self.logits.shape[-1])
+        logits = self.logits.expand(*input_ids.shape, self.logits.shape[-1])[:, -logits_to_keep:]
         before = torch.zeros(input_ids.shape[0], dtype=torch.long) if state is None else state.position
         return Output(logits, State("Fixed", before + input_ids.shape[1]) if return_state else None)
 

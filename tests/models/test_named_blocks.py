@@ -157,7 +157,7 @@ def test_names_and_mappings_take_turns_in_layers() -> None:
     ("data", "message"),
     [
         ({"block": "sprase"}, "block: no block is called 'sprase'. Did you mean 'sparse'? Known: adaptive, dense, "),
-        ({"block": "holographic"}, "Or write one: a mapping of mixer, feedforward, norm, dropout."),
+        ({"block": "holographic"}, "Or write one: a mapping of mixer, feedforward, norm, dropout, feedforward_chunk."),
         ({"layers": ["hybrid", "x"]}, "layers.1: no block is called 'x'."),
         ({"layers": ["hybrid", {"mixer": {"type": "holographic", "phase": 8}}]}, "layers.1.mixer.phase: unknown key."),
         ({"block": {"type": 3}}, "block: no block is called 3. Known"),

@@ -9,18 +9,19 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.utils import ModelOutput
 
+from spectral_core import UnsupportedInputError
 from spectral_models.config import ModelConfig
-from spectral_models.data.windows import IGNORE
 from spectral_models.integrations.huggingface.cache import CachedGenerationMixin, SpectralCache, given_or_made
 from spectral_models.integrations.huggingface.pretrained import SpectralPreTrainedModel, refuse, token_loss
+from spectral_models.loss import IGNORE
 from spectral_models.variants.language_model import LanguageModel, LanguageModelConfig
 
 
 @dataclass
 class SpectralCausalLMOutput(ModelOutput):  # type: ignore[misc]
-    """loss: with labels only. logits: (B, L, V). past_key_values: what continues the rows, if asked for.
+    """loss: with labels only. past_key_values: what continues the rows, if asked for. losses, metrics: the model's own.
 
-    losses, metrics: the model's own.
+    logits: (B, L, V), or of the columns that were asked for; None in training with labels, whose loss needs none.
     """
 
     loss: Tensor | None = None
@@ -48,6 +49,7 @@ class SpectralForCausalLM(SpectralPreTrainedModel, CachedGenerationMixin):
         past_key_values: SpectralCache | None = None,
         labels: Tensor | None = None,
         *,
+        shift_labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Tensor | int | None = None,
@@ -56,6 +58,8 @@ class SpectralForCausalLM(SpectralPreTrainedModel, CachedGenerationMixin):
     ) -> Any:
         """labels: (B, L), the input ids themselves, as everywhere in Hugging Face: shifted here, -100 ignored.
 
+        shift_labels: instead, labels that are shifted already. In training, with labels, the loss is made in chunks of
+        tokens and there are no logits: those of all tokens would be most of the memory.
         past_key_values: a cache that the tokens continue; attention_mask then is of its columns and these, or of these.
         use_cache: make one. logits_to_keep: only of so many last columns, or of these columns; 0 for all.
         """
@@ -65,15 +69,32 @@ class SpectralForCausalLM(SpectralPreTrainedModel, CachedGenerationMixin):
             attention_mask = attention_mask[:, -input_ids.shape[1] :]
             if cache is not None and bool((attention_mask != 0).all()):
                 attention_mask = None
+        if shift_labels is None and labels is not None:
+            shift_labels = F.pad(labels[:, 1:], (0, 1), value=IGNORE)
+        if shift_labels is not None and attention_mask is not None:
+            shift_labels = shift_labels.masked_fill(attention_mask == 0, IGNORE)
+        if shift_labels is not None and self.training:
+            if cache is not None:
+                raise UnsupportedInputError("in training, labels go without a cache: leave use_cache false.")
+            made = self.model.loss(input_ids, shift_labels, attention_mask, step_count=num_items_in_batch)
+            found = SpectralCausalLMOutput(made.loss, losses=made.losses, metrics=made.metrics)
+            return found.to_tuple() if return_dict is False else found
+        # The last columns are each row's last tokens where none of them is padding; else all are made, and cut.
+        last = logits_to_keep if isinstance(logits_to_keep, int) else 0
+        if attention_mask is not None and not bool((attention_mask[:, -last:] != 0).all()):
+            last = 0
         output = self.model(
-            input_ids, attention_mask, state=None if cache is None else cache.state, return_state=cache is not None
+            input_ids,
+            attention_mask,
+            state=None if cache is None else cache.state,
+            return_state=cache is not None,
+            logits_to_keep=0 if shift_labels is not None else last,
         )
         if cache is not None:
             cache.take(output.state, input_ids.shape[1])
         loss = None
-        if labels is not None:
-            losses = output.losses.values() if self.training else ()
-            loss = token_loss(output.logits, F.pad(labels[:, 1:], (0, 1), value=IGNORE), losses, num_items_in_batch)
+        if shift_labels is not None:
+            loss = token_loss(output.logits, shift_labels, num_items_in_batch)
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         found = SpectralCausalLMOutput(loss, output.logits[:, kept], cache, output.losses, output.metrics)
         return found.to_tuple() if return_dict is False else found

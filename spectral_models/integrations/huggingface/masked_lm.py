@@ -15,7 +15,10 @@ from spectral_models.variants.encoder import TextEncoderConfig
 
 @dataclass
 class SpectralMaskedLMOutput(ModelOutput):  # type: ignore[misc]
-    """loss: with labels only. logits: (B, L, V). hidden, pooled, losses, metrics: the encoder's own."""
+    """loss: with labels only. losses, metrics: the encoder's own. logits: (B, L, V).
+
+    hidden, pooled: the encoder's own. In training with labels these and the logits are None.
+    """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
@@ -45,12 +48,16 @@ class SpectralForMaskedLM(SpectralPreTrainedModel):
         return_dict: bool | None = None,
         **options: Any,
     ) -> Any:
-        """labels: (B, L), the tokens that stood at masked places, -100 everywhere else."""
+        """labels: (B, L), the tokens that stood at masked places, -100 everywhere else.
+
+        In training with labels the loss is made of masked places only, and there are no logits.
+        """
         refuse(options)
+        if labels is not None and self.training:
+            made = self.model.loss(input_ids, labels, attention_mask, step_count=num_items_in_batch)
+            output = SpectralMaskedLMOutput(made.loss, losses=made.losses, metrics=made.metrics)
+            return output.to_tuple() if return_dict is False else output
         found = self.model(input_ids, attention_mask)
-        loss = None
-        if labels is not None:
-            losses = found.losses.values() if self.training else ()
-            loss = token_loss(found.logits, labels, losses, num_items_in_batch)
+        loss = None if labels is None else token_loss(found.logits, labels, num_items_in_batch)
         output = SpectralMaskedLMOutput(loss, found.logits, found.hidden, found.pooled, found.losses, found.metrics)
         return output.to_tuple() if return_dict is False else output

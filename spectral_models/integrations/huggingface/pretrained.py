@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -18,9 +19,9 @@ from spectral_layers.frontends.tokens import Tokens
 from spectral_models.assembly import build_model
 from spectral_models.checkpoint import CONFIG, MARKER, WEIGHTS, own_memory, write_marker
 from spectral_models.config import ModelConfig
-from spectral_models.data.windows import IGNORE
 from spectral_models.errors import CheckpointError
 from spectral_models.integrations.huggingface.config import SpectralHFConfig
+from spectral_models.loss import StepLoss
 from spectral_models.model import SpectralModel
 
 
@@ -45,7 +46,9 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
     def __init__(self, config: SpectralHFConfig, model: SpectralModel | None = None) -> None:
         described = config.model_config()
         if model is not None and model.config != described:
-            raise ConfigError("the model has another config than this one. Use wrap(model), with as many labels as it has.")
+            raise ConfigError(
+                "the model has another config than this one. Use wrap(model), with as many labels as it has."
+            )
         if not self.takes(described):
             fitting = [each.__name__ for each in _classes(SpectralPreTrainedModel) if each.takes(described)]
             raise ConfigError(
@@ -151,14 +154,14 @@ def refuse(options: Mapping[str, Any]) -> None:
 
 
 def token_loss(
-    logits: Tensor, labels: Tensor, losses: Iterable[Tensor], num_items_in_batch: Tensor | int | None = None
+    logits: Tensor,
+    labels: Tensor,
+    num_items_in_batch: Tensor | int | None = None,
+    losses: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Tensor:
-    """Mean cross-entropy of labels (B, L), -100 left out, and the auxiliary losses.
+    """Mean cross-entropy of labels (B, L), -100 left out, from logits (B, L, V) that were made anyway.
 
-    logits: (B, L, V). num_items_in_batch: labels of a whole step, over accumulated batches and processes; the sum here
-    over that, so that any division of a step gives the same gradient.
+    num_items_in_batch: labels of a whole step, of which these are a part. losses: auxiliary ones, to be added.
     """
-    here = (labels != IGNORE).sum()
-    whole = here if num_items_in_batch is None else torch.as_tensor(num_items_in_batch, device=here.device)
     nats = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
-    return torch.stack([nats / whole, *(loss * (here / whole) for loss in losses)]).sum()
+    return StepLoss.of(nats, labels, losses, {}, num_items_in_batch).loss

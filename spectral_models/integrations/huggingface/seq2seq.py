@@ -98,8 +98,7 @@ class SpectralForSeq2SeqLM(SpectralPreTrainedModel, CachedGenerationMixin):
             cache.take(output.state, output.logits.shape[1])
         loss = None
         if labels is not None:
-            losses = output.losses.values() if self.training else ()
-            loss = token_loss(output.logits, labels, losses, num_items_in_batch)
+            loss = token_loss(output.logits, labels, num_items_in_batch, output.losses if self.training else {})
         found = SpectralSeq2SeqLMOutput(loss, output.logits, cache, output.losses, output.metrics)
         return found.to_tuple() if return_dict is False else found
 

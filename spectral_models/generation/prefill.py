@@ -1,0 +1,82 @@
+"""Reading a prompt of any length: in chunks, each behind the state that the ones before it left."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from spectral_core import ConfigError, UnsupportedInputError
+from spectral_core.axes import describe
+from spectral_layers import State
+from spectral_layers.rows import Alignment
+
+CHUNK = 16_384
+
+
+class Output(Protocol):
+    logits: Tensor
+    state: State | None
+
+
+class CausalModel(Protocol):
+    """What can read a prompt and be generated with."""
+
+    def __call__(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        state: State | None = None,
+        return_state: bool = False,
+        logits_to_keep: int = 0,
+    ) -> Output: ...
+
+
+@torch.no_grad()
+def prefill(
+    model: CausalModel,
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
+    *,
+    state: State | None = None,
+    chunk: int | None = CHUNK,
+) -> tuple[Tensor, State]:
+    """Read prompts (B, L): the logits behind each row's last token, (B, V), and the state to go on from.
+
+    attention_mask: (B, L), for prompts of different lengths, padded on either side. state: what they continue, if
+    anything; it is consumed. chunk: tokens of a row read at a time; None reads all at once. The result is the same up
+    to rounding, and memory depends on the chunk, not on the prompt, where states have a fixed size.
+    Raises UnsupportedInputError for empty prompts, ConfigError for a chunk below 1.
+    """
+    if chunk is not None and chunk < 1:
+        raise ConfigError(f"a prompt is read in chunks of at least 1 token; got {chunk}.")
+    if input_ids.dim() != 2 or 0 in input_ids.shape:
+        raise UnsupportedInputError(f"a prompt is (B, L) with at least one token per row; got {describe(input_ids)}.")
+    batch, longest = input_ids.shape
+    lengths = torch.full((batch,), longest, device=input_ids.device)
+    if attention_mask is not None:
+        if attention_mask.shape != input_ids.shape:
+            raise UnsupportedInputError(
+                f"the attention mask {describe(attention_mask)} must have the prompt's shape {describe(input_ids)}."
+            )
+        alignment = Alignment.of(attention_mask)
+        input_ids, lengths = alignment.gather(input_ids), alignment.rows.lengths
+        empty = (lengths == 0).nonzero().flatten().tolist()
+        if empty:
+            raise UnsupportedInputError(f"rows {empty} of the prompt are empty.")
+        longest = int(lengths.max())
+    step = longest if chunk is None else chunk
+    logits = None
+    for start in range(0, longest, step):
+        ids = input_ids[:, start : min(start + step, longest)]
+        here = (lengths - start).clamp(0, ids.shape[1])
+        mask = None if attention_mask is None else torch.arange(ids.shape[1], device=ids.device) < here[:, None]
+        output = model(ids, mask, state=state, return_state=True, logits_to_keep=1)
+        state, now = output.state, output.logits[:, -1]
+        # A row that ended in an earlier chunk keeps what stood behind its last token there.
+        logits = now if logits is None else torch.where((here > 0)[:, None], now, logits)
+    assert logits is not None
+    assert state is not None
+    return logits, state
