@@ -49,7 +49,6 @@ class SpectralForCausalLM(SpectralPreTrainedModel, CachedGenerationMixin):
         past_key_values: SpectralCache | None = None,
         labels: Tensor | None = None,
         *,
-        shift_labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Tensor | int | None = None,
@@ -58,11 +57,13 @@ class SpectralForCausalLM(SpectralPreTrainedModel, CachedGenerationMixin):
     ) -> Any:
         """labels: (B, L), the input ids themselves, as everywhere in Hugging Face: shifted here, -100 ignored.
 
-        shift_labels: instead, labels that are shifted already. In training, with labels, the loss is made in chunks of
+        shift_labels, by name: instead, labels that are shifted already (in the signature, Trainer would look for them in
+        every batch). In training, with labels, the loss is made in chunks of
         tokens and there are no logits: those of all tokens would be most of the memory.
         past_key_values: a cache that the tokens continue; attention_mask then is of its columns and these, or of these.
         use_cache: make one. logits_to_keep: only of so many last columns, or of these columns; 0 for all.
         """
+        shift_labels: Tensor | None = options.pop("shift_labels", None)
         refuse(options)
         cache = given_or_made(past_key_values, use_cache)
         if attention_mask is not None:
