@@ -57,9 +57,9 @@ class SpectralForCausalLM(SpectralPreTrainedModel, CachedGenerationMixin):
     ) -> Any:
         """labels: (B, L), the input ids themselves, as everywhere in Hugging Face: shifted here, -100 ignored.
 
-        shift_labels, by name: instead, labels that are shifted already (in the signature, Trainer would look for them in
-        every batch). In training, with labels, the loss is made in chunks of
-        tokens and there are no logits: those of all tokens would be most of the memory.
+        shift_labels, by name: instead, labels that are shifted already (Trainer looks in every batch for all labels of
+        the signature). In training, with labels, the loss is made in chunks of tokens and there are no logits: those
+        of all tokens would be most of the memory.
         past_key_values: a cache that the tokens continue; attention_mask then is of its columns and these, or of these.
         use_cache: make one. logits_to_keep: only of so many last columns, or of these columns; 0 for all.
         """
