@@ -1,4 +1,4 @@
-"""What the tables compare with: attention, a plain long convolution, long filters that learn nothing, a source's mean.
+"""What the tables compare with: attention, a plain long convolution, parts that learn nothing, a source's mean.
 
 Registered for a benchmark's process alone, as ``baselines/...``, through the hook third parties use.
 """
@@ -128,6 +128,26 @@ class LongConvolutionConfig(MixerConfig):
         )
 
 
+class Nothing(Mixer):
+    """y = 0: a block is left with its feed-forward, and each token with itself."""
+
+    streams = False
+
+    def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
+        return MixerOutput(torch.zeros_like(x))
+
+
+class NothingConfig(MixerConfig):
+    """No mixer."""
+
+    directions: ClassVar[frozenset[Direction]] = frozenset({"causal", "bidirectional"})
+
+    type: Literal["baselines/nothing"] = "baselines/nothing"
+
+    def build(self, context: LayerContext) -> Nothing:
+        return Nothing(context)
+
+
 class FrozenConfig(FilterConfig):
     """A filter that stays as it was drawn; its parameters count, and do not learn."""
 
@@ -205,6 +225,7 @@ def spectral_register_layers(register: Registrar) -> None:
     for kind, config in (
         ("mixer", AttentionConfig),
         ("mixer", LongConvolutionConfig),
+        ("mixer", NothingConfig),
         ("filter", FrozenConfig),
         ("filter", AbsentConfig),
         ("fusion", SourceMeanConfig),
