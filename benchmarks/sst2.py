@@ -41,13 +41,14 @@ ROWS: dict[str, tuple[Any, float]] = {
 
 def described(name: str, seed: int, steps: int, tables: Path) -> RunConfig:
     mixer, expansion = ROWS[name]
-    block = {"mixer": mixer, "feedforward": {"type": "mlp", "expansion": expansion}, "dropout": 0.2}
+    block = {"mixer": mixer, "feedforward": {"type": "mlp", "expansion": expansion}, "dropout": 0.3}
     encoder = {
         "type": "encoder",
         "vocab_size": VOCABULARY,
         "hidden_dim": WIDTH,
         "num_layers": 2,
         "position": "none",
+        "pooling": "max",
         "block": block,
     }
     return load_run(
@@ -56,7 +57,7 @@ def described(name: str, seed: int, steps: int, tables: Path) -> RunConfig:
                 "type": "classifier",
                 "num_labels": 2,
                 "labels": ["negative", "positive"],
-                "dropout": 0.3,
+                "dropout": 0.5,
                 "encoder": encoder,
             },
             "data": {
@@ -134,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, help="the directory with train.tsv and dev.tsv")
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), metavar="NAME", default=list(ROWS)[:2])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--steps", type=int, default=1600)
+    parser.add_argument("--steps", type=int, default=1580)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--work", type=Path, default=Path("runs/sst2"), help="where unfinished rows are kept")
     parser.add_argument("--table", action="store_true", help="print what is there, and run nothing")
