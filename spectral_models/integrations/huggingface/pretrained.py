@@ -45,7 +45,9 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
     def __init__(self, config: SpectralHFConfig, model: SpectralModel | None = None) -> None:
         described = config.model_config()
         if model is not None and model.config != described:
-            raise ConfigError("the model has another config than this one. Use wrap(model), with as many labels as it has.")
+            raise ConfigError(
+                "the model has another config than this one. Use wrap(model), with as many labels as it has."
+            )
         if not self.takes(described):
             fitting = [each.__name__ for each in _classes(SpectralPreTrainedModel) if each.takes(described)]
             raise ConfigError(
