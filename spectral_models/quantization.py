@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from spectral_core import ConfigError
@@ -24,9 +23,9 @@ def quantize(model: SpectralModel) -> list[str]:
 
     Each row of a weight becomes integers q = round(w / s) from -128 to 127 and a scale s: an error of at most s / 2, s
     about 1/127 of the row's largest weight. Activations stay as they are: y = (x q^T) s. What is quantised are the
-    projections in blocks' mixers and feed-forwards. Embeddings, heads and norms keep their precision, and so do
-    filters, whose error would meet every token, and weights that a part reads instead of calling the layer: phases of
-    ``holographic`` and routers, which are small.
+    projections in blocks' mixers, feed-forwards and fusions. Embeddings, heads and norms keep their precision, and so
+    do filters, whose error would meet every token, and matrices that a part reads and does not call
+    (:class:`spectral_layers.projection.Projection`): phases of ``holographic`` and routers.
 
     The model is for evaluation from then on. Raises ConfigError where torchao is missing, for a model that is quantised
     already, and for one that has nothing to quantise.
@@ -82,36 +81,15 @@ def _is_int8(tensor: Any) -> bool:
 
 
 def _projections(model: nn.Module) -> list[str]:
-    """The linear layers that blocks' mixers and feed-forwards call, found by calling these.
-
-    A layer whose owner ran without calling it is read instead; an expert that got no token did not run at all.
-    """
-    found = []
-    for place, block in model.named_modules():
-        if not isinstance(block, Block):
-            continue
-        for name, part in (("mixer", block.mixer), ("feedforward", block.feedforward)):
-            ran = _ran(part, block.mixer.hidden_dim)
-            filters = {below for module in part.modules() if isinstance(module, Filter) for below in module.modules()}
-            for inner, module in part.named_modules():
-                owner = part.get_submodule(inner.rpartition(".")[0])
-                if isinstance(module, nn.Linear) and module not in filters and (module in ran or owner not in ran):
-                    found.append(f"{place}.{name}.{inner}")
-    return found
-
-
-@torch.no_grad()
-def _ran(part: nn.Module, hidden_dim: int) -> set[nn.Module]:
-    """The modules that a call of a mixer or feed-forward calls."""
-    ran: set[nn.Module] = set()
-    hooks = [module.register_forward_hook(lambda module, *_: ran.add(module)) for module in part.modules()]
-    try:
-        like = next(part.parameters(), torch.empty(0))
-        part(torch.ones(1, 1, hidden_dim, dtype=like.dtype, device=like.device))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return ran
+    """The linear layers in blocks, but for those of filters."""
+    blocks = [module for module in model.modules() if isinstance(module, Block)]
+    filters = [part for block in blocks for part in block.modules() if isinstance(part, Filter)]
+    inside, left = ({part for whole in wholes for part in whole.modules()} for wholes in (blocks, filters))
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module in inside and module not in left
+    ]
 
 
 def torchao() -> Any:

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +21,7 @@ from typer.testing import CliRunner
 
 from spectral_core.plugins import HOST, PluginFailure
 from spectral_models import list_blocks, list_models, load_checkpoint, load_config
-from spectral_models.cli.app import app, main
+from spectral_models.cli.app import app
 from spectral_models.registries import MODELS
 from spectral_models.training import load_run
 
@@ -44,26 +43,6 @@ class Ended(NamedTuple):
     code: int
     out: str
     err: str
-
-
-Spectral = Callable[..., Ended]
-
-
-@pytest.fixture
-def spectral(monkeypatch, capsys) -> Spectral:
-    """Runs the command in this process, as the console script does: ``spectral("config", "show", "tiny")``."""
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def run(*arguments: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["spectral", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return Ended(code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -385,7 +364,8 @@ def test_a_wrong_run_is_one_message_and_leaves_nothing(spectral, tmp_path, argum
 def test_help_names_every_option_of_every_command(monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     options = {
-        "": ["--verbose", "components", "doctor", "plugins", "config", "train", "generate"],
+        "": ["--verbose", "components", "doctor", "plugins", "config", "train", "generate", "classify", "embed"],
+        " ": ["export", "quantize"],
         "components": ["KIND", "--json"],
         "doctor": ["Exits with 1"],
         "plugins": ["new"],
@@ -396,7 +376,11 @@ def test_help_names_every_option_of_every_command(monkeypatch):
         "config schema": ["VARIANT"],
         "train": ["CONFIG", "--data", "--set", "PATH=VALUE", "--out", "--resume", "torchrun"],
         "generate": ["CHECKPOINT", "--prompt", "--max-new-tokens", "--temperature", "--top-k", "--top-p", "--seed"],
-        "generate ": ["--repetition-penalty", "--fft"],
+        "generate ": ["--repetition-penalty", "--fft", "--interactive", "/reset", "Ctrl-C"],
+        "classify": ["CHECKPOINT", "[TEXT]...", "--file", "--json", "spectral classify runs/digits seven.png"],
+        "embed": ["CHECKPOINT", "[TEXT]...", "--file", "--out", "--normalize", "embeddings.npy"],
+        "export": ["CHECKPOINT", "OUT", "--format", "--length", "--size", "--full-rows", "sentiment.onnx"],
+        "quantize": ["CHECKPOINT", "OUT", "--data", "spectral-networks[quantize]"],
     }
     for command, names in options.items():
         ended = CliRunner().invoke(app, [*command.split(), "--help"])

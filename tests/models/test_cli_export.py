@@ -1,0 +1,170 @@
+"""``spectral export``: programs that compute what the model does, and no others."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from spectral_models import build_model, load_checkpoint, save_checkpoint
+from spectral_models import export as exporting
+from spectral_models.export import ExportError, export_model
+
+FOURIER = {"hidden_dim": 16, "num_layers": 1, "layers": [{"mixer": "fourier", "feedforward": "mlp"}]}
+LANGUAGE = {
+    "hidden_dim": 16,
+    "num_layers": 1,
+    "block": {"mixer": {"type": "holographic", "head_dim": 8, "phases": 4}, "feedforward": "mlp"},
+}
+TWO_SIDED = {
+    "hidden_dim": 16,
+    "num_layers": 1,
+    "block": {"mixer": {"type": "gated_convolution", "filter": {"type": "multiresolution"}}, "feedforward": "mlp"},
+}
+
+
+def saved(directory, config):
+    torch.manual_seed(0)
+    return save_checkpoint(build_model(config), directory)
+
+
+@pytest.fixture(scope="module")
+def language(tmp_path_factory):
+    return saved(tmp_path_factory.mktemp("language") / "model", LANGUAGE)
+
+
+def test_an_onnx_classifier_takes_padded_texts_in_any_batch(spectral, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    checkpoint = saved(tmp_path / "model", {"type": "classifier", "num_labels": 3, "encoder": TWO_SIDED})
+    ended = spectral("export", checkpoint, tmp_path / "made.onnx", "--length", 12)
+    assert ended.code == 0, ended
+    said = [line.split(maxsplit=1) for line in ended.out.splitlines()]
+    assert said[:3] == [
+        ["input", "input_ids       (batch, 12)"],
+        ["input", "attention_mask  (batch, 12)"],
+        ["output", "logits          (batch, 3)"],
+    ]
+    assert float(said[3][1].split()[0]) <= 1e-5
+    assert f"written {tmp_path}/made.onnx (" in ended.out
+    assert ended.err == ""
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "made.onnx"}
+    texts = [b"short", b"a text of 12", b"x", b"padded left"]
+    ids, mask = np.zeros((4, 12), np.int64), np.zeros((4, 12), np.int64)
+    for row, text in enumerate(texts):
+        place = slice(12 - len(text), 12) if row == 3 else slice(0, len(text))
+        ids[row, place], mask[row, place] = list(text), 1
+    session = onnxruntime.InferenceSession(tmp_path / "made.onnx", providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"input_ids": ids, "attention_mask": mask})
+    model = load_checkpoint(checkpoint)
+    with torch.no_grad():
+        expected = torch.cat([model(torch.tensor([list(text)])).logits for text in texts])
+    assert np.abs(found - expected.numpy()).max() < 1e-5 * expected.abs().max()
+
+
+def test_a_torch_program_of_a_language_model_reads_shorter_texts_too(language, spectral, tmp_path):
+    ended = spectral("export", language, tmp_path / "deep" / "made.pt2", "--length", 20)
+    assert ended.code == 0, ended
+    assert "attention_mask" not in ended.out
+    program = torch.export.load(tmp_path / "deep" / "made.pt2").module()
+    ids = torch.randint(1, 256, (5, 20), generator=torch.Generator().manual_seed(1))
+    ids[:, 15:] = 0
+    with torch.no_grad():
+        (found,) = program(ids)
+        expected = load_checkpoint(language)(ids[:, :15]).logits
+    assert (found[:, :15] - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "inputs"),
+    [
+        ({"type": "vision_encoder", "frontend": {"type": "patches", "size": 4}}, {"size": (8, 12)}, (3, 8, 12)),
+        ({"type": "audio_encoder", "mixing": "sequence"}, {"length": 1000, "masked": False}, (1000,)),
+    ],
+    ids=["pictures", "sound"],
+)
+def test_encoders_of_pictures_and_sound(tmp_path, config, options, inputs):
+    torch.manual_seed(0)
+    model = build_model({**config, **FOURIER}).eval()
+    made = export_model(model, tmp_path / "made.pt2", format="torch", **options)
+    assert list(made.inputs.values()) == [inputs]
+    assert list(made.outputs) == ["pooled", "hidden"]
+    assert made.error < 1e-5
+    given = torch.randn(4, *inputs, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        pooled, hidden = torch.export.load(made.path).module()(given)
+        expected = model(given)
+    assert torch.allclose(pooled, expected.pooled, atol=1e-4)
+    assert torch.allclose(hidden, expected.hidden, atol=1e-4)
+
+
+def test_a_program_that_computes_something_else_is_not_kept(language, spectral, tmp_path, monkeypatch):
+    load = torch.export.load
+
+    class Off:
+        def __init__(self, path):
+            self.program = load(path)
+
+        def module(self):
+            module = self.program.module()
+            return lambda *inputs: tuple(output + 1e-3 * output.abs().max() for output in module(*inputs))
+
+    monkeypatch.setattr(torch.export, "load", Off)
+    (tmp_path / "made.pt2").write_text("what was there before")
+    ended = spectral("export", language, tmp_path / "made.pt2", "--length", 8)
+    ended.refused(r"the program's logits differ from the model's by 1\.0e-03 of the largest, more than 0\.0001")
+    assert [path.name for path in tmp_path.iterdir()] == ["made.pt2"]
+    assert (tmp_path / "made.pt2").read_text() == "what was there before"
+
+
+@pytest.mark.parametrize("wrong", [torch.tensor([[1.0, 2.1]]), torch.tensor([[1.0, torch.nan]]), torch.ones(1, 3)])
+def test_wrong_numbers_no_numbers_and_other_shapes_are_found(wrong):
+    right = torch.tensor([[1.0, 2.0]])
+    assert exporting._worst([right + 1e-5], [right], ["logits"]) == pytest.approx(5e-6, rel=0.1)
+    with pytest.raises(ExportError, match="logits differ"):
+        exporting._worst([wrong], [right], ["logits"])
+
+
+def test_parts_that_cannot_be_traced_are_named(tmp_path):
+    model = build_model({"type": "classifier", "encoder": FOURIER})
+    with pytest.raises(ExportError, match=r"classifier cannot be traced.*fourier.*\(--full-rows\)"):
+        export_model(model, tmp_path / "made.pt2", format="torch", length=8)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_exported_is_one_message(language, spectral, tmp_path, monkeypatch):
+    made = tmp_path / "made.pt2"
+    spectral("export", language, tmp_path / "made.bin").refused(r"does not say what to write\. Call it \.pt2 or \.onnx")
+    spectral("export", language, made, "--size", 8, 8).refused(r"a language_model takes no pictures")
+    spectral("export", tmp_path / "none", made).refused("there is no checkpoint directory")
+    (tmp_path / "folder.pt2").mkdir()
+    spectral("export", language, tmp_path / "folder.pt2", "--length", 8).refused(r"cannot write .*folder\.pt2")
+    vision = {"type": "vision_encoder", "frontend": {"type": "patches", "size": 4}, **FOURIER}
+    pictures = saved(tmp_path / "vision", {"type": "classifier", "encoder": vision})
+    spectral("export", pictures, made).refused(r"a program has one: give a size, as in 224 224")
+    spectral("export", pictures, made, "--size", 9, 8).refused(r"patches of 4 x 4; 9 x 8 leaves a rest")
+    small = {"hidden_dim": 16, "num_layers": 1}
+    pairs = saved(tmp_path / "pairs", {"type": "seq2seq", "encoder": FOURIER, **small})
+    spectral("export", pairs, made).refused(
+        r"a seq2seq cannot be exported: only language_model, classifier and the enc"
+    )
+    limited = saved(tmp_path / "limited", {**LANGUAGE, "position": "learned", "max_seq_len": 8})
+    spectral("export", limited, made, "--length", 9).refused(r"limited to 8 tokens")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    spectral("export", language, tmp_path / "made.onnx").refused(
+        r"ONNX needs a library that is not installed: onnxruntime\. Run: pip install 'spectral-networks\[export\]'"
+    )
+    assert not made.exists()
+
+
+def test_int8_weights_have_no_program(tmp_path):
+    pytest.importorskip("torchao")
+    from spectral_core import ConfigError
+    from spectral_models.quantization import quantize
+
+    model = build_model(LANGUAGE)
+    quantize(model)
+    with pytest.raises(ConfigError, match="export the one it was made from"):
+        export_model(model, tmp_path / "made.pt2", format="torch")
