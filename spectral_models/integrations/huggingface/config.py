@@ -66,6 +66,11 @@ class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers 
             )
         names = ("schema_version", "framework_version", "components")
         record: dict[str, Any] = {name: kwargs.pop(name) for name in names if name in kwargs}
+        if "quantization" in kwargs:
+            raise ConfigError(
+                "this checkpoint has int8 weights, which load_checkpoint reads: use SpectralForX.wrap(load_checkpoint("
+                "path))."
+            )
         self.spectral: dict[str, Any] | None = None
         if spectral is not None:
             config = config_of({**record, "spectral": spectral}, "this checkpoint") if record else parse_model(spectral)
