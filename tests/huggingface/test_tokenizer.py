@@ -47,7 +47,7 @@ def test_it_is_saved_and_pads_where_generate_wants_it(tmp_path):
 
 
 def test_a_pipeline_classifies_texts_from_a_directory(tmp_path):
-    encoder = {"type": "encoder", "hidden_dim": 16, "num_layers": 1}
+    encoder = {"type": "encoder", "hidden_dim": 16, "num_layers": 1, "block": "moe"}
     torch.manual_seed(0)
     model = build_model({"type": "classifier", "num_labels": 3, "encoder": encoder}).eval()
     names = {0: "bad", 1: "so so", 2: "good"}

@@ -126,6 +126,10 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
             if push_to_hub:
                 self.push_to_hub(hub.pop("repo_id", Path(save_directory).name), token=kwargs.get("token"), **hub)
 
+    def reports(self, found: Any, labels: Tensor | None) -> dict[str, Any]:
+        """A model's auxiliary losses and metrics, for those who train or judge; pipelines take tensors only."""
+        return {"losses": found.losses, "metrics": found.metrics} if self.training or labels is not None else {}
+
     def get_input_embeddings(self) -> nn.Module:
         frontend = getattr(self.model, "encoder", self.model).frontend
         found: nn.Module = frontend.embedding if isinstance(frontend, Tokens) else frontend
