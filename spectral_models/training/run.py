@@ -147,7 +147,6 @@ def _arguments(config: TrainingConfig, share: int, directory: Path) -> TrainingA
     cuda = torch.cuda.is_available()
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(directory / "logs")
     transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()  # of saving
     return TrainingArguments(
         output_dir=str(directory / "checkpoints"),
         max_steps=config.steps,

@@ -21,6 +21,7 @@ from spectral_models.integrations.huggingface import (
     SpectralForSequenceClassification,
     SpectralHFConfig,
 )
+from spectral_models.quantization import quantize
 
 FILES = {"complete.json", "config.json", "model.safetensors"}
 
@@ -174,6 +175,20 @@ def test_a_config_is_validated_and_raises_our_errors(tmp_path):
         (tmp_path / "saved" / CONFIG).write_text(json.dumps({**record, **changed}))
         with pytest.raises(error, match=message):
             AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+
+
+def test_int8_weights_are_ours_to_keep(language_model, tmp_path):
+    quantize(language_model)
+    model = SpectralForCausalLM.wrap(language_model)
+    with pytest.raises(ConfigError, match=r"int8 weights are kept by spectral_models\.save_checkpoint"):
+        model.save_pretrained(tmp_path / "theirs")
+    save_checkpoint(language_model, tmp_path / "ours")
+    with pytest.raises(CheckpointError, match=r"has int8 weights, .*: use wrap\(load_checkpoint\(path\)\)"):
+        AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
+    again = SpectralForCausalLM.wrap(load_checkpoint(tmp_path / "ours"))
+    prompt = torch.arange(1, 6)[None]
+    found = again.generate(prompt, max_new_tokens=4, do_sample=False, pad_token_id=0)
+    assert torch.equal(found, language_model.generate(prompt, max_new_tokens=4))
 
 
 def test_an_embedding_is_not_replaced(language_model):

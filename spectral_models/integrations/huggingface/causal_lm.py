@@ -19,7 +19,8 @@ from spectral_models.variants.language_model import LanguageModel, LanguageModel
 
 @dataclass
 class SpectralCausalLMOutput(ModelOutput):  # type: ignore[misc]
-    """loss: with labels only. past_key_values: what continues the rows, if asked for. losses, metrics: the model's own.
+    """loss: with labels only. past_key_values: what continues the rows, if asked for. losses, metrics: the model's
+    own, in training or with labels.
 
     logits: (B, L, V), or of the columns that were asked for; None in training with labels, whose loss needs none.
     """
@@ -97,5 +98,5 @@ class SpectralForCausalLM(SpectralPreTrainedModel, CachedGenerationMixin):
         if shift_labels is not None:
             loss = token_loss(output.logits, shift_labels, num_items_in_batch)
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        found = SpectralCausalLMOutput(loss, output.logits[:, kept], cache, output.losses, output.metrics)
+        found = SpectralCausalLMOutput(loss, output.logits[:, kept], cache, **self.reports(output, shift_labels))
         return found.to_tuple() if return_dict is False else found

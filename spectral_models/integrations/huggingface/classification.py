@@ -17,7 +17,10 @@ from spectral_models.variants.classifier import ClassifierConfig
 
 @dataclass
 class SpectralClassifierOutput(ModelOutput):  # type: ignore[misc]
-    """loss: with labels only. logits: (B, num_labels). pooled: (B, D). losses, metrics: the model's own."""
+    """loss: with labels only. logits: (B, num_labels). pooled: (B, D).
+
+    losses, metrics: the model's own, in training or with labels.
+    """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
@@ -47,7 +50,7 @@ class SpectralForClassification(SpectralPreTrainedModel):
                     "Leave labels out, and compute another loss from the logits."
                 )
             loss = self.model.loss(found if self.training else replace(found, losses={}), labels)
-        output = SpectralClassifierOutput(loss, found.logits, found.pooled, found.losses, found.metrics)
+        output = SpectralClassifierOutput(loss, found.logits, found.pooled, **self.reports(found, labels))
         return output.to_tuple() if return_dict is False else output
 
 

@@ -15,9 +15,9 @@ from spectral_models.variants.encoder import TextEncoderConfig
 
 @dataclass
 class SpectralMaskedLMOutput(ModelOutput):  # type: ignore[misc]
-    """loss: with labels only. losses, metrics: the encoder's own. logits: (B, L, V).
+    """loss: with labels only. losses, metrics: the encoder's own, in training or with labels.
 
-    hidden, pooled: the encoder's own. In training with labels these and the logits are None.
+    logits: (B, L, V). hidden, pooled: the encoder's own. In training with labels these and the logits are None.
     """
 
     loss: Tensor | None = None
@@ -59,5 +59,5 @@ class SpectralForMaskedLM(SpectralPreTrainedModel):
             return output.to_tuple() if return_dict is False else output
         found = self.model(input_ids, attention_mask)
         loss = None if labels is None else token_loss(found.logits, labels, num_items_in_batch)
-        output = SpectralMaskedLMOutput(loss, found.logits, found.hidden, found.pooled, found.losses, found.metrics)
+        output = SpectralMaskedLMOutput(loss, found.logits, found.hidden, found.pooled, **self.reports(found, labels))
         return output.to_tuple() if return_dict is False else output

@@ -23,6 +23,7 @@ from spectral_models.errors import CheckpointError
 from spectral_models.integrations.huggingface.config import SpectralHFConfig
 from spectral_models.loss import StepLoss
 from spectral_models.model import SpectralModel
+from spectral_models.quantization import int8_layers
 
 
 class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
@@ -110,6 +111,8 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
         if getattr(self, "_hf_peft_config_loaded", False):
             super().save_pretrained(save_directory, is_main_process, state_dict, push_to_hub, **kwargs)
             return
+        if int8_layers(self.model):
+            raise ConfigError("int8 weights are kept by spectral_models.save_checkpoint(model.model, path).")
         hub = {
             name: kwargs.pop(name) for name in ("repo_id", "commit_message", "private", "create_pr") if name in kwargs
         }
@@ -122,6 +125,10 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
             write_marker(Path(save_directory), MARKER, [CONFIG, WEIGHTS])
             if push_to_hub:
                 self.push_to_hub(hub.pop("repo_id", Path(save_directory).name), token=kwargs.get("token"), **hub)
+
+    def reports(self, found: Any, labels: Tensor | None) -> dict[str, Any]:
+        """A model's auxiliary losses and metrics, for those who train or judge; pipelines take tensors only."""
+        return {"losses": found.losses, "metrics": found.metrics} if self.training or labels is not None else {}
 
     def get_input_embeddings(self) -> nn.Module:
         frontend = getattr(self.model, "encoder", self.model).frontend

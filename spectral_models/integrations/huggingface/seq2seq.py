@@ -20,7 +20,7 @@ from spectral_models.variants.seq2seq import Seq2Seq, Seq2SeqConfig
 class SpectralSeq2SeqLMOutput(ModelOutput):  # type: ignore[misc]
     """loss: with labels only. logits: (B, L, V), of the target. past_key_values: what continues it, if asked for.
 
-    losses, metrics: the model's own.
+    losses, metrics: the model's own, in training or with labels.
     """
 
     loss: Tensor | None = None
@@ -99,7 +99,7 @@ class SpectralForSeq2SeqLM(SpectralPreTrainedModel, CachedGenerationMixin):
         loss = None
         if labels is not None:
             loss = token_loss(output.logits, labels, num_items_in_batch, output.losses if self.training else {})
-        found = SpectralSeq2SeqLMOutput(loss, output.logits, cache, output.losses, output.metrics)
+        found = SpectralSeq2SeqLMOutput(loss, output.logits, cache, **self.reports(output, labels))
         return found.to_tuple() if return_dict is False else found
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
