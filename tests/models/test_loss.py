@@ -34,7 +34,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def made(**changes: Any) -> LanguageModel:
-    """Two blocks, with experts, and parameters large enough that nothing is nearly uniform."""
+    """Two blocks, one with a chunked feed-forward and one with experts, and nothing nearly uniform."""
     torch.manual_seed(0)
     model = build_model(
         {
@@ -42,7 +42,10 @@ def made(**changes: Any) -> LanguageModel:
             "hidden_dim": 16,
             "num_layers": 2,
             "layers": [
-                {"mixer": {"type": "gated_convolution", "filter": {"type": "resonant", "modes": 2}}},
+                {
+                    "mixer": {"type": "gated_convolution", "filter": {"type": "resonant", "modes": 2}},
+                    "feedforward_chunk": 7,
+                },
                 {
                     "mixer": {"type": "holographic", "phases": 4, "head_dim": 8},
                     "feedforward": {"type": "moe", "experts": 2, "active": 1, "balance_weight": 0.5},
