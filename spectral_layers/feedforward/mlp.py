@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from spectral_layers.context import LayerContext
 from spectral_layers.feedforward.base import FeedForward, FeedForwardConfig, FeedForwardOutput
 from spectral_layers.rows import Rows
+from spectral_layers.segments import tokenwise
 
 
 class MLP(FeedForward):
@@ -26,7 +27,7 @@ class MLP(FeedForward):
         nn.init.normal_(self.down.weight, std=0.02)
 
     def forward(self, x: Tensor, *, rows: Rows | None = None) -> FeedForwardOutput:
-        return FeedForwardOutput(self.down(F.gelu(self.up(x))))
+        return FeedForwardOutput(tokenwise(lambda some: self.down(F.gelu(self.up(some))), x))
 
 
 class MLPConfig(FeedForwardConfig):

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from spectral_layers.context import LayerContext
 from spectral_layers.feedforward.base import FeedForward, FeedForwardConfig, FeedForwardOutput
 from spectral_layers.rows import Rows
+from spectral_layers.segments import tokenwise
 
 
 class SwiGLU(FeedForward):
@@ -26,8 +27,12 @@ class SwiGLU(FeedForward):
         nn.init.normal_(self.down.weight, std=0.02)
 
     def forward(self, x: Tensor, *, rows: Rows | None = None) -> FeedForwardOutput:
+        return FeedForwardOutput(tokenwise(self._inner, x))
+
+    def _inner(self, x: Tensor) -> Tensor:
         gate, value = self.up(x).chunk(2, -1)
-        return FeedForwardOutput(self.down(F.silu(gate) * value))
+        y: Tensor = self.down(F.silu(gate) * value)
+        return y
 
 
 class SwiGLUConfig(FeedForwardConfig):
