@@ -96,10 +96,10 @@ def table(records: Records) -> None:
     print("| tokens | model | parameters | ms | transformer takes |")
     print("|---|---|---|---|---|")
     for row in sorted(records.rows(), key=lambda row: row["length"]):
-        times = f"{row['milliseconds']:,.0f} ({row['milliseconds_low']:,.0f} to {row['milliseconds_high']:,.0f})"
-        ratio = f"{row['transformer_takes']:.2f} × ({row['transformer_takes_low']:.2f} to {row['transformer_takes_high']:.2f})"
-        if row["rounds"] == 1:
-            times, ratio = f"{row['milliseconds']:,.0f}, once", f"{row['transformer_takes']:.1f} ×"
+        times, ratio = f"{row['milliseconds']:,.0f}", f"{row['transformer_takes']:.2f} ×"
+        if row["rounds"] > 1:
+            times += f" ({row['milliseconds_low']:,.0f} to {row['milliseconds_high']:,.0f})"
+            ratio += f" ({row['transformer_takes_low']:.2f} to {row['transformer_takes_high']:.2f})"
         shown = "" if row["name"] == TRANSFORMER else ratio
         print(f"| {row['length']:,} | {row['name']} | {row['parameters']:,} | {times} | {shown} |")
 

@@ -58,7 +58,7 @@ def parameters(config: ModelConfig) -> int:
 
 
 def sized(model: dict[str, Any], mixers: Sequence[Any], target: int, feedforward: str = "mlp") -> ModelConfig:
-    """The model whose layers hold these mixers in turn, with feed-forwards just wide enough for ``target`` parameters."""
+    """The model whose layers hold these mixers in turn, its feed-forwards just wide enough for so many parameters."""
 
     def made(expansion: float) -> ModelConfig:
         fed = {"type": feedforward, "expansion": expansion}

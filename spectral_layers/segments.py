@@ -1,8 +1,8 @@
 """Sequences taken in segments, so that what is made of a token on the way stays in the cache.
 
-Linear layers and elementwise passes over a whole sequence wait for memory: for its traffic, and for the system to map it.
-In evaluation on a CPU, parts that treat tokens one by one, or carry a state from one to the next, therefore do all their
-steps on a few hundred tokens before they go on.
+Linear layers and elementwise passes over a whole sequence wait for memory: for its traffic, and for the system to map
+it. In evaluation on a CPU, parts that treat tokens one by one, or carry a state from one to the next, therefore do all
+their steps on a few hundred tokens before they go on.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ _FEWEST = 64
 def segments(x: Tensor, *, most: int | None = None) -> list[slice]:
     """The time of x (B, L, D) in order, whole where gradients are recorded, a graph is traced, or on a GPU.
 
-    most: tokens in a segment that is not traced, for parts whose cost grows with the square of it.
+    most: tokens of a row in a segment at most, wherever it is.
     """
     length = x.shape[1]
-    if torch.compiler.is_compiling():
+    tracing = torch.compiler.is_compiling()
+    if tracing and most is None:
         return [slice(0, length)]
     step = length if most is None else min(length, most)
-    if not torch.is_grad_enabled() and x.device.type == "cpu":
+    if not tracing and not torch.is_grad_enabled() and x.device.type == "cpu":
         step = min(step, max(_FEWEST, _TOKENS // max(1, x.shape[0])))
     return [slice(start, min(length, start + step)) for start in range(0, length, step)]
 
@@ -59,6 +60,6 @@ def joined(pieces: Iterable[Tensor], length: int, *, dim: int) -> Tensor:
     return whole
 
 
-def tokenwise(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+def tokenwise(function: Callable[[Tensor], Tensor], x: Tensor, *, most: int | None = None) -> Tensor:
     """function(x), of a function that treats every token of x (B, L, D) by itself and returns (B, L, E)."""
-    return joined((function(x[:, here]) for here in segments(x)), x.shape[1], dim=1)
+    return joined((function(x[:, here]) for here in segments(x, most=most)), x.shape[1], dim=1)

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from spectral_layers.context import LayerContext
 from spectral_layers.feedforward.base import FeedForward, FeedForwardConfig, FeedForwardOutput
 from spectral_layers.rows import Rows
-from spectral_layers.segments import tokenwise
 
 
 class MLP(FeedForward):
@@ -27,7 +26,7 @@ class MLP(FeedForward):
         nn.init.normal_(self.down.weight, std=0.02)
 
     def forward(self, x: Tensor, *, rows: Rows | None = None) -> FeedForwardOutput:
-        return FeedForwardOutput(tokenwise(lambda some: self.down(F.gelu(self.up(some))), x))
+        return FeedForwardOutput(self.down(F.gelu(self.up(x))))
 
 
 class MLPConfig(FeedForwardConfig):

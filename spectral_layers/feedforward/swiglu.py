@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from spectral_layers.context import LayerContext
 from spectral_layers.feedforward.base import FeedForward, FeedForwardConfig, FeedForwardOutput
 from spectral_layers.rows import Rows
-from spectral_layers.segments import tokenwise
 
 
 class SwiGLU(FeedForward):
@@ -27,12 +26,8 @@ class SwiGLU(FeedForward):
         nn.init.normal_(self.down.weight, std=0.02)
 
     def forward(self, x: Tensor, *, rows: Rows | None = None) -> FeedForwardOutput:
-        return FeedForwardOutput(tokenwise(self._inner, x))
-
-    def _inner(self, x: Tensor) -> Tensor:
         gate, value = self.up(x).chunk(2, -1)
-        y: Tensor = self.down(F.silu(gate) * value)
-        return y
+        return FeedForwardOutput(self.down(F.silu(gate) * value))
 
 
 class SwiGLUConfig(FeedForwardConfig):

@@ -34,8 +34,8 @@ class Holographic(Mixer):
     matching), decays g are spread over the timescales. Output: per-head norm, SiLU gate, projection.
 
     Strictly causal. O(L): segments of at most 2048 tokens, each continuing the memory of the one before; in a segment,
-    chunks of 64 tokens as small matrix products, and one more product over the chunks. Decoding: O(1) in time and memory;
-    the memory is (H, 2E, D/H) in float32.
+    chunks of 64 tokens as small matrix products, and one more product over the chunks. Decoding: O(1) in time and
+    memory; the memory is (H, 2E, D/H) in float32.
 
     Plate, "Holographic reduced representations", 1995 (binding by circular convolution); chunked form as in linear
     attention: Hua et al., "Transformer quality in linear time", 2022.
@@ -72,7 +72,7 @@ class Holographic(Mixer):
 
         def mixed() -> Iterator[Tensor]:
             nonlocal recent, memory
-            for here in segments(x, most=_SEGMENT):
+            for here in segments(x, most=None if torch.compiler.is_compiling() else _SEGMENT):
                 part, given = x[:, here], None if rows is None else rows.within(here)
                 inputs = part.transpose(1, 2)
                 key, query, value = (z.transpose(1, 2) for z in self.short.each(inputs, recent))
