@@ -37,16 +37,23 @@ class ShortConvolution(nn.Module):
 
     def each(self, x: Tensor, past: Tensor | None = None) -> list[Tensor]:
         """The outputs of :meth:`forward`, (B, D, L) for each of the copies."""
+        kernels = self.weight.view(self.channels, -1, 1, self.taps).unbind(1)
+        biases = self.bias.view(self.channels, -1).unbind(1)
+        if past is not None and x.shape[-1] == 1:
+            # One sum; a convolution's call would cost more.
+            window = torch.cat([past.to(x.dtype), x], -1)
+            pairs = zip(kernels, biases, strict=True)
+            return [((window * kernel[:, 0]).sum(-1) + bias)[..., None].to(x.dtype) for kernel, bias in pairs]
         before = self.taps - 1 - self.ahead
         # As an image of one row: the axis that was contiguous, channels or time, stays so, and nothing is transposed.
         image = F.pad(x[:, :, None], (before, self.ahead))
         if past is not None:
             image[..., :before] = past[:, :, None]
-        kernels = self.weight[:, :, None].unflatten(0, (self.channels, -1)).unbind(1)
-        biases = self.bias.unflatten(0, (self.channels, -1)).unbind(1)
         # conv2d correlates: its last weight meets the newest token.
-        pairs = zip(kernels, biases, strict=True)
-        return [F.conv2d(image, kernel, bias, groups=self.channels)[:, :, 0] for kernel, bias in pairs]
+        return [
+            F.conv2d(image, kernel[:, None], bias, groups=self.channels)[:, :, 0]
+            for kernel, bias in zip(kernels, biases, strict=True)
+        ]
 
     def remember(self, x: Tensor, rows: Rows | None, past: Tensor | None) -> Tensor:
         """The ``past`` of the next call, in memory of its own."""
