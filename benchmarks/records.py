@@ -57,14 +57,14 @@ def parameters(config: ModelConfig) -> int:
     return sum(parameter.numel() for parameter in config.build().parameters())
 
 
-def sized(model: dict[str, Any], mixers: Sequence[Any], target: int) -> ModelConfig:
-    """The model whose layers hold these mixers in turn, with mlps just wide enough for ``target`` parameters."""
+def sized(model: dict[str, Any], mixers: Sequence[Any], target: int, feedforward: str = "mlp") -> ModelConfig:
+    """The model whose layers hold these mixers in turn, its feed-forwards just wide enough for so many parameters."""
 
     def made(expansion: float) -> ModelConfig:
-        feedforward = {"type": "mlp", "expansion": expansion}
-        return load_config({**model, "layers": [{"mixer": mixer, "feedforward": feedforward} for mixer in mixers]})
+        fed = {"type": feedforward, "expansion": expansion}
+        return load_config({**model, "layers": [{"mixer": mixer, "feedforward": fed} for mixer in mixers]})
 
-    per_unit = 2 * model["hidden_dim"] ** 2 * model["num_layers"]
+    per_unit = parameters(made(2.0)) - parameters(made(1.0))
     expansion = 1.0 + (target - parameters(made(1.0))) / per_unit
     if expansion * model["hidden_dim"] < 1:
         raise ConfigError(f"{target:,} parameters leave no room for feed-forwards beside the mixers {mixers}.")

@@ -31,6 +31,11 @@ class Rows:
         """(B, L) bool: True where a token is real."""
         return torch.arange(length, device=self.lengths.device) < self.lengths[:, None]
 
+    def within(self, here: slice) -> Rows:
+        """The rows of that span of their time alone; one that ended before it has length 0."""
+        segments = None if self.segments is None else self.segments[:, here]
+        return Rows((self.lengths - here.start).clamp(0, here.stop - here.start), segments)
+
 
 @dataclass(frozen=True)
 class Alignment:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spectral_layers.rows import Rows, span
+from spectral_layers.segments import joined, segments
+from spectral_layers.state import State
 
 
 class ShortConvolution(nn.Module):
@@ -29,15 +32,63 @@ class ShortConvolution(nn.Module):
 
     def forward(self, x: Tensor, past: Tensor | None = None) -> Tensor:
         """past: (B, D, taps - 1), the inputs before x; None at the start of a sequence."""
+        (y,) = self.each(x, past)
+        return y
+
+    def each(self, x: Tensor, past: Tensor | None = None) -> list[Tensor]:
+        """The outputs of :meth:`forward`, (B, D, L) for each of the copies."""
+        kernels = self.weight.view(self.channels, -1, 1, self.taps).unbind(1)
+        biases = self.bias.view(self.channels, -1).unbind(1)
+        if past is not None and x.shape[-1] == 1:
+            # One sum; a convolution's call would cost more.
+            window = torch.cat([past.to(x.dtype), x], -1)
+            pairs = zip(kernels, biases, strict=True)
+            return [((window * kernel[:, 0]).sum(-1) + bias)[..., None].to(x.dtype) for kernel, bias in pairs]
         before = self.taps - 1 - self.ahead
-        x = F.pad(x, (before, self.ahead)) if past is None else torch.cat([past.to(x.dtype), x], -1)
-        # conv1d correlates: its last weight meets the newest token.
-        return F.conv1d(x, self.weight, self.bias, groups=self.channels)
+        # As an image of one row: the axis that was contiguous, channels or time, stays so, and nothing is transposed.
+        image = F.pad(x[:, :, None], (before, self.ahead))
+        if past is not None:
+            image[..., :before] = past[:, :, None]
+        # conv2d correlates: its last weight meets the newest token.
+        return [
+            F.conv2d(image, kernel[:, None], bias, groups=self.channels)[:, :, 0]
+            for kernel, bias in zip(kernels, biases, strict=True)
+        ]
 
     def remember(self, x: Tensor, rows: Rows | None, past: Tensor | None) -> Tensor:
-        """The ``past`` of the next call."""
+        """The ``past`` of the next call, in memory of its own."""
         width = self.taps - 1
+        if rows is None:
+            recent = x[..., max(0, x.shape[-1] - width) :]
+            if past is None:
+                return F.pad(recent, (width - recent.shape[-1], 0)).contiguous()
+            return torch.cat([past[..., recent.shape[-1] :].to(x.dtype), recent], -1)
         if past is None:
             past = x.new_zeros(*x.shape[:2], width)
-        ends: Tensor | int = x.shape[-1] if rows is None else rows.lengths
-        return span(torch.cat([past.to(x.dtype), x], -1), ends, width)
+        return span(torch.cat([past.to(x.dtype), x], -1), rows.lengths, width)
+
+
+def project(
+    in_proj: nn.Module,
+    short: ShortConvolution,
+    x: Tensor,
+    rows: Rows | None,
+    state: State | None,
+    return_state: bool,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The short convolution of a projection of x (B, L, D): (B, C, L), contiguous along time.
+
+    With it what a state remembers of the projection, under "recent", if that is asked for.
+    """
+    recent = None if state is None else state["recent"]
+
+    def convolved() -> Iterator[Tensor]:
+        nonlocal recent
+        for here in segments(x):
+            projected = in_proj(x[:, here]).transpose(1, 2)
+            yield short(projected, recent)
+            if return_state or here.stop < x.shape[1]:
+                recent = short.remember(projected, None if rows is None else rows.within(here), recent)
+
+    y = joined(convolved(), x.shape[1], dim=2).contiguous()
+    return y, {"recent": recent} if return_state and recent is not None else {}

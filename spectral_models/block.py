@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from spectral_core import ConfigError
 from spectral_layers import LayerContext, Rotation, Rows, State
 from spectral_layers.feedforward.base import FeedForwardOutput
+from spectral_layers.segments import tokenwise
 from spectral_models.config import BlockConfig
 
 NORMS: dict[str, type[nn.Module]] = {"rms_norm": nn.RMSNorm, "layer_norm": nn.LayerNorm}
@@ -71,11 +72,12 @@ class Block(nn.Module):
         return BlockOutput(x, mixed.state, losses, metrics)
 
     def _feed(self, x: Tensor, rows: Rows | None) -> FeedForwardOutput:
-        """feedforward(norm(x)), of so many tokens of each row at a time as the config says."""
-        if self.feedforward_chunk is None:
+        """feedforward(norm(x)), of so many tokens of each row at a time as the config says, or the cache holds."""
+        if not self.feedforward.divisible:
             return self.feedforward(self.feedforward_norm(x), rows=rows)
-        run = partial(checkpoint, self._fed, use_reentrant=False) if torch.is_grad_enabled() else self._fed
-        return FeedForwardOutput(torch.cat([run(part) for part in x.split(self.feedforward_chunk, 1)], 1))
+        again = self.feedforward_chunk is not None and torch.is_grad_enabled()
+        run = partial(checkpoint, self._fed, use_reentrant=False) if again else self._fed
+        return FeedForwardOutput(tokenwise(run, x, most=self.feedforward_chunk))
 
     def _fed(self, x: Tensor) -> Tensor:
         y: Tensor = self.feedforward(self.feedforward_norm(x)).y

@@ -8,17 +8,16 @@ the extra memory is a block's for each thread, in both directions.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from spectral_core.backends.base import Support, transform_dtype
 from spectral_core.backends.layouts import Layout, layout_of
 from spectral_core.backends.threads import share
+from spectral_core.memory import keep_freed_memory, unwritten
 
 _BLOCK_BYTES = 4 << 20
 """A few times a core's L2: smaller blocks spend their time on calls, larger ones leave the cache."""
@@ -74,7 +73,7 @@ class _Tensors(NamedTuple):
 def _forward(*given: Any) -> Tensor:
     """post_gate * (kernel conv v + skip * v), v = pre_gate * u, contiguous in u's dtype."""
     tensors, plan = _Tensors(*given[:5]), Plan(*given[5:])
-    y = _empty(tensors.u)
+    y = unwritten(tensors.u.shape, tensors.u)
 
     def convolve(block: _Block) -> None:
         x = block.signal()
@@ -103,7 +102,7 @@ def _gradients(grad: Tensor, *given: Any) -> list[Tensor]:
         wants and tensor is not None for wants, tensor in zip(wanted, tensors, strict=True)
     )
     nothing = grad.new_empty(0)
-    u, pre, post = (_empty(tensors.u) if wants else nothing for wants in (to_u, to_pre, to_post))
+    u, pre, post = (unwritten(tensors.u.shape, tensors.u) if wants else nothing for wants in (to_u, to_pre, to_post))
     # Rows that share a kernel or a skip add to its gradient.
     kernel, skip = (
         torch.zeros_like(tensor, memory_format=torch.contiguous_format) if wants and tensor is not None else nothing
@@ -260,7 +259,7 @@ def _run(tensors: _Tensors, plan: Plan, work: Callable[[_Block], None]) -> None:
 
         return block_of_channels
 
-    _keep_freed_memory()
+    keep_freed_memory()
     threads = _threads(layout, batch * dim, u.device)
     share(_divided(dim, most // rows, threads), prepare, threads)
 
@@ -284,25 +283,3 @@ def block_rows(layout: Layout, dtype: torch.dtype, device: torch.device, block_b
     if block_bytes:
         return max(1, block_bytes // size)
     return max(layout.fewest_rows, (_BLOCK_BYTES if device.type == "cpu" else _ACCELERATOR_BLOCK_BYTES) // size)
-
-
-def _empty(like: Tensor) -> Tensor:
-    """Unwritten memory for a result of that shape, contiguous.
-
-    Where the system maps memory as it is touched, large results cost more time in page faults than in arithmetic. numpy
-    asks for huge pages, torch does not unless an environment variable says so.
-    """
-    if like.device.type != "cpu":
-        return torch.empty(like.shape, dtype=like.dtype, device=like.device)
-    memory = np.empty(like.numel() * like.element_size(), np.uint8)
-    return torch.from_numpy(memory).view(like.dtype).view(like.shape)
-
-
-@functools.cache
-def _keep_freed_memory() -> None:
-    """Let the C library keep freed blocks of up to 31 MiB, as in any program that once freed one so large.
-
-    Until then glibc gives a block's buffers back to the system after every use, and faults them in again for the next.
-    No page of this tensor is touched.
-    """
-    torch.empty(31 << 20, dtype=torch.uint8, device="cpu")

@@ -16,7 +16,7 @@ from spectral_layers.long_convolution import continued, remembered
 from spectral_layers.mixing.base import Direction, Mixer, MixerConfig, MixerOutput
 from spectral_layers.registries import FILTERS
 from spectral_layers.rows import Rows
-from spectral_layers.short_convolution import ShortConvolution
+from spectral_layers.short_convolution import ShortConvolution, project
 from spectral_layers.state import State
 
 
@@ -54,9 +54,8 @@ class GatedConvolution(Mixer):
     def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
         if self.reverse is not None:
             return self._bidirectional(self.reverse, x, rows)
-        projected = self.in_proj(x).transpose(1, 2)
-        recent = None if state is None else state["recent"]
-        post, pre, value = self.short(projected, recent).chunk(3, 1)
+        projected, recent = project(self.in_proj, self.short, x, rows, state, return_state)
+        post, pre, value = projected.chunk(3, 1)
         memory: dict[str, Tensor] = {}
         if state is None:
             kernel = self.filter.prepared(x.shape[1], self.fft)
@@ -69,8 +68,7 @@ class GatedConvolution(Mixer):
             y = post * (long + self.skip[:, None] * u).to(u.dtype)
         made = None
         if return_state:
-            recent = self.short.remember(projected, rows, recent)
-            made = self.new_state(x, rows, state, {"recent": recent, **memory})
+            made = self.new_state(x, rows, state, {**recent, **memory})
         return MixerOutput(self.out_proj(y.transpose(1, 2)), made)
 
     def _bidirectional(self, reverse: Filter, x: Tensor, rows: Rows | None) -> MixerOutput:
@@ -79,7 +77,7 @@ class GatedConvolution(Mixer):
             # A row ends in silence: what stands behind it must reach no token through either convolution.
             real = rows.mask(x.shape[1])[:, None]
             projected = torch.where(real, projected, 0.0)
-        post, pre, value = self.short(projected).chunk(3, 1)
+        post, pre, value = self.short(projected).contiguous().chunk(3, 1)
         if rows is not None:
             value = torch.where(real, value, 0.0)
         forward = self.filter.prepared(x.shape[1], self.fft)

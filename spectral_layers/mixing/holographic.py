@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -15,10 +16,12 @@ from spectral_layers.context import LayerContext
 from spectral_layers.mixing.base import Mixer, MixerConfig, MixerOutput
 from spectral_layers.projection import Projection
 from spectral_layers.rows import Rows
+from spectral_layers.segments import joined, segments
 from spectral_layers.short_convolution import ShortConvolution
 from spectral_layers.state import State
 
 _CHUNK = 64
+_SEGMENT = 2048
 
 
 class Holographic(Mixer):
@@ -30,8 +33,9 @@ class Holographic(Mixer):
     token: a value is filed under the token before it. Bandwidths fall from pi to 0.4 over the heads (sharp to forgiving
     matching), decays g are spread over the timescales. Output: per-head norm, SiLU gate, projection.
 
-    Strictly causal. Training: chunks of 64 tokens as small matrix products and a doubling scan over chunks, O(L).
-    Decoding: O(1) in time and memory; the memory is (H, 2E, D/H) in float32.
+    Strictly causal. O(L): segments of at most 2048 tokens, each continuing the memory of the one before; in a segment,
+    chunks of 64 tokens as small matrix products, and one more product over the chunks. Decoding: O(1) in time and
+    memory; the memory is (H, 2E, D/H) in float32.
 
     Plate, "Holographic reduced representations", 1995 (binding by circular convolution); chunked form as in linear
     attention: Hua et al., "Transformer quality in linear time", 2022.
@@ -63,35 +67,49 @@ class Holographic(Mixer):
         self.log_decay = nn.Parameter(torch.linspace(math.log(1 / longest), math.log(1 / shortest), heads))
 
     def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
-        inputs = x.transpose(1, 2)
-        recent = None if state is None else state["recent"]
-        key, query, value = self.short(inputs, recent).transpose(1, 2).unflatten(-1, (-1, 3)).unbind(-1)
-        keys = self._features(self.key_norm(key))
-        queries = self._features(self.query_norm(query))
-        values = self._split(self.value_proj(value)).to(keys.dtype)
-        memory = None if state is None else state["memory"].to(keys.dtype)
-        with torch.autocast(x.device.type, enabled=False):
-            y = self._read(queries, keys, values, memory)
-            y = F.layer_norm(y, y.shape[-1:]).transpose(1, 2).flatten(-2)
+        recent, memory = (None, None) if state is None else (state["recent"], state["memory"])
+        weight = self._phase_weight()
+
+        def mixed() -> Iterator[Tensor]:
+            nonlocal recent, memory
+            for here in segments(x, most=None if torch.compiler.is_compiling() else _SEGMENT):
+                part, given = x[:, here], None if rows is None else rows.within(here)
+                inputs = part.transpose(1, 2)
+                key, query, value = (z.transpose(1, 2) for z in self.short.each(inputs, recent))
+                keys = self._features(self.key_norm(key), weight)
+                queries = self._features(self.query_norm(query), weight)
+                values = self._split(self.value_proj(value)).to(keys.dtype)
+                if memory is not None:
+                    memory = memory.to(keys.dtype)
+                with torch.autocast(x.device.type, enabled=False):
+                    y = self._read(queries, keys, values, memory)
+                    y = F.layer_norm(y, y.shape[-1:]).transpose(1, 2).flatten(-2)
+                yield self.out_proj(y.to(x.dtype) * F.silu(self.gate_proj(part)))
+                if return_state or here.stop < x.shape[1]:
+                    recent = self.short.remember(inputs, given, recent)
+                    memory = self._store(keys, values, given, memory)
+
+        y = joined(mixed(), x.shape[1], dim=1)
         made = None
         if return_state:
-            tensors = {
-                "recent": self.short.remember(inputs, rows, recent),
-                "memory": self._store(keys, values, rows, memory),
-            }
-            made = self.new_state(x, rows, state, tensors)
-        return MixerOutput(self.out_proj(y.to(x.dtype) * F.silu(self.gate_proj(x))), made)
+            assert recent is not None
+            assert memory is not None
+            made = self.new_state(x, rows, state, {"recent": recent, "memory": memory})
+        return MixerOutput(y, made)
 
     @torch.no_grad()
     def time_constants(self) -> Tensor:
         """(H,) tokens after which each head's memory has faded to 1/e, for inspection."""
         return 1 / self.log_decay.double().exp()
 
-    def _features(self, z: Tensor) -> Tensor:
-        """Cosines and sines of the phases: (B, H, L, 2E), in float32 at least, since phases turn many times."""
+    def _phase_weight(self) -> Tensor:
+        """W times the heads' bandwidths, in float32 at least, since phases turn many times."""
         weight = self.phase_proj.weight.to(torch.promote_types(self.phase_proj.weight.dtype, torch.float32))
+        return weight * self.bandwidth.repeat_interleave(self.phases)[:, None]
+
+    def _features(self, z: Tensor, weight: Tensor) -> Tensor:
+        """Cosines and sines of the phases: (B, H, L, 2E), in the weight's precision."""
         with torch.autocast(z.device.type, enabled=False):
-            weight = weight * self.bandwidth.repeat_interleave(self.phases)[:, None]
             theta = self._split(F.linear(z.to(weight.dtype), weight))
             return torch.cat([theta.cos(), theta.sin()], -1)
 
@@ -128,14 +146,13 @@ class Holographic(Mixer):
             return None if memory is None else memory[:, :, None]
         t = torch.arange(size, device=k.device, dtype=k.dtype)
         stored = k.transpose(-1, -2) @ (v * torch.exp(-rate * (size - 1 - t)[:, None])[:, None])
-        first = torch.zeros_like(stored[:, :, :1]) if memory is None else memory[:, :, None]
-        before = torch.cat([first, stored[:, :, :-1]], 2)
-        # Doubling scan: after step s, chunk c holds the sum over the 2^s chunks before it.
-        shift = 1
-        while shift < chunks:
-            fade = torch.exp(-rate * (size * shift))[:, None]
-            before = before + F.pad(before[:, :, :-shift], (0, 0, 0, 0, shift, 0)) * fade
-            shift *= 2
+        # Chunk c sees what chunk j < c stored, faded over the chunks between, as a product of matrices over chunks.
+        chunk = torch.arange(chunks, device=k.device, dtype=k.dtype)
+        between = chunk[:, None] - 1 - chunk
+        fades = torch.exp(-rate * size * between.clamp(min=0)).tril(-1)  # (H, chunks, chunks)
+        before = (fades @ stored.flatten(-2)).view_as(stored)
+        if memory is not None:
+            before = before + torch.exp(-rate * size * chunk[:, None])[..., None] * memory[:, :, None]
         return before
 
     def _store(self, keys: Tensor, values: Tensor, rows: Rows | None, memory: Tensor | None) -> Tensor:

@@ -19,7 +19,7 @@ from spectral_layers.long_convolution import continued
 from spectral_layers.mixing.base import Mixer, MixerConfig, MixerOutput
 from spectral_layers.registries import FILTERS
 from spectral_layers.rows import Rows, span
-from spectral_layers.short_convolution import ShortConvolution
+from spectral_layers.short_convolution import ShortConvolution, project
 from spectral_layers.state import State
 
 
@@ -58,9 +58,8 @@ class Multiscale(Mixer):
         return f"{type(self).__name__} (scales {', '.join(self.scales)})"
 
     def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
-        projected = self.in_proj(x).transpose(1, 2)
-        recent = None if state is None else state["recent"]
-        post, pre, value = self.short(projected, recent).chunk(3, 1)
+        projected, recent = project(self.in_proj, self.short, x, rows, state, return_state)
+        post, pre, value = projected.chunk(3, 1)
         u = value * pre
         logits = self.choice(x).transpose(1, 2)[:, :, None] + self.leaning[:, :, None]
         shares = torch.exp(0.5 * F.log_softmax(logits, 1)).to(u.dtype)
@@ -76,7 +75,7 @@ class Multiscale(Mixer):
             y = y + share * heard
         made = None
         if return_state:
-            made = self.new_state(x, rows, state, {"recent": self.short.remember(projected, rows, recent)})
+            made = self.new_state(x, rows, state, recent)
             made.parts.update(parts)
         return MixerOutput(self.out_proj((y * post).to(x.dtype).transpose(1, 2)), made)
 

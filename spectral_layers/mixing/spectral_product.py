@@ -14,7 +14,7 @@ from spectral_layers.context import LayerContext
 from spectral_layers.mixing.base import Mixer, MixerConfig, MixerOutput
 from spectral_layers.online import OnlineProduct
 from spectral_layers.rows import Rows
-from spectral_layers.short_convolution import ShortConvolution
+from spectral_layers.short_convolution import ShortConvolution, project
 from spectral_layers.state import State
 
 
@@ -42,9 +42,8 @@ class SpectralProduct(Mixer):
         self.log_decay = nn.Parameter(torch.linspace(math.log(1 / longest), math.log(1 / shortest), dim))
 
     def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
-        projected = self.in_proj(x).transpose(1, 2)
-        recent = None if state is None else state["recent"]
-        post, value, raw = self.short(projected, recent).chunk(3, 1)
+        projected, recent = project(self.in_proj, self.short, x, rows, state, return_state)
+        post, value, raw = projected.chunk(3, 1)
         start = self.position(x, state)
         kernel = self._kernel(raw, start)
         if rows is not None:
@@ -63,8 +62,7 @@ class SpectralProduct(Mixer):
         y = (y + self.skip[:, None] * value) * post
         made = None
         if return_state:
-            recent = self.short.remember(projected, rows, recent)
-            made = self.new_state(x, rows, state, {"recent": recent, **memory})
+            made = self.new_state(x, rows, state, {**recent, **memory})
         return MixerOutput(self.out_proj(y.to(x.dtype).transpose(1, 2)), made)
 
     @torch.no_grad()
