@@ -46,7 +46,7 @@ def evaluate(
     model = load_checkpoint(checkpoint, **({} if fft is None else {"fft": fft}))
     tokenizer = load_tokenizer(checkpoint)
     run = run_of(checkpoint)
-    if data is None and run is None:
+    if not data and run is None:
         raise ConfigError(f"{checkpoint} lies in no run that held anything out. Say what to read: --data PATH.")
     if run is not None and data == run.data.source:
         errors.print(f"the model was trained on part of {data}; without --data what it held out is measured")

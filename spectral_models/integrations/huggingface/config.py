@@ -61,8 +61,8 @@ class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers 
     def __init__(self, spectral: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         if "quantization" in kwargs:
             raise CheckpointError(
-                "this checkpoint has int8 weights, which from_pretrained does not read: use wrap(load_checkpoint(path)), "
-                "or the checkpoint it was made from."
+                "this checkpoint has int8 weights, which from_pretrained does not read: use "
+                "wrap(load_checkpoint(path)), or the checkpoint it was made from."
             )
         names = ("schema_version", "framework_version", "components")
         record: dict[str, Any] = {name: kwargs.pop(name) for name in names if name in kwargs}
