@@ -11,6 +11,7 @@ import torch
 PAGE = Path(__file__).parents[2] / "docs" / "huggingface.md"
 
 
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true:UserWarning")  # Trainer's default, on a CPU
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft 0.21
 def test_the_examples_run(tmp_path, monkeypatch):
     """All Python blocks in order, in one namespace."""
