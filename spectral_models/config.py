@@ -70,6 +70,12 @@ def list_blocks(pattern: str = "*") -> list[str]:
     return sorted(fnmatch.filter(_named_blocks(), pattern))
 
 
+@cache
+def named_block(name: str) -> tuple[BlockConfig, ...]:
+    """The blocks that a known name stands for."""
+    return tuple(BlockConfig.parse(block) for block in _named_blocks()[name])
+
+
 def spelled_out(value: Any) -> list[Any]:
     """The blocks that a name, or a mapping with a name as its ``type``, stands for; any other value is itself one.
 

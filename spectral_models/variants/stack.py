@@ -28,7 +28,7 @@ from spectral_layers import (
 )
 from spectral_layers.rows import Alignment
 from spectral_models.block import NORMS, Block, BlockOutput, under
-from spectral_models.config import BlockConfig, Blocks, ModelConfig, block_as_layers
+from spectral_models.config import BlockConfig, Blocks, ModelConfig, block_as_layers, named_block
 from spectral_models.model import SpectralModel
 
 
@@ -167,9 +167,10 @@ class StackConfig(ModelConfig):
     position: Annotated[PositionConfig, OneOf(POSITIONS)] = part("none")
     """How tokens are told where they stand. Causal mixers know their order without it."""
     block: BlockConfig | None = None
-    """The block, or its name, repeated num_layers times; null takes the default block."""
+    """The block, or its name, repeated num_layers times."""
     layers: Blocks | None = None
-    """Instead of block: several blocks, or their names, taken in turn up to num_layers."""
+    """Instead of block: several blocks, or their names, taken in turn up to num_layers. Without either, a decoder takes
+    the block ``hybrid``, an encoder ``dense``."""
     max_seq_len: PositiveInt | None = None
     """The context a model is meant for. It limits the parts with one parameter per position, and nothing else."""
 
@@ -198,10 +199,12 @@ class StackConfig(ModelConfig):
     @property
     def blocks(self) -> tuple[BlockConfig, ...]:
         """The distinct blocks, in the order they take turns."""
-        return self.layers or (self.block or BlockConfig(),)
+        if self.layers:
+            return self.layers
+        return (self.block,) if self.block is not None else named_block("hybrid" if self.decoder else "dense")
 
     def stack(self) -> Iterator[tuple[str, BlockConfig]]:
         """All num_layers blocks, each with the config path it comes from."""
         for index in range(self.num_layers):
             turn = index % len(self.blocks)
-            yield f"layers.{turn}" if self.layers else "block", self.blocks[turn]
+            yield "block" if self.block is not None else f"layers.{turn}", self.blocks[turn]

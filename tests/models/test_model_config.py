@@ -27,7 +27,12 @@ def test_an_empty_config_is_the_default_language_model() -> None:
     assert config.type == "language_model"
     assert config == load_config({"type": "language_model", "block": {}}).model_copy(update={"block": None})
     assert [part.type for _, part in parts_of(config)] == ["auto", "none"]
-    assert config.blocks == (BlockConfig(),)
+    assert config.blocks == load_config({"block": "hybrid"}).blocks
+    assert (
+        load_config({"type": "encoder"}).blocks
+        == (BlockConfig(),)
+        == load_config({"type": "encoder", "block": "dense"}).blocks
+    )
 
 
 def test_every_problem_is_reported_at_once_with_its_full_path() -> None:
@@ -154,7 +159,8 @@ def test_layers_take_turns_up_to_num_layers() -> None:
     config = load_config({"num_layers": 5, "layers": [{"mixer": "holographic"}, {}]})
     assert [path for path, _ in config.stack()] == ["layers.0", "layers.1", "layers.0", "layers.1", "layers.0"]
     assert [block.mixer.type for _, block in config.stack()][1] == "gated_convolution"
-    assert [path for path, _ in load_config({"num_layers": 2}).stack()] == ["block", "block"]
+    assert [path for path, _ in load_config({"num_layers": 2, "block": {}}).stack()] == ["block", "block"]
+    assert [path for path, _ in load_config({"num_layers": 3}).stack()] == ["layers.0", "layers.1", "layers.0"]
 
 
 def test_the_schema_names_every_part() -> None:
