@@ -17,14 +17,12 @@ from spectral_layers import FUSIONS, FusionConfig, State, Stream
 from spectral_layers.rows import Alignment
 from spectral_models.block import under
 from spectral_models.generation import generate
+from spectral_models.loss import IGNORE, StepLoss, check_labels
 from spectral_models.model import SpectralModel
 from spectral_models.variants.conditioning import SourceDecoder
 from spectral_models.variants.encoding import AnyEncoder, EncoderOutput
 from spectral_models.variants.language_model import DecoderConfig
 from spectral_models.variants.stack import ragged
-
-IGNORE = -100
-"""The label of what is not to be learned, padding for one."""
 
 
 @dataclass
@@ -128,28 +126,13 @@ class Seq2Seq(SpectralModel):
     def loss(self, output: Seq2SeqOutput, labels: Tensor) -> Tensor:
         """Mean cross-entropy of labels (B, L), each the token that follows at its place, plus the auxiliary losses.
 
-        -100 is left out. A target to be generated ends with end_token_id. Raises UnsupportedInputError for labels of
-        another shape or kind, or out of range.
+        -100 counts for nothing. A target to be generated ends with end_token_id. Raises UnsupportedInputError for
+        labels of another shape or kind, or out of range.
         """
-        logits, size = output.logits, self.config.vocab_size
-        integers = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
-        if labels.shape != logits.shape[:2] or not integers:
-            raise UnsupportedInputError(
-                f"labels are one integer for each of {tuple(logits.shape[:2])} target tokens; got {describe(labels)}."
-            )
-        # Reading values back from an accelerator would stall every step; there the loss asserts.
-        if labels.device.type == "cpu":
-            learned = labels[labels != IGNORE]
-            if not learned.numel():
-                raise UnsupportedInputError(f"all labels are {IGNORE}: there is nothing to learn.")
-            low, high = int(learned.min()), int(learned.max())
-            if low < 0 or high >= size:
-                raise UnsupportedInputError(
-                    f"labels are tokens from 0 to {size - 1} (vocab_size {size}), or {IGNORE} for none; got {low} to "
-                    f"{high}."
-                )
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), labels.long().flatten(), ignore_index=IGNORE)
-        return torch.stack([loss, *output.losses.values()]).sum()
+        check_labels(labels, output.logits[..., 0], self.config.vocab_size)
+        logits = output.logits.flatten(0, 1).float()
+        nats = F.cross_entropy(logits, labels.flatten().long(), reduction="sum", ignore_index=IGNORE)
+        return StepLoss.of(nats, labels, output.losses, output.metrics).loss
 
     @torch.no_grad()
     def generate(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Tensor:

@@ -39,6 +39,7 @@ class Table:
         *,
         state: State | None = None,
         return_state: bool = False,
+        logits_to_keep: int = 0,
     ) -> Output:
         batch = input_ids.shape[0]
         self.fed.append(batch)
