@@ -11,7 +11,7 @@ from spectral_core import ConfigError, UnsupportedInputError
 from spectral_core.axes import describe
 from spectral_layers import State
 from spectral_models.generation.beams import Beams
-from spectral_models.generation.prefill import CHUNK, CausalModel, prefill
+from spectral_models.generation.prefill import CHUNK, CausalModel, prefill, prompt_lengths
 from spectral_models.generation.sampling import Draws, Sampling
 
 
@@ -53,22 +53,14 @@ def generate(
     if max_new_tokens < 0:
         raise ConfigError(f"max_new_tokens must be at least 0; got {max_new_tokens}.")
     _check_counts(num_beams, num_return_sequences, temperature, streamed=on_token is not None)
-    if input_ids.dim() != 2 or 0 in input_ids.shape:
-        raise UnsupportedInputError(f"a prompt is (B, L) with at least one token per row; got {describe(input_ids)}.")
+    lengths = prompt_lengths(input_ids, attention_mask)
     batch, device = input_ids.shape[0], input_ids.device
-    mask = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask != 0
-    if mask.shape != input_ids.shape:
-        raise UnsupportedInputError(
-            f"the attention mask {describe(mask)} must have the prompt's shape {describe(input_ids)}."
-        )
-    if not bool(mask.any(1).all()):
-        raise UnsupportedInputError(f"rows {(~mask.any(1)).nonzero().flatten().tolist()} of the prompt are empty.")
     prompts = input_ids.repeat_interleave(num_return_sequences, 0)
     if max_new_tokens == 0:
         return prompts
     limit = getattr(model, "length_limit", None)
     past = 0 if state is None else state.position
-    needed = int((mask.sum(1) + past).max()) + max_new_tokens - 1
+    needed = int((lengths + past).max()) + max_new_tokens - 1
     if limit is not None and needed > limit:
         raise UnsupportedInputError(
             f"the longest prompt and {max_new_tokens} new tokens need {needed} positions; the model has {limit}. "
@@ -81,6 +73,7 @@ def generate(
         raise UnsupportedInputError(
             f"tokens up to {logits.shape[1] - 1} do not fit the prompt's {describe(input_ids)}; give it as int64."
         )
+    mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask != 0
     seen = torch.zeros(logits.shape, dtype=torch.int64, device=device).scatter_add(1, input_ids.long(), mask.long()) > 0
     copies = max(num_beams, num_return_sequences)
     if copies > 1:

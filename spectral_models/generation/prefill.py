@@ -52,21 +52,10 @@ def prefill(
     """
     if chunk is not None and chunk < 1:
         raise ConfigError(f"a prompt is read in chunks of at least 1 token; got {chunk}.")
-    if input_ids.dim() != 2 or 0 in input_ids.shape:
-        raise UnsupportedInputError(f"a prompt is (B, L) with at least one token per row; got {describe(input_ids)}.")
-    batch, longest = input_ids.shape
-    lengths = torch.full((batch,), longest, device=input_ids.device)
+    lengths = prompt_lengths(input_ids, attention_mask)
+    longest = int(lengths.max())
     if attention_mask is not None:
-        if attention_mask.shape != input_ids.shape:
-            raise UnsupportedInputError(
-                f"the attention mask {describe(attention_mask)} must have the prompt's shape {describe(input_ids)}."
-            )
-        alignment = Alignment.of(attention_mask)
-        input_ids, lengths = alignment.gather(input_ids), alignment.rows.lengths
-        empty = (lengths == 0).nonzero().flatten().tolist()
-        if empty:
-            raise UnsupportedInputError(f"rows {empty} of the prompt are empty.")
-        longest = int(lengths.max())
+        input_ids = Alignment.of(attention_mask).gather(input_ids)
     step = longest if chunk is None else chunk
     logits = None
     for start in range(0, longest, step):
@@ -80,3 +69,20 @@ def prefill(
     assert logits is not None
     assert state is not None
     return logits, state
+
+
+def prompt_lengths(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """(B,) real tokens of each row of a prompt. Raises UnsupportedInputError for what is none, and for empty rows."""
+    if input_ids.dim() != 2 or 0 in input_ids.shape:
+        raise UnsupportedInputError(f"a prompt is (B, L) with at least one token per row; got {describe(input_ids)}.")
+    if attention_mask is None:
+        return torch.full(input_ids.shape[:1], input_ids.shape[1], device=input_ids.device)
+    if attention_mask.shape != input_ids.shape:
+        raise UnsupportedInputError(
+            f"the attention mask {describe(attention_mask)} must have the prompt's shape {describe(input_ids)}."
+        )
+    lengths = (attention_mask != 0).sum(1)
+    empty = (lengths == 0).nonzero().flatten().tolist()
+    if empty:
+        raise UnsupportedInputError(f"rows {empty} of the prompt are empty.")
+    return lengths
