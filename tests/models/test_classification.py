@@ -276,3 +276,11 @@ def test_evaluate_needs_something_to_measure_on(finished, tmp_path):
     ended = evaluated(bare)
     assert isinstance(ended.exception, ConfigError)
     assert "lies in no run" in str(ended.exception)
+
+
+def test_the_example_trains_as_it_is_written(table, tmp_path):
+    example = Path(__file__).parents[2] / "examples" / "classifier.yaml"
+    assert load_run(example).data.source == "reviews.csv"
+    changes = {"training.steps": 1, "model.encoder.hidden_dim": 8, "model.num_labels": 3}
+    data = {"data.source": str(table), "data.text": "words", "data.label": "kind"}
+    assert train(load_run(example, changes | data), tmp_path / "run").data.names == ("fruit", "metal", "tree")
