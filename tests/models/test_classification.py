@@ -225,7 +225,6 @@ def test_two_processes_give_the_numbers_of_one(table, tmp_path):
         ({"data.type": "text"}, ConfigError, r"data\.\w+: unknown key"),
         ({"data.type": "table"}, ConfigError, r"data is a mapping of type 'text' .*'labelled'"),
         ({"data.txt": "x"}, ConfigError, r"data.txt: unknown key. Did you mean 'text'"),
-        ({"model": {"type": "encoder"}}, ConfigError, r"training is for a language_model or a classifier; got encoder"),
     ],
 )
 def test_what_does_not_fit_is_refused(table, tmp_path, changes, error, message):
@@ -233,7 +232,9 @@ def test_what_does_not_fit_is_refused(table, tmp_path, changes, error, message):
         train(make_run(table, changes), tmp_path / "run")
 
 
-def test_a_language_model_smooths_no_labels_and_reads_no_tables():
+def test_training_is_for_two_kinds_of_models_and_each_has_its_data():
+    with pytest.raises(ConfigError, match=r"training is for a language_model or a classifier; got encoder"):
+        load_run({"model": {"type": "encoder"}})
     with pytest.raises(ConfigError, match=r"label_smoothing is for classifiers"):
         load_run("tiny", {"training.label_smoothing": 0.1})
     with pytest.raises(ConfigError, match=r"a language_model reads data of type 'text'; got 'labelled'"):
