@@ -26,17 +26,17 @@ from spectral_models.variants.language_model import LanguageModel
 
 def evaluate(
     checkpoint: Path = typer.Argument(help="A checkpoint's directory, or a run's."),
-    data: str = typer.Option(
+    data: str | None = typer.Option(
         None,
         help="Text for a language model (a file, a directory, 'stdlib', datasets:NAME), all of it; a table for a "
         "classifier (.csv, .tsv, .jsonl, .parquet, datasets:NAME). By default what the checkpoint's run held out.",
     ),
-    text: str = typer.Option(None, help="The column or field with the texts. By default the run's, or 'text'."),
-    label: str = typer.Option(None, help="The column with the labels. By default the run's, or 'label'."),
+    text: str | None = typer.Option(None, help="The column or field with the texts. By default the run's, or 'text'."),
+    label: str | None = typer.Option(None, help="The column with the labels. By default the run's, or 'label'."),
     split: str = typer.Option("test", help="Which split of a dataset a classifier is judged on."),
-    context: int = typer.Option(None, min=1, help="Tokens a window feeds. By default the run's, or 256."),
+    context: int | None = typer.Option(None, min=1, help="Tokens a window feeds. By default the run's, or 256."),
     batch_size: int = typer.Option(32, min=1, help="Windows or texts at a time; the numbers do not depend on it."),
-    fft: str = typer.Option(None, help="FFT backend, instead of the checkpoint's."),
+    fft: str | None = typer.Option(None, help="FFT backend, instead of the checkpoint's."),
 ) -> None:
     """Bits per byte of a language model, or accuracy of a classifier of texts.
 

@@ -225,7 +225,6 @@ def test_two_processes_give_the_numbers_of_one(table, tmp_path):
         ({"data.type": "text"}, ConfigError, r"data\.\w+: unknown key"),
         ({"data.type": "table"}, ConfigError, r"data is a mapping of type 'text' .*'labelled'"),
         ({"data.txt": "x"}, ConfigError, r"data.txt: unknown key. Did you mean 'text'"),
-        ({"model": {"type": "encoder"}}, ConfigError, r"training is for a language_model or a classifier; got encoder"),
     ],
 )
 def test_what_does_not_fit_is_refused(table, tmp_path, changes, error, message):
@@ -233,7 +232,9 @@ def test_what_does_not_fit_is_refused(table, tmp_path, changes, error, message):
         train(make_run(table, changes), tmp_path / "run")
 
 
-def test_a_language_model_smooths_no_labels_and_reads_no_tables():
+def test_training_is_for_two_kinds_of_models_and_each_has_its_data():
+    with pytest.raises(ConfigError, match=r"training is for a language_model or a classifier; got encoder"):
+        load_run({"model": {"type": "encoder"}})
     with pytest.raises(ConfigError, match=r"label_smoothing is for classifiers"):
         load_run("tiny", {"training.label_smoothing": 0.1})
     with pytest.raises(ConfigError, match=r"a language_model reads data of type 'text'; got 'labelled'"):
@@ -276,3 +277,11 @@ def test_evaluate_needs_something_to_measure_on(finished, tmp_path):
     ended = evaluated(bare)
     assert isinstance(ended.exception, ConfigError)
     assert "lies in no run" in str(ended.exception)
+
+
+def test_the_example_trains_as_it_is_written(table, tmp_path):
+    example = Path(__file__).parents[2] / "examples" / "classifier.yaml"
+    assert load_run(example).data.source == "reviews.csv"
+    changes = {"training.steps": 1, "model.encoder.hidden_dim": 8, "model.num_labels": 3}
+    data = {"data.source": str(table), "data.text": "words", "data.label": "kind"}
+    assert train(load_run(example, changes | data), tmp_path / "run").data.names == ("fruit", "metal", "tree")

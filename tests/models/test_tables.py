@@ -1,4 +1,4 @@
-"""The tables of quality, recall and sequences: honest baselines, equal sizes, rows that outlive an interruption."""
+"""The tables of quality, recall, sequences and sst2: honest baselines, equal sizes, rows that outlive an interruption."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def scripts() -> Iterator[dict[str, ModuleType]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(BENCHMARKS))
         modules = {
-            name: importlib.import_module(name) for name in ("baselines", "records", "quality", "recall", "sequences")
+            name: importlib.import_module(name)
+            for name in ("baselines", "records", "quality", "recall", "sequences", "sst2")
         }
         modules["baselines"].register()
         patch.setattr(modules["baselines"], "register", lambda: None)
@@ -235,3 +236,27 @@ def test_accuracy_counts_queries_alone(recall) -> None:
 
     assert recall.accuracy(Answers(20), [(inputs, labels)]) == 1.0
     assert recall.accuracy(Answers(21), [(inputs, labels)]) == 0.0
+
+
+def test_sst2_trains_both_rows_from_the_files_as_they_are(scripts, monkeypatch, tmp_path: Path, capsys) -> None:
+    """Whose columns have different names and orders, and whose quotes are part of the text."""
+    sst2 = scripts["sst2"]
+    monkeypatch.setattr(sst2, "WIDTH", 8)
+    monkeypatch.setattr(sst2, "VOCABULARY", 300)
+    lines = [f"{i % 2}\t\"film\" number {i} is {'good' if i % 2 else 'bad'}" for i in range(40)]
+    (tmp_path / "train.tsv").write_text("\n".join(["label\tsentence", *lines]) + "\n", encoding="utf-8")
+    (tmp_path / "dev.tsv").write_text("\n".join(["label\tcontent", *lines[:6]]) + "\n", encoding="utf-8")
+    arguments = ["--data", tmp_path, "--steps", 2, "--out", tmp_path / "out", "--work", tmp_path / "work"]
+    sst2.main([str(argument) for argument in arguments])
+    rows = json.loads((tmp_path / "out" / "sst2.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["gated_convolution", "no mixers"]
+    assert rows[0]["parameters"] > rows[1]["parameters"]
+    assert all(row["majority"] == 0.5 and 0 <= row["accuracy"] <= 1 for row in rows)
+    assert all(row["curve"][-1] == [2, row["accuracy"]] for row in rows)
+    texts = [json.loads(line) for line in (tmp_path / "work" / "train.jsonl").read_text().splitlines()]
+    assert texts[3] == {"text": '"film" number 3 is good', "label": 1}
+    monkeypatch.setattr(sst2, "train", None)  # nothing is run again
+    sst2.main([str(argument) for argument in arguments])
+    assert capsys.readouterr().out.splitlines()[-1].startswith("| no mixers | ")
+    encoders = [sst2.described(name, 0, 2, tmp_path).model.encoder.block.mixer.type for name in sst2.ROWS]
+    assert encoders == ["gated_convolution", "baselines/nothing", "baselines/nothing"]
