@@ -79,6 +79,8 @@ def export_model(
     a length or size the model does not take, ConfigError for variants that have no program or a missing library.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ExportError(f"cannot write {path}: it is a directory. Choose another path.")
     if int8_layers(model):
         raise ConfigError("this model has int8 weights, which have no program here; export the one it was made from.")
     reference = _Program(_in_float32(model, {}))

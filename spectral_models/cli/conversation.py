@@ -70,11 +70,13 @@ def _answer(session: Session, tokenizer: Tokenizer, text: str, max_new_tokens: i
             for _ in range(max_new_tokens):
                 token = session.draw()
                 ended = token == tokenizer.eos_token_id
-                if ended or stopped():
+                if ended:
                     break
                 piece = stream.push(token)
                 show(piece)
                 last = piece or last
+                if stopped():
+                    break
     except SpectralError as error:
         errors.print(f"error: {error} /reset begins a new text.", style="red", markup=False, highlight=False)
         return

@@ -13,6 +13,7 @@ from spectral_models import export as exporting
 from spectral_models.export import ExportError, export_model
 
 FOURIER = {"hidden_dim": 16, "num_layers": 1, "layers": [{"mixer": "fourier", "feedforward": "mlp"}]}
+MEL = {"type": "mel", "sample_rate": 1000, "n_fft": 64, "hop_length": 32, "n_mels": 8}
 LANGUAGE = {
     "hidden_dim": 16,
     "num_layers": 1,
@@ -35,33 +36,46 @@ def language(tmp_path_factory):
     return saved(tmp_path_factory.mktemp("language") / "model", LANGUAGE)
 
 
-def test_an_onnx_classifier_takes_padded_texts_in_any_batch(spectral, tmp_path):
+def test_an_onnx_classifier_in_any_batch(spectral, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    checkpoint = saved(tmp_path / "model", {"type": "classifier", "num_labels": 3, "encoder": TWO_SIDED})
-    ended = spectral("export", checkpoint, tmp_path / "made.onnx", "--length", 12)
+    config = {"type": "classifier", "num_labels": 3, "encoder": {"type": "encoder", **FOURIER}}
+    checkpoint = saved(tmp_path / "model", config)
+    ended = spectral("export", checkpoint, tmp_path / "made.onnx", "--length", 12, "--full-rows")
     assert ended.code == 0, ended
     said = [line.split(maxsplit=1) for line in ended.out.splitlines()]
-    assert said[:3] == [
-        ["input", "input_ids       (batch, 12)"],
-        ["input", "attention_mask  (batch, 12)"],
-        ["output", "logits          (batch, 3)"],
-    ]
-    assert float(said[3][1].split()[0]) <= 1e-5
+    assert said[:2] == [["input", "input_ids       (batch, 12)"], ["output", "logits          (batch, 3)"]]
+    assert float(said[2][1].split()[0]) <= 1e-5
     assert f"written {tmp_path}/made.onnx (" in ended.out
     assert ended.err == ""
     assert {path.name for path in tmp_path.iterdir()} == {"model", "made.onnx"}
+    ids = torch.randint(256, (5, 12), generator=torch.Generator().manual_seed(1))
+    session = onnxruntime.InferenceSession(tmp_path / "made.onnx", providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"input_ids": ids.numpy()})
+    with torch.no_grad():
+        expected = load_checkpoint(checkpoint)(ids).logits
+    assert np.abs(found - expected.numpy()).max() < 1e-5 * expected.abs().max()
+
+
+def test_an_encoder_takes_padded_texts(tmp_path):
+    torch.manual_seed(0)
+    model = build_model({"type": "encoder", "masked_lm": True, **TWO_SIDED}).eval()
+    made = export_model(model, tmp_path / "made.pt2", format="torch", length=12)
+    assert made.inputs == {"input_ids": (12,), "attention_mask": (12,)}
+    assert made.outputs == {"pooled": (16,), "hidden": (12, 16), "logits": (12, 256)}
     texts = [b"short", b"a text of 12", b"x", b"padded left"]
-    ids, mask = np.zeros((4, 12), np.int64), np.zeros((4, 12), np.int64)
+    ids, mask = torch.zeros(2, 4, 12, dtype=torch.long)
     for row, text in enumerate(texts):
         place = slice(12 - len(text), 12) if row == 3 else slice(0, len(text))
-        ids[row, place], mask[row, place] = list(text), 1
-    session = onnxruntime.InferenceSession(tmp_path / "made.onnx", providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {"input_ids": ids, "attention_mask": mask})
-    model = load_checkpoint(checkpoint)
+        ids[row, place], mask[row, place] = torch.tensor(list(text)), 1
     with torch.no_grad():
-        expected = torch.cat([model(torch.tensor([list(text)])).logits for text in texts])
-    assert np.abs(found - expected.numpy()).max() < 1e-5 * expected.abs().max()
+        pooled, hidden, logits = torch.export.load(made.path).module()(ids, mask)
+        for row, text in enumerate(texts):
+            alone = model(torch.tensor([list(text)]))
+            assert torch.allclose(pooled[row], alone.pooled[0], atol=1e-4)
+            assert torch.allclose(hidden[row, mask[row] != 0], alone.hidden[0], atol=1e-4)
+            assert torch.allclose(logits[row, mask[row] != 0], alone.logits[0], atol=1e-4)
+    assert (hidden[mask == 0] == 0).all()
 
 
 def test_a_torch_program_of_a_language_model_reads_shorter_texts_too(language, spectral, tmp_path):
@@ -81,7 +95,7 @@ def test_a_torch_program_of_a_language_model_reads_shorter_texts_too(language, s
     ("config", "options", "inputs"),
     [
         ({"type": "vision_encoder", "frontend": {"type": "patches", "size": 4}}, {"size": (8, 12)}, (3, 8, 12)),
-        ({"type": "audio_encoder", "mixing": "sequence"}, {"length": 1000, "masked": False}, (1000,)),
+        ({"type": "audio_encoder", "mixing": "sequence", "frontend": MEL}, {"length": 200, "masked": False}, (200,)),
     ],
     ids=["pictures", "sound"],
 )
@@ -128,7 +142,7 @@ def test_wrong_numbers_no_numbers_and_other_shapes_are_found(wrong):
 
 
 def test_parts_that_cannot_be_traced_are_named(tmp_path):
-    model = build_model({"type": "classifier", "encoder": FOURIER})
+    model = build_model({"type": "classifier", "encoder": {"type": "encoder", **FOURIER}})
     with pytest.raises(ExportError, match=r"classifier cannot be traced.*fourier.*\(--full-rows\)"):
         export_model(model, tmp_path / "made.pt2", format="torch", length=8)
     assert list(tmp_path.iterdir()) == []
@@ -145,8 +159,8 @@ def test_what_cannot_be_exported_is_one_message(language, spectral, tmp_path, mo
     pictures = saved(tmp_path / "vision", {"type": "classifier", "encoder": vision})
     spectral("export", pictures, made).refused(r"a program has one: give a size, as in 224 224")
     spectral("export", pictures, made, "--size", 9, 8).refused(r"patches of 4 x 4; 9 x 8 leaves a rest")
-    small = {"hidden_dim": 16, "num_layers": 1}
-    pairs = saved(tmp_path / "pairs", {"type": "seq2seq", "encoder": FOURIER, **small})
+    small = {"hidden_dim": 32, "num_layers": 1}
+    pairs = saved(tmp_path / "pairs", {"type": "seq2seq", "encoder": {"type": "encoder", **FOURIER}, **small})
     spectral("export", pairs, made).refused(
         r"a seq2seq cannot be exported: only language_model, classifier and the enc"
     )
