@@ -260,3 +260,48 @@ def test_sst2_trains_both_rows_from_the_files_as_they_are(scripts, monkeypatch, 
     assert capsys.readouterr().out.splitlines()[-1].startswith("| no mixers | ")
     encoders = [sst2.described(name, 0, 2, tmp_path).model.encoder.block.mixer.type for name in sst2.ROWS]
     assert encoders == ["gated_convolution", "baselines/nothing", "baselines/nothing"]
+
+
+@pytest.fixture
+def timed(scripts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
+    """The scripts that time models and mixers, on models of two small layers."""
+    made = {name: importlib.import_module(name) for name in ("models", "prompt", "mixers")}
+    for name, value in SMALL.items():
+        monkeypatch.setitem(made["models"].MODEL, name, 2 * value if name == "hidden_dim" else value)
+    monkeypatch.setattr(made["models"], "PARAMETERS", 120_000)
+    for script in made.values():
+        monkeypatch.setattr(script, "THREADS", torch.get_num_threads())
+    return made
+
+
+def test_models_are_timed_at_equal_parameters_and_each_length_once(timed, tmp_path: Path, capsys) -> None:
+    arguments = ["--lengths", "40", "64", "--rounds", "2", "--out", str(tmp_path)]
+    timed["models"].main(arguments)
+    rows = json.loads((tmp_path / "models.json").read_text())["rows"]
+    assert [(row["name"], row["length"]) for row in rows] == [(n, t) for t in (40, 64) for n in timed["models"].ROWS]
+    assert max(row["parameters"] for row in rows) <= 1.02 * min(row["parameters"] for row in rows)
+    assert all(row["transformer_takes"] == 1 for row in rows if row["name"] == "transformer")
+    assert "| 64 | gated_convolution |" in capsys.readouterr().out
+    timed["models"].main(arguments)
+    assert json.loads((tmp_path / "models.json").read_text())["rows"] == rows
+
+
+def test_no_time_is_taken_of_a_wrong_model(timed, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(timed["models"], "error", lambda model, ids: 0.5)
+    with pytest.raises(SystemExit, match="off by"):
+        timed["models"].main(["--lengths", "40", "--out", str(tmp_path)])
+
+
+def test_a_token_behind_a_prompt_leaves_our_state_as_large_as_it_was(timed, tmp_path: Path) -> None:
+    timed["prompt"].main(["--prompt", "40", "--rounds", "2", "--out", str(tmp_path)])
+    rows = {row["name"]: row for row in json.loads((tmp_path / "prompt.json").read_text())["rows"]}
+    assert set(rows) == set(timed["models"].ROWS)
+    for name, row in rows.items():
+        assert (row["bytes_after_last"] == row["bytes_after_prompt"]) == (name != "transformer")
+
+
+def test_every_mixer_is_timed_in_each_direction_it_has(timed, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(timed["mixers"], "DIM", 32)
+    timed["mixers"].main(["--lengths", "16", "64", "--rounds", "1", "--out", str(tmp_path)])
+    rows = [row["name"] for row in json.loads((tmp_path / "mixers.json").read_text())["rows"]]
+    assert {f"{entry.name}, {way}" for entry in MIXERS for way in entry.load().directions} == set(rows)
