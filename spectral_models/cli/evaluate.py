@@ -26,7 +26,7 @@ from spectral_models.variants.language_model import LanguageModel
 
 def evaluate(
     checkpoint: Path = typer.Argument(help="A checkpoint's directory, or a run's."),
-    data: str = typer.Option(
+    data: str | None = typer.Option(
         None,
         help="Text for a language model (a file, a directory, 'stdlib', datasets:NAME), all of it; a table for a "
         "classifier (.csv, .tsv, .jsonl, .parquet, datasets:NAME). By default what the checkpoint's run held out.",
