@@ -56,7 +56,7 @@ def fit(model: Classifier, draw: Draw, *, steps: int, rate: float, batch: int = 
     )
     for _ in range(steps):
         inputs, labels = draw(batch, generator)
-        loss = model.loss(model(inputs), labels)
+        loss = model.loss(inputs, labels).loss
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

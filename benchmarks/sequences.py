@@ -89,7 +89,7 @@ def run(task: SequenceTask, fusion: str, seed: int, rate: float, steps: int) -> 
     start = time.process_time()
     for step in range(1, steps + 1):
         input_ids, mask, labels = sequences_batch(BATCH, task=task, symbols=SYMBOLS, generator=generator)
-        loss = model.loss(model(input_ids, model.decoder_inputs(labels), mask), labels)
+        loss = model.loss(input_ids, labels, mask).loss
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -1,8 +1,12 @@
-"""Cross-entropy over a vocabulary, from features: in chunks, so that the logits of all tokens never exist at once."""
+"""What training minimises: cross-entropy of labels, over tokens in chunks whose logits never all exist at once.
+
+Every model that learns from labels has ``loss(inputs, labels, attention_mask=None, *, step_count=None, ...)``, inputs
+and mask as its ``forward`` takes them, and gives a :class:`StepLoss`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +18,7 @@ from spectral_core import UnsupportedInputError
 from spectral_core.axes import describe
 
 IGNORE = -100
-"""The label of a position without a target, as in ``torch.nn.functional.cross_entropy``."""
+"""The label of what counts for nothing, as in ``torch.nn.functional.cross_entropy``."""
 
 _CHUNK_LOGITS = 1 << 22
 """Logits made at a time unless told otherwise: 16 MiB in float32, and some times that while they are worked on."""
@@ -38,21 +42,41 @@ class StepLoss:
     def of(
         cls,
         nats: Tensor,
-        labels: Tensor,
+        count: Tensor,
         losses: Mapping[str, Tensor],
         metrics: Mapping[str, Tensor],
         step_count: Tensor | int | None = None,
     ) -> StepLoss:
-        """The mean of what ``nats`` sums over the labels that count, plus the auxiliary losses; 0 where none counts.
+        """The mean of ``nats``, a sum over ``count`` labels, plus the auxiliary losses; 0 where nothing is counted.
 
         step_count: labels of a whole step, over accumulated batches and processes; each batch then adds its sum over
         that, so that any division of a step into batches and processes gives the same gradient.
         """
-        count = (labels != IGNORE).sum()
         whole = (count if step_count is None else torch.as_tensor(step_count, device=count.device)).clamp(min=1)
         share = 1 if step_count is None else count / whole
         loss = nats / whole + sum(auxiliary * share for auxiliary in losses.values())
         return cls(loss, nats, count, dict(losses), dict(metrics))
+
+    @classmethod
+    def of_logits(
+        cls,
+        logits: Tensor,
+        labels: Tensor,
+        losses: Mapping[str, Tensor],
+        metrics: Mapping[str, Tensor],
+        step_count: Tensor | int | None = None,
+        label_smoothing: float = 0.0,
+    ) -> StepLoss:
+        """The same from logits that are made anyway: (B, num_labels) of rows, or (B, L, V) of tokens.
+
+        label_smoothing: the share of each label that is spread evenly over all (Szegedy et al., "Rethinking the
+        Inception architecture for computer vision", 2016, §7). Raises UnsupportedInputError for labels that do not fit.
+        """
+        check_labels(labels, logits.shape[:-1], logits.shape[-1])
+        flat = logits.flatten(0, -2)
+        flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
+        nats = F.cross_entropy(flat, labels.long().flatten(), reduction="sum", label_smoothing=label_smoothing)
+        return cls.of(nats, (labels != IGNORE).sum(), losses, metrics, step_count)
 
 
 def token_nats(
@@ -86,20 +110,21 @@ def _chunk_nats(head: Callable[[Tensor], Tensor], x: Tensor, labels: Tensor) -> 
     return F.cross_entropy(logits, labels, reduction="sum", ignore_index=IGNORE)
 
 
-def check_labels(labels: Tensor, input_ids: Tensor, vocab_size: int) -> None:
-    """Raise UnsupportedInputError unless labels are a token, or IGNORE, for each of input_ids (B, L)."""
+def check_labels(labels: Tensor, shape: Sequence[int], count: int) -> None:
+    """Raise UnsupportedInputError unless labels are below count, or IGNORE, for all rows (B,) or tokens (B, L)."""
+    what, setting = ("row", "num_labels") if len(shape) == 1 else ("token", "vocab_size")
     integers = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
-    if labels.shape != input_ids.shape or not integers:
+    if labels.shape != tuple(shape) or not integers:
         raise UnsupportedInputError(
-            f"labels are one integer for each token of {describe(input_ids)}; got {describe(labels)}."
+            f"labels are one integer for each {what}, of shape {tuple(shape)}; got {describe(labels)}."
         )
     # Reading the extremes back would stall an accelerator at every step, and split a compiled graph; there the loss
     # asserts.
     if labels.device.type == "cpu" and labels.numel() and not torch.compiler.is_compiling():
         counted = labels.where(labels != IGNORE, 0)
         low, high = int(counted.min()), int(counted.max())
-        if low < 0 or high >= vocab_size:
+        if low < 0 or high >= count:
             raise UnsupportedInputError(
-                f"labels run from 0 to {vocab_size - 1} (vocab_size {vocab_size}), {IGNORE} where nothing is to be "
-                f"predicted; got {low} to {high}."
+                f"labels run from 0 to {count - 1} ({setting} {count}), {IGNORE} where nothing is to be predicted; got "
+                f"{low} to {high}. Number them from 0, or build the model with a larger {setting}."
             )

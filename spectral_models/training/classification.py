@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from spectral_models.assembly import build_model
 from spectral_models.data.batches import LabelledTokens, ShuffledBatches, padded
@@ -72,14 +71,13 @@ class ClassificationTask(Task):
         return ShuffledBatches(self.train, training.batch_size, training.steps, training.seed)
 
     def loss(self, model: Classifier, batch: Batch, step_count: Tensor | int | None = None) -> StepLoss:
-        """Cross-entropy of the labels, a share of each spread evenly over all labels.
-
-        Szegedy et al., "Rethinking the Inception architecture for computer vision", 2016, §7.
-        """
-        output = model(batch["inputs"], batch["attention_mask"])
-        labels, smoothing = batch["labels"], self.run.training.label_smoothing
-        nats = F.cross_entropy(output.logits.float(), labels, reduction="sum", label_smoothing=smoothing)
-        return StepLoss.of(nats, labels, output.losses, output.metrics, step_count)
+        return model.loss(
+            batch["inputs"],
+            batch["labels"],
+            batch["attention_mask"],
+            label_smoothing=self.run.training.label_smoothing,
+            step_count=step_count,
+        )
 
     def judge(self, model: SpectralModel) -> dict[str, float]:
         assert isinstance(model, Classifier)

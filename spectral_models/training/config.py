@@ -106,7 +106,7 @@ class RunConfig(Config):
                 raise ValueError(  # noqa: TRY004
                     f"training reads text: the classifier's encoder must be of type 'encoder'; got "
                     f"{model.encoder.type!r}. Classifiers of pictures and sound train in a loop of your own, on "
-                    "model.loss(model(inputs), labels)"
+                    "model.loss(inputs, labels).loss"
                 )
             _check_vocabulary(data.tokenizer, model.encoder.vocab_size, "model.encoder.vocab_size")
         return self

@@ -55,14 +55,14 @@ class TextEncoder(Encoder):
         """
         if self.head is None:
             raise UnsupportedInputError("this encoder has no head over its vocabulary. Build it with masked_lm: true.")
-        check_labels(labels, input_ids, self.config.vocab_size)
+        check_labels(labels, input_ids.shape, self.config.vocab_size)
         output = self._encoded(input_ids, attention_mask)
         if output.mask is not None:
             labels = labels.where(output.mask, IGNORE)
         masked = labels != IGNORE
         head = partial(self.head, frontend=self.frontend)
         nats = token_nats(output.hidden[masked], labels[masked], head, vocab_size=self.config.vocab_size)
-        return StepLoss.of(nats, labels, output.losses, output.metrics, step_count)
+        return StepLoss.of(nats, masked.sum(), output.losses, output.metrics, step_count)
 
     def _encoded(self, input_ids: Tensor, attention_mask: Tensor | None) -> EncoderOutput:
         if attention_mask is None:

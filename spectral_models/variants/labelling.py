@@ -1,17 +1,15 @@
-"""What models share that put a label on each row: a head over pooled vectors, and the loss of its logits."""
+"""What models share that put a label on each row: a head over pooled vectors, and its loss."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from spectral_core import UnsupportedInputError
-from spectral_core.axes import describe
 from spectral_models.config import ModelConfig
+from spectral_models.loss import StepLoss
 from spectral_models.model import SpectralModel
 
 
@@ -50,27 +48,24 @@ class Labeller(SpectralModel):
         logits: Tensor = self.head(self.dropout(pooled))
         return logits
 
-    def loss(self, output: ClassifierOutput, labels: Tensor) -> Tensor:
-        """Mean cross-entropy of labels (B,), integers from 0 to num_labels - 1, plus the auxiliary losses.
+    def loss(
+        self,
+        inputs: Any,
+        labels: Tensor,
+        attention_mask: Any = None,
+        *,
+        label_smoothing: float = 0.0,
+        step_count: Tensor | int | None = None,
+        **options: Any,
+    ) -> StepLoss:
+        """How badly the labels were predicted, the auxiliary losses included.
 
-        Raises UnsupportedInputError for labels of another shape or kind, or out of range.
+        inputs, attention_mask, options: as forward takes them. labels: (B,) integers from 0 to num_labels - 1; IGNORE
+        (-100) counts for nothing. label_smoothing: see :meth:`StepLoss.of_logits`; step_count: :meth:`StepLoss.of`.
+        Raises UnsupportedInputError for labels that do not fit, and as forward.
         """
-        count = self.config.num_labels
-        integers = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
-        if labels.shape != output.logits.shape[:1] or not integers:
-            raise UnsupportedInputError(
-                f"labels are one integer for each of {output.logits.shape[0]} rows; got {describe(labels)}."
-            )
-        # Reading the extremes back from an accelerator would stall every step; there the loss asserts.
-        if labels.device.type == "cpu" and labels.numel():
-            low, high = int(labels.min()), int(labels.max())
-            if low < 0 or high >= count:
-                raise UnsupportedInputError(
-                    f"labels run from 0 to {count - 1} (num_labels {count}); got {low} to {high}. Number them from 0, "
-                    "or build the model with more num_labels."
-                )
-        loss = F.cross_entropy(output.logits.float(), labels.long())
-        return torch.stack([loss, *output.losses.values()]).sum()
+        output = self(inputs, attention_mask, **options)
+        return StepLoss.of_logits(output.logits, labels, output.losses, output.metrics, step_count, label_smoothing)
 
 
 class LabellerConfig(ModelConfig):

@@ -110,14 +110,14 @@ class LanguageModel(StackedModel):
         state: what the tokens continue, if anything; it is consumed. step_count: see :meth:`StepLoss.of`. Raises
         UnsupportedInputError for labels that do not fit, and as :meth:`forward`.
         """
-        check_labels(labels, input_ids, self.config.vocab_size)
+        check_labels(labels, input_ids.shape, self.config.vocab_size)
         made = self.features(input_ids, attention_mask, state, False)
         if made.alignment is not None:
             length = made.x.shape[1]
             real = made.alignment.rows.mask(length)
             labels = made.alignment.gather(labels)[:, :length].where(real, IGNORE)
         nats = token_nats(made.x, labels, self.logits, vocab_size=self.config.vocab_size)
-        return StepLoss.of(nats, labels, made.losses, made.metrics, step_count)
+        return StepLoss.of(nats, (labels != IGNORE).sum(), made.losses, made.metrics, step_count)
 
     def logits(self, x: Tensor) -> Tensor:
         """Features behind the norm, (..., D) -> (..., V), by the head or the transpose of the embedding."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -17,7 +18,7 @@ from spectral_layers import FUSIONS, FusionConfig, State, Stream
 from spectral_layers.rows import Alignment
 from spectral_models.block import under
 from spectral_models.generation import generate
-from spectral_models.loss import IGNORE, StepLoss, check_labels
+from spectral_models.loss import IGNORE, StepLoss
 from spectral_models.model import SpectralModel
 from spectral_models.variants.conditioning import SourceDecoder
 from spectral_models.variants.encoding import AnyEncoder, EncoderOutput
@@ -74,31 +75,39 @@ class Seq2Seq(SpectralModel):
         a ``sample_rate``. Raises UnsupportedInputError for inputs that do not fit, StateError for a state that does
         not.
         """
-        losses: dict[str, Tensor] = {}
-        metrics: dict[str, Tensor] = {}
-        if state is None:
-            if input_ids is None:
-                raise UnsupportedInputError(
-                    "a target needs a source: give input_ids, or the state of a source, which prepare(input_ids) or "
-                    "an earlier call with return_state gives."
-                )
-            if input_ids.shape[:1] != decoder_input_ids.shape[:1]:
-                raise UnsupportedInputError(
-                    f"each target has its source; got input_ids {describe(input_ids)} and decoder_input_ids "
-                    f"{describe(decoder_input_ids)}."
-                )
-            encoded = self.encoder(input_ids, attention_mask, **options)
-            losses = {f"encoder.{name}": loss for name, loss in encoded.losses.items()}
-            metrics = {f"encoder.{name}": value for name, value in encoded.metrics.items()}
-            state = self.read(encoded)
-        elif input_ids is not None or attention_mask is not None or options:
-            raise StateError(
-                "a state knows its source: beside it give input_ids None, and nothing else about a source."
-            )
+        state, losses, metrics = self._begun(input_ids, decoder_input_ids, attention_mask, state, options)
         output = self.decoder(decoder_input_ids, decoder_attention_mask, state=state, return_state=return_state)
-        losses.update({f"decoder.{name}": loss for name, loss in output.losses.items()})
-        metrics.update({f"decoder.{name}": value for name, value in output.metrics.items()})
+        losses.update(_named("decoder", output.losses))
+        metrics.update(_named("decoder", output.metrics))
         return Seq2SeqOutput(output.logits, output.state, losses, metrics)
+
+    def _begun(
+        self,
+        input_ids: Tensor | None,
+        decoder_input_ids: Tensor,
+        attention_mask: Tensor | None,
+        state: State | None,
+        options: dict[str, Any],
+    ) -> tuple[State, dict[str, Tensor], dict[str, Tensor]]:
+        """The state that targets continue, and the losses and metrics of encoding their sources."""
+        if state is not None:
+            if input_ids is not None or attention_mask is not None or options:
+                raise StateError(
+                    "a state knows its source: beside it give input_ids None, and nothing else about a source."
+                )
+            return state, {}, {}
+        if input_ids is None:
+            raise UnsupportedInputError(
+                "a target needs a source: give input_ids, or the state of a source, which prepare(input_ids) or an "
+                "earlier call with return_state gives."
+            )
+        if input_ids.shape[:1] != decoder_input_ids.shape[:1]:
+            raise UnsupportedInputError(
+                f"each target has its source; got input_ids {describe(input_ids)} and decoder_input_ids "
+                f"{describe(decoder_input_ids)}."
+            )
+        encoded = self.encoder(input_ids, attention_mask, **options)
+        return self.read(encoded), _named("encoder", encoded.losses), _named("encoder", encoded.metrics)
 
     def prepare(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> State:
         """The state of targets of no tokens yet: the source encoded, and all that is ever read of it."""
@@ -120,19 +129,37 @@ class Seq2Seq(SpectralModel):
         Labels of -100 become the pad token. ``labels != -100`` is the mask, if parts are to know of padding on the
         right; the logits do not depend on it.
         """
+        if labels.dim() != 2:
+            raise UnsupportedInputError(f"labels are (B, L), a row for each target; got {describe(labels)}.")
         shifted = F.pad(labels[:, :-1], (1, 0), value=self.config.start_token_id)
         return shifted.masked_fill(shifted == IGNORE, self.config.pad_token_id)
 
-    def loss(self, output: Seq2SeqOutput, labels: Tensor) -> Tensor:
-        """Mean cross-entropy of labels (B, L), each the token that follows at its place, plus the auxiliary losses.
+    def loss(
+        self,
+        input_ids: Tensor | None,
+        labels: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        state: State | None = None,
+        step_count: Tensor | int | None = None,
+        **options: Any,
+    ) -> StepLoss:
+        """How badly the labels were predicted, in chunks: the logits of all target tokens never exist at once.
 
-        -100 counts for nothing. A target to be generated ends with end_token_id. Raises UnsupportedInputError for
-        labels of another shape or kind, or out of range.
+        labels: (B, L), the target itself, its end token included; IGNORE (-100) counts for nothing.
+        decoder_input_ids: what the decoder is fed at their places, unless it is :meth:`decoder_inputs` of them.
+        step_count: see :meth:`StepLoss.of`; all else as forward takes it. Raises UnsupportedInputError for labels that
+        do not fit, and as :meth:`forward`.
         """
-        check_labels(labels, output.logits[..., 0], self.config.vocab_size)
-        logits = output.logits.flatten(0, 1).float()
-        nats = F.cross_entropy(logits, labels.flatten().long(), reduction="sum", ignore_index=IGNORE)
-        return StepLoss.of(nats, labels, output.losses, output.metrics).loss
+        if decoder_input_ids is None:
+            decoder_input_ids = self.decoder_inputs(labels)
+        state, losses, metrics = self._begun(input_ids, decoder_input_ids, attention_mask, state, options)
+        found = self.decoder.loss(decoder_input_ids, labels, decoder_attention_mask, state=state)
+        losses.update(_named("decoder", found.losses))
+        metrics.update(_named("decoder", found.metrics))
+        return StepLoss.of(found.nats, found.count, losses, metrics, step_count)
 
     @torch.no_grad()
     def generate(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Tensor:
@@ -157,6 +184,10 @@ class Seq2Seq(SpectralModel):
     @gradient_checkpointing.setter
     def gradient_checkpointing(self, value: bool) -> None:
         self.encoder.gradient_checkpointing = self.decoder.gradient_checkpointing = value
+
+
+def _named(half: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{half}.{name}": value for name, value in values.items()}
 
 
 class Seq2SeqConfig(DecoderConfig):

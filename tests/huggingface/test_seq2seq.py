@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers import DataCollatorForSeq2Seq
 
+from spectral_core import UnsupportedInputError
 from spectral_models.integrations.huggingface import SpectralForSeq2SeqLM, byte_tokenizer
 
 NEW = 10
@@ -89,4 +90,9 @@ def test_labels_make_the_target_as_collators_do(model):
     whole = model(**batch).loss
     batch.pop("decoder_input_ids")
     assert torch.equal(model(**batch).loss, whole)
-    assert whole.requires_grad
+    trained = model.train()(**batch)
+    assert trained.logits is None, "in training the loss is made in chunks"
+    torch.testing.assert_close(trained.loss - sum(trained.losses.values()), whole, rtol=1e-5, atol=1e-6)
+    for options, message in (({"use_cache": True}, "labels go without a cache"), ({"labels": None}, "no target: give")):
+        with pytest.raises(UnsupportedInputError, match=message):
+            model(**batch | options)

@@ -45,16 +45,16 @@ def test_any_encoder_classifies_trains_and_is_saved(encoder: str, tmp_path: Path
     if inputs.is_floating_point():
         inputs[labels == 1] *= 0.1
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    before = model.loss(model(inputs), labels).item()
+    before = model.loss(inputs, labels).loss.item()
     for _ in range(40):
         optimizer.zero_grad()
-        model.loss(model(inputs), labels).backward()
+        model.loss(inputs, labels).loss.backward()
         optimizer.step()
     model.eval()
     with torch.no_grad():
         output = model(inputs)
         assert output.logits.shape == (4, 3)
-        assert model.loss(output, labels).item() < 0.5 * before
+        assert model.loss(inputs, labels).loss.item() < 0.5 * before
         save_checkpoint(model, tmp_path / "saved")
         loaded = load_checkpoint(tmp_path / "saved")
         assert isinstance(loaded, Classifier)
@@ -85,12 +85,13 @@ def test_padding_changes_no_label(pooling: str) -> None:
 
 def test_auxiliary_losses_are_in_the_loss() -> None:
     model = made(**{"encoder.block.feedforward": {"type": "moe", "experts": 2, "active": 1}})
-    output = model(torch.randint(13, (4, 9)))
-    labels = torch.tensor([0, 1, 2, 0])
+    inputs, labels = torch.randint(13, (4, 9)), torch.tensor([0, 1, 2, -100])
+    output = model(inputs)
     plain = torch.nn.functional.cross_entropy(output.logits, labels)
     assert output.losses
-    whole = model.loss(output, labels)
-    torch.testing.assert_close(whole, plain + sum(output.losses.values()))
+    found = model.loss(inputs, labels)
+    assert int(found.count) == 3, "-100 counts for nothing"
+    torch.testing.assert_close(found.loss, plain + sum(output.losses.values()))
     router = next(p for name, p in model.named_parameters() if "router" in name)
     assert torch.autograd.grad(sum(output.losses.values()), router)[0].abs().max() > 0
 
@@ -105,18 +106,21 @@ def test_checkpointing_is_the_encoders() -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (torch.tensor([0, 3]), r"labels run from 0 to 2 \(num_labels 3\); got 0 to 3\. Number them from 0"),
+        (
+            torch.tensor([0, 3]),
+            r"labels run from 0 to 2 \(num_labels 3\), -100 .*; got 0 to 3\. Number them from 0.* num_labels",
+        ),
         (torch.tensor([-1, 0]), "got -1 to 0"),
-        (torch.tensor([0.0, 1.0]), r"one integer for each of 2 rows; got \(2,\) float32"),
-        (torch.tensor([True, False]), "one integer for each of 2 rows"),
-        (torch.tensor([0, 1, 2]), r"each of 2 rows; got \(3,\)"),
+        (torch.tensor([0.0, 1.0]), r"one integer for each row, of shape \(2,\); got \(2,\) float32"),
+        (torch.tensor([True, False]), "one integer for each row"),
+        (torch.tensor([0, 1, 2]), r"of shape \(2,\); got \(3,\)"),
         (torch.zeros(2, 3, dtype=torch.long), r"got \(2, 3\)"),
     ],
 )
 def test_labels_that_are_none_are_refused(labels: Tensor, message: str) -> None:
     model = made()
     with pytest.raises(UnsupportedInputError, match=message):
-        model.loss(model(torch.randint(13, (2, 5))), labels)
+        model.loss(torch.randint(13, (2, 5)), labels)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +166,7 @@ def fitted(model: Classifier, train: Batch, test: Batch, *, epochs: int) -> floa
     for _ in range(epochs):
         for inputs, labels in zip(*(part.split(32) for part in train), strict=True):
             optimizer.zero_grad()
-            model.loss(model(inputs), labels).backward()
+            model.loss(inputs, labels).loss.backward()
             optimizer.step()
             schedule.step()
     with torch.no_grad():

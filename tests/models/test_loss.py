@@ -18,6 +18,7 @@ from spectral_models.loss import IGNORE, StepLoss, token_nats
 from spectral_models.variants.language_model import LanguageModel
 
 VOCABULARY = 37
+BLOCK = {"mixer": {"type": "gated_convolution", "filter": {"type": "resonant", "modes": 2}}}
 HEADS: dict[str, dict[str, Any]] = {
     "tied": {},
     "untied": {"tie_embeddings": False},
@@ -161,7 +162,7 @@ def test_the_logits_of_all_tokens_never_exist_at_once(checkpointing: bool) -> No
             "hidden_dim": 8,
             "embed_dim": 2,
             "num_layers": 1,
-            "block": {"mixer": {"type": "gated_convolution", "filter": {"type": "resonant", "modes": 2}}},
+            "block": BLOCK,
         }
     )
     model.gradient_checkpointing = checkpointing
@@ -176,6 +177,20 @@ def test_the_logits_of_all_tokens_never_exist_at_once(checkpointing: bool) -> No
     with Largest() as theirs:
         plain(model, ids, ids)
     assert theirs.elements == logits
+
+
+def test_the_logits_of_a_whole_target_never_exist_at_once() -> None:
+    shape = {"vocab_size": 1 << 16, "hidden_dim": 8, "embed_dim": 2, "num_layers": 1, "block": BLOCK}
+    encoder = {"type": "encoder", "hidden_dim": 8, "num_layers": 1, "block": BLOCK}
+    fusion = {"type": "source_product", "head_dim": 4, "phases": 2}
+    model = build_model({"type": "seq2seq", "encoder": encoder, "fusion": fusion, **shape})
+    sources, labels = torch.randint(256, (2, 20)), torch.randint(1 << 16, (2, 128))
+    with Largest() as ours:
+        model.loss(sources, labels).loss.backward()
+    assert ours.elements == 1 << 22, "the chunks'"
+    with Largest() as theirs:
+        model(sources, model.decoder_inputs(labels))
+    assert theirs.elements == labels.numel() << 16
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -206,11 +221,11 @@ def test_without_a_counted_label_there_is_no_loss() -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (torch.zeros(2, 8, dtype=torch.long), r"one integer for each token of \(2, 9\) .*got \(2, 8\)"),
-        (torch.zeros(2, 9), r"one integer for each token .*float32"),
+        (torch.zeros(2, 8, dtype=torch.long), r"one integer for each token, of shape \(2, 9\); got \(2, 8\)"),
+        (torch.zeros(2, 9), r"one integer for each token, .*float32"),
         (
             torch.full((2, 9), VOCABULARY),
-            r"labels run from 0 to 36 \(vocab_size 37\), -100 .*; got 37 to 37",
+            r"labels run from 0 to 36 \(vocab_size 37\), -100 .*; got 37 to 37\. .* a larger vocab_size",
         ),
         (torch.full((2, 9), -1), r"got -1 to -1"),
     ],
@@ -223,10 +238,10 @@ def test_labels_that_do_not_fit_are_refused(labels: Tensor, message: str) -> Non
 
 
 def test_a_share_of_a_step_is_its_sum_over_the_steps_count() -> None:
-    labels = torch.tensor([1, IGNORE, 2, 3])
-    part = StepLoss.of(torch.tensor(6.0), labels, {"a": torch.tensor(10.0)}, {}, step_count=12)
+    count = torch.tensor(3)
+    part = StepLoss.of(torch.tensor(6.0), count, {"a": torch.tensor(10.0)}, {}, step_count=12)
     assert part.loss.item() == pytest.approx(6 / 12 + 10 * 3 / 12)
-    assert StepLoss.of(torch.tensor(6.0), labels, {"a": torch.tensor(10.0)}, {}).loss.item() == 12
+    assert StepLoss.of(torch.tensor(6.0), count, {"a": torch.tensor(10.0)}, {}).loss.item() == 12
 
 
 @pytest.mark.parametrize("padding", [False, True])

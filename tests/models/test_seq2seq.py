@@ -197,7 +197,7 @@ def test_a_few_steps_learn_to_copy_backwards() -> None:
         input_ids, mask, labels = sequences_batch(
             32, task="reverse", symbols=8, shortest=2, longest=6, generator=generator
         )
-        loss = model.loss(model(input_ids, model.decoder_inputs(labels), mask, labels != -100), labels)
+        loss = model.loss(input_ids, labels, mask, decoder_attention_mask=labels != -100).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -216,9 +216,9 @@ def test_every_parameter_learns_and_checkpointing_changes_no_gradient() -> None:
     mask[1, 5:] = 0
     for checkpointing in (False, True):
         model.train().gradient_checkpointing = checkpointing
-        output = model(input_ids, model.decoder_inputs(labels), None, mask)
-        assert "decoder.layers.1.feedforward.load_balancing" in output.losses
-        found.append(torch.autograd.grad(model.loss(output, labels), list(model.parameters())))
+        made_of = model.loss(input_ids, labels, decoder_attention_mask=mask)
+        assert "decoder.layers.1.feedforward.load_balancing" in made_of.losses
+        found.append(torch.autograd.grad(made_of.loss, list(model.parameters())))
     for (name, _), plain, recomputed in zip(model.named_parameters(), *found, strict=True):
         assert plain.abs().max() > 0, name
         torch.testing.assert_close(recomputed, plain, rtol=1e-9, atol=1e-12)
@@ -234,7 +234,11 @@ def test_losses_of_both_halves_are_in_the_loss() -> None:
     log_probabilities = output.logits.float().log_softmax(-1)
     learned = [log_probabilities[row, at, labels[row, at]] for row, at in (labels != -100).nonzero().tolist()]
     wanted = -sum(learned) / len(learned) + sum(output.losses.values())
-    torch.testing.assert_close(model.loss(output, labels), wanted, check_dtype=False)
+    found = model.loss(sources(2, 7), labels)
+    torch.testing.assert_close(found.loss, wanted, check_dtype=False)
+    assert found.losses.keys() == output.losses.keys()
+    halves = [model.loss(sources(2, 7)[row], labels[row], step_count=found.count) for row in (slice(1), slice(1, 2))]
+    torch.testing.assert_close(sum(half.nats for half in halves), found.nats)
 
 
 def test_decoder_inputs_are_the_labels_one_later() -> None:
@@ -343,15 +347,16 @@ def test_what_only_building_finds_out_carries_its_path(overrides: dict[str, Any]
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (targets(2, 4), r"one integer for each token of \(2, 3\).*; got \(2, 4\)"),
-        (torch.zeros(2, 3), r"got \(2, 3\) float32"),
-        (torch.full((2, 3), 13), r"from 0 to 12 \(vocab_size 13\), -100 where nothing .*; got 13 to 13"),
+        (targets(3, 3), r"each target has its source; got input_ids \(2, 7\) .* decoder_input_ids \(3, 3\)"),
+        (targets(2), r"labels are \(B, L\), a row for each target; got \(2,\)"),
+        (torch.zeros(2, 3), r"one integer for each token, of shape \(2, 3\); got \(2, 3\) float32"),
+        (torch.full((2, 3), 13), r"from 0 to 12 \(vocab_size 13\), -100 .*; got 13 to 13"),
         (torch.tensor([[1, -1, -100]] * 2), r"got -1 to 1"),
     ],
 )
 def test_labels_that_are_none_are_refused(model: Seq2Seq, labels: Tensor, message: str) -> None:
     with pytest.raises(UnsupportedInputError, match=message):
-        model.loss(model(sources(2, 7), targets(2, 3)), labels)
+        model.loss(sources(2, 7), labels)
 
 
 def test_a_declared_length_limits_what_is_generated() -> None:

@@ -12,8 +12,8 @@ from transformers.utils import ModelOutput
 from spectral_core import UnsupportedInputError
 from spectral_models.config import ModelConfig
 from spectral_models.integrations.huggingface.cache import CachedGenerationMixin, SpectralCache, given_or_made
-from spectral_models.integrations.huggingface.pretrained import SpectralPreTrainedModel, refuse, token_loss
-from spectral_models.loss import IGNORE
+from spectral_models.integrations.huggingface.pretrained import SpectralPreTrainedModel, refuse
+from spectral_models.loss import IGNORE, StepLoss
 from spectral_models.variants.language_model import LanguageModel, LanguageModelConfig
 
 
@@ -96,7 +96,7 @@ class SpectralForCausalLM(SpectralPreTrainedModel, CachedGenerationMixin):
             cache.take(output.state, input_ids.shape[1])
         loss = None
         if shift_labels is not None:
-            loss = token_loss(output.logits, shift_labels, num_items_in_batch)
+            loss = StepLoss.of_logits(output.logits, shift_labels, {}, {}, num_items_in_batch).loss
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         found = SpectralCausalLMOutput(loss, output.logits[:, kept], cache, **self.reports(output, shift_labels))
         return found.to_tuple() if return_dict is False else found

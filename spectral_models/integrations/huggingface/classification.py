@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -12,6 +12,7 @@ from spectral_core import ConfigError
 from spectral_layers.frontends.base import Modality
 from spectral_models.config import ModelConfig
 from spectral_models.integrations.huggingface.pretrained import SpectralPreTrainedModel, refuse
+from spectral_models.loss import StepLoss
 from spectral_models.variants.classifier import ClassifierConfig
 
 
@@ -49,7 +50,7 @@ class SpectralForClassification(SpectralPreTrainedModel):
                     f"problem_type {self.config.problem_type!r}: these classifiers put one label of several on a row. "
                     "Leave labels out, and compute another loss from the logits."
                 )
-            loss = self.model.loss(found if self.training else replace(found, losses={}), labels)
+            loss = StepLoss.of_logits(found.logits, labels, found.losses if self.training else {}, {}).loss
         output = SpectralClassifierOutput(loss, found.logits, found.pooled, **self.reports(found, labels))
         return output.to_tuple() if return_dict is False else output
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from transformers.utils import ModelOutput
 
 from spectral_models.config import ModelConfig
-from spectral_models.integrations.huggingface.pretrained import SpectralPreTrainedModel, refuse, token_loss
+from spectral_models.integrations.huggingface.pretrained import SpectralPreTrainedModel, refuse
+from spectral_models.loss import StepLoss
 from spectral_models.variants.encoder import TextEncoderConfig
 
 
@@ -58,6 +59,8 @@ class SpectralForMaskedLM(SpectralPreTrainedModel):
             output = SpectralMaskedLMOutput(made.loss, losses=made.losses, metrics=made.metrics)
             return output.to_tuple() if return_dict is False else output
         found = self.model(input_ids, attention_mask)
-        loss = None if labels is None else token_loss(found.logits, labels, num_items_in_batch)
+        loss = None
+        if labels is not None:
+            loss = StepLoss.of_logits(found.logits, labels, {}, {}, num_items_in_batch).loss
         output = SpectralMaskedLMOutput(loss, found.logits, found.hidden, found.pooled, **self.reports(found, labels))
         return output.to_tuple() if return_dict is False else output

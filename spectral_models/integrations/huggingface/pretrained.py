@@ -6,12 +6,10 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from spectral_core import ConfigError, UnsupportedInputError
@@ -21,7 +19,6 @@ from spectral_models.checkpoint import CONFIG, MARKER, WEIGHTS, own_memory, writ
 from spectral_models.config import ModelConfig
 from spectral_models.errors import CheckpointError
 from spectral_models.integrations.huggingface.config import SpectralHFConfig
-from spectral_models.loss import StepLoss
 from spectral_models.model import SpectralModel
 from spectral_models.quantization import int8_layers
 
@@ -158,17 +155,3 @@ def refuse(options: Mapping[str, Any]) -> None:
             f"{', '.join(asked)}: these models neither take nor give it. They have no attention weights, and read "
             "token ids, pictures or sound."
         )
-
-
-def token_loss(
-    logits: Tensor,
-    labels: Tensor,
-    num_items_in_batch: Tensor | int | None = None,
-    losses: Mapping[str, Tensor] = MappingProxyType({}),
-) -> Tensor:
-    """Mean cross-entropy of labels (B, L), -100 left out, from logits (B, L, V) that were made anyway.
-
-    num_items_in_batch: labels of a whole step, of which these are a part. losses: auxiliary ones, to be added.
-    """
-    nats = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
-    return StepLoss.of(nats, labels, losses, {}, num_items_in_batch).loss

@@ -8,19 +8,22 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
+from spectral_core import UnsupportedInputError
 from spectral_models.config import ModelConfig
 from spectral_models.integrations.huggingface.cache import CachedGenerationMixin, SpectralCache, given_or_made
 from spectral_models.integrations.huggingface.config import SpectralHFConfig
-from spectral_models.integrations.huggingface.pretrained import SpectralPreTrainedModel, refuse, token_loss
+from spectral_models.integrations.huggingface.pretrained import SpectralPreTrainedModel, refuse
+from spectral_models.loss import StepLoss
 from spectral_models.variants.encoding import EncoderOutput
 from spectral_models.variants.seq2seq import Seq2Seq, Seq2SeqConfig
 
 
 @dataclass
 class SpectralSeq2SeqLMOutput(ModelOutput):  # type: ignore[misc]
-    """loss: with labels only. logits: (B, L, V), of the target. past_key_values: what continues it, if asked for.
+    """loss: with labels only. past_key_values: what continues the target, if asked for.
 
-    losses, metrics: the model's own, in training or with labels.
+    logits: (B, L, V), of the target; None in training with labels, whose loss needs none. losses, metrics: the model's
+    own, in training or with labels.
     """
 
     loss: Tensor | None = None
@@ -74,18 +77,37 @@ class SpectralForSeq2SeqLM(SpectralPreTrainedModel, CachedGenerationMixin):
         """input_ids, attention_mask: the source's. decoder_input_ids: the target's, from the start token on.
 
         labels: (B, L), the target itself, -100 for padding; without decoder_input_ids the target is made of them.
+        In training, with labels, the loss is made in chunks and there are no logits.
         encoder_outputs: the source as the encoder left it. past_key_values: a cache that the target continues, in which
         the source is known.
         """
         refuse(options)
-        if decoder_input_ids is None and labels is not None:
-            decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
         cache = given_or_made(past_key_values, use_cache)
         state = None if cache is None else cache.state
         if state is None and encoder_outputs is not None:
             state = self.model.read(_encoded(encoder_outputs))
         if state is not None:
             input_ids = attention_mask = None
+        if labels is not None and self.training:
+            if cache is not None:
+                raise UnsupportedInputError("in training, labels go without a cache: leave use_cache false.")
+            made = self.model.loss(
+                input_ids,
+                labels,
+                attention_mask,
+                decoder_input_ids=decoder_input_ids,
+                decoder_attention_mask=decoder_attention_mask,
+                state=state,
+                step_count=num_items_in_batch,
+            )
+            found = SpectralSeq2SeqLMOutput(made.loss, losses=made.losses, metrics=made.metrics)
+            return found.to_tuple() if return_dict is False else found
+        if decoder_input_ids is None:
+            if labels is None:
+                raise UnsupportedInputError(
+                    "there is no target: give decoder_input_ids, from the start token on, or labels."
+                )
+            decoder_input_ids = self.model.decoder_inputs(labels)
         output = self.model(
             input_ids,
             decoder_input_ids,
@@ -98,7 +120,7 @@ class SpectralForSeq2SeqLM(SpectralPreTrainedModel, CachedGenerationMixin):
             cache.take(output.state, output.logits.shape[1])
         loss = None
         if labels is not None:
-            loss = token_loss(output.logits, labels, num_items_in_batch, output.losses if self.training else {})
+            loss = StepLoss.of_logits(output.logits, labels, {}, {}, num_items_in_batch).loss
         found = SpectralSeq2SeqLMOutput(loss, output.logits, cache, **self.reports(output, labels))
         return found.to_tuple() if return_dict is False else found
 
