@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from spectral_models.training import libraries  # noqa: F401
+
+# isort: split
 import json
 import logging
 import os
@@ -9,8 +12,6 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-import accelerate  # noqa: F401  # Trainer needs these two: a missing one is reported before training begins
-import tensorboard  # noqa: F401
 import torch
 import yaml
 from safetensors import SafetensorError
