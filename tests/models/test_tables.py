@@ -1,4 +1,4 @@
-"""The tables of quality, recall, sequences and sst2: honest baselines, equal sizes, rows that outlive an interruption."""
+"""The tables of benchmarks: honest baselines, equal sizes, rows that outlive an interruption."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ def test_sst2_trains_both_rows_from_the_files_as_they_are(scripts, monkeypatch, 
     sst2 = scripts["sst2"]
     monkeypatch.setattr(sst2, "WIDTH", 8)
     monkeypatch.setattr(sst2, "VOCABULARY", 300)
-    lines = [f"{i % 2}\t\"film\" number {i} is {'good' if i % 2 else 'bad'}" for i in range(40)]
+    lines = [f'{i % 2}\t"film" number {i} is {"good" if i % 2 else "bad"}' for i in range(40)]
     (tmp_path / "train.tsv").write_text("\n".join(["label\tsentence", *lines]) + "\n", encoding="utf-8")
     (tmp_path / "dev.tsv").write_text("\n".join(["label\tcontent", *lines[:6]]) + "\n", encoding="utf-8")
     arguments = ["--data", tmp_path, "--steps", 2, "--out", tmp_path / "out", "--work", tmp_path / "work"]
