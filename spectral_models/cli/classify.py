@@ -22,22 +22,22 @@ _SHOWN = 3
 def classify(
     checkpoint: Path = typer.Argument(help="A classifier's checkpoint directory, or a run's."),
     items: list[str] | None = typer.Argument(
-        None, metavar="[TEXT]...", help="Texts; or paths of pictures, or of WAV files."
+        None, metavar="TEXT", help="Texts; or paths of pictures, or of WAV files."
     ),
     file: Path | None = typer.Option(None, help="One text or path on each line, instead; - for the standard input."),
     as_json: bool = typer.Option(False, "--json", help="A line of JSON for each, with all labels, for scripts."),
 ) -> None:
     """Label texts, pictures or sounds with a trained classifier.
 
-      spectral classify runs/sentiment "a gripping, moving film" "two hours of nothing"
+    Pictures have the size the model was made for; their pixels go in from -1
+    for black to 1 for white. Sounds have the model's sample rate, and their
+    channels are averaged. Nothing is resized or resampled.
+
+      spectral classify runs/sentiment "a fine film" "nothing in it"
 
       spectral classify runs/sentiment --file reviews.txt --json
 
       spectral classify runs/digits seven.png
-
-    Pictures have the size the model was made for; their pixels go in from -1
-    for black to 1 for white. Sounds have the model's sample rate, and their
-    channels are averaged. Nothing is resized or resampled.
     """
     found = read_items(items or [], file)
     model = load_checkpoint(checkpoint)

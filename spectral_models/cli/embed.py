@@ -26,7 +26,7 @@ _COMPARED = 12
 def embed(
     checkpoint: Path = typer.Argument(help="An encoder's checkpoint directory, or a classifier's, or a run's."),
     items: list[str] | None = typer.Argument(
-        None, metavar="[TEXT]...", help="Texts; or paths of pictures, or of WAV files."
+        None, metavar="TEXT", help="Texts; or paths of pictures, or of WAV files."
     ),
     file: Path | None = typer.Option(None, help="One text or path on each line, instead; - for the standard input."),
     output: Path | None = typer.Option(None, "--out", help="Write them to this .npy file, a row each, in float32."),
@@ -34,13 +34,13 @@ def embed(
 ) -> None:
     """Turn texts, pictures or sounds into the vectors an encoder pools them into.
 
-      spectral embed runs/encoder "a cat sat" "the dog lay" "interest rates"
-
-      spectral embed runs/encoder --file sentences.txt --out embeddings.npy --normalize
-
     The mean over an input's own tokens, padding left out, unless the encoder
     was made with another pooling. A terminal shows the cosines between up to 12
     of them; a pipe gets a line of JSON for each.
+
+      spectral embed runs/encoder "a cat sat" "the dog lay" "interest rates"
+
+      spectral embed runs/encoder --file sentences.txt --out embeddings.npy --normalize
     """
     found = read_items(items or [], file)
     if output is not None and output.suffix != ".npy":

@@ -35,14 +35,14 @@ def generate(
     """Continue a prompt with a trained language model. Each token is computed
     once; the state carries the past.
 
-      spectral generate runs/mine --prompt "def " --temperature 0.5
-
-      spectral generate runs/mine --interactive
-
     With --interactive, the lines you type and the answers are one text, of
     which nothing is read twice. A line that ends in a backslash goes without
     its line end. /reset forgets the text; Ctrl-C stops an answer; /quit or
     Ctrl-D ends.
+
+      spectral generate runs/mine --prompt "def " --temperature 0.5
+
+      spectral generate runs/mine --interactive
     """
     overrides = {} if fft is None else {"fft": fft}
     model = load_checkpoint(checkpoint, **overrides)

@@ -28,19 +28,18 @@ def quantize(
     """Make the weights of linear layers int8, and say how much smaller and how
     much worse that makes a model.
 
-      spectral quantize runs/mine runs/mine-int8 --data book.txt
-
-      spectral generate runs/mine-int8 --prompt "def "
-
     Mixers' and feed-forwards' projections become a quarter of their size;
     embeddings, heads, filters and norms stay as they are. The new checkpoint is
-    read like any other (with torchao: pip install
-    'spectral-networks[quantize]'); it generates and classifies, but cannot be
-    exported or trained.
+    read like any other, by an installation with the extra quantize; it
+    generates and classifies, but cannot be exported or trained.
 
     The change is measured in bits per byte for language models, as the share of
     inputs that keep their label for classifiers, and as the cosine between
     embeddings for encoders.
+
+      spectral quantize runs/mine runs/mine-int8 --data book.txt
+
+      spectral generate runs/mine-int8 --prompt "def "
     """
     torchao()  # a missing library is reported before a model is read
     model, tokenizer = load_checkpoint(checkpoint), load_tokenizer(checkpoint)
