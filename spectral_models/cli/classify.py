@@ -43,8 +43,8 @@ def classify(
     model = load_checkpoint(checkpoint)
     if not isinstance(model, Classifier):
         raise ConfigError(
-            f"{checkpoint} holds a {model.config.type}, which gives no labels: classify takes a classifier. For an "
-            "encoder's embeddings: spectral embed."
+            f"{checkpoint} holds a model of type {model.config.type}, which gives no labels: classify takes a "
+            "classifier. For an encoder's embeddings: spectral embed."
         )
     names = getattr(model.config, "labels", None) or [str(label) for label in range(model.config.num_labels)]
     table = Table("input", "label", "probability", "then", box=None, pad_edge=False, padding=(0, 2, 0, 0))

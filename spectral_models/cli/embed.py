@@ -49,8 +49,8 @@ def embed(
     encoder = model.encoder if isinstance(model, Classifier) else model
     if not isinstance(encoder, Encoder):
         raise ConfigError(
-            f"{checkpoint} holds a {model.config.type}, which pools no embeddings. embed takes an encoder, "
-            "vision_encoder or audio_encoder, or a classifier over one."
+            f"{checkpoint} holds a model of type {model.config.type}, which pools no embeddings. embed takes an "
+            "encoder, vision_encoder or audio_encoder, or a classifier over one."
         )
     names: list[str] = []
     pooled: list[Tensor] = []

@@ -62,7 +62,8 @@ def evaluate(
         _judge_classifier(model, tokenizer, columns, batch_size, split=None if data is None else split)
     else:
         raise ConfigError(
-            f"{checkpoint} holds a {model.config.type}; this command measures language models and classifiers of texts."
+            f"{checkpoint} holds a model of type {model.config.type}; evaluate measures language models and "
+            "classifiers of texts. Classifiers of pictures and sound: compare spectral classify --json with the labels."
         )
 
 

@@ -47,7 +47,10 @@ def generate(
     overrides = {} if fft is None else {"fft": fft}
     model = load_checkpoint(checkpoint, **overrides)
     if not isinstance(model, LanguageModel):
-        raise ConfigError(f"{checkpoint} holds a {model.config.type}, which does not generate text.")
+        raise ConfigError(
+            f"{checkpoint} holds a model of type {model.config.type}: generate takes a language_model. Label by "
+            "spectral classify, embed by spectral embed; a seq2seq has model.generate(sources) in Python."
+        )
     tokenizer = load_tokenizer(checkpoint)
     if interactive:
         sampling = Sampling(temperature, top_k, top_p, repetition_penalty)

@@ -24,6 +24,7 @@ class Classifier(Labeller):
 
     def forward(self, inputs: Tensor, attention_mask: Tensor | None = None, **options: Any) -> ClassifierOutput:
         """inputs, attention_mask, options: what the encoder takes: an ``audio_encoder`` also a ``sample_rate``."""
+        self.encoder.refuse_unknown(options)
         encoded = self.encoder(inputs, attention_mask, **options)
         return ClassifierOutput(self.logits(encoded.pooled), encoded.pooled, encoded.losses, encoded.metrics)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -48,6 +49,21 @@ class Encoder(StackedModel):
         self.cls: nn.Parameter | None = None
         if config.pooling == "cls":
             self.cls = nn.Parameter(torch.empty(config.hidden_dim).normal_(std=0.02))
+
+    @classmethod
+    def options(cls) -> tuple[str, ...]:
+        """What ``forward`` takes beside inputs and an attention mask, by name."""
+        return tuple(inspect.signature(cls.forward).parameters)[3:]
+
+    def refuse_unknown(self, options: Iterable[str]) -> None:
+        """Raise UnsupportedInputError for options that this encoder has not."""
+        for name in options:
+            if name not in self.options():
+                has = f"only {', '.join(self.options())}" if self.options() else "none"
+                raise UnsupportedInputError(
+                    f"the encoder's type is {self.config.type!r}, and it has no option {name!r}; it has {has}. "
+                    "Leave it out."
+                )
 
     def encode(self, inputs: Tensor, lengths: Tensor | None = None) -> EncoderOutput:
         """What the front end makes of the inputs, through the blocks and the norm, and pooled.

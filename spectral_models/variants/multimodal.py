@@ -104,6 +104,7 @@ class Multimodal(Labeller):
 
     def _encode(self, name: str, inputs: Tensor, options: dict[str, Any]) -> EncoderOutput:
         try:
+            self._encoder(name).refuse_unknown(set(options) - {"attention_mask"})
             output: EncoderOutput = self.encoders[name](inputs, **options)
         except UnsupportedInputError as error:
             raise UnsupportedInputError(f"{name}: {error}") from error
@@ -135,6 +136,11 @@ class Multimodal(Labeller):
                     )
                 if name not in inputs:
                     raise UnsupportedInputError(f"{key} are given for {name!r}, whose input is not.")
+        for name, x in inputs.items():
+            if not isinstance(x, Tensor):
+                raise UnsupportedInputError(
+                    f"inputs: {name!r} is {type(x).__name__}, not a tensor. Leave a modality that is missing out."
+                )
         if not inputs:
             raise UnsupportedInputError(f"no modality is given. Give one at least of {known}.")
         if len({x.shape[:1] for x in inputs.values()}) > 1:

@@ -106,11 +106,13 @@ class Seq2Seq(SpectralModel):
                 f"each target has its source; got input_ids {describe(input_ids)} and decoder_input_ids "
                 f"{describe(decoder_input_ids)}."
             )
+        self.encoder.refuse_unknown(options)
         encoded = self.encoder(input_ids, attention_mask, **options)
         return self.read(encoded), _named("encoder", encoded.losses), _named("encoder", encoded.metrics)
 
     def prepare(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> State:
         """The state of targets of no tokens yet: the source encoded, and all that is ever read of it."""
+        self.encoder.refuse_unknown(options)
         return self.read(self.encoder(input_ids, attention_mask, **options))
 
     def read(self, encoded: EncoderOutput) -> State:
@@ -165,9 +167,10 @@ class Seq2Seq(SpectralModel):
     def generate(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Tensor:
         """Sources → targets (B, new): what follows the start token, up to the end token, then padding.
 
-        See :func:`spectral_models.generation.generate` for the options.
+        See :func:`spectral_models.generation.generate` for the options; what else the encoder takes may be among them.
         """
-        state = self.prepare(input_ids, attention_mask)
+        of_source = {name: options.pop(name) for name in self.encoder.options() if name in options}
+        state = self.prepare(input_ids, attention_mask, **of_source)
         start = torch.full_like(state.position[:, None], self.config.start_token_id)
         options = {"stop_tokens": (self.config.end_token_id,), "pad_token_id": self.config.pad_token_id, **options}
         return generate(self.decoder, start, state=state, **options)[:, 1:]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import (
     AutoModelForAudioClassification,
     AutoModelForCausalLM,
@@ -73,7 +74,7 @@ class Kind:
     def logits(self, model: Any) -> Tensor:
         """Of the batch, from a model of ours or a class around it."""
         batch = self.batch()
-        target = {"decoder_input_ids": batch["labels"]} if self.config is SEQ2SEQ else {}
+        target = {"decoder_input_ids": F.pad(batch["labels"][:, :-1], (1, 0))} if self.config is SEQ2SEQ else {}
         with torch.no_grad():
             logits: Tensor = model.eval()(batch[self.cls.main_input_name], **target).logits
         return logits

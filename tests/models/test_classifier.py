@@ -123,6 +123,13 @@ def test_labels_that_are_none_are_refused(labels: Tensor, message: str) -> None:
         model.loss(torch.randint(13, (2, 5)), labels)
 
 
+def test_options_of_another_encoder_are_refused() -> None:
+    with pytest.raises(UnsupportedInputError, match=r"type is 'encoder', .* no option 'sample_rate'; it has none"):
+        made()(torch.randint(13, (2, 5)), sample_rate=16_000)
+    with pytest.raises(UnsupportedInputError, match=r"'audio_encoder', .* no option 'rate'; it has only sample_rate"):
+        made("audio_encoder")(torch.randn(2, 200), rate=16_000)
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

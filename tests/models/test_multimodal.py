@@ -271,6 +271,12 @@ def test_what_cannot_be_built_is_refused_with_the_whole_path() -> None:
         ({"sound": row()["sound"]}, {"sample_rate": {"sound": 16_000}}, r"^sound: this model hears 2000 samples"),
         ({"sound": row()["sound"]}, {"sample_rate": 16_000}, r"sample_rate come by modality, .*got int"),
         ({"text": row()["text"]}, {"sample_rate": {"sound": 2000}}, r"sample_rate are given for 'sound', whose input"),
+        (
+            {"text": row()["text"]},
+            {"sample_rate": {"text": 2000}},
+            r"^text: .* 'encoder', .* no option 'sample_rate'; it",
+        ),
+        ({"text": None}, {}, r"inputs: 'text' is NoneType, not a tensor\. Leave a modality that is missing out"),
         (row(), {"attention_mask": {"picture": torch.ones(1, 24)}}, "^picture: a vision_encoder takes no attention"),
         (row(), {"attention_mask": torch.ones(1, 9)}, r"attention_mask come by modality, .*got Tensor"),
         (row(), {"attention_mask": {"text": torch.zeros(1, 9)}}, r"^text: rows \[0\] are empty"),

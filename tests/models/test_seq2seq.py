@@ -359,6 +359,17 @@ def test_labels_that_are_none_are_refused(model: Seq2Seq, labels: Tensor, messag
         model.loss(sources(2, 7), labels)
 
 
+def test_a_sources_sample_rate_is_checked_in_generation_too() -> None:
+    mel = {"type": "mel", "sample_rate": 2000, "n_fft": 64, "hop_length": 20, "n_mels": 6, "bands": 3}
+    model = made(encoder={"type": "audio_encoder", "frontend": mel, "hidden_dim": 16, "num_layers": 2, "block": FAST})
+    sound = torch.randn(2, 200, dtype=torch.float64)
+    assert model.generate(sound, sample_rate=2000, max_new_tokens=2, stop_tokens=()).shape == (2, 2)
+    with pytest.raises(UnsupportedInputError, match=r"hears 2000 samples a second; the sound has 8000"):
+        model.generate(sound, sample_rate=8000)
+    with pytest.raises(UnsupportedInputError, match=r"'encoder', .* no option 'sample_rate'"):
+        made()(sources(1, 4), targets(1, 2), sample_rate=8000)
+
+
 def test_a_declared_length_limits_what_is_generated() -> None:
     model = made(max_seq_len=6, position="learned")
     assert model.generate(sources(1, 9), max_new_tokens=6, stop_tokens=()).shape == (1, 6)
