@@ -9,14 +9,19 @@ import random
 import pytest
 import tokenizers
 import torch
+import yaml
+from typer.testing import CliRunner
 
 from spectral_core.errors import ConfigError
 from spectral_models import build_model, load_checkpoint, load_tokenizer, save_checkpoint
 from spectral_models.checkpoint import CheckpointError
+from spectral_models.cli.app import app
 from spectral_models.data import ByteTokenizer, ContiguousWindows, DataConfig, DataError, SubwordTokenizer, load_corpus
 from spectral_models.data.subwords import learn_bpe, read_tokenizer
 from spectral_models.data.tokenizer import require_vocabulary
 from spectral_models.evaluation import bits_per_byte
+from spectral_models.training import load_run
+from spectral_models.training.run import train
 
 LINES = [f"line {i}: the quick brown fox {i * i % 97} jumps over été 世界\n" for i in range(300)]
 TEXTS = [
@@ -221,3 +226,48 @@ def test_transformers_reads_the_tokenizer_of_a_checkpoint(bpe, tmp_path):
     theirs = AutoTokenizer.from_pretrained(str(tmp_path / "model"))
     assert theirs("the quick 世界")["input_ids"] == bpe.encode("the quick 世界")
     assert theirs.eos_token_id == bpe.eos_token_id
+
+
+# A run
+
+
+def test_a_run_learns_its_tokenizer_keeps_it_and_is_evaluated_with_it(text, tmp_path):
+    """From the command line: train, evaluate to the same number, generate; resumed, the tokenizer stays."""
+    run = {
+        "model": {"vocab_size": 320, "hidden_dim": 16, "num_layers": 1, "block": {"feedforward": "mlp"}},
+        "data": {"tokenizer": "bpe", "context": 16, "validation_bytes": 600, "source": str(text)},
+        "training": {"steps": 4, "batch_size": 4, "eval_every": 4, "save_every": 2},
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(run), encoding="utf-8")
+    command = ["train", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "out")]
+    trained = CliRunner().invoke(app, command)
+    assert trained.exit_code == 0, trained.output
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["tokens"] == 320
+    assert 1.5 < metrics["bytes_per_token"] < 10
+    loss = next(row["loss"] for row in metrics["history"] if "loss" in row)
+    assert loss == pytest.approx(math.log(320), rel=0.2), "the loss is in nats per token"
+    assert metrics["bits_per_byte"] < 8, "few tokens for many bytes"
+    for place in ("out", "out/model", "out/checkpoints/checkpoint-2"):
+        assert load_tokenizer(tmp_path / place).files() == load_tokenizer(tmp_path / "out").files()
+    evaluated = CliRunner().invoke(app, ["evaluate", str(tmp_path / "out")])
+    assert evaluated.exit_code == 0, evaluated.output
+    assert f"bits per byte  {metrics['bits_per_byte']:.4f}  (xz -9" in evaluated.stdout
+    whole = CliRunner().invoke(app, ["evaluate", str(tmp_path / "out"), "--data", str(text), "--context", "8"])
+    assert f"{sum(len(line.encode()) + 1 for line in LINES):,} bytes" in whole.stdout
+    drawn = CliRunner().invoke(app, ["generate", str(tmp_path / "out"), "--prompt", "line 世", "--max-new-tokens", "5"])
+    assert drawn.exit_code == 0, drawn.output
+    assert drawn.stdout.startswith("line 世")
+
+
+def test_a_vocabulary_smaller_than_the_tokenizers_is_refused(text, bpe, tmp_path):
+    for name, content in bpe.files().items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    run = load_run(
+        {
+            "model": {"vocab_size": 399, "hidden_dim": 8, "num_layers": 1},
+            "data": {"tokenizer": {"type": "file", "path": str(tmp_path)}, "source": str(text), "context": 16},
+        }
+    )
+    with pytest.raises(DataError, match=r"model.vocab_size is 399, and the tokenizer has 400 tokens"):
+        train(run, tmp_path / "out")
