@@ -3,10 +3,11 @@
     OMP_NUM_THREADS=2 python benchmarks/sst2.py --data PATH        # PATH holds train.tsv and dev.tsv
     python benchmarks/sst2.py --table                              # the table of what is there
 
-Accuracy on the 872 sentences of dev.tsv after the last step. Neither the byte-pair encoding nor a choice of checkpoint has
-seen them; the settings of this file have, for a few were tried on them. One standard error is 1.3 points. A row's time is
-that of the whole command: reading, learning the encoding, training, evaluations. ``no mixers``: the same model, its blocks
-left with their feed-forwards; ``wider``: these twice as wide. Rows are kept as they come; a run that was killed goes on.
+Accuracy on the 872 sentences of dev.tsv after the last step. Neither the byte-pair encoding nor a choice of checkpoint
+has seen them; the settings of this file have, for a few were tried on them. One standard error is 1.3 points. A row's
+time is that of the whole command: reading, learning the encoding, training, evaluations. ``no mixers``: the same model,
+its blocks left with their feed-forwards; ``wider``: these twice as wide. Rows are kept as they come; a run that was
+killed goes on.
 
 Socher et al., "Recursive deep models for semantic compositionality over a sentiment treebank", 2013.
 """
