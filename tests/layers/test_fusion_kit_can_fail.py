@@ -169,6 +169,14 @@ class FailsOnNothing(Honest):
         return super().mean(stream)
 
 
+class StaysOnTheCpu(Honest):
+    """A parameter that names its device."""
+
+    def __init__(self, context: Any) -> None:
+        super().__init__(context)
+        self.proj.weight = nn.Parameter(torch.randn(self.proj.weight.shape, device="cpu"))
+
+
 class CountsFromTheCall(Honest):
     """Positions of a chunk, not of the sequence."""
 
@@ -240,6 +248,7 @@ CAUGHT = [
     (Detached, "gradients_of_a_fusion_at_any_scale"),
     (RoundsAngles, "a_fusion_under_autocast"),
     (FailsOnNothing, "an_empty_batch_is_fused"),
+    (StaysOnTheCpu, "it_builds_on_meta"),
     (CountsFromTheCall, "a_target_in_chunks_equals_the_full_pass"),
     (CountsFromTheCall, "rows_of_a_target_continue_from_where_each_ended"),
     (CountsPadding, "rows_of_a_target_continue_from_where_each_ended"),
