@@ -49,7 +49,7 @@ def described(name: str, seed: int, steps: int, tables: Path) -> RunConfig:
         "hidden_dim": WIDTH,
         "num_layers": 2,
         "position": "none",
-        "pooling": "max",
+        "pooling": "mean",
         "block": block,
     }
     return load_run(
