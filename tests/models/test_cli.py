@@ -475,6 +475,7 @@ def test_ctrl_c_while_training_says_how_to_go_on(folder, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs inherit it ignored
     )
     try:
         marker = tmp_path / "my run" / "checkpoints" / "checkpoint-5" / "training-complete.json"
@@ -485,6 +486,7 @@ def test_ctrl_c_while_training_says_how_to_go_on(folder, tmp_path):
         out, err = process.communicate(timeout=120)
     finally:
         process.kill()
+        process.wait()
     assert process.returncode == 130, err
     assert out == ""
     assert "Traceback" not in err

@@ -190,7 +190,7 @@ def test_nothing_to_read_is_one_clear_error(texts, spectral, tmp_path, command):
 
 def test_a_checkpoint_of_another_variant(spectral, sounds, tmp_path):
     language = save_checkpoint(build_model({"hidden_dim": 32, "num_layers": 1}), tmp_path / "language")
-    spectral("classify", language, "a").refused(r"holds a language_model.* classify takes a classifier")
-    spectral("classify", sounds, "a").refused(r"holds an? audio_encoder.*spectral embed")
-    spectral("embed", language, "a").refused(r"holds a language_model.* embed takes an encoder")
+    spectral("classify", language, "a").refused(r"holds a model of type language_model.* classify takes a classifier")
+    spectral("classify", sounds, "a").refused(r"holds a model of type audio_encoder.*spectral embed")
+    spectral("embed", language, "a").refused(r"holds a model of type language_model.* embed takes an encoder")
     spectral("embed", sounds, "a", "--out", tmp_path / "made.txt").refused(r"call it .*made\.npy")
