@@ -6,7 +6,7 @@ from spectral_core.plugins import Registrar, hookimpl
 
 _PARTS = (
     ("mixer", "gated_convolution", "mixing.gated_convolution:GatedConvolutionConfig",
-     "Gates around a long convolution: the default; causal in decoders, two-sided in encoders."),
+     "Gates around a long convolution: causal in decoders, two-sided in encoders."),
     ("mixer", "multiscale", "mixing.multiscale:MultiscaleConfig",
      "Long convolutions of block means at several resolutions, fused per token and channel."),
     ("mixer", "holographic", "mixing.holographic:HolographicConfig",

@@ -89,7 +89,7 @@ class GatedConvolution(Mixer):
 
 
 class GatedConvolutionConfig(MixerConfig):
-    """Gates around a long convolution: the default; causal in decoders, two-sided in encoders."""
+    """Gates around a long convolution: causal in decoders, two-sided in encoders."""
 
     directions: ClassVar[frozenset[Direction]] = frozenset({"causal", "bidirectional"})
 
