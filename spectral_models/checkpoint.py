@@ -39,7 +39,8 @@ from spectral_models.errors import CheckpointError
 from spectral_models.model import SpectralModel
 from spectral_models.quantization import SCHEME, flattened, int8_layers, put_int8, take_int8
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""1 had another default block: see :func:`config_of`."""
 CONFIG, WEIGHTS, MARKER = "config.json", "model.safetensors", "complete.json"
 
 
@@ -195,10 +196,10 @@ def read_record(directory: Path) -> dict[str, Any]:
 
 
 def _check_schema(record: Mapping[str, Any], source: object) -> None:
-    if record.get("schema_version") != SCHEMA_VERSION:
+    if record.get("schema_version") not in (1, SCHEMA_VERSION):
         raise CheckpointError(
             f"{source} has schema version {record.get('schema_version')!r}; this release ({__version__}) reads "
-            f"{SCHEMA_VERSION}. Install release {record.get('framework_version', 'unknown')}, which wrote it."
+            f"1 and {SCHEMA_VERSION}. Install release {record.get('framework_version', 'unknown')}, which wrote it."
         )
 
 
@@ -250,6 +251,9 @@ def config_of(record: Mapping[str, Any], source: object, overrides: Mapping[str,
         data = dict(record["spectral"])
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(f"the config of {source} is damaged. Use another checkpoint.") from None
+    if record["schema_version"] == 1 and data.get("type") == "language_model":
+        # In schema 1 neither a block nor layers meant one block with its defaults.
+        data["block"] = {} if data.get("block") is None and data.get("layers") is None else data.get("block")
     try:
         config = parse_model(override(data, overrides or {}))
     except ConfigError as error:

@@ -130,7 +130,7 @@ def test_a_checkpoint_from_before_front_ends_and_positions_is_read(tmp_path: Pat
 def test_the_files_say_what_they_hold(saved: Path) -> None:
     assert names(saved) == FILES
     record = json.loads((saved / CONFIG).read_text())
-    assert (record["model_type"], record["schema_version"]) == ("spectral", 1)
+    assert (record["model_type"], record["schema_version"]) == ("spectral", 2)
     assert record["framework_version"] == __version__
     assert record["spectral"] == made().config.model_dump(mode="json")
     assert [(part["kind"], part["name"]) for part in record["components"]] == [
@@ -233,10 +233,23 @@ def rewritten(directory: Path, change: Callable[[dict[str, Any]], object]) -> Pa
 
 
 def test_a_newer_schema_names_the_release_that_reads_it(saved: Path) -> None:
-    rewritten(saved, lambda record: record.update(schema_version=2, framework_version="9.9"))
+    rewritten(saved, lambda record: record.update(schema_version=3, framework_version="9.9"))
     message = refusal(saved)
-    assert "has schema version 2; this release" in message
+    assert "has schema version 3; this release" in message
     assert "Install release 9.9" in message
+
+
+def test_a_default_block_of_schema_1_stays_what_it_was(tmp_path: Path) -> None:
+    """Its config names no block; the weights are of plain gated convolutions, whatever the default is today."""
+    path = save_checkpoint(build_model({"hidden_dim": 16, "num_layers": 2, "block": {}}), tmp_path / "model")
+
+    def before(record: dict[str, Any]) -> None:
+        record["schema_version"] = 1
+        record["spectral"]["block"] = None
+
+    loaded = load_checkpoint(rewritten(path, before), fft="torch")
+    assert [block.mixer.type for block in loaded.config.blocks] == ["gated_convolution"]
+    assert load_checkpoint(save_checkpoint(loaded, tmp_path / "again")).config == loaded.config
 
 
 @pytest.mark.parametrize(
