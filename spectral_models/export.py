@@ -24,7 +24,8 @@ from spectral_layers import Rows
 from spectral_models.assembly import build_model
 from spectral_models.config import parts_of
 from spectral_models.model import SpectralModel
-from spectral_models.quantization import int8_layers, quietly
+from spectral_models.quantization import int8_layers
+from spectral_models.quiet import quietly
 from spectral_models.variants.audio_encoder import AudioEncoder
 from spectral_models.variants.classifier import Classifier
 from spectral_models.variants.encoder import TextEncoder

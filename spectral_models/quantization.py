@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,6 +11,7 @@ from spectral_core import ConfigError
 from spectral_layers import Filter
 from spectral_models.block import Block
 from spectral_models.model import SpectralModel
+from spectral_models.quiet import quietly
 
 SCHEME = "int8_weight_only"
 _PARTS = ("qdata", "scale")
@@ -104,16 +103,3 @@ def torchao() -> Any:
             "Run: pip install 'spectral-networks[quantize]'"
         ) from None
     return quantization
-
-
-@contextmanager
-def quietly(*loggers: str) -> Iterator[None]:
-    """Without these libraries' remarks that are no errors."""
-    levels = {name: logging.getLogger(name).level for name in loggers}
-    try:
-        for name in loggers:
-            logging.getLogger(name).setLevel(logging.ERROR)
-        yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)

@@ -21,11 +21,6 @@ from spectral_models.training.task import Batch, Task, TrainingResult, keep_toke
 from spectral_models.variants.language_model import LanguageModel, LanguageModelConfig
 
 
-def language_loss(model: LanguageModel, batch: Batch, step_count: Tensor | int | None = None) -> StepLoss:
-    """Cross-entropy of the next token; labels are shifted already."""
-    return model.loss(batch["input_ids"], batch["labels"], step_count=step_count)
-
-
 @dataclass(frozen=True)
 class LanguageResult(TrainingResult):
     """bits_per_byte: the model's, and xz -9's, on the same held-out text."""
@@ -64,8 +59,10 @@ class LanguageTask(Task):
         training = self.run.training
         return RandomWindows(self.corpus.train, self.data.context, training.steps * training.batch_size, training.seed)
 
-    def loss(self, model: LanguageModel, batch: Batch, step_count: Tensor | int | None = None) -> StepLoss:
-        return language_loss(model, batch, step_count)
+    @staticmethod
+    def loss(model: LanguageModel, batch: Batch, step_count: Tensor | int | None = None) -> StepLoss:
+        """Cross-entropy of the next token; labels are shifted already."""
+        return model.loss(batch["input_ids"], batch["labels"], step_count=step_count)
 
     def judge(self, model: SpectralModel) -> dict[str, float]:
         assert isinstance(model, LanguageModel)

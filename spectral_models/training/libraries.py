@@ -5,7 +5,7 @@ transformers imports torchao where it is installed, and torchao says which of it
 
 from __future__ import annotations
 
-from spectral_models.quantization import quietly
+from spectral_models.quiet import quietly
 
 with quietly("torchao", "torch.utils._pytree"):
     import accelerate  # noqa: F401

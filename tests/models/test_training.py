@@ -21,7 +21,7 @@ from spectral_models import build_model, load_checkpoint, load_config
 from spectral_models.data import ContiguousWindows, RandomWindows, load_corpus
 from spectral_models.evaluation import bits_per_byte
 from spectral_models.training import RunConfig, load_run
-from spectral_models.training.language import LanguageResult, language_loss
+from spectral_models.training.language import LanguageResult, LanguageTask
 from spectral_models.training.run import train
 from spectral_models.training.task import InTraining
 from spectral_models.training.trainer import RunningMeans, SpectralTrainer
@@ -294,7 +294,7 @@ def test_the_parts_losses_reach_the_gradient_however_a_step_is_divided(text):
     (wanted,) = torch.autograd.grad(sum(by_hand(model, tokens, labels)), router)
     (without,) = torch.autograd.grad(by_hand(model, tokens, labels)[0], router)
     (found,) = torch.autograd.grad(
-        language_loss(model, {"input_ids": tokens, "labels": labels}, labels.numel()).loss, router
+        LanguageTask.loss(model, {"input_ids": tokens, "labels": labels}, labels.numel()).loss, router
     )
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-8)
     assert (found - without).norm() > 0.1 * without.norm(), "the balancing loss weighs something here"
@@ -303,7 +303,7 @@ def test_the_parts_losses_reach_the_gradient_however_a_step_is_divided(text):
     expected = torch.zeros_like(found)
     for part in (slice(0, 1), slice(1, 4)):  # uneven: each counts by its labels
         batch = {"input_ids": tokens[part], "labels": labels[part]}
-        loss = language_loss(model, batch, labels.numel()).loss
+        loss = LanguageTask.loss(model, batch, labels.numel()).loss
         halves += torch.autograd.grad(loss, router)[0]
         share = labels[part].numel() / labels.numel()
         expected += share * torch.autograd.grad(sum(by_hand(model, tokens[part], labels[part])), router)[0]
@@ -314,7 +314,7 @@ def test_ignored_labels_count_for_nothing(text):
     model, tokens, labels = first_batch(make_run(text))
     labels[:, 10:] = -100
     wanted = F.cross_entropy(model(tokens).logits[:, :10].flatten(0, 1), labels[:, :10].flatten())
-    torch.testing.assert_close(language_loss(model, {"input_ids": tokens, "labels": labels}).loss, wanted)
+    torch.testing.assert_close(LanguageTask.loss(model, {"input_ids": tokens, "labels": labels}).loss, wanted)
 
 
 def test_drained_metrics_are_means_since_the_last_drain(text):
@@ -323,7 +323,7 @@ def test_drained_metrics_are_means_since_the_last_drain(text):
     name = "layers.0.feedforward.busiest_expert"
     values = []
     for part in (slice(0, 1), slice(1, 4)):
-        means.add(language_loss(model, {"input_ids": tokens[part], "labels": labels[part]}))
+        means.add(LanguageTask.loss(model, {"input_ids": tokens[part], "labels": labels[part]}))
         values.append(float(model(tokens[part]).metrics[name]))
     assert means.drain()[name] == pytest.approx(sum(values) / 2)
     assert means.drain() == {}
@@ -346,8 +346,8 @@ def test_evaluation_leaves_the_parts_losses_out(finished):
 def test_only_weights_of_linear_layers_and_embeddings_decay(text, tmp_path):
     run = make_run(text, steps=1, weight_decay=0.3, model={"tie_embeddings": False, "layers.0.norm": "layer_norm"})
     model, _, _ = first_batch(run)
-    decayed = set(SpectralTrainer.get_decay_parameter_names(None, InTraining(model, language_loss)))
-    parameters = dict(InTraining(model, language_loss).named_parameters())
+    decayed = set(SpectralTrainer.get_decay_parameter_names(None, InTraining(model, LanguageTask.loss)))
+    parameters = dict(InTraining(model, LanguageTask.loss).named_parameters())
     assert decayed <= set(parameters), "names of the wrapped model, or nothing would decay"
     assert {"model.frontend.embedding.weight", "model.head.weight"} <= decayed
     for name in parameters:
