@@ -19,7 +19,6 @@ import hashlib
 import json
 import os
 import shutil
-import warnings
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,19 +28,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from spectral_core import ConfigError, PluginError, __version__
-from spectral_core.plugins import HOST
-from spectral_models.assembly import build_model, components_of, parse_model
-from spectral_models.config import ModelConfig, override
+from spectral_models.assembly import build_model
 from spectral_models.data.subwords import SETTINGS, TOKENIZER, read_tokenizer
 from spectral_models.data.tokenizer import ByteTokenizer, Tokenizer
 from spectral_models.errors import CheckpointError
 from spectral_models.model import SpectralModel
 from spectral_models.quantization import SCHEME, flattened, int8_layers, put_int8, take_int8
+from spectral_models.record import CONFIG, config_of, int8_of, make_record, read_record
 
-SCHEMA_VERSION = 2
-"""1 had another default block: see :func:`config_of`."""
-CONFIG, WEIGHTS, MARKER = "config.json", "model.safetensors", "complete.json"
+WEIGHTS, MARKER = "model.safetensors", "complete.json"
 
 
 def save_checkpoint(model: SpectralModel, path: str | Path, *, tokenizer: Tokenizer | None = None) -> Path:
@@ -83,7 +78,7 @@ def load_checkpoint(path: str | Path, *, device: str | torch.device = "cpu", **o
     verify(directory, files=(CONFIG, WEIGHTS))
     record = read_record(directory)
     model = build_model(config_of(record, directory, overrides))
-    load_weights(model, directory, cast=True, int8=_int8_of(record, directory))
+    load_weights(model, directory, cast=True, int8=int8_of(record, directory))
     return model.to(device).eval()
 
 
@@ -168,41 +163,6 @@ def find(path: Path) -> Path:
     return path
 
 
-def make_record(config: ModelConfig) -> dict[str, Any]:
-    """What config.json holds."""
-    components = [
-        {"kind": part.kind, "name": part.name, "provider": part.provider, "version": part.version}
-        for part in components_of(config)
-    ]
-    return {
-        "model_type": "spectral",
-        "schema_version": SCHEMA_VERSION,
-        "framework_version": __version__,
-        "spectral": config.model_dump(mode="json"),
-        "components": components,
-    }
-
-
-def read_record(directory: Path) -> dict[str, Any]:
-    """config.json, checked for its schema."""
-    try:
-        record = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise CheckpointError(f"{directory / CONFIG} is missing or damaged. Use another checkpoint.") from None
-    if not isinstance(record, dict) or "schema_version" not in record:
-        raise CheckpointError(f"{directory / CONFIG} is not a checkpoint's config.")
-    _check_schema(record, directory)
-    return record
-
-
-def _check_schema(record: Mapping[str, Any], source: object) -> None:
-    if record.get("schema_version") not in (1, SCHEMA_VERSION):
-        raise CheckpointError(
-            f"{source} has schema version {record.get('schema_version')!r}; this release ({__version__}) reads "
-            f"1 and {SCHEMA_VERSION}. Install release {record.get('framework_version', 'unknown')}, which wrote it."
-        )
-
-
 def load_weights(model: SpectralModel, directory: Path, *, cast: bool = False, int8: Collection[str] = ()) -> None:
     """Parameters and buffers from a checkpoint's weights file, every name and shape as in the model.
 
@@ -221,71 +181,6 @@ def load_weights(model: SpectralModel, directory: Path, *, cast: bool = False, i
         model.load_state_dict(weights)
     except (SafetensorError, OSError, RuntimeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{directory / WEIGHTS} does not fit its config: {error}") from error
-
-
-def _int8_of(record: Mapping[str, Any], directory: Path) -> list[str]:
-    """The layers that are int8, by config.json. Raises CheckpointError for another kind of quantisation."""
-    if "quantization" not in record:
-        return []
-    try:
-        scheme, layers = (record["quantization"][key] for key in ("scheme", "layers"))
-    except (KeyError, TypeError):
-        raise CheckpointError(f"{directory / CONFIG} is damaged. Use another checkpoint.") from None
-    if scheme != SCHEME:
-        raise CheckpointError(
-            f"{directory} is quantised as {scheme!r}; this release ({__version__}) reads {SCHEME!r}. Install release "
-            f"{record.get('framework_version', 'unknown')}, which wrote it."
-        )
-    return [str(layer) for layer in layers]
-
-
-def config_of(record: Mapping[str, Any], source: object, overrides: Mapping[str, Any] | None = None) -> ModelConfig:
-    """The model's config in a config.json, with values replaced. Parts that were replaced need no provider.
-
-    source: what to call the checkpoint in errors. Raises CheckpointError for a newer schema and what no longer
-    validates, PluginError naming the package to install when a part's provider is missing.
-    """
-    _check_schema(record, source)
-    try:
-        recorded = {(part["kind"], part["name"]): part for part in record["components"]}
-        data = dict(record["spectral"])
-    except (KeyError, TypeError, ValueError):
-        raise CheckpointError(f"the config of {source} is damaged. Use another checkpoint.") from None
-    if record["schema_version"] == 1 and data.get("type") == "language_model":
-        # In schema 1 neither a block nor layers meant one block with its defaults.
-        data["block"] = {} if data.get("block") is None and data.get("layers") is None else data.get("block")
-    try:
-        config = parse_model(override(data, overrides or {}))
-    except ConfigError as error:
-        for part in recorded.values():
-            _require(part, source)
-        if overrides:
-            raise
-        raise CheckpointError(f"the config of {source} no longer validates: {error}") from error
-    for component in components_of(config):
-        part = recorded.get((component.kind, component.name), {})
-        before = part.get("provider", component.provider), part.get("version", component.version)
-        if before != (component.provider, component.version):
-            warnings.warn(
-                f"{source} was saved with {before[0]} {before[1]}; {component.kind} {component.name!r} now comes "
-                f"from {component.provider} {component.version}.",
-                stacklevel=3,
-            )
-    return config
-
-
-def _require(part: Mapping[str, str], source: object) -> None:
-    """Raise PluginError naming the package to install, unless the part of a checkpoint is registered here."""
-    registry = HOST.registries.get(part["kind"])
-    if registry is None or part["name"] not in registry:
-        failed = [str(failure) for failure in HOST.failures() if failure.distribution == part["provider"]]
-        raise PluginError(
-            f"{source} uses the {part['kind']} {part['name']!r} of the package {part['provider']} "
-            f"{part['version']}, which "
-            + (f"is installed but {failed[0]}." if failed else "is not installed here.")
-            + f" Run: pip install '{part['provider']}=={part['version']}'"
-            + (f" ({HOST.restriction})" if HOST.restriction else "")
-        )
 
 
 def _check_replaceable(target: Path) -> None:

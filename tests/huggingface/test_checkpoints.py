@@ -15,13 +15,14 @@ from transformers.utils import hub
 
 from spectral_core import ConfigError, PluginError, UnsupportedInputError
 from spectral_models import CheckpointError, build_model, load_checkpoint, load_config, save_checkpoint
-from spectral_models.checkpoint import CONFIG, WEIGHTS
+from spectral_models.checkpoint import WEIGHTS
 from spectral_models.integrations.huggingface import (
     SpectralForCausalLM,
     SpectralForSequenceClassification,
     SpectralHFConfig,
 )
 from spectral_models.quantization import quantize
+from spectral_models.record import CONFIG
 
 FILES = {"complete.json", "config.json", "model.safetensors"}
 

@@ -25,8 +25,9 @@ from spectral_core import ConfigError, FFTBackendConfig, PluginError, __version_
 from spectral_core.backends.torch_fft import TorchFFT
 from spectral_core.plugins import HOST, Registrar
 from spectral_models import CheckpointError, build_model, load_checkpoint, save_checkpoint
-from spectral_models.checkpoint import CONFIG, MARKER, WEIGHTS, write_files, write_marker
+from spectral_models.checkpoint import MARKER, WEIGHTS, write_files, write_marker
 from spectral_models.model import SpectralModel
+from spectral_models.record import CONFIG
 
 SMALL = {
     "vocab_size": 13,

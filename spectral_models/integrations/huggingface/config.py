@@ -9,9 +9,9 @@ from transformers import PretrainedConfig
 
 from spectral_core import ConfigError
 from spectral_models.assembly import parse_model
-from spectral_models.checkpoint import config_of, make_record
 from spectral_models.config import ModelConfig, override
 from spectral_models.errors import CheckpointError
+from spectral_models.record import config_of, make_record
 from spectral_models.variants.seq2seq import Seq2SeqConfig
 
 

@@ -1,0 +1,120 @@
+"""config.json: what a checkpoint says of its model, of the packages its parts come from, and of how it was written."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from spectral_core import ConfigError, PluginError, __version__
+from spectral_core.plugins import HOST
+from spectral_models.assembly import components_of, parse_model
+from spectral_models.config import ModelConfig, override
+from spectral_models.errors import CheckpointError
+from spectral_models.quantization import SCHEME
+
+SCHEMA_VERSION = 2
+"""1 had another default block: see :func:`config_of`."""
+CONFIG = "config.json"
+
+
+def make_record(config: ModelConfig) -> dict[str, Any]:
+    """What config.json holds."""
+    components = [
+        {"kind": part.kind, "name": part.name, "provider": part.provider, "version": part.version}
+        for part in components_of(config)
+    ]
+    return {
+        "model_type": "spectral",
+        "schema_version": SCHEMA_VERSION,
+        "framework_version": __version__,
+        "spectral": config.model_dump(mode="json"),
+        "components": components,
+    }
+
+
+def read_record(directory: Path) -> dict[str, Any]:
+    """config.json, checked for its schema."""
+    try:
+        record = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise CheckpointError(f"{directory / CONFIG} is missing or damaged. Use another checkpoint.") from None
+    if not isinstance(record, dict) or "schema_version" not in record:
+        raise CheckpointError(f"{directory / CONFIG} is not a checkpoint's config.")
+    _check_schema(record, directory)
+    return record
+
+
+def _check_schema(record: Mapping[str, Any], source: object) -> None:
+    if record.get("schema_version") not in (1, SCHEMA_VERSION):
+        raise CheckpointError(
+            f"{source} has schema version {record.get('schema_version')!r}; this release ({__version__}) reads "
+            f"1 and {SCHEMA_VERSION}. Install release {record.get('framework_version', 'unknown')}, which wrote it."
+        )
+
+
+def config_of(record: Mapping[str, Any], source: object, overrides: Mapping[str, Any] | None = None) -> ModelConfig:
+    """The model's config in a config.json, with values replaced. Parts that were replaced need no provider.
+
+    source: what to call the checkpoint in errors. Raises CheckpointError for a newer schema and what no longer
+    validates, PluginError naming the package to install when a part's provider is missing.
+    """
+    _check_schema(record, source)
+    try:
+        recorded = {(part["kind"], part["name"]): part for part in record["components"]}
+        data = dict(record["spectral"])
+    except (KeyError, TypeError, ValueError):
+        raise CheckpointError(f"the config of {source} is damaged. Use another checkpoint.") from None
+    if record["schema_version"] == 1 and data.get("type") == "language_model":
+        # In schema 1 neither a block nor layers meant one block with its defaults.
+        data["block"] = {} if data.get("block") is None and data.get("layers") is None else data.get("block")
+    try:
+        config = parse_model(override(data, overrides or {}))
+    except ConfigError as error:
+        for part in recorded.values():
+            _require(part, source)
+        if overrides:
+            raise
+        raise CheckpointError(f"the config of {source} no longer validates: {error}") from error
+    for component in components_of(config):
+        part = recorded.get((component.kind, component.name), {})
+        before = part.get("provider", component.provider), part.get("version", component.version)
+        if before != (component.provider, component.version):
+            warnings.warn(
+                f"{source} was saved with {before[0]} {before[1]}; {component.kind} {component.name!r} now comes "
+                f"from {component.provider} {component.version}.",
+                stacklevel=3,
+            )
+    return config
+
+
+def _require(part: Mapping[str, str], source: object) -> None:
+    """Raise PluginError naming the package to install, unless the part of a checkpoint is registered here."""
+    registry = HOST.registries.get(part["kind"])
+    if registry is None or part["name"] not in registry:
+        failed = [str(failure) for failure in HOST.failures() if failure.distribution == part["provider"]]
+        raise PluginError(
+            f"{source} uses the {part['kind']} {part['name']!r} of the package {part['provider']} "
+            f"{part['version']}, which "
+            + (f"is installed but {failed[0]}." if failed else "is not installed here.")
+            + f" Run: pip install '{part['provider']}=={part['version']}'"
+            + (f" ({HOST.restriction})" if HOST.restriction else "")
+        )
+
+
+def int8_of(record: Mapping[str, Any], directory: Path) -> list[str]:
+    """The layers that are int8, by config.json. Raises CheckpointError for another kind of quantisation."""
+    if "quantization" not in record:
+        return []
+    try:
+        scheme, layers = (record["quantization"][key] for key in ("scheme", "layers"))
+    except (KeyError, TypeError):
+        raise CheckpointError(f"{directory / CONFIG} is damaged. Use another checkpoint.") from None
+    if scheme != SCHEME:
+        raise CheckpointError(
+            f"{directory} is quantised as {scheme!r}; this release ({__version__}) reads {SCHEME!r}. Install release "
+            f"{record.get('framework_version', 'unknown')}, which wrote it."
+        )
+    return [str(layer) for layer in layers]
