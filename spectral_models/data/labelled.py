@@ -133,6 +133,11 @@ def read_table(source: str, text: str, label: str, *, split: str = "train") -> T
             raise DataError(
                 f"{where}, row {number}: column {label!r} holds {given!r}; a label is a name or an integer from 0."
             )
+        if names is not None and not 0 <= int(given) < len(names):  # -1 stands for no label
+            raise DataError(
+                f"{where}, row {number}: column {label!r} holds {given}, which is none of the {len(names)} labels. "
+                "Leave rows without a label out, or choose another split."
+            )
     written = [str(int(given)) if isinstance(given, int) else given for given in labels]
     if names is not None:
         written = [names[int(given)] for given in written]

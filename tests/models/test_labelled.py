@@ -107,6 +107,10 @@ def test_a_dataset_gives_its_splits_and_the_names_it_has_for_its_labels(tmp_path
     assert data.names == ("glad", "sad")
     assert data.train.labels == [1, 0, 0, 1]
     assert data.validation.texts == [f"test {i}" for i in range(4)]
+    unlabelled = datasets.Dataset.from_dict({"sentence": ["a", "b"], "mood": [1, -1]}, features)
+    unlabelled.to_parquet(str(tmp_path / "test.parquet"))
+    with pytest.raises(DataError, match=r"row 2: column 'mood' holds -1, which is none of the 2 labels"):
+        load_labelled(config, 2)
     with pytest.raises(DataError, match=r"has no split 'dev', only test, train|has no split 'dev', only train, test"):
         load_labelled(config.model_copy(update={"validation": "dev"}), 2)
 
