@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -22,6 +23,39 @@ from spectral_layers.state import State
 
 _CHUNK = 64
 _SEGMENT = 2048
+
+
+@dataclass(frozen=True)
+class _Fades:
+    """What each head's decay g leaves over the distances between S tokens of a chunk, and between N chunks."""
+
+    within: Tensor
+    """(H, 1, S, S): of token s at token t >= s, g^(t - s); zero before it."""
+    on_reading: Tensor
+    """(H, 1, S, 1): of what stood before the chunk, at token t, g^(t + 1)."""
+    on_storing: Tensor
+    """(H, 1, S, 1): of token t at the chunk's end, g^(S - 1 - t)."""
+    across: Tensor
+    """(H, N + 1, N): of chunk j's end at the beginning of chunk c > j, g^(S (c - 1 - j)); zero before it."""
+    since: Tensor
+    """(H, N + 1, 1, 1): of the memory before all chunks, at the beginning of chunk c, g^(S c)."""
+
+    @classmethod
+    def of(cls, rate: Tensor, length: int) -> _Fades:
+        """Of so many tokens. rate: (H, 1, 1), g = exp(-rate)."""
+        size = min(_CHUNK, length)
+        chunks = -(-length // size)
+        t = torch.arange(size, device=rate.device, dtype=rate.dtype)
+        chunk = torch.arange(chunks + 1, device=rate.device, dtype=rate.dtype)
+        lag = (t[:, None] - t).clamp(min=0)
+        between = (chunk[:, None] - 1 - chunk[:-1]).clamp(min=0)
+        return cls(
+            within=torch.exp(-rate * lag).tril()[:, None],
+            on_reading=torch.exp(-rate * (t + 1)[:, None])[:, None],
+            on_storing=torch.exp(-rate * (size - 1 - t)[:, None])[:, None],
+            across=torch.exp(-rate * size * between).tril(-1),
+            since=torch.exp(-rate * size * chunk[:, None])[..., None],
+        )
 
 
 class Holographic(Mixer):
@@ -69,11 +103,14 @@ class Holographic(Mixer):
     def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
         recent, memory = (None, None) if state is None else (state["recent"], state["memory"])
         weight = self._phase_weight()
+        rate = self._rates().to(weight.dtype)
+        fades: dict[int, _Fades] = {}
 
         def mixed() -> Iterator[Tensor]:
             nonlocal recent, memory
             for here in segments(x, most=None if torch.compiler.is_compiling() else _SEGMENT):
                 part, given = x[:, here], None if rows is None else rows.within(here)
+                length = part.shape[1]
                 inputs = part.transpose(1, 2)
                 key, query, value = (z.transpose(1, 2) for z in self.short.each(inputs, recent))
                 keys = self._features(self.key_norm(key), weight)
@@ -82,12 +119,19 @@ class Holographic(Mixer):
                 if memory is not None:
                     memory = memory.to(keys.dtype)
                 with torch.autocast(x.device.type, enabled=False):
-                    y = self._read(queries, keys, values, memory)
+                    if length == 1 and given is None and memory is not None:
+                        after = torch.exp(-rate) * memory + keys.transpose(-1, -2) * values
+                        y = (queries @ after) / self.phases
+                    else:
+                        if length not in fades:
+                            fades[length] = _Fades.of(rate, length)
+                        y, after = self._read(queries, keys, values, memory, fades[length])
                     y = F.layer_norm(y, y.shape[-1:]).transpose(1, 2).flatten(-2)
                 yield self.out_proj(y.to(x.dtype) * F.silu(self.gate_proj(part)))
                 if return_state or here.stop < x.shape[1]:
                     recent = self.short.remember(inputs, given, recent)
-                    memory = self._store(keys, values, given, memory)
+                    full = given is None and length % min(_CHUNK, length) == 0
+                    memory = after if full else self._store(keys, values, given, memory)
 
         y = joined(mixed(), x.shape[1], dim=1)
         made = None
@@ -111,7 +155,12 @@ class Holographic(Mixer):
         """Cosines and sines of the phases: (B, H, L, 2E), in the weight's precision."""
         with torch.autocast(z.device.type, enabled=False):
             theta = self._split(F.linear(z.to(weight.dtype), weight))
-            return torch.cat([theta.cos(), theta.sin()], -1)
+            if torch.is_grad_enabled() or torch.compiler.is_compiling():
+                return torch.cat([theta.cos(), theta.sin()], -1)
+            both = theta.new_empty(*theta.shape[:-1], 2 * self.phases)
+            torch.cos(theta, out=both[..., : self.phases])
+            torch.sin(theta, out=both[..., self.phases :])
+            return both
 
     def _split(self, z: Tensor) -> Tensor:
         return z.unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -120,40 +169,27 @@ class Holographic(Mixer):
         """Decay per token and head, (H, 1, 1), as a positive exponent: g = exp(-rate)."""
         return self.log_decay.exp()[:, None, None]
 
-    def _read(self, queries: Tensor, keys: Tensor, values: Tensor, memory: Tensor | None) -> Tensor:
-        """All reads (B, H, L, C), from the memory so far and the tokens up to each."""
-        length = queries.shape[2]
-        size = min(_CHUNK, length)
+    def _read(
+        self, queries: Tensor, keys: Tensor, values: Tensor, memory: Tensor | None, fades: _Fades
+    ) -> tuple[Tensor, Tensor]:
+        """All reads (B, H, L, C), from the memory so far and the tokens up to each; the memory after whole chunks."""
+        length, size = queries.shape[2], fades.within.shape[-1]
         padding = -length % size
         if padding:
             queries, keys, values = (F.pad(z, (0, 0, 0, padding)) for z in (queries, keys, values))
         q, k, v = (z.unflatten(2, (-1, size)) for z in (queries, keys, values))
-        rate = self._rates().to(q.dtype)
-        t = torch.arange(size, device=q.device, dtype=q.dtype)
-        lag = (t[:, None] - t).clamp(min=0)
-        within = torch.exp(-rate * lag).tril()[:, None]  # (H, 1, size, size)
-        y = ((q @ k.transpose(-1, -2)) * within) @ v
-        before = self._memories(k, v, rate, memory)
-        if before is not None:
-            # Decay meets the C channels of what is read, not the 2E features: fewer products, the same sum.
-            y = y + (q @ before) * torch.exp(-rate * (t + 1)[:, None])[:, None]
-        return y.flatten(2, 3)[:, :, :length] / self.phases
+        y = ((q @ k.transpose(-1, -2)) * fades.within) @ v
+        stored = (k.transpose(-1, -2) @ (v * fades.on_storing)).flatten(-2)  # (B, H, N, 2E C), of each chunk
 
-    def _memories(self, k: Tensor, v: Tensor, rate: Tensor, memory: Tensor | None) -> Tensor | None:
-        """The memory before each chunk: (B, H, chunks, 2E, C)."""
-        chunks, size = k.shape[2:4]
-        if chunks == 1:
-            return None if memory is None else memory[:, :, None]
-        t = torch.arange(size, device=k.device, dtype=k.dtype)
-        stored = k.transpose(-1, -2) @ (v * torch.exp(-rate * (size - 1 - t)[:, None])[:, None])
-        # Chunk c sees what chunk j < c stored, faded over the chunks between, as a product of matrices over chunks.
-        chunk = torch.arange(chunks, device=k.device, dtype=k.dtype)
-        between = chunk[:, None] - 1 - chunk
-        fades = torch.exp(-rate * size * between.clamp(min=0)).tril(-1)  # (H, chunks, chunks)
-        before = (fades @ stored.flatten(-2)).view_as(stored)
-        if memory is not None:
-            before = before + torch.exp(-rate * size * chunk[:, None])[..., None] * memory[:, :, None]
-        return before
+        def memories(at: slice) -> Tensor:
+            """What the chunks before have stored, faded over those between, as a product of matrices over chunks."""
+            found = (fades.across[:, at] @ stored).unflatten(-1, (k.shape[-1], v.shape[-1]))
+            return found if memory is None else found + fades.since[:, at] * memory[:, :, None]
+
+        if memory is not None or q.shape[2] > 1:
+            # Decay meets the C channels of what is read, not the 2E features: fewer products, the same sum.
+            y = y + (q @ memories(slice(0, -1))) * fades.on_reading
+        return y.flatten(2, 3)[:, :, :length] / self.phases, memories(slice(-1, None))[:, :, 0]
 
     def _store(self, keys: Tensor, values: Tensor, rows: Rows | None, memory: Tensor | None) -> Tensor:
         """The memory after the call, of each row's own length."""
