@@ -28,9 +28,9 @@ def convolve(
     pre_gate, post_gate: (B, D, L). skip: (D,). Returns a contiguous (B, D, L) in u's dtype.
 
     mode ``causal``: y[t] = sum_s kernel[s] v[t-s]. ``circular``: the same with t-s modulo L, so a kernel longer than
-    L wraps. ``centered``: y[t] = sum_s kernel[s] v[t-s+K//2]. The linear modes are zero-padded to a fast length of
-    at least L+K-1: nothing wraps, nothing is truncated. Only ``causal`` keeps the future out, and only if the gates
-    and the kernel are computed from nothing later than t.
+    L wraps. ``centered``: y[t] = sum_s kernel[s] v[t-s+K//2]. The linear modes are zero-padded to a fast length at
+    which nothing wraps onto an output; no tap is truncated. Only ``causal`` keeps the future out, and only if the
+    gates and the kernel are computed from nothing later than t.
 
     Half precision is transformed in float32 and cast back. Differentiable in every tensor argument.
     O(B D (L+K) log(L+K)). backend: a name (never falls back), or one made by :func:`fft_backend`.

@@ -169,7 +169,8 @@ class Support(NamedTuple):
 
     The result starts at ``offset`` in the transform's output. causal: taps beyond the signal never meet it, and are
     dropped. centered: likewise, both sides of tap K // 2. circular: the kernel is wrapped onto the circle of the
-    signal. Linear modes are padded to at least L + K - 1 points: nothing wraps, nothing is truncated.
+    signal. Linear modes are padded until what wraps misses the L outputs: to L + K - 1 points for a causal kernel, and
+    to half of that and L / 2 for one of as many taps on both sides.
     """
 
     first: int
@@ -183,7 +184,8 @@ class Support(NamedTuple):
             return cls(0, taps, length, 0)
         centre = 0 if mode == "causal" else taps // 2
         first, last = max(0, centre - length + 1), min(taps, centre + length)
-        return cls(first, last, fast_length(length + last - first - 1), centre - first)
+        before, after = centre - first, last - centre - 1
+        return cls(first, last, fast_length(length + max(before, after)), before)
 
     def place(self, kernel: Tensor) -> Tensor:
         """The taps that matter, in the transform's dtype, at most ``points`` of them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -57,6 +57,22 @@ class Filter(nn.Module):
             return self.kernel(length)
         return self._kept((fft.name, length), lambda: prepare_kernel(self.kernel(length), length, backend=fft))
 
+    def prepared_with(self, reverse: Filter, length: int, fft: FFTBackend) -> PreparedKernel | Tensor:
+        """The same for a centered convolution: this filter weighs the past, the other the future, and both the present.
+
+        2 length - 1 taps.
+        """
+        if torch.is_grad_enabled():
+            self._forget()
+            return _two_sided(self.kernel(length), reverse.kernel(length))
+        return self._cache.get(
+            (self, reverse),
+            (fft.name, length),
+            lambda: prepare_kernel(
+                _two_sided(self.kernel(length), reverse.kernel(length)), length, mode="centered", backend=fft
+            ),
+        )
+
     def tile(self, points: int, fft: FFTBackend) -> PreparedKernel | Tensor:
         """The first ``points`` taps, a power of two, for a circle of as many points: what online convolution needs.
 
@@ -68,7 +84,7 @@ class Filter(nn.Module):
             return self.kernel(taps)
         key = (fft.name, points)
         return self._tiles.get(
-            self, key, lambda: prepare_kernel(self.kernel(taps), points, mode="circular", backend=fft)
+            (self,), key, lambda: prepare_kernel(self.kernel(taps), points, mode="circular", backend=fft)
         )
 
     def train(self, mode: bool = True) -> Filter:
@@ -81,7 +97,12 @@ class Filter(nn.Module):
 
     def _kept(self, key: Hashable, make: Callable[[], T]) -> T:
         """What ``make`` returned for this key since the parameters last changed, or returns now."""
-        return self._cache.get(self, key, make)
+        return self._cache.get((self,), key, make)
+
+
+def _two_sided(forward: Tensor, reverse: Tensor) -> Tensor:
+    """(D, 2 L - 1) taps in order of their lags, from 1 - L to L - 1, of (D, L) for either side."""
+    return torch.cat([reverse[:, 1:].flip(-1), forward[:, :1] + reverse[:, :1], forward[:, 1:]], -1)
 
 
 @dataclass(frozen=True)
@@ -124,7 +145,7 @@ class FilterConfig(PartConfig):
 
 
 class _KernelCache:
-    """What was computed from a module's parameters, until one of them changes. Never copied or saved.
+    """What was computed from modules' parameters, until one of them changes. Never copied or saved.
 
     limit: entries kept at most; one more drops them all.
 
@@ -140,9 +161,9 @@ class _KernelCache:
     def clear(self) -> None:
         self._made = {}
 
-    def get(self, module: nn.Module, key: Hashable, make: Callable[[], T]) -> T:
+    def get(self, modules: Sequence[nn.Module], key: Hashable, make: Callable[[], T]) -> T:
         """What ``make`` returned for this key, or returns now."""
-        tensors = [*module.parameters(), *module.buffers()]
+        tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
         if torch.compiler.is_compiling() or any(tensor.is_inference() for tensor in tensors):
             return make()  # traced and inference tensors carry no storage or version to watch
         stamp = tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)

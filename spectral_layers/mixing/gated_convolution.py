@@ -29,7 +29,7 @@ class GatedConvolution(Mixer):
 
     Bidirectional: k is two-sided, k[t] = forward[t] for t > 0, reverse[-t] for t < 0 and their sum at 0, each a filter
     of its own; the short convolutions are centered. Zeros stand beyond both ends of a row, its padding among them, so
-    nothing wraps. Two convolutions of O(L log L).
+    nothing wraps. One convolution of O(L log L), as long as a causal one's.
 
     Poli et al., "Hyena hierarchy: towards larger convolutional language models", 2023.
     """
@@ -80,11 +80,8 @@ class GatedConvolution(Mixer):
         post, pre, value = self.short(projected).contiguous().chunk(3, 1)
         if rows is not None:
             value = torch.where(real, value, 0.0)
-        forward = self.filter.prepared(x.shape[1], self.fft)
-        backward = reverse.prepared(x.shape[1], self.fft)
-        y = convolve(value, forward, skip=self.skip, pre_gate=pre, post_gate=post, backend=self.fft)
-        value, pre, post = (part.flip(-1) for part in (value, pre, post))
-        y = y + convolve(value, backward, pre_gate=pre, post_gate=post, backend=self.fft).flip(-1)
+        kernel = self.filter.prepared_with(reverse, x.shape[1], self.fft)
+        y = convolve(value, kernel, mode="centered", skip=self.skip, pre_gate=pre, post_gate=post, backend=self.fft)
         return MixerOutput(self.out_proj(y.transpose(1, 2)))
 
 

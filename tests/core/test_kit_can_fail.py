@@ -295,4 +295,4 @@ def test_relative_error_lets_nothing_pass_by_being_small_or_empty() -> None:
 def test_support_is_what_the_faults_replace() -> None:
     # The faults above break taps and padding; this pins the right ones.
     assert Support.of(9, 4, "causal") == (0, 4, 8, 0)
-    assert Support.of(9, 3, "centered") == (2, 7, 8, 2)
+    assert Support.of(9, 3, "centered") == (2, 7, 5, 2)  # 3 + 2: what wraps misses the three outputs
