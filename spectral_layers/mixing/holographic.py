@@ -102,7 +102,7 @@ class Holographic(Mixer):
 
     def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
         recent, memory = (None, None) if state is None else (state["recent"], state["memory"])
-        weight = self._phase_weight()
+        weight, scale = self._phase_weight(x.shape[1])
         rate = self._rates().to(weight.dtype)
         fades: dict[int, _Fades] = {}
 
@@ -113,8 +113,8 @@ class Holographic(Mixer):
                 length = part.shape[1]
                 inputs = part.transpose(1, 2)
                 key, query, value = (z.transpose(1, 2) for z in self.short.each(inputs, recent))
-                keys = self._features(self.key_norm(key), weight)
-                queries = self._features(self.query_norm(query), weight)
+                keys = self._features(self.key_norm(key), weight, scale)
+                queries = self._features(self.query_norm(query), weight, scale)
                 values = self._split(self.value_proj(value)).to(keys.dtype)
                 if memory is not None:
                     memory = memory.to(keys.dtype)
@@ -146,15 +146,20 @@ class Holographic(Mixer):
         """(H,) tokens after which each head's memory has faded to 1/e, for inspection."""
         return 1 / self.log_decay.double().exp()
 
-    def _phase_weight(self) -> Tensor:
-        """W times the heads' bandwidths, in float32 at least, since phases turn many times."""
-        weight = self.phase_proj.weight.to(torch.promote_types(self.phase_proj.weight.dtype, torch.float32))
-        return weight * self.bandwidth.repeat_interleave(self.phases)[:, None]
+    def _phase_weight(self, length: int) -> tuple[Tensor, Tensor | None]:
+        """W in float32 at least, since phases turn many times, and the bandwidths of its rows unless it has them.
 
-    def _features(self, z: Tensor, weight: Tensor) -> Tensor:
+        The phases of one token are fewer than the weights, and are multiplied instead.
+        """
+        weight = self.phase_proj.weight.to(torch.promote_types(self.phase_proj.weight.dtype, torch.float32))
+        bandwidth = self.bandwidth.to(weight.dtype).repeat_interleave(self.phases)
+        return (weight, bandwidth) if length == 1 else (weight * bandwidth[:, None], None)
+
+    def _features(self, z: Tensor, weight: Tensor, scale: Tensor | None) -> Tensor:
         """Cosines and sines of the phases: (B, H, L, 2E), in the weight's precision."""
         with torch.autocast(z.device.type, enabled=False):
-            theta = self._split(F.linear(z.to(weight.dtype), weight))
+            theta = F.linear(z.to(weight.dtype), weight)
+            theta = self._split(theta if scale is None else theta * scale)
             if torch.is_grad_enabled() or torch.compiler.is_compiling():
                 return torch.cat([theta.cos(), theta.sin()], -1)
             both = theta.new_empty(*theta.shape[:-1], 2 * self.phases)
