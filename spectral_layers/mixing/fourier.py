@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from spectral_core import Spectrum
 from spectral_layers.context import LayerContext
 from spectral_layers.mixing.base import Direction, Mixer, MixerConfig, MixerOutput
 from spectral_layers.rows import Rows
@@ -36,19 +35,19 @@ class Fourier(Mixer):
         return MixerOutput(y)
 
     def _transform(self, x: Tensor) -> Tensor:
-        channels = _whole(self.fft.rfft(x, x.shape[2]), x.shape[2])
-        # Re F(a + ib) = Re F(a) - Im F(b), with real transforms over time.
-        real = _whole(self.fft.rfft(channels.real.transpose(1, 2), x.shape[1]), x.shape[1]).real
-        imag = _whole(self.fft.rfft(channels.imag.transpose(1, 2), x.shape[1]), x.shape[1]).imag
-        return ((real - imag) * (x.shape[1] * x.shape[2]) ** -0.5).transpose(1, 2).to(x.dtype)
+        """Z[k, d] = Re sum_t e^(-2 pi i t k / L) c[t, d] from half of both axes, c = a + ib the DFT over channels.
 
-
-def _whole(half: Spectrum, n: int) -> Spectrum:
-    """All n bins of a real signal's spectrum from its first n // 2 + 1: the rest are conjugates."""
-    mirrored = slice(1, (n + 1) // 2)
-    real = torch.cat([half.real, half.real[..., mirrored].flip(-1)], -1)
-    imag = torch.cat([half.imag, -half.imag[..., mirrored].flip(-1)], -1)
-    return Spectrum(real, imag)
+        With A = Re DFT(a), even in k, and B = Im DFT(b), odd in k: Z[k, d] = A - B, and Z[-k, d] = A + B. As x is real,
+        c[t, -d] is the conjugate of c[t, d], which turns B's sign: Z[k, -d] = Z[-k, d].
+        """
+        length, dim = x.shape[1:]
+        channels = self.fft.rfft(x, dim)
+        even = self.fft.rfft(channels.real.transpose(1, 2), length).real
+        odd = self.fft.rfft(channels.imag.transpose(1, 2), length).imag
+        here, there = even - odd, even + odd  # at k and at -k, k from 0 to L / 2
+        first = torch.cat([here, there[..., 1 : (length + 1) // 2].flip(-1)], -1)
+        last = torch.cat([there, here[..., 1 : (length + 1) // 2].flip(-1)], -1)[:, 1 : (dim + 1) // 2].flip(1)
+        return (torch.cat([first, last], 1) * (length * dim) ** -0.5).transpose(1, 2).to(x.dtype)
 
 
 class FourierConfig(MixerConfig):
