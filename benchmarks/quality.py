@@ -4,7 +4,7 @@ Every row is a run of :func:`spectral_models.training.run.train` on the ``stdlib
 width 128, feed-forwards widened until all rows have as many parameters, 4096 tokens a step. A finished row is appended
 to ``quality.json`` (and a CSV and a PNG are drawn from it); a run that was killed goes on from its last checkpoint.
 
-    OMP_NUM_THREADS=1 python benchmarks/quality.py                      # all rows at 256, the four leading ones at 1024
+    OMP_NUM_THREADS=1 python benchmarks/quality.py                      # all rows at 256, the five leading ones at 1024
     python benchmarks/quality.py --seeds 0 1 2 --rates 1e-3 2e-3 4e-3   # what a GPU affords
     python benchmarks/quality.py --table                                # the table of what is there
 """
@@ -33,12 +33,14 @@ KEYS = ("name", "context", "seed", "rate", "steps")
 
 FILTER = {"type": "implicit"}
 HOLOGRAPHIC = {"type": "holographic", "phases": 64}
+FORGETTING = {**HOLOGRAPHIC, "forgetting": True}
 GATED = {"type": "gated_convolution", "filter": FILTER}
 ADVANCED = {"type": "spectral_gating", "gates": ["advanced"]}
 ROWS: dict[str, list[Any]] = {
     "attention": [{"type": "baselines/attention"}],
     "attention, short convolution": [{"type": "baselines/attention", "short": True}],
     "gated_convolution / holographic": [GATED, HOLOGRAPHIC],
+    "gated_convolution / holographic, forgetting": [GATED, FORGETTING],
     "holographic / gated_convolution": [HOLOGRAPHIC, GATED],
     "gated_convolution": [GATED],
     "gated_convolution, no long filter": [{**GATED, "filter": "baselines/absent"}],
@@ -56,6 +58,7 @@ LEADING = (
     "attention",
     "attention, short convolution",
     "gated_convolution / holographic",
+    "gated_convolution / holographic, forgetting",
     "gated_convolution, no long filter / holographic",
 )
 

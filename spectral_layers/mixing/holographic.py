@@ -27,34 +27,35 @@ _SEGMENT = 2048
 
 @dataclass(frozen=True)
 class _Fades:
-    """What each head's decay g leaves over the distances between S tokens of a chunk, and between N chunks."""
+    """What the heads' decays leave between S tokens of a chunk, and between N chunks; one B or N where all are alike.
+
+    With c[t] the sum of a chunk's rates up to token t, itself included, and C[n] that of the chunks before chunk n.
+    """
 
     within: Tensor
-    """(H, 1, S, S): of token s at token t >= s, g^(t - s); zero before it."""
+    """(B, H, N, S, S): of token s at token t >= s, e^(c[s] - c[t]); zero before it."""
     on_reading: Tensor
-    """(H, 1, S, 1): of what stood before the chunk, at token t, g^(t + 1)."""
+    """(B, H, N, S, 1): of what stood before the chunk, at token t, e^-c[t]."""
     on_storing: Tensor
-    """(H, 1, S, 1): of token t at the chunk's end, g^(S - 1 - t)."""
+    """(B, H, N, S, 1): of token t at the chunk's end, e^(c[t] - c[S - 1])."""
     across: Tensor
-    """(H, N + 1, N): of chunk j's end at the beginning of chunk c > j, g^(S (c - 1 - j)); zero before it."""
+    """(B, H, N + 1, N): of chunk j's end at the beginning of chunk n > j, e^(C[j + 1] - C[n]); zero before it."""
     since: Tensor
-    """(H, N + 1, 1, 1): of the memory before all chunks, at the beginning of chunk c, g^(S c)."""
+    """(B, H, N + 1, 1, 1): of the memory before all chunks, at the beginning of chunk n, e^-C[n]."""
 
     @classmethod
-    def of(cls, rate: Tensor, length: int) -> _Fades:
-        """Of so many tokens. rate: (H, 1, 1), g = exp(-rate)."""
-        size = min(_CHUNK, length)
-        chunks = -(-length // size)
-        t = torch.arange(size, device=rate.device, dtype=rate.dtype)
-        chunk = torch.arange(chunks + 1, device=rate.device, dtype=rate.dtype)
-        lag = (t[:, None] - t).clamp(min=0)
-        between = (chunk[:, None] - 1 - chunk[:-1]).clamp(min=0)
+    def of(cls, rates: Tensor, chunks: int) -> _Fades:
+        """rates: (B, H, N, S), positive; g = exp(-rate). One B or N of them serves all."""
+        c = rates.cumsum(-1)
+        totals = c[..., -1].expand(-1, -1, chunks)
+        before = F.pad(totals.cumsum(-1), (1, 0))
+        lag, between = c[..., :, None] - c[..., None, :], before[..., :, None] - before[..., None, 1:]
         return cls(
-            within=torch.exp(-rate * lag).tril()[:, None],
-            on_reading=torch.exp(-rate * (t + 1)[:, None])[:, None],
-            on_storing=torch.exp(-rate * (size - 1 - t)[:, None])[:, None],
-            across=torch.exp(-rate * size * between).tril(-1),
-            since=torch.exp(-rate * size * chunk[:, None])[..., None],
+            within=torch.exp(-lag.clamp(min=0)).tril(),
+            on_reading=torch.exp(-c)[..., None],
+            on_storing=torch.exp(c - c[..., -1:])[..., None],
+            across=torch.exp(-between.clamp(min=0)).tril(-1),
+            since=torch.exp(-before)[..., None, None],
         )
 
 
@@ -65,17 +66,22 @@ class Holographic(Mixer):
     multiplies by the conjugate. theta(z) = bandwidth_h W norm(z) with E phases per head and W shared by keys and
     queries, so equal inputs retrieve exactly. Short convolutions make k, q and v; the key's begins as a delay of one
     token: a value is filed under the token before it. Bandwidths fall from pi to 0.4 over the heads (sharp to forgiving
-    matching), decays g are spread over the timescales. Output: per-head norm, SiLU gate, projection.
+    matching), decays g = e^-r are spread over the timescales. With forgetting, a token decides how fast its heads
+    fade what came before it: r_t = r softplus(w_h x_t + b_h), which begins as r. Output: per-head norm, SiLU gate,
+    projection.
 
     Strictly causal. O(L): segments of at most 2048 tokens, each continuing the memory of the one before; in a segment,
     chunks of 64 tokens as small matrix products, and one more product over the chunks. Decoding: O(1) in time and
     memory; the memory is (H, 2E, D/H) in float32.
 
     Plate, "Holographic reduced representations", 1995 (binding by circular convolution); chunked form as in linear
-    attention: Hua et al., "Transformer quality in linear time", 2022.
+    attention: Hua et al., "Transformer quality in linear time", 2022; decays of the input as in Dao & Gu,
+    "Transformers are SSMs", 2024.
     """
 
-    def __init__(self, context: LayerContext, *, heads: int, phases: int, timescales: tuple[float, float]) -> None:
+    def __init__(
+        self, context: LayerContext, *, heads: int, phases: int, timescales: tuple[float, float], forgetting: bool
+    ) -> None:
         super().__init__(context)
         dim = context.hidden_dim
         self.heads = heads
@@ -99,39 +105,39 @@ class Holographic(Mixer):
         self.bandwidth = nn.Parameter(torch.logspace(math.log10(math.pi), math.log10(0.4), heads))
         shortest, longest = timescales
         self.log_decay = nn.Parameter(torch.linspace(math.log(1 / longest), math.log(1 / shortest), heads))
+        self.forget_proj: nn.Linear | None = None
+        if forgetting:
+            self.forget_proj = nn.Linear(dim, heads)
+            nn.init.zeros_(self.forget_proj.weight)
+            nn.init.constant_(self.forget_proj.bias, math.log(math.e - 1))  # softplus gives 1
 
     def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
         recent, memory = (None, None) if state is None else (state["recent"], state["memory"])
         weight, scale = self._phase_weight(x.shape[1])
-        rate = self._rates().to(weight.dtype)
-        fades: dict[int, _Fades] = {}
+        rate = self.log_decay.to(weight.dtype).exp()[:, None]
 
         def mixed() -> Iterator[Tensor]:
             nonlocal recent, memory
             for here in segments(x, most=None if torch.compiler.is_compiling() else _SEGMENT):
                 part, given = x[:, here], None if rows is None else rows.within(here)
-                length = part.shape[1]
                 inputs = part.transpose(1, 2)
                 key, query, value = (z.transpose(1, 2) for z in self.short.each(inputs, recent))
                 keys = self._features(self.key_norm(key), weight, scale)
                 queries = self._features(self.query_norm(query), weight, scale)
                 values = self._split(self.value_proj(value)).to(keys.dtype)
+                rates = self._rates(part, rate)
+                if given is not None:
+                    # Behind a row's end nothing is stored, and nothing fades.
+                    real = given.mask(part.shape[1])[:, None]
+                    values, rates = torch.where(real[..., None], values, 0.0), torch.where(real, rates, 0.0)
                 if memory is not None:
                     memory = memory.to(keys.dtype)
                 with torch.autocast(x.device.type, enabled=False):
-                    if length == 1 and given is None and memory is not None:
-                        after = torch.exp(-rate) * memory + keys.transpose(-1, -2) * values
-                        y = (queries @ after) / self.phases
-                    else:
-                        if length not in fades:
-                            fades[length] = _Fades.of(rate, length)
-                        y, after = self._read(queries, keys, values, memory, fades[length])
+                    y, memory = self._read(queries, keys, values, rates, memory)
                     y = F.layer_norm(y, y.shape[-1:]).transpose(1, 2).flatten(-2)
                 yield self.out_proj(y.to(x.dtype) * F.silu(self.gate_proj(part)))
                 if return_state or here.stop < x.shape[1]:
                     recent = self.short.remember(inputs, given, recent)
-                    full = given is None and length % min(_CHUNK, length) == 0
-                    memory = after if full else self._store(keys, values, given, memory)
 
         y = joined(mixed(), x.shape[1], dim=1)
         made = None
@@ -143,7 +149,7 @@ class Holographic(Mixer):
 
     @torch.no_grad()
     def time_constants(self) -> Tensor:
-        """(H,) tokens after which each head's memory has faded to 1/e, for inspection."""
+        """(H,) tokens after which each head's memory has faded to 1/e, unless they decide, for inspection."""
         return 1 / self.log_decay.double().exp()
 
     def _phase_weight(self, length: int) -> tuple[Tensor, Tensor | None]:
@@ -170,44 +176,44 @@ class Holographic(Mixer):
     def _split(self, z: Tensor) -> Tensor:
         return z.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def _rates(self) -> Tensor:
-        """Decay per token and head, (H, 1, 1), as a positive exponent: g = exp(-rate)."""
-        return self.log_decay.exp()[:, None, None]
+    def _rates(self, x: Tensor, rate: Tensor) -> Tensor:
+        """Decay of each head at each token, as a positive exponent: (B, H, L), or (1, H, 1) where it never changes.
+
+        rate: (H, 1), of the heads.
+        """
+        if self.forget_proj is None:
+            return rate[None]
+        return rate * F.softplus(self.forget_proj(x).transpose(1, 2).to(rate.dtype))
 
     def _read(
-        self, queries: Tensor, keys: Tensor, values: Tensor, memory: Tensor | None, fades: _Fades
+        self, queries: Tensor, keys: Tensor, values: Tensor, rates: Tensor, memory: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """All reads (B, H, L, C), from the memory so far and the tokens up to each; the memory after whole chunks."""
-        length, size = queries.shape[2], fades.within.shape[-1]
+        """All reads (B, H, L, C), from the memory so far and the tokens up to each, and the memory after them."""
+        length = queries.shape[2]
+        if length == 1 and memory is not None:
+            memory = torch.exp(-rates)[..., None] * memory + keys.transpose(-1, -2) * values
+            return (queries @ memory) / self.phases, memory
+        size = min(_CHUNK, length)
         padding = -length % size
         if padding:
             queries, keys, values = (F.pad(z, (0, 0, 0, padding)) for z in (queries, keys, values))
+            rates = F.pad(rates.expand(-1, -1, length), (0, padding))
         q, k, v = (z.unflatten(2, (-1, size)) for z in (queries, keys, values))
+        alike = rates.shape[-1] == 1
+        rates = rates[..., None].expand(-1, -1, -1, size) if alike else rates.unflatten(2, (-1, size))
+        fades = _Fades.of(rates, q.shape[2])
         y = ((q @ k.transpose(-1, -2)) * fades.within) @ v
         stored = (k.transpose(-1, -2) @ (v * fades.on_storing)).flatten(-2)  # (B, H, N, 2E C), of each chunk
 
         def memories(at: slice) -> Tensor:
             """What the chunks before have stored, faded over those between, as a product of matrices over chunks."""
-            found = (fades.across[:, at] @ stored).unflatten(-1, (k.shape[-1], v.shape[-1]))
-            return found if memory is None else found + fades.since[:, at] * memory[:, :, None]
+            found = (fades.across[:, :, at] @ stored).unflatten(-1, (k.shape[-1], v.shape[-1]))
+            return found if memory is None else found + fades.since[:, :, at] * memory[:, :, None]
 
         if memory is not None or q.shape[2] > 1:
             # Decay meets the C channels of what is read, not the 2E features: fewer products, the same sum.
             y = y + (q @ memories(slice(0, -1))) * fades.on_reading
         return y.flatten(2, 3)[:, :, :length] / self.phases, memories(slice(-1, None))[:, :, 0]
-
-    def _store(self, keys: Tensor, values: Tensor, rows: Rows | None, memory: Tensor | None) -> Tensor:
-        """The memory after the call, of each row's own length."""
-        length = keys.shape[2]
-        t = torch.arange(length, device=keys.device)
-        ages = (length - 1 - t).expand(keys.shape[0], -1) if rows is None else rows.lengths[:, None] - 1 - t
-        rate = self._rates().to(keys.dtype)[..., 0]  # (H, 1)
-        weight = torch.where(ages[:, None] >= 0, torch.exp(-rate * ages.clamp(min=0)[:, None]), 0.0)  # (B, H, L)
-        stored = keys.transpose(-1, -2) @ (values * weight[..., None])
-        if memory is None:
-            return stored
-        total = torch.full_like(ages[:, :1], length) if rows is None else rows.lengths[:, None]
-        return stored + torch.exp(-rate * total[:, None])[..., None] * memory
 
 
 class HolographicConfig(MixerConfig):
@@ -220,9 +226,13 @@ class HolographicConfig(MixerConfig):
     """Phases per head: the memory's capacity grows with them."""
     timescales: tuple[PositiveFloat, PositiveFloat] = Field(default=(8.0, 4096.0))
     """Shortest and longest initial time constant of the heads' memories, in tokens."""
+    forgetting: bool = False
+    """Whether tokens decide how fast each head fades what came before them."""
 
     def build(self, context: LayerContext) -> Holographic:
         heads, rest = divmod(context.hidden_dim, self.head_dim)
         if rest:
             raise ConfigError(f"head_dim {self.head_dim} does not divide hidden_dim {context.hidden_dim}.")
-        return Holographic(context, heads=heads, phases=self.phases, timescales=self.timescales)
+        return Holographic(
+            context, heads=heads, phases=self.phases, timescales=self.timescales, forgetting=self.forgetting
+        )

@@ -1,0 +1,74 @@
+"""The memory of ``holographic``, held against its definition, token by token."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from spectral_core import fft_backend
+from spectral_layers import LayerContext
+from spectral_layers.mixing.holographic import Holographic, HolographicConfig
+from spectral_layers.testing import MixerCase
+
+
+def made(*, forgetting: bool) -> Holographic:
+    mixer = MixerCase(HolographicConfig(head_dim=8, phases=4, forgetting=forgetting), hidden_dim=16).build()
+    assert isinstance(mixer, Holographic)
+    return mixer
+
+
+def defined(mixer: Holographic, x: Tensor) -> Tensor:
+    """y of x (1, L, D) by the recurrence of complex memories."""
+    heads, phases = mixer.heads, mixer.phases
+    key, query, value = (z[0].T for z in mixer.short.each(x.transpose(1, 2)))
+    turned = []
+    for z, norm in ((key, mixer.key_norm), (query, mixer.query_norm)):
+        theta = mixer.bandwidth[:, None] * (norm(z) @ mixer.phase_proj.weight.T).view(-1, heads, phases)
+        turned.append(torch.polar(torch.ones_like(theta), theta))
+    keys, queries = turned
+    values = mixer.value_proj(value).view(x.shape[1], heads, -1)
+    memory = torch.zeros(heads, phases, values.shape[-1], dtype=torch.complex128)
+    reads = []
+    for t in range(x.shape[1]):
+        rate = mixer.log_decay.exp()
+        if mixer.forget_proj is not None:
+            rate = rate * F.softplus(mixer.forget_proj(x[0, t]))
+        memory = torch.exp(-rate)[:, None, None] * memory + keys[t, :, :, None] * values[t, :, None]
+        reads.append((queries[t].conj()[:, None] @ memory)[:, 0].real / phases)
+    y = F.layer_norm(torch.stack(reads), values.shape[-1:]).flatten(-2)
+    return mixer.out_proj(y * F.silu(mixer.gate_proj(x[0])))[None]
+
+
+@pytest.mark.parametrize("forgetting", [False, True])
+@pytest.mark.parametrize("length", [1, 5, 64, 150])
+def test_chunks_are_the_recurrence(length: int, forgetting: bool) -> None:
+    mixer = made(forgetting=forgetting)
+    x = torch.randn(1, length, 16, dtype=torch.float64)
+    torch.testing.assert_close(mixer(x).y, defined(mixer, x), rtol=1e-10, atol=1e-12)
+
+
+def test_forgetting_begins_as_the_decay_it_replaces() -> None:
+    context = LayerContext(64, True, fft_backend("auto"))
+    fixed, free = (HolographicConfig(forgetting=forgetting).build(context) for forgetting in (False, True))
+    missing = free.load_state_dict(fixed.state_dict(), strict=False).missing_keys
+    assert missing == ["forget_proj.weight", "forget_proj.bias"]
+    x = torch.randn(2, 100, 64)
+    torch.testing.assert_close(free(x).y, fixed(x).y)
+
+
+def test_a_token_that_forgets_leaves_nothing_of_what_came_before() -> None:
+    mixer = made(forgetting=True)
+    assert mixer.forget_proj is not None
+    with torch.no_grad():
+        mixer.short.weight.zero_()
+        mixer.short.weight.view(16, 3, -1)[..., -1] = 1.0  # each token by itself
+        mixer.forget_proj.weight.zero_()
+        mixer.forget_proj.weight[:, 0] = 1e6
+        mixer.forget_proj.bias.zero_()
+    x = torch.randn(1, 90, 16, dtype=torch.float64)
+    x[..., 0] = 0.0
+    x[:, 70, 0] = 1.0
+    torch.testing.assert_close(mixer(x).y[:, 70:], mixer(x[:, 70:]).y)
+    assert not torch.allclose(mixer(x).y[:, 69], mixer(x[:, 69:]).y[:, 0])
