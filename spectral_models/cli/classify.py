@@ -29,9 +29,9 @@ def classify(
 ) -> None:
     """Label texts, pictures or sounds with a trained classifier.
 
-    Pictures have the size the model was made for; their pixels go in from -1
-    for black to 1 for white. Sounds have the model's sample rate, and their
-    channels are averaged. Nothing is resized or resampled.
+    Files go in as in training, by what the checkpoint says: pixels by its mean
+    and deviation, pictures of its size, sounds of its sample rate. Nothing is
+    resized or resampled. Texts are cut where training cut them.
 
       spectral classify runs/sentiment "a fine film" "nothing in it"
 

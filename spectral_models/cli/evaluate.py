@@ -1,10 +1,11 @@
-"""``spectral evaluate``: a trained model's numbers on text it has not learned from."""
+"""``spectral evaluate``: a trained model's numbers on what it has not learned from."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -13,14 +14,17 @@ from spectral_core import ConfigError
 from spectral_models.checkpoint import load_checkpoint, load_tokenizer
 from spectral_models.cli.console import errors, out
 from spectral_models.data import ContiguousWindows, DataConfig, Tokenizer, load_corpus
-from spectral_models.data.batches import LabelledTokens
+from spectral_models.data.batches import LabelledExamples, LabelledFiles, LabelledTokens
 from spectral_models.data.corpus import joined, measured_tokens
 from spectral_models.data.documents import load_documents
-from spectral_models.data.labelled import LabelledDataConfig, LabelledTexts, load_labelled, numbered, read_table
+from spectral_models.data.folders import LabelledFilesConfig
+from spectral_models.data.labelled import Labelled, LabelledConfig, load_labelled, numbered
+from spectral_models.data.readers import reader_of
+from spectral_models.data.tables import LabelledTextsConfig
 from spectral_models.evaluation import bits_per_byte, judge_classifier, xz_bits_per_byte
 from spectral_models.training import RunConfig, load_run
 from spectral_models.variants.classifier import Classifier
-from spectral_models.variants.encoder import TextEncoder
+from spectral_models.variants.encoder import TextEncoderConfig
 from spectral_models.variants.language_model import LanguageModel
 
 
@@ -28,17 +32,18 @@ def evaluate(
     checkpoint: Path = typer.Argument(help="A checkpoint's directory, or a run's."),
     data: str | None = typer.Option(
         None,
-        help="Text for a language model (a file, a directory, 'stdlib', datasets:NAME), all of it; a table for a "
-        "classifier (.csv, .tsv, .jsonl, .parquet, datasets:NAME). By default what the checkpoint's run held out.",
+        help="Text for a language model (a file, a directory, 'stdlib', datasets:NAME), all of it; for a "
+        "classifier a table (.csv, .tsv, .jsonl, .parquet), or a folder with one of pictures or WAV files for each "
+        "label, or datasets:NAME. By default what the checkpoint's run held out.",
     ),
     text: str | None = typer.Option(None, help="The column or field with the texts. By default the run's, or 'text'."),
     label: str | None = typer.Option(None, help="The column with the labels. By default the run's, or 'label'."),
     split: str = typer.Option("test", help="Which split of a dataset a classifier is judged on."),
     context: int | None = typer.Option(None, min=1, help="Tokens a window feeds. By default the run's, or 256."),
-    batch_size: int = typer.Option(32, min=1, help="Windows or texts at a time; the numbers do not depend on it."),
+    batch_size: int = typer.Option(32, min=1, help="Windows or examples at a time; the numbers do not depend on it."),
     fft: str | None = typer.Option(None, help="FFT backend, instead of the checkpoint's."),
 ) -> None:
-    """Bits per byte of a language model, or accuracy of a classifier of texts.
+    """Bits per byte of a language model, or accuracy of a classifier.
 
     Bits per byte predict every byte once, from what stands before it in its window; xz -9 is given the same bytes.
     Beside accuracy stands that of a constant answer.
@@ -54,16 +59,17 @@ def evaluate(
         config = run.data if run is not None and isinstance(run.data, DataConfig) else DataConfig()
         config = config.model_copy(update=_given(source=data, text_field=text, context=context))
         _judge_language(model, tokenizer, config, batch_size, whole=data is not None)
-    elif isinstance(model, Classifier) and isinstance(model.encoder, TextEncoder):
-        past = run.data if run is not None and isinstance(run.data, LabelledDataConfig) else None
-        columns = (past or LabelledDataConfig(source="-")).model_copy(
-            update=_given(source=data, text=text, label=label)
-        )
-        _judge_classifier(model, tokenizer, columns, batch_size, split=None if data is None else split)
+    elif isinstance(model, Classifier):
+        past = run.data if run is not None and isinstance(run.data, LabelledConfig) else None
+        kind = LabelledTextsConfig if model.encoder.config.modality == "text" else LabelledFilesConfig
+        if text is not None and kind is LabelledFilesConfig:
+            raise ConfigError("--text names a column of texts, and this model reads none. Leave it out.")
+        sources = (past or kind(source="-")).model_copy(update=_given(source=data, text=text, label=label))
+        _judge_classifier(model, tokenizer, sources, batch_size, split=None if data is None else split)
     else:
         raise ConfigError(
             f"{checkpoint} holds a model of type {model.config.type}; evaluate measures language models and "
-            "classifiers of texts. Classifiers of pictures and sound: compare spectral classify --json with the labels."
+            "classifiers."
         )
 
 
@@ -101,21 +107,27 @@ def _judge_language(
 
 
 def _judge_classifier(
-    model: Classifier, tokenizer: Tokenizer, config: LabelledDataConfig, batch_size: int, *, split: str | None
+    model: Classifier, tokenizer: Tokenizer, config: LabelledConfig, batch_size: int, *, split: str | None
 ) -> None:
     count, names = model.config.num_labels, model.config.labels
-    texts: LabelledTexts
+    found: Labelled[Any]
     if split is None:
-        texts = load_labelled(config, count, names).validation
+        found = load_labelled(config, count, names).validation
     else:
-        texts = numbered(read_table(config.source, config.text, config.label, split=split), count, names)
-    examples = LabelledTokens(texts, tokenizer, config.max_length)
-    with _progress(len(examples), "texts") as advance:
+        found = numbered(config.table(config.source, split), count, names)
+    examples: LabelledExamples
+    if isinstance(config, LabelledTextsConfig):
+        encoder = model.encoder.config
+        told = encoder.max_length if isinstance(encoder, TextEncoderConfig) else None
+        examples = LabelledTokens(found, tokenizer, told or config.max_length)
+    else:
+        examples = LabelledFiles(found, reader_of(model.encoder.config))
+    with _progress(len(examples), examples.what) as advance:
         judged = judge_classifier(model, examples, batch_size=batch_size, on_batch=advance)
     out.print(
-        f"accuracy     {judged.accuracy:.4f}  (always the most frequent label: {texts.majority():.4f})\n"
+        f"accuracy     {judged.accuracy:.4f}  (always the most frequent label: {found.majority():.4f})\n"
         f"loss         {judged.loss:.4f} nats\n"
-        f"measured on  {judged.count:,} texts",
+        f"measured on  {judged.count:,} {examples.what}",
         highlight=False,
         soft_wrap=True,
     )

@@ -18,7 +18,8 @@ def train(
     data: str = typer.Option(
         None,
         help="Text: a file or directory (.txt, .jsonl, ...), 'stdlib' (this Python's sources), or datasets:NAME. "
-        "For a classifier a table (.csv, .tsv, .jsonl, .parquet).",
+        "For a classifier a table (.csv, .tsv, .jsonl, .parquet), or a folder with one of pictures or WAV files for "
+        "each label.",
     ),
     changes: list[str] = typer.Option(
         [], "--set", metavar="PATH=VALUE", help="Replace a value, as in training.steps=1000. Repeatable."
@@ -26,7 +27,7 @@ def train(
     out_dir: Path = typer.Option(None, "--out", help="The run's directory. By default runs/<name of the config>."),
     resume: bool = typer.Option(False, "--resume", help="Continue the run in --out from its newest whole checkpoint."),
 ) -> None:
-    """Train a language model or a classifier of texts, with checkpoints, TensorBoard logs and a learning curve.
+    """Train a language model or a classifier, with checkpoints, TensorBoard logs and a learning curve.
 
     Several processes: torchrun --nproc-per-node 2 -m spectral_models.cli.app train CONFIG
     """

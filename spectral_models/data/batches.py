@@ -1,8 +1,9 @@
-"""Labelled texts as batches: shuffled anew each epoch, texts of like length together, padding on the right."""
+"""Labelled examples as batches: shuffled anew each epoch, those of like length together, padding on the right."""
 
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -10,30 +11,74 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
-from spectral_models.data.labelled import LabelledTexts
+from spectral_models.data.labelled import Labelled
+from spectral_models.data.readers import File, Reader
 from spectral_models.data.tokenizer import Tokenizer
 
 Example = dict[str, Tensor]
 _BATCHES = 50  # how many are sorted by length at a time
 
 
-class LabelledTokens(Dataset[Example]):
-    """Item i is text i: its first ``max_length`` tokens (L,) and its label ()."""
+class LabelledExamples(Dataset[Example]):
+    """Item i is example i: its ``inputs``, (L,) or (C, H, W), and its label (). what: they are, in the plural."""
 
-    def __init__(self, data: LabelledTexts, tokenizer: Tokenizer, max_length: int) -> None:
-        encoded = tokenizer.encode_batch(data.texts)
-        # A tokenizer may make nothing of a text; token 0 then stands for it, for a row needs a token.
-        self.tokens = [torch.tensor(ids[:max_length] or [0], dtype=torch.int32) for ids in encoded]
-        self.labels = torch.tensor(data.labels)
+    what: str
+
+    def __init__(self, labels: list[int]) -> None:
+        self.labels = torch.tensor(labels)
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> Example:
-        return {"inputs": self.tokens[index].long(), "labels": self.labels[index]}
+        return {"inputs": self.inputs(index), "labels": self.labels[index]}
+
+    @abstractmethod
+    def inputs(self, index: int) -> Tensor:
+        """What the model reads of example i."""
+
+    @abstractmethod
+    def lengths(self) -> Tensor:
+        """(N,): how long the inputs are along their last axis."""
+
+
+class LabelledTokens(LabelledExamples):
+    """Texts: their first ``max_length`` tokens each, all of them where it is None."""
+
+    what = "texts"
+
+    def __init__(self, data: Labelled[str], tokenizer: Tokenizer, max_length: int | None) -> None:
+        super().__init__(data.labels)
+        encoded = tokenizer.encode_batch(data.items)
+        # A tokenizer may make nothing of a text; token 0 then stands for it, for a row needs a token.
+        self.tokens = [torch.tensor(ids[:max_length] or [0], dtype=torch.int32) for ids in encoded]
+
+    def inputs(self, index: int) -> Tensor:
+        return self.tokens[index].long()
 
     def lengths(self) -> Tensor:
         return torch.tensor([len(ids) for ids in self.tokens])
+
+
+class LabelledFiles(LabelledExamples):
+    """Pictures or sounds, read when they are asked for: none is kept.
+
+    Each is also read once at first, so that a file which does not fit is an error before anything is computed.
+    """
+
+    def __init__(self, data: Labelled[File], reader: Reader) -> None:
+        """reader: where it takes pictures of any size, they are to have that of the first."""
+        super().__init__(data.labels)
+        self.files = data.items
+        self.reader = reader.like(data.items[0])
+        self.what = f"{reader.what}s"
+        self._lengths = torch.tensor([self.reader(file).shape[-1] for file in self.files])
+
+    def inputs(self, index: int) -> Tensor:
+        return self.reader(self.files[index])
+
+    def lengths(self) -> Tensor:
+        return self._lengths
 
 
 class ShuffledBatches(Dataset[Example]):
@@ -43,7 +88,7 @@ class ShuffledBatches(Dataset[Example]):
     examples are sorted by length, for batches to hold little padding, and the batches are shuffled.
     """
 
-    def __init__(self, examples: LabelledTokens, batch_size: int, steps: int, seed: int) -> None:
+    def __init__(self, examples: LabelledExamples, batch_size: int, steps: int, seed: int) -> None:
         self.examples, self.batch_size, self.steps, self.seed = examples, batch_size, steps, seed
         self._lengths = examples.lengths()
         self._batches = -(-len(examples) // batch_size)
@@ -71,10 +116,14 @@ class ShuffledBatches(Dataset[Example]):
 
 
 def padded(examples: Sequence[Example]) -> Example:
-    """Inputs (B, L), attention_mask (B, L) and labels (B,) of a batch."""
+    """A batch, its inputs and labels (B,): pictures (B, C, H, W); sequences (B, L), with attention_mask (B, L)."""
     inputs = [example["inputs"] for example in examples]
+    labels = torch.stack([example["labels"] for example in examples])
+    if inputs[0].dim() > 1:
+        return {"inputs": torch.stack(inputs), "labels": labels}
+    mask = [torch.ones_like(row, dtype=torch.long) for row in inputs]
     return {
         "inputs": pad_sequence(inputs, batch_first=True),
-        "attention_mask": pad_sequence([torch.ones_like(ids) for ids in inputs], batch_first=True),
-        "labels": torch.stack([example["labels"] for example in examples]),
+        "attention_mask": pad_sequence(mask, batch_first=True),
+        "labels": labels,
     }

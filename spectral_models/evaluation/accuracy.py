@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from spectral_models.data.batches import LabelledTokens, padded
+from spectral_models.data.batches import LabelledExamples, padded
 from spectral_models.variants.classifier import Classifier
 
 
@@ -23,9 +23,13 @@ class Judgement:
 
 @torch.no_grad()
 def judge_classifier(
-    model: Classifier, examples: LabelledTokens, *, batch_size: int = 64, on_batch: Callable[[int], None] | None = None
+    model: Classifier,
+    examples: LabelledExamples,
+    *,
+    batch_size: int = 64,
+    on_batch: Callable[[int], None] | None = None,
 ) -> Judgement:
-    """Every example once, texts of like length together; padding changes nothing, so the batch size does not either.
+    """Every example once, those of like length together; padding changes nothing, so the batch size does not either.
 
     Auxiliary losses and label smoothing do not count. The model should be in eval mode. Under torch.distributed each
     process takes its share and all get the same numbers. on_batch: called with the number of examples of each batch.
@@ -37,8 +41,9 @@ def judge_classifier(
     mine: list[int] = examples.lengths().argsort(stable=True)[rank::world].tolist()
     for start in range(0, len(mine), batch_size):
         batch = padded([examples[index] for index in mine[start : start + batch_size]])
-        labels = batch["labels"].to(device)
-        logits = model(batch["inputs"].to(device), batch["attention_mask"].to(device)).logits.float()
+        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        labels = batch["labels"]
+        logits = model(batch["inputs"], batch.get("attention_mask")).logits.float()
         right += (logits.argmax(-1) == labels).sum()
         nats += F.cross_entropy(logits, labels, reduction="sum")
         if on_batch is not None:

@@ -1,4 +1,4 @@
-"""Classifiers of texts: shuffled batches of labelled texts, the label's cross-entropy, held-out accuracy."""
+"""Classifiers: shuffled batches of labelled texts, pictures or sounds, the label's cross-entropy, held-out accuracy."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from spectral_models.assembly import build_model
-from spectral_models.data.batches import LabelledTokens, ShuffledBatches, padded
-from spectral_models.data.labelled import LabelledData, LabelledDataConfig, load_labelled
+from spectral_models.data import Tokenizer
+from spectral_models.data.batches import LabelledExamples, LabelledFiles, LabelledTokens, ShuffledBatches, padded
+from spectral_models.data.labelled import LabelledConfig, LabelledData, load_labelled
+from spectral_models.data.readers import PictureReader, reader_of
+from spectral_models.data.tables import LabelledTextsConfig
 from spectral_models.data.tokenizer import require_vocabulary
 from spectral_models.evaluation import judge_classifier
 from spectral_models.loss import StepLoss
@@ -20,48 +23,70 @@ from spectral_models.training.curve import plot_accuracy
 from spectral_models.training.task import Batch, Task, TrainingResult, keep_tokenizer, kept_tokenizer
 from spectral_models.variants.classifier import Classifier, ClassifierConfig
 from spectral_models.variants.encoder import TextEncoderConfig
+from spectral_models.variants.encoding import EncoderConfig
+from spectral_models.variants.vision_encoder import VisionEncoderConfig
 
 
 @dataclass(frozen=True)
 class ClassificationResult(TrainingResult):
-    """accuracy and loss (nats): on held-out texts. majority: the accuracy of one answer to all of them."""
+    """accuracy and loss (nats): on what was held out. majority: the accuracy of one answer to all of it."""
 
     model: Classifier
     accuracy: float
     loss: float
     majority: float
-    data: LabelledData
+    data: LabelledData[Any]
+    what: str
 
     def report(self) -> str:
         return (
             f"held-out accuracy       {self.accuracy:.4f}  (always the most frequent label: {self.majority:.4f}; "
-            f"loss {self.loss:.3f} nats, {len(self.data.validation.texts):,} texts)"
+            f"loss {self.loss:.3f} nats, {len(self.data.validation.items):,} {self.what})"
         )
 
 
 class ClassificationTask(Task):
-    """All texts to train on, in a new order each epoch; held-out ones once each."""
+    """All examples to train on, in a new order each epoch; held-out ones once each."""
 
     headline: ClassVar[str] = "accuracy"
     collate = staticmethod(padded)
 
     def __init__(self, run: RunConfig, directory: Path) -> None:
         assert isinstance(run.model, ClassifierConfig)
-        assert isinstance(run.model.encoder, TextEncoderConfig)
-        assert isinstance(run.data, LabelledDataConfig)
+        assert isinstance(run.data, LabelledConfig)
         self.run = run
         self.data = load_labelled(run.data, run.model.num_labels, run.model.labels)
-        vocab_size = run.model.encoder.vocab_size
-        self.tokenizer = kept_tokenizer(directory) or run.data.tokenizer.build(
-            self.data.train.texts, vocab_size=vocab_size
-        )
-        require_vocabulary(self.tokenizer, vocab_size, "model.encoder.vocab_size")
-        keep_tokenizer(directory, self.tokenizer)
-        # The model carries the names, so that whoever loads it can say them.
-        self.model_config = run.model.model_copy(update={"labels": self.data.names})
-        self.train = LabelledTokens(self.data.train, self.tokenizer, run.data.max_length)
-        self.held_out = LabelledTokens(self.data.validation, self.tokenizer, run.data.max_length)
+        self.tokenizer: Tokenizer | None = None
+        self.train: LabelledExamples
+        self.held_out: LabelledExamples
+        encoder = run.model.encoder
+        if isinstance(run.data, LabelledTextsConfig):
+            assert isinstance(encoder, TextEncoderConfig)
+            encoder = self._tokenised(encoder, run.data, directory)
+        else:
+            encoder = self._read(encoder)
+        # The model carries the names, and how its inputs were read, so that whoever loads it can do the same.
+        self.model_config = run.model.model_copy(update={"labels": self.data.names, "encoder": encoder})
         self.majority = self.data.validation.majority()
+
+    def _tokenised(self, encoder: TextEncoderConfig, data: LabelledTextsConfig, directory: Path) -> EncoderConfig:
+        """Texts as tokens; the encoder, that reads as many of each."""
+        self.tokenizer = kept_tokenizer(directory) or data.tokenizer.build(
+            self.data.train.items, vocab_size=encoder.vocab_size
+        )
+        require_vocabulary(self.tokenizer, encoder.vocab_size, "model.encoder.vocab_size")
+        keep_tokenizer(directory, self.tokenizer)
+        self.train = LabelledTokens(self.data.train, self.tokenizer, data.max_length)
+        self.held_out = LabelledTokens(self.data.validation, self.tokenizer, data.max_length)
+        return encoder.model_copy(update={"max_length": data.max_length})
+
+    def _read(self, encoder: EncoderConfig) -> EncoderConfig:
+        """Pictures and sounds from their files; the encoder, that takes pictures of the size these have."""
+        train = LabelledFiles(self.data.train, reader_of(encoder))
+        self.train, self.held_out = train, LabelledFiles(self.data.validation, train.reader)
+        if isinstance(encoder, VisionEncoderConfig) and isinstance(train.reader, PictureReader):
+            return encoder.model_copy(update={"image_size": train.reader.size})
+        return encoder
 
     def build(self) -> SpectralModel:
         return build_model(self.model_config)
@@ -74,7 +99,7 @@ class ClassificationTask(Task):
         return model.loss(
             batch["inputs"],
             batch["labels"],
-            batch["attention_mask"],
+            batch.get("attention_mask"),
             label_smoothing=self.run.training.label_smoothing,
             step_count=step_count,
         )
@@ -92,19 +117,19 @@ class ClassificationTask(Task):
     ) -> ClassificationResult:
         assert isinstance(model, Classifier)
         return ClassificationResult(
-            model, history, directory, judged["accuracy"], judged["loss"], self.majority, self.data
+            model, history, directory, judged["accuracy"], judged["loss"], self.majority, self.data, self.train.what
         )
 
     def metrics(self, judged: dict[str, float]) -> dict[str, Any]:
         return {
             **judged,
             "majority": self.majority,
-            "texts": len(self.train),
-            "held_out_texts": len(self.held_out),
-            "tokens": self.tokenizer.vocab_size,
+            self.train.what: len(self.train),
+            f"held_out_{self.train.what}": len(self.held_out),
+            **({} if self.tokenizer is None else {"tokens": self.tokenizer.vocab_size}),
         }
 
     def draw(self, history: list[dict[str, Any]], path: Path) -> None:
         training = self.run.training
-        title = f"{len(self.train):,} texts: {training.steps} steps of {training.batch_size}"
-        plot_accuracy(history, path, title=title, majority=self.majority)
+        title = f"{len(self.train):,} {self.train.what}: {training.steps} steps of {training.batch_size}"
+        plot_accuracy(history, path, title=title, majority=self.majority, what=self.train.what)

@@ -22,11 +22,13 @@ from spectral_core.config import Config, OneOf
 from spectral_models.assembly import list_models, load_config, read_yaml
 from spectral_models.config import ModelConfig, override
 from spectral_models.data import DataConfig
-from spectral_models.data.labelled import LabelledDataConfig
+from spectral_models.data.folders import LabelledFilesConfig
+from spectral_models.data.tables import LabelledTextsConfig
 from spectral_models.data.tokenizers import TokenizerConfig
 from spectral_models.registries import MODELS
 from spectral_models.variants.classifier import ClassifierConfig
 from spectral_models.variants.encoder import TextEncoderConfig
+from spectral_models.variants.encoding import EncoderConfig
 from spectral_models.variants.language_model import LanguageModelConfig
 
 _Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -38,7 +40,7 @@ class TrainingConfig(Config):
     steps: PositiveInt = 500
     """Optimiser steps."""
     batch_size: PositiveInt = 16
-    """Sequences or texts per step over all processes and accumulated batches."""
+    """Sequences or examples per step over all processes and accumulated batches."""
     accumulation: PositiveInt = 1
     """Batches whose gradients are summed into one step."""
     learning_rate: PositiveFloat = 2e-3
@@ -66,50 +68,69 @@ class TrainingConfig(Config):
     seed: int = Field(default=0, ge=0, lt=1 << 32)
 
 
-def _data_of(value: Any) -> DataConfig | LabelledDataConfig:
+_Data = DataConfig | LabelledTextsConfig | LabelledFilesConfig
+_DATA: dict[str, type[DataConfig] | type[LabelledTextsConfig] | type[LabelledFilesConfig]] = {
+    "text": DataConfig,
+    "labelled": LabelledTextsConfig,
+    "labelled_files": LabelledFilesConfig,
+}
+
+
+def _data_of(value: Any) -> _Data:
     """What a run reads, by its ``type``, which is ``text`` where it is absent."""
-    if isinstance(value, DataConfig | LabelledDataConfig):
+    if isinstance(value, _Data):
         return value
     kind = value.get("type", "text") if isinstance(value, Mapping) else None
-    if kind not in ("text", "labelled"):
-        message = f"data is a mapping of type 'text' (language models) or 'labelled' (classifiers); got {value!r}"
+    if kind not in _DATA:
+        message = (
+            "data is a mapping of type 'text' (language models), 'labelled' (classifiers of texts) or "
+            f"'labelled_files' (classifiers of pictures and sound); got {value!r}"
+        )
         raise PydanticCustomError("unknown_part", "{message}", {"message": message})
-    return (DataConfig if kind == "text" else LabelledDataConfig).model_validate(value)
-
-
-_Data = DataConfig | LabelledDataConfig
+    return _DATA[kind].model_validate(value)
 
 
 class RunConfig(Config):
     """The file ``spectral train`` reads."""
 
     model: Annotated[ModelConfig, OneOf(MODELS)]
-    """A model config, or the name of a preset: a language_model, or a classifier of texts."""
+    """A model config, or the name of a preset: a language_model, or a classifier."""
     data: Annotated[_Data, PlainValidator(_data_of, json_schema_input_type=_Data), SerializeAsAny()] = DataConfig()
-    """What it reads: text to a language_model, labelled texts to a classifier."""
+    """What it reads: text to a language_model; labelled texts, pictures or sounds to a classifier."""
     training: TrainingConfig = TrainingConfig()
 
     @model_validator(mode="after")
     def _fits(self) -> RunConfig:
         model, data = self.model, self.data
-        wanted = {"language_model": "text", "classifier": "labelled"}
-        if model.type not in wanted:
-            raise ValueError(f"training is for a language_model or a classifier; got {model.type}")
-        if data.type != wanted[model.type]:
-            raise ValueError(f"a {model.type} reads data of type {wanted[model.type]!r}; got {data.type!r}")
+        if not isinstance(model, LanguageModelConfig | ClassifierConfig):
+            raise ValueError(f"training is for a language_model or a classifier; got {model.type}")  # noqa: TRY004
+        wanted, of = "text", f"a {model.type}"
+        if isinstance(model, ClassifierConfig):
+            wanted, of = _labelled(type(model.encoder)), f"a classifier over {model.encoder.type!r}"
+        if data.type != wanted:
+            raise ValueError(f"{of} reads data of type {wanted!r}; got {data.type!r}")
         if isinstance(model, LanguageModelConfig):
+            assert isinstance(data, DataConfig)
             _check_vocabulary(data.tokenizer, model.vocab_size, "model.vocab_size")
             if self.training.label_smoothing:
                 raise ValueError("training.label_smoothing is for classifiers; set it to 0")
-        elif isinstance(model, ClassifierConfig):
+        elif isinstance(data, LabelledTextsConfig):
             if not isinstance(model.encoder, TextEncoderConfig):
                 raise ValueError(  # noqa: TRY004
-                    f"training reads text: the classifier's encoder must be of type 'encoder'; got "
-                    f"{model.encoder.type!r}. Classifiers of pictures and sound train in a loop of your own, on "
-                    "model.loss(inputs, labels).loss"
+                    f"training reads texts for an encoder of type 'encoder'; got {model.encoder.type!r}"
                 )
             _check_vocabulary(data.tokenizer, model.encoder.vocab_size, "model.encoder.vocab_size")
+            if model.encoder.max_length not in (None, data.max_length):
+                raise ValueError(
+                    f"data.max_length is {data.max_length}, and model.encoder.max_length {model.encoder.max_length}; "
+                    "leave the model's out, training writes the data's there"
+                )
         return self
+
+
+def _labelled(encoder: type[EncoderConfig]) -> str:
+    """The type of data that a classifier over such an encoder learns from."""
+    return "labelled" if encoder.modality == "text" else "labelled_files"
 
 
 def _check_vocabulary(tokenizer: TokenizerConfig, vocab_size: int, path: str) -> None:
@@ -148,9 +169,13 @@ def load_run(source: str | Path | Mapping[str, Any], changes: Mapping[str, Any] 
     elif isinstance(model, Mapping) and "type" not in model:
         data["model"] = {"type": "language_model", **model}
     data = override(data, changes)
-    model = data.get("model")
-    reads = data.get("data", {})
+    model, reads = data.get("model"), data.get("data", {})
     if isinstance(model, Mapping) and model.get("type") == "classifier" and isinstance(reads, Mapping):
-        data["data"] = {"type": "labelled", **reads}
+        encoder = model.get("encoder", "encoder")
+        name = encoder.get("type") if isinstance(encoder, Mapping) else encoder
+        found = MODELS.configs().get(name) if isinstance(name, str) else None
+        if found is None or not issubclass(found, EncoderConfig):
+            found = TextEncoderConfig  # validation says what is wrong with it
+        data["data"] = {"type": _labelled(found), **reads}
     run: RunConfig = RunConfig.parse(data)
     return run

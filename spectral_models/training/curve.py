@@ -38,19 +38,19 @@ def plot_bits(
     figure.savefig(path, dpi=120)
 
 
-def plot_accuracy(history: History, path: Path, *, title: str, majority: float) -> None:
-    """Held-out accuracy above, with that of a constant answer; training and held-out loss below."""
+def plot_accuracy(history: History, path: Path, *, title: str, majority: float, what: str) -> None:
+    """Held-out accuracy above, with that of a constant answer; training and held-out loss below. what: was held out."""
     figure = Figure(figsize=(8, 6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
     accuracy = _values(history, "eval_accuracy")
     if accuracy:
-        upper.plot(*zip(*accuracy, strict=True), color="tab:blue", marker="o", label="held-out texts")
+        upper.plot(*zip(*accuracy, strict=True), color="tab:blue", marker="o", label=f"held-out {what}")
         _mark_last(upper, accuracy, ".4f")
     upper.axhline(majority, color="tab:orange", linestyle="--", label=f"always the most frequent label: {majority:.3f}")
     upper.set(ylabel="accuracy", title=title, ylim=(0.0, 1.05))
     for name, label, style in (
         ("loss", "training batches", {"color": "0.6", "linewidth": 1}),
-        ("eval_loss", "held-out texts", {"color": "tab:blue", "marker": "o"}),
+        ("eval_loss", f"held-out {what}", {"color": "tab:blue", "marker": "o"}),
     ):
         if values := _values(history, name):
             lower.plot(*zip(*values, strict=True), label=label, **style)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from spectral_models.assembly import build_model
-from spectral_models.data import ContiguousWindows, Corpus, DataConfig, RandomWindows, load_corpus
+from spectral_models.data import ContiguousWindows, Corpus, DataConfig, RandomWindows, Tokenizer, load_corpus
 from spectral_models.data.tokenizer import require_vocabulary
 from spectral_models.evaluation import bits_per_byte, xz_bits_per_byte
 from spectral_models.loss import StepLoss
@@ -47,7 +47,7 @@ class LanguageTask(Task):
         self.run = run
         self.data = run.data
         self.corpus = load_corpus(run.data, vocab_size=run.model.vocab_size, tokenizer=kept_tokenizer(directory))
-        self.tokenizer = self.corpus.tokenizer
+        self.tokenizer: Tokenizer = self.corpus.tokenizer
         require_vocabulary(self.tokenizer, run.model.vocab_size, "model.vocab_size")
         keep_tokenizer(directory, self.tokenizer)
         self.held_out = ContiguousWindows(self.corpus.validation, self.data.context, self.corpus.validation_bytes)

@@ -53,12 +53,12 @@ class TrainingResult(ABC):
 class Task(ABC):
     """The examples of a run, its loss, and the numbers it is judged by. ``Task(run, directory)`` reads the data.
 
-    headline: the number that leads, as in ``eval_bits_per_byte``.
+    headline: the number that leads, as in ``eval_bits_per_byte``. tokenizer: None where no text is read.
     """
 
     headline: ClassVar[str]
     run: RunConfig
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
 
     @abstractmethod
     def build(self) -> SpectralModel:

@@ -100,6 +100,9 @@ class TextEncoderConfig(EncoderConfig):
     """Token ids run from 0 to vocab_size - 1."""
     embed_dim: PositiveInt | None = None
     """Width of the embedding, narrower to save parameters; a projection follows. Null takes hidden_dim."""
+    max_length: PositiveInt | None = None
+    """Tokens of a text that the commands read; training writes its data's here. Null reads all that the parts can take.
+    Tensors are not cut."""
     masked_lm: bool = False
     """A head over the vocabulary, for training on masked tokens."""
 

@@ -50,6 +50,12 @@ class Encoder(StackedModel):
         if config.pooling == "cls":
             self.cls = nn.Parameter(torch.empty(config.hidden_dim).normal_(std=0.02))
 
+    @property
+    def length_limit(self) -> int | None:
+        """The longest sequence all parts can take, a token in front of it included; None for no limit."""
+        mixed = [mixer.length_limit - (self.cls is not None) for mixer in self.mixers() if mixer.length_limit]
+        return min([*mixed, *filter(None, [self.position.length_limit])], default=None)
+
     @classmethod
     def options(cls) -> tuple[str, ...]:
         """What ``forward`` takes beside inputs and an attention mask, by name."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from spectral_core import UnsupportedInputError
@@ -15,6 +15,9 @@ from spectral_layers.frontends.base import Modality
 from spectral_layers.frontends.patches import PatchesConfig
 from spectral_models.variants.encoding import EncoderOutput
 from spectral_models.variants.plane_encoder import PlaneEncoder, PlaneEncoderConfig
+
+_PerChannel = Annotated[tuple[float, ...], Field(min_length=1)]
+_Positive = Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
 
 
 class VisionEncoder(PlaneEncoder):
@@ -52,11 +55,20 @@ class VisionEncoderConfig(PlaneEncoderConfig):
     frontend: Annotated[FrontEndConfig, OneOf(FRONTENDS)] = part("patches")
     """What makes features of pictures."""
     image_size: tuple[PositiveInt, PositiveInt] | None = None
-    """Height and width all pictures must have, in pixels; null takes any that patches divide."""
+    """Height and width all pictures must have, in pixels; null takes any that patches divide, until training on files
+    writes theirs here."""
+    image_mean: _PerChannel = (0.5,)
+    """What is taken from pixels, from 0 to 1, of files: for all channels, or for each. Tensors go in as they are."""
+    image_std: _Positive = (0.5,)
+    """What the rest is then divided by: with both 0.5, pixels run from -1 for black to 1 for white."""
 
     @model_validator(mode="after")
-    def _patches_divide(self) -> VisionEncoderConfig:
+    def _patches_fit(self) -> VisionEncoderConfig:
         front = self.frontend
+        channels = front.channels if isinstance(front, PatchesConfig) else None
+        for name in ("image_mean", "image_std"):
+            if channels is not None and len(found := getattr(self, name)) not in (1, channels):
+                raise problem((name,), f"one number for all channels or {channels}, one for each; got {len(found)}.")
         if self.image_size and isinstance(front, PatchesConfig) and any(side % front.size for side in self.image_size):
             height, width = self.image_size
             raise problem(

@@ -22,7 +22,7 @@ from spectral_models import load_checkpoint, load_tokenizer
 from spectral_models.cli.app import app
 from spectral_models.data import DataError
 from spectral_models.data.batches import ShuffledBatches, padded
-from spectral_models.data.labelled import LabelledTexts
+from spectral_models.data.labelled import Labelled
 from spectral_models.evaluation import judge_classifier
 from spectral_models.training import load_run
 from spectral_models.training.classification import ClassificationResult, ClassificationTask, LabelledTokens
@@ -104,6 +104,7 @@ def test_a_run_leaves_a_model_that_knows_its_labels_and_its_tokenizer(finished, 
     for place in (directory, directory / "model", directory / "checkpoints" / "checkpoint-40"):
         model, tokenizer = load_checkpoint(place), load_tokenizer(place)
         assert model.config.labels == ("fruit", "metal", "tree")
+        assert model.config.encoder.max_length == 24, "what texts were cut at"
         ids = tokenizer.encode("number 7 of things is zinc and not 3")
         assert model.config.labels[int(model(torch.tensor([ids])).logits.argmax())] == "metal"
         for name, value in finished.model.state_dict().items():
@@ -123,13 +124,13 @@ def test_held_out_numbers_are_counted_over_every_text_by_itself(finished):
     data, tokenizer = finished.data.validation, load_tokenizer(finished.directory)
     right, nats = 0, []
     with torch.no_grad():
-        for text, label in zip(data.texts, data.labels, strict=True):
+        for text, label in zip(data.items, data.labels, strict=True):
             logits = finished.model(torch.tensor([tokenizer.encode(text)[:24]])).logits[0].double()
             right += int(logits.argmax()) == label
             nats.append(-float(logits.log_softmax(-1)[label]))
-    assert finished.accuracy == right / len(data.texts)
+    assert finished.accuracy == right / len(data.items)
     assert finished.loss == pytest.approx(math.fsum(nats) / len(nats), rel=1e-5)
-    wrong = LabelledTexts(data.texts, [(label + 1) % 3 for label in data.labels])
+    wrong = Labelled(data.items, [(label + 1) % 3 for label in data.labels])
     judged = judge_classifier(finished.model, LabelledTokens(wrong, tokenizer, 24), batch_size=7)
     assert judged.accuracy <= 1 - finished.accuracy
     assert judged.loss > 1
@@ -221,7 +222,12 @@ def test_two_processes_give_the_numbers_of_one(table, tmp_path):
             r"at least 400; model.encoder.vocab_size is 300",
         ),
         ({"model.encoder.vocab_size": 200}, ConfigError, r"at least 257; model.encoder.vocab_size is 200"),
-        ({"model.encoder": "vision_encoder"}, ConfigError, r"encoder must be of type 'encoder'; got 'vision_encoder'"),
+        ({"model.encoder": "vision_encoder"}, ConfigError, r"data.tokenizer: unknown key"),
+        (
+            {"model.encoder.max_length": 20},
+            ConfigError,
+            r"data.max_length is 24, and model.encoder.max_length 20; leave the model's out",
+        ),
         ({"data.type": "text"}, ConfigError, r"data\.\w+: unknown key"),
         ({"data.type": "table"}, ConfigError, r"data is a mapping of type 'text' .*'labelled'"),
         ({"data.txt": "x"}, ConfigError, r"data.txt: unknown key. Did you mean 'text'"),
@@ -235,6 +241,9 @@ def test_what_does_not_fit_is_refused(table, tmp_path, changes, error, message):
 def test_training_is_for_two_kinds_of_models_and_each_has_its_data():
     with pytest.raises(ConfigError, match=r"training is for a language_model or a classifier; got encoder"):
         load_run({"model": {"type": "encoder"}})
+    picture = {"model": {"type": "classifier", "encoder": "vision_encoder"}}
+    with pytest.raises(ConfigError, match=r"over 'vision_encoder' reads data of type 'labelled_files'; got 'labelled'"):
+        load_run({**picture, "data": {"type": "labelled", "source": "x.csv"}})
     with pytest.raises(ConfigError, match=r"label_smoothing is for classifiers"):
         load_run("tiny", {"training.label_smoothing": 0.1})
     with pytest.raises(ConfigError, match=r"a language_model reads data of type 'text'; got 'labelled'"):
@@ -257,7 +266,7 @@ def test_evaluate_measures_what_the_run_held_out_and_gives_its_numbers(finished)
             in ended.stdout
         )
         assert f"loss         {finished.loss:.4f} nats" in ended.stdout
-        assert f"measured on  {len(finished.data.validation.texts)} texts" in ended.stdout
+        assert f"measured on  {len(finished.data.validation.items)} texts" in ended.stdout
 
 
 def test_evaluate_reads_a_given_table_and_says_when_it_was_trained_on(finished, table, tmp_path):

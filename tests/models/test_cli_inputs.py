@@ -107,7 +107,9 @@ def test_labels_without_names_are_numbers(pictures, spectral, tmp_path):
 
 def test_a_picture_of_another_size_or_kind(pictures, spectral, tmp_path):
     Image.new("L", (12, 12)).save(tmp_path / "square.png")
-    spectral("classify", pictures, tmp_path / "square.png").refused(r"takes pictures of 8 x 12 .* Resize them")
+    spectral("classify", pictures, tmp_path / "square.png").refused(
+        r"square\.png is 12 x 12 pixels .* takes pictures of 8 x 12; .* -resize 12x8!"
+    )
     (tmp_path / "text.png").write_text("no picture")
     spectral("classify", pictures, tmp_path / "text.png").refused(r"text\.png is no picture that Pillow reads")
     spectral("classify", pictures, tmp_path / "none.png").refused(r"cannot read the picture .*none\.png: No such file")
@@ -194,3 +196,26 @@ def test_a_checkpoint_of_another_variant(spectral, sounds, tmp_path):
     spectral("classify", sounds, "a").refused(r"holds a model of type audio_encoder.*spectral embed")
     spectral("embed", language, "a").refused(r"holds a model of type language_model.* embed takes an encoder")
     spectral("embed", sounds, "a", "--out", tmp_path / "made.txt").refused(r"call it .*made\.npy")
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_texts_are_cut_where_training_cut_them_or_where_the_model_ends_and_it_is_said(spectral, tmp_path, pooling):
+    limited = {"type": "gated_convolution", "filter": "spectrum"}
+    encoder = {"type": "encoder", "pooling": pooling, **SMALL, "layers": [{"mixer": limited, "feedforward": "mlp"}]}
+    given = ["a text of more than eight bytes", "short", "another that is too long"]
+    for name, settings, length in (
+        ("told", {"max_length": 8, "max_seq_len": 12}, 8),
+        ("limited", {"max_length": 20, "max_seq_len": 12}, 12 - (pooling == "cls")),
+    ):
+        config = {"type": "classifier", "encoder": {**encoder, **settings}}
+        checkpoint = saved(tmp_path / name, config)
+        ended = spectral("classify", checkpoint, *given, "--json")
+        why = {"told": "the model was trained on no more of a text", "limited": "the model's parts take no more"}[name]
+        assert ended.err == f"2 of 3 texts were cut after {length} tokens: {why}\n"
+        for text, line in zip(given, ended.out.splitlines(), strict=True):
+            found = json.loads(line)
+            expected = probabilities(checkpoint, torch.tensor([list(text.encode()[:length])]))
+            assert found["input"] == text
+            assert [found["probabilities"][label] for label in "01"] == pytest.approx(expected.tolist(), abs=1e-5)
+        assert spectral("embed", checkpoint, *given).err == ended.err
+        assert spectral("embed", checkpoint, "short").err == ""

@@ -11,7 +11,8 @@ import torch
 
 from spectral_models.data import ByteTokenizer, DataError
 from spectral_models.data.batches import LabelledTokens, ShuffledBatches, padded
-from spectral_models.data.labelled import LabelledDataConfig, LabelledTexts, load_labelled, read_table
+from spectral_models.data.labelled import Labelled, load_labelled
+from spectral_models.data.tables import LabelledTextsConfig, read_table
 
 TEXTS = ["good, really", 'it "works"', "NA", "bad\\n", "café 世界", "null"]
 LABELS = ["pos", "pos", "neg", "neg", "pos", "neg"]
@@ -45,28 +46,28 @@ def write(path: Path, found: list[tuple[object, object]], text: str = "text", la
 def test_every_kind_of_table_gives_its_texts_as_written(tmp_path, suffix):
     """Also those that a reader of numbers would take for missing values, and quotes and commas."""
     table = read_table(write(tmp_path / f"t{suffix}", list(zip(TEXTS, LABELS, strict=True))), "text", "label")
-    assert (table.texts, table.labels) == (TEXTS, LABELS)
+    assert (table.items, table.labels) == (TEXTS, LABELS)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 def test_numbers_from_zero_are_labels_as_they_are(tmp_path, suffix):
     file = write(tmp_path / f"t{suffix}", [(f"text {i}", i % 3) for i in range(30)])
-    data = load_labelled(LabelledDataConfig(source=file, validation=file), 3)
+    data = load_labelled(LabelledTextsConfig(source=file, validation=file), 3)
     assert data.names is None
     assert data.train.labels == [i % 3 for i in range(30)]
-    named = load_labelled(LabelledDataConfig(source=file, validation=file), 3, names=("a", "b", "c"))
+    named = load_labelled(LabelledTextsConfig(source=file, validation=file), 3, names=("a", "b", "c"))
     assert (named.train.labels, named.names) == (data.train.labels, ("a", "b", "c")), "they number the model's names"
 
 
 def test_other_labels_are_names_numbered_in_their_order(tmp_path):
     file = write(tmp_path / "t.csv", rows(40))
-    data = load_labelled(LabelledDataConfig(source=file, validation=file), 2)
+    data = load_labelled(LabelledTextsConfig(source=file, validation=file), 2)
     assert data.names == ("even", "odd")
     assert data.train.labels == [i % 2 for i in range(40)]
-    swapped = load_labelled(LabelledDataConfig(source=file, validation=file), 2, names=("odd", "even"))
+    swapped = load_labelled(LabelledTextsConfig(source=file, validation=file), 2, names=("odd", "even"))
     assert swapped.train.labels == [1 - i % 2 for i in range(40)], "a model's own order wins"
     stars = write(tmp_path / "stars.jsonl", [(f"text {i}", 1 + i % 10) for i in range(40)])
-    found = load_labelled(LabelledDataConfig(source=stars, validation=stars), 10)
+    found = load_labelled(LabelledTextsConfig(source=stars, validation=stars), 10)
     assert found.names == tuple(str(n) for n in range(1, 11)), (
         "numbers that do not begin at 0 are names, in their order"
     )
@@ -75,17 +76,17 @@ def test_other_labels_are_names_numbered_in_their_order(tmp_path):
 def test_a_share_is_held_out_and_no_text_is_on_both_sides(tmp_path):
     found = rows(200)
     file = write(tmp_path / "t.jsonl", [*found, *found])
-    data = load_labelled(LabelledDataConfig(source=file, validation_fraction=0.2), 2)
-    assert not set(data.train.texts) & set(data.validation.texts)
-    assert 20 <= len(set(data.validation.texts)) <= 80
-    assert len(data.train.texts) + len(data.validation.texts) == 400, "copies stay together"
+    data = load_labelled(LabelledTextsConfig(source=file, validation_fraction=0.2), 2)
+    assert not set(data.train.items) & set(data.validation.items)
+    assert 20 <= len(set(data.validation.items)) <= 80
+    assert len(data.train.items) + len(data.validation.items) == 400, "copies stay together"
     whole = dict(found)
     names = ("even", "odd")
     for part in (data.train, data.validation):
-        assert [names[number] for number in part.labels] == [whole[text] for text in part.texts]
-    again = load_labelled(LabelledDataConfig(source=file, validation_fraction=0.2), 2)
-    other = load_labelled(LabelledDataConfig(source=file, validation_fraction=0.2, seed=1), 2)
-    assert again.validation.texts == data.validation.texts != other.validation.texts
+        assert [names[number] for number in part.labels] == [whole[text] for text in part.items]
+    again = load_labelled(LabelledTextsConfig(source=file, validation_fraction=0.2), 2)
+    other = load_labelled(LabelledTextsConfig(source=file, validation_fraction=0.2, seed=1), 2)
+    assert again.validation.items == data.validation.items != other.validation.items
 
 
 def test_a_dataset_gives_its_splits_and_the_names_it_has_for_its_labels(tmp_path):
@@ -102,11 +103,11 @@ def test_a_dataset_gives_its_splits_and_the_names_it_has_for_its_labels(tmp_path
     }
     for split, part in parts.items():
         part.to_parquet(str(tmp_path / f"{split}.parquet"))
-    config = LabelledDataConfig(source=f"datasets:{tmp_path}", validation="test", text="sentence", label="mood")
+    config = LabelledTextsConfig(source=f"datasets:{tmp_path}", validation="test", text="sentence", label="mood")
     data = load_labelled(config, 2)
     assert data.names == ("glad", "sad")
     assert data.train.labels == [1, 0, 0, 1]
-    assert data.validation.texts == [f"test {i}" for i in range(4)]
+    assert data.validation.items == [f"test {i}" for i in range(4)]
     unlabelled = datasets.Dataset.from_dict({"sentence": ["a", "b"], "mood": [1, -1]}, features)
     unlabelled.to_parquet(str(tmp_path / "test.parquet"))
     with pytest.raises(DataError, match=r"row 2: column 'mood' holds -1, which is none of the 2 labels"):
@@ -129,19 +130,20 @@ def test_a_dataset_gives_its_splits_and_the_names_it_has_for_its_labels(tmp_path
             {},
             r"has 3 different labels \(even, neither, odd\).*num_labels is 2.*num_labels: 3",
         ),
-        ([("one", "odd"), ("one", "odd")], {"validation": None}, r"too few to train on one and hold out another"),
+        ([("one", "odd"), ("one", "even")], {"validation": None}, r"too few to train on one and hold out another"),
+        ([("one", "odd"), ("two", "odd")], {}, r"has only one label, 'odd', and a classifier tells two or more apart"),
     ],
 )
 def test_what_cannot_be_learned_is_refused_with_its_row(tmp_path, found, options, message):
     file = write(tmp_path / "t.jsonl", found)
     with pytest.raises(DataError, match=message):
-        load_labelled(LabelledDataConfig(**{"source": file, "validation": file, **options}), 2)
+        load_labelled(LabelledTextsConfig(**{"source": file, "validation": file, **options}), 2)
 
 
 def test_a_label_that_training_does_not_know_is_refused(tmp_path):
     train, dev = write(tmp_path / "a.csv", rows(4)), write(tmp_path / "b.csv", [("x", "odd"), ("y", "evn")])
     with pytest.raises(DataError, match=r"b.csv, row 2: the label 'evn' is none of the model's: even, odd. .*'even'"):
-        load_labelled(LabelledDataConfig(source=train, validation=dev), 2)
+        load_labelled(LabelledTextsConfig(source=train, validation=dev), 2)
 
 
 def test_files_that_are_no_tables_are_refused(tmp_path):
@@ -169,7 +171,7 @@ def test_without_the_library_the_error_says_what_to_install(tmp_path, monkeypatc
 def examples() -> LabelledTokens:
     lengths = torch.randint(1, 40, (83,), generator=torch.Generator().manual_seed(0)).tolist()
     texts = [chr(65 + number % 50) * length for number, length in enumerate(lengths)]
-    return LabelledTokens(LabelledTexts(texts, [number % 2 for number in range(83)]), ByteTokenizer(), 30)
+    return LabelledTokens(Labelled(texts, [number % 2 for number in range(83)]), ByteTokenizer(), 30)
 
 
 def test_texts_are_cut_at_the_longest_length_and_padded_behind(examples):
@@ -220,10 +222,10 @@ def test_batches_hold_texts_of_like_length(examples):
 
 
 def test_fewer_examples_than_a_batch_are_taken_again():
-    few = LabelledTokens(LabelledTexts(["a", "bb", "ccc"], [0, 1, 0]), ByteTokenizer(), 10)
+    few = LabelledTokens(Labelled(["a", "bb", "ccc"], [0, 1, 0]), ByteTokenizer(), 10)
     order = ShuffledBatches(few, 8, steps=2, seed=0)
     assert sorted(len(order[i]["inputs"]) for i in range(8)) == [1, 1, 1, 2, 2, 2, 3, 3]
 
 
 def test_the_majority_is_the_best_constant_answer():
-    assert LabelledTexts(["a"] * 8, [0, 1, 1, 2, 1, 1, 0, 1]).majority() == 5 / 8
+    assert Labelled(["a"] * 8, [0, 1, 1, 2, 1, 1, 0, 1]).majority() == 5 / 8

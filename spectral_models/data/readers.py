@@ -1,0 +1,179 @@
+"""Pictures and sounds from files, as the numbers a model takes: read in one way wherever files are read."""
+
+from __future__ import annotations
+
+import io
+import wave
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spectral_layers.frontends.patches import PatchesConfig
+from spectral_models.errors import DataError
+from spectral_models.variants.encoding import EncoderConfig
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """name: what errors call it. content: gives its bytes; raises OSError where it cannot."""
+
+    name: str
+    content: Callable[[], bytes]
+
+    @classmethod
+    def at(cls, path: str | Path) -> File:
+        return cls(str(path), partial(Path.read_bytes, Path(path)))
+
+    def read(self, what: str) -> io.BytesIO:
+        """Its bytes. Raises DataError where it cannot be read. what: that it should be, for the message."""
+        try:
+            return io.BytesIO(self.content())
+        except OSError as error:
+            raise DataError(f"cannot read the {what} {self.name}: {error.strerror or error}.") from None
+
+
+@dataclass(frozen=True, slots=True)
+class PictureReader:
+    """(pixel / 255 - mean) / std, in each channel, of pictures as a viewer shows them, transparency left out.
+
+    channels: 1 for grey, 3 for red, green, blue. size: height and width they must have; None for any of which
+    ``multiple`` divides both. mean, std: one for all channels, or one for each.
+    """
+
+    what: ClassVar[str] = "picture"
+
+    channels: int
+    size: tuple[int, int] | None = None
+    multiple: int = 1
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.5,)
+
+    def __call__(self, file: File) -> Tensor:
+        """(C, H, W). Raises DataError, with the file's name, for what is no picture and for another size."""
+        try:
+            from PIL import Image, ImageOps, UnidentifiedImageError
+        except ImportError:
+            raise DataError("pictures need a library that is not installed: Pillow. Run: pip install pillow") from None
+        content = file.read(self.what)
+        try:
+            with Image.open(content) as picture:
+                self._check_depth(picture.mode, file.name)
+                found = self.numbers(ImageOps.exif_transpose(picture))
+        except UnidentifiedImageError:
+            raise DataError(f"{file.name} is no picture that Pillow reads. Convert it, or leave it out.") from None
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise DataError(f"the picture {file.name} is damaged: {error}. Repair it, or leave it out.") from None
+        self._check_size(found.shape[1], found.shape[2], file.name)
+        return found
+
+    def numbers(self, picture: Image) -> Tensor:
+        """(C, H, W) of a picture that is open."""
+        if self.channels not in (1, 3):
+            raise DataError(f"this model's pictures have {self.channels} channels; files have 1 (grey) or 3 (colour).")
+        pixels = np.array(picture.convert("L" if self.channels == 1 else "RGB"), dtype=np.float32)
+        planes = torch.from_numpy(pixels).reshape(*pixels.shape[:2], self.channels).permute(2, 0, 1)
+        mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
+        return ((planes / 255 - mean) / std).contiguous()
+
+    def like(self, file: File) -> PictureReader:
+        """For pictures of the size of this one, where any would do."""
+        height, width = self(file).shape[1:]
+        return replace(self, size=(height, width))
+
+    @staticmethod
+    def _check_depth(mode: str, name: str) -> None:
+        if mode == "F" or mode.startswith("I"):  # Pillow would cut larger values off at 255
+            raise DataError(
+                f"the picture {name} has more than 8 bits a channel (Pillow's mode {mode}); pictures are read at 8. "
+                "Convert it: magick IN -depth 8 OUT.png."
+            )
+
+    def _check_size(self, height: int, width: int, name: str) -> None:
+        wanted, new = self.size, "WIDTHxHEIGHT"
+        if wanted is not None and (height, width) != wanted:
+            taken, new = f"{wanted[0]} x {wanted[1]}", f"{wanted[1]}x{wanted[0]}"
+        elif height % self.multiple or width % self.multiple:
+            taken = f"multiples of {self.multiple}, as its patches are"
+        else:
+            return
+        raise DataError(
+            f"{name} is {height} x {width} pixels (height, width), and the model takes pictures of {taken}; nothing "
+            f"is resized here. Convert it: magick {name} -resize {new}! OUT.png."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SoundReader:
+    """The mean of the channels of a WAV file of 8, 16, 24 or 32 bits a sample, from -1 to 1.
+
+    sample_rate: samples a second it must have; None for any.
+    """
+
+    what: ClassVar[str] = "sound"
+
+    sample_rate: float | None = None
+
+    def __call__(self, file: File) -> Tensor:
+        """(T,). Raises DataError, with the file's name, for what is no WAV file and for another rate."""
+        content = file.read(self.what)
+        try:
+            with wave.open(content) as sound:
+                rate, channels, width = sound.getframerate(), sound.getnchannels(), sound.getsampwidth()
+                if width > 4:
+                    raise wave.Error(f"{8 * width} bits a sample")
+                samples = sound.readframes(sound.getnframes())
+        except (wave.Error, EOFError) as error:
+            raise DataError(
+                f"{file.name} is no WAV file of integers ({error or 'it ends early'}). Convert it: "
+                "sox IN -b 16 OUT.wav."
+            ) from None
+        if self.sample_rate is not None and rate != self.sample_rate:
+            raise DataError(
+                f"{file.name} has {rate} samples a second, and this model hears {self.sample_rate:g}; nothing is "
+                f"resampled here. Convert it: sox {file.name} -r {self.sample_rate:g} OUT.wav."
+            )
+        whole = len(samples) // (width * channels) * width * channels  # a file that was cut may end in half a sample
+        if not whole:
+            raise DataError(f"{file.name} has no samples, and there is nothing in it to hear. Leave it out.")
+        octets = np.frombuffer(samples[:whole], np.uint8).reshape(-1, width)
+        if width == 1:
+            values = (octets[:, 0].astype(np.float64) - 128) / 128
+        else:  # little-endian and signed: into the high bytes of 32 bits, whatever the width
+            widened = np.zeros((len(octets), 4), np.uint8)
+            widened[:, 4 - width :] = octets
+            values = widened.view("<i4")[:, 0] / 2**31
+        return torch.from_numpy(values.reshape(-1, channels).mean(1).astype(np.float32))
+
+    def like(self, file: File) -> SoundReader:
+        """Itself: sounds of a batch may differ in length."""
+        return self
+
+
+Reader = PictureReader | SoundReader
+
+
+def reader_of(config: EncoderConfig) -> Reader:
+    """What reads files for an encoder of pictures or sound, as its config and its front end's say.
+
+    An encoder's config may have ``image_size``, ``image_mean`` and ``image_std``; a front end's ``channels``, else 3, or
+    ``sample_rate``, else any.
+    """
+    front: Any = getattr(config, "frontend", None)
+    if config.modality == "audio":
+        return SoundReader(getattr(front, "sample_rate", None))
+    assert config.modality == "image", "texts are read by a tokenizer"
+    told = {"size": "image_size", "mean": "image_mean", "std": "image_std"}
+    return PictureReader(
+        channels=getattr(front, "channels", 3),
+        multiple=front.size if isinstance(front, PatchesConfig) else 1,
+        **{name: getattr(config, field) for name, field in told.items() if hasattr(config, field)},
+    )
