@@ -5,6 +5,8 @@ config.json          schema version, framework version, the model's config, prov
                      of a quantised model also which layers are int8
 model.safetensors    all parameters and buffers, under the model's own names
 tokenizer.json       the tokenizer, with tokenizer_config.json beside it; neither for a model that reads bytes
+preprocessor_...     preprocessor_config.json, of a model of pictures or sound: how config.json says they are read, for
+                     Hugging Face
 complete.json        size and SHA-256 of the others; written last
 ===================  =====================================================================================
 
@@ -29,14 +31,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from spectral_models.assembly import build_model
+from spectral_models.config import ModelConfig
+from spectral_models.data.readers import reader_of
 from spectral_models.data.subwords import SETTINGS, TOKENIZER, read_tokenizer
 from spectral_models.data.tokenizer import ByteTokenizer, Tokenizer
 from spectral_models.errors import CheckpointError
 from spectral_models.model import SpectralModel
 from spectral_models.quantization import SCHEME, flattened, int8_layers, put_int8, take_int8
 from spectral_models.record import CONFIG, config_of, int8_of, make_record, read_record
+from spectral_models.variants.encoding import EncoderConfig
 
-WEIGHTS, MARKER = "model.safetensors", "complete.json"
+WEIGHTS, MARKER, PREPROCESSOR = "model.safetensors", "complete.json", "preprocessor_config.json"
 
 
 def save_checkpoint(model: SpectralModel, path: str | Path, *, tokenizer: Tokenizer | None = None) -> Path:
@@ -90,7 +95,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
 
 def write_files(model: SpectralModel, directory: Path, tokenizer: Tokenizer | None = None) -> None:
     """The files of a checkpoint, synced, the marker last."""
-    beside = {} if tokenizer is None else tokenizer.files()
+    beside = {**preprocessor(model.config), **({} if tokenizer is None else tokenizer.files())}
     for name, content in beside.items():
         (directory / name).write_text(content, encoding="utf-8")
     record = make_record(model.config)
@@ -99,6 +104,15 @@ def write_files(model: SpectralModel, directory: Path, tokenizer: Tokenizer | No
     (directory / CONFIG).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     save_file(own_memory(flattened(model.state_dict())), directory / WEIGHTS, metadata={"format": "pt"})
     write_marker(directory, MARKER, [CONFIG, WEIGHTS, *beside])
+
+
+def preprocessor(config: ModelConfig) -> dict[str, str]:
+    """The file that says how a model's pictures or sounds are read, by its name; none for other models."""
+    encoder = getattr(config, "encoder", config)
+    if not isinstance(encoder, EncoderConfig) or encoder.modality == "text":
+        return {}
+    settings = reader_of(encoder).settings()
+    return {PREPROCESSOR: json.dumps(settings, indent=2) + "\n"} if settings else {}
 
 
 def own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -188,7 +202,7 @@ def _check_replaceable(target: Path) -> None:
     if not target.exists():
         return
     names = {item.name for item in target.iterdir()} if target.is_dir() else {target.name}
-    foreign = names - {CONFIG, WEIGHTS, MARKER, TOKENIZER, SETTINGS}
+    foreign = names - {CONFIG, WEIGHTS, MARKER, TOKENIZER, SETTINGS, PREPROCESSOR}
     if not foreign and CONFIG in names and MARKER not in names:
         try:
             read_record(target)

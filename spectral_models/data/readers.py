@@ -60,26 +60,32 @@ class PictureReader:
     def __call__(self, file: File) -> Tensor:
         """(C, H, W). Raises DataError, with the file's name, for what is no picture and for another size."""
         try:
-            from PIL import Image, ImageOps, UnidentifiedImageError
+            from PIL import Image, UnidentifiedImageError
         except ImportError:
             raise DataError("pictures need a library that is not installed: Pillow. Run: pip install pillow") from None
         content = file.read(self.what)
         try:
             with Image.open(content) as picture:
-                self._check_depth(picture.mode, file.name)
-                found = self.numbers(ImageOps.exif_transpose(picture))
+                return self.numbers(picture, file.name)
         except UnidentifiedImageError:
             raise DataError(f"{file.name} is no picture that Pillow reads. Convert it, or leave it out.") from None
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise DataError(f"the picture {file.name} is damaged: {error}. Repair it, or leave it out.") from None
-        self._check_size(found.shape[1], found.shape[2], file.name)
-        return found
 
-    def numbers(self, picture: Image) -> Tensor:
-        """(C, H, W) of a picture that is open."""
+    def numbers(self, picture: Image, name: str) -> Tensor:
+        """The same of a picture that is open. name: what errors call it."""
+        from PIL import ImageOps
+
         if self.channels not in (1, 3):
             raise DataError(f"this model's pictures have {self.channels} channels; files have 1 (grey) or 3 (colour).")
-        pixels = np.array(picture.convert("L" if self.channels == 1 else "RGB"), dtype=np.float32)
+        if picture.mode == "F" or picture.mode.startswith("I"):  # Pillow would cut larger values off at 255
+            raise DataError(
+                f"the picture {name} has more than 8 bits a channel (Pillow's mode {picture.mode}), and 8 are read. "
+                f"Convert it: magick {name} -depth 8 OUT.png."
+            )
+        shown = ImageOps.exif_transpose(picture).convert("L" if self.channels == 1 else "RGB")
+        self._check_size(shown.height, shown.width, name)
+        pixels = np.array(shown, dtype=np.float32)
         planes = torch.from_numpy(pixels).reshape(*pixels.shape[:2], self.channels).permute(2, 0, 1)
         mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
         return ((planes / 255 - mean) / std).contiguous()
@@ -89,13 +95,11 @@ class PictureReader:
         height, width = self(file).shape[1:]
         return replace(self, size=(height, width))
 
-    @staticmethod
-    def _check_depth(mode: str, name: str) -> None:
-        if mode == "F" or mode.startswith("I"):  # Pillow would cut larger values off at 255
-            raise DataError(
-                f"the picture {name} has more than 8 bits a channel (Pillow's mode {mode}); pictures are read at 8. "
-                "Convert it: magick IN -depth 8 OUT.png."
-            )
+    def settings(self) -> dict[str, Any]:
+        """What transformers' AutoImageProcessor reads, into our class for it."""
+        size = {} if self.size is None else {"size": {"height": self.size[0], "width": self.size[1]}}
+        scaling = {"image_mean": list(self.mean), "image_std": list(self.std)}
+        return {"image_processor_type": "SpectralImageProcessor", "channels": self.channels, **size, **scaling}
 
     def _check_size(self, height: int, width: int, name: str) -> None:
         wanted, new = self.size, "WIDTHxHEIGHT"
@@ -157,6 +161,13 @@ class SoundReader:
         """Itself: sounds of a batch may differ in length."""
         return self
 
+    def settings(self) -> dict[str, Any]:
+        """What transformers' AutoFeatureExtractor reads, into a class of its own that changes no sample."""
+        if self.sample_rate is None:
+            return {}
+        kind = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "do_normalize": False}
+        return {**kind, "sampling_rate": round(self.sample_rate), "return_attention_mask": True}
+
 
 Reader = PictureReader | SoundReader
 
@@ -164,8 +175,8 @@ Reader = PictureReader | SoundReader
 def reader_of(config: EncoderConfig) -> Reader:
     """What reads files for an encoder of pictures or sound, as its config and its front end's say.
 
-    An encoder's config may have ``image_size``, ``image_mean`` and ``image_std``; a front end's ``channels``, else 3, or
-    ``sample_rate``, else any.
+    An encoder's config may have ``image_size``, ``image_mean`` and ``image_std``; its front end's ``channels``, else 3,
+    or ``sample_rate``, else any.
     """
     front: Any = getattr(config, "frontend", None)
     if config.modality == "audio":

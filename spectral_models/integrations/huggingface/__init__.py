@@ -2,12 +2,15 @@
 
 from transformers import (
     AutoConfig,
+    AutoFeatureExtractor,
+    AutoImageProcessor,
     AutoModelForAudioClassification,
     AutoModelForCausalLM,
     AutoModelForImageClassification,
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    Wav2Vec2FeatureExtractor,
 )
 
 from spectral_models.integrations.huggingface.cache import SpectralCache
@@ -18,6 +21,7 @@ from spectral_models.integrations.huggingface.classification import (
     SpectralForSequenceClassification,
 )
 from spectral_models.integrations.huggingface.config import SpectralHFConfig
+from spectral_models.integrations.huggingface.image_processor import SpectralImageProcessor
 from spectral_models.integrations.huggingface.masked_lm import SpectralForMaskedLM
 from spectral_models.integrations.huggingface.seq2seq import SpectralForSeq2SeqLM
 from spectral_models.integrations.huggingface.tokenizer import byte_tokenizer
@@ -29,6 +33,8 @@ AutoModelForSeq2SeqLM.register(SpectralHFConfig, SpectralForSeq2SeqLM)
 AutoModelForSequenceClassification.register(SpectralHFConfig, SpectralForSequenceClassification)
 AutoModelForImageClassification.register(SpectralHFConfig, SpectralForImageClassification)
 AutoModelForAudioClassification.register(SpectralHFConfig, SpectralForAudioClassification)
+AutoImageProcessor.register(SpectralHFConfig, SpectralImageProcessor)
+AutoFeatureExtractor.register(SpectralHFConfig, Wav2Vec2FeatureExtractor)
 
 __all__ = [
     "SpectralCache",
@@ -39,5 +45,6 @@ __all__ = [
     "SpectralForSeq2SeqLM",
     "SpectralForSequenceClassification",
     "SpectralHFConfig",
+    "SpectralImageProcessor",
     "byte_tokenizer",
 ]

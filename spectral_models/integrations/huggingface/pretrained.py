@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from spectral_core import ConfigError, UnsupportedInputError
 from spectral_layers.frontends.tokens import Tokens
 from spectral_models.assembly import build_model
-from spectral_models.checkpoint import MARKER, WEIGHTS, own_memory, write_marker
+from spectral_models.checkpoint import MARKER, WEIGHTS, own_memory, preprocessor, write_marker
 from spectral_models.config import ModelConfig
 from spectral_models.errors import CheckpointError
 from spectral_models.integrations.huggingface.config import SpectralHFConfig
@@ -120,7 +120,10 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
         kwargs.update(max_shard_size=size + 1, save_original_format=False)
         super().save_pretrained(save_directory, is_main_process, weights, **kwargs)
         if is_main_process:
-            write_marker(Path(save_directory), MARKER, [CONFIG, WEIGHTS])
+            beside = preprocessor(self.model.config)
+            for name, content in beside.items():
+                (Path(save_directory) / name).write_text(content, encoding="utf-8")
+            write_marker(Path(save_directory), MARKER, [CONFIG, WEIGHTS, *beside])
             if push_to_hub:
                 self.push_to_hub(hub.pop("repo_id", Path(save_directory).name), token=kwargs.get("token"), **hub)
 
