@@ -1,6 +1,6 @@
-"""Text as tokens: tokenizers, corpora with a held-out part, windows over them; and synthetic tasks.
+"""Text as tokens: tokenizers, corpora with a held-out part, windows over them; labelled texts and files; synthetic tasks.
 
-These are recall (``mqar_batch``), tones in noise (``tones_batch``), reversing and sorting (``sequences_batch``), and
+The last are recall (``mqar_batch``), tones in noise (``tones_batch``), reversing and sorting (``sequences_batch``), and
 events that coincide in two streams (``coincidence_batch``).
 """
 

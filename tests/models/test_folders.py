@@ -144,6 +144,15 @@ def test_a_checkpoint_says_how_its_pictures_were_read(stripes, configs, tmp_path
     assert batch["inputs"].shape == (2, 1, 8, 12)
 
 
+def test_the_example_trains_as_it_is_written(stripes, tmp_path):
+    from spectral_models.training.run import train
+
+    example = Path(__file__).parents[2] / "examples" / "pictures.yaml"
+    assert load_run(example).data == LabelledFilesConfig(source="digits", validation_fraction=0.2)
+    changes = {"training.steps": 1, "model.encoder.hidden_dim": 8, "model.num_labels": 2, "data.source": str(stripes)}
+    assert train(load_run(example, changes), tmp_path / "run").data.names == ("lying", "standing")
+
+
 def test_checkpoints_from_before_run_pixels_from_minus_one_to_one(tmp_path):
     encoder = {"type": "vision_encoder", "frontend": PATCHES, **BLOCK}
     directory = save_checkpoint(build_model({"type": "classifier", "encoder": encoder}), tmp_path / "model")
