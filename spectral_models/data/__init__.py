@@ -1,4 +1,4 @@
-"""Text as tokens: tokenizers, corpora with a held-out part, windows over them; labelled texts and files; synthetic tasks.
+"""Text as tokens: tokenizers, corpora with a held-out part, windows over them; labelled examples; synthetic tasks.
 
 The last are recall (``mqar_batch``), tones in noise (``tones_batch``), reversing and sorting (``sequences_batch``), and
 events that coincide in two streams (``coincidence_batch``).
