@@ -124,7 +124,7 @@ class LongConvolutionConfig(MixerConfig):
 
     def build(self, context: LayerContext) -> LongConvolution:
         return LongConvolution(
-            context, long_filter=self.filter.build(FilterContext(context.hidden_dim, context.max_seq_len))
+            context, long_filter=self.filter.build(FilterContext(context.hidden_dim, context.max_seq_len, context.fft))
         )
 
 

@@ -6,9 +6,10 @@ plugin, which is why ``build`` takes one object and not a growing list of argume
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
-from spectral_core import FFTBackend
+from spectral_core import FFTBackend, fft_backend
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +28,14 @@ class LayerContext:
 
 @dataclass(frozen=True, slots=True)
 class FilterContext:
-    """For filters: one kernel per channel. max_seq_len limits only filters with a free parameter per tap."""
+    """For filters: one kernel per channel.
+
+    max_seq_len limits only filters with a free parameter per tap. fft: the model's, for kernels made of spectra.
+    """
 
     channels: int
     max_seq_len: int | None = None
+    fft: FFTBackend = field(default_factory=partial(fft_backend, "auto"))
 
 
 @dataclass(frozen=True, slots=True)

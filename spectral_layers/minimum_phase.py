@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from spectral_core import FFTBackend, Spectrum
 
@@ -64,14 +63,34 @@ def attainable(gain: Tensor, taps: int, fft: FFTBackend) -> Tensor:
     """
     n, half = 2 * (gain.shape[-1] - 1), taps // 2
     lag = torch.arange(half, device=gain.device, dtype=gain.dtype)
-    window = torch.kaiser_window(2 * half + 1, periodic=False, beta=3.0, dtype=gain.dtype, device=gain.device)[half:-1]
-    even = torch.where(lag > 0, 2.0, 1.0) * torch.sinc(lag / n) * window
+    even = torch.where(lag > 0, 2.0, 1.0) * sinc(lag / n) * _kaiser(lag / half)
     inverse = fft.irfft(Spectrum(gain, torch.zeros_like(gain)), n)
     smooth = fft.rfft(inverse[..., lag.long() % n] * even, 4 * taps).real
     return torch.sqrt(smooth.square() + STOPPED**2)
 
 
+def sinc(x: Tensor) -> Tensor:
+    """sin(pi x) / (pi x) for x >= 0, and 1 at 0. torch_xla sends torch.sinc to the host."""
+    angle = torch.pi * x.clamp(min=1e-9)
+    return torch.sin(angle) / angle
+
+
+def _kaiser(place: Tensor) -> Tensor:
+    """Kaiser's window, beta 3, from its middle (place 0) to its end (1): I0(3 sqrt(1 - place^2)) / I0(3).
+
+    I0(2 sqrt(y)) = sum_k y^k / k!^2, here to below float64's rounding: torch_xla and exporters have no I0.
+    """
+    y = 2.25 * (1 - place.square())
+    one = bessel = torch.ones_like(y)
+    for k in range(15, 0, -1):
+        bessel = torch.addcmul(one, bessel, y, value=1 / k**2)
+    return bessel / bessel[..., :1]
+
+
 def _refined(values: Tensor, points: int) -> Tensor:
-    bins = points // 2 + 1
-    flat = values.reshape(-1, 1, values.shape[-1])
-    return F.interpolate(flat, size=bins, mode="linear", align_corners=True).reshape(*values.shape[:-1], bins)
+    """Values on F bins from 0 to 0.5, interpolated linearly on those of ``points`` points; F - 1 divides their half."""
+    finer, rest = divmod(points // 2, values.shape[-1] - 1)
+    assert not rest
+    part = torch.arange(finer, device=values.device, dtype=values.dtype) / finer
+    between = torch.lerp(values[..., :-1, None], values[..., 1:, None], part)
+    return torch.cat([between.flatten(-2), values[..., -1:]], -1)

@@ -34,7 +34,7 @@ class TorchFFT(FFTBackend):
     def irfft(self, spectrum: Spectrum, n: int) -> Tensor:
         if spectrum.real.numel() == 0:
             return spectrum.real.new_empty(*spectrum.real.shape[:-1], n)
-        return torch.fft.irfft(_real_ends(torch.complex(*spectrum), n), n=n)
+        return torch.fft.irfft(_real_ends(*spectrum, n), n=n)
 
     def prepare_kernel(self, kernel: Tensor, length: int, mode: Mode) -> PreparedKernel:
         support = Support.of(kernel.shape[-1], length, mode)
@@ -67,16 +67,16 @@ class TorchFFT(FFTBackend):
             spectrum = spectrum * torch.complex(torch.cos(phase), torch.sin(phase)).to(spectrum.dtype)
         if gain is not None:
             spectrum = spectrum * gain
-        return torch.fft.irfft(_real_ends(spectrum, n), n=n).to(x.dtype).contiguous()
+        return torch.fft.irfft(_real_ends(spectrum.real, spectrum.imag, n), n=n).to(x.dtype).contiguous()
 
 
-def _real_ends(spectrum: Tensor, n: int) -> Tensor:
-    """Zero the imaginary parts at DC and Nyquist: libraries differ in what they do with them."""
-    keep = torch.ones(spectrum.shape[-1], dtype=spectrum.real.dtype, device=spectrum.device)
+def _real_ends(real: Tensor, imag: Tensor, n: int) -> Tensor:
+    """The spectrum without imaginary parts at DC and Nyquist: libraries differ in what they do with them."""
+    keep = imag.new_ones(imag.shape[-1])
     keep[0] = 0
     if n % 2 == 0:
         keep[-1] = 0
-    return torch.complex(spectrum.real, spectrum.imag * keep)
+    return torch.complex(real, imag * keep)
 
 
 class TorchFFTConfig(FFTBackendConfig):

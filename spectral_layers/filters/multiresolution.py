@@ -64,7 +64,9 @@ def _interpolate(taps: Tensor, lowpass: Tensor) -> Tensor:
     half = (lowpass.shape[-1] + 1) // 2
     phases = F.pad(lowpass, (0, lowpass.shape[-1] % 2)).unflatten(-1, (half, 2))
     # Output 2 i + p is sum_k H[2 k + p] G[i - k]: one small matrix product per channel gives both phases.
-    return (F.pad(taps, (half - 1, half - 1)).unfold(-1, half, 1) @ phases.flip(1)).flatten(1)
+    padded, count = F.pad(taps, (half - 1, half - 1)), taps.shape[-1] + half - 1
+    windows = torch.stack([padded[:, k : k + count] for k in range(half)], -1)
+    return (windows @ phases.flip(1)).flatten(1)
 
 
 class MultiresolutionConfig(FilterConfig):

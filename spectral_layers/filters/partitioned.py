@@ -10,6 +10,8 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from spectral_core import FFTBackend, Spectrum
+from spectral_core.backends.base import transform_dtype
 from spectral_layers.context import FilterContext
 from spectral_layers.filters.base import Filter, FilterConfig
 
@@ -34,8 +36,9 @@ class Partitioned(Filter):
 
     support: int
 
-    def __init__(self, channels: int, *, chunk: int, chunks: int) -> None:
+    def __init__(self, channels: int, *, chunk: int, chunks: int, fft: FFTBackend) -> None:
         super().__init__()
+        self.fft = fft
         self.chunk = chunk
         self.chunks = chunks
         self.support = chunk * chunks
@@ -49,13 +52,12 @@ class Partitioned(Filter):
         self.rate = nn.Parameter(torch.linspace(0.2, 2.2, channels)[:, None] + frequency)
 
     def kernel(self, length: int) -> Tensor:
-        # At least float32: there is no complex bfloat16.
-        dtype = torch.promote_types(self.real.dtype, torch.float32)
+        dtype = transform_dtype(self.real.dtype)
         count = min(self.chunks, -(-length // self.chunk))
         age = torch.arange(self.chunks, device=self.rate.device)[:, None]
         scale = torch.exp(0.5 * F.log_softmax(-2 * self.rate.to(dtype)[:, None] * age, 1))[:, :count]
         real, imag = (field[:, :count].to(dtype) for field in (self.real, F.pad(self.imag, (1, 1))))
-        taps = torch.fft.irfft(torch.complex(scale * real, scale * imag), n=2 * self.chunk)[..., : self.chunk]
+        taps = self.fft.irfft(Spectrum(scale * real, scale * imag), 2 * self.chunk)[..., : self.chunk]
         return F.pad(taps.flatten(1), (0, length - count * self.chunk)).to(self.real.dtype)
 
 
@@ -69,4 +71,4 @@ class PartitionedConfig(FilterConfig):
     """Chunks; the kernel ends after chunk * chunks lags."""
 
     def build(self, context: FilterContext) -> Partitioned:
-        return Partitioned(context.channels, chunk=self.chunk, chunks=self.chunks)
+        return Partitioned(context.channels, chunk=self.chunk, chunks=self.chunks, fft=context.fft)

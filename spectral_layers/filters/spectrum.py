@@ -10,7 +10,9 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spectral_core import ConfigError
+from spectral_core import ConfigError, FFTBackend
+from spectral_core import Spectrum as Bins
+from spectral_core.backends.base import transform_dtype
 from spectral_layers.context import FilterContext
 from spectral_layers.filters.base import Filter, FilterConfig
 
@@ -23,21 +25,20 @@ class Spectrum(Filter):
     One parameter pair per bin, so it is limited to sequences of ``size`` tokens.
     """
 
-    def __init__(self, channels: int, *, size: int) -> None:
+    def __init__(self, channels: int, *, size: int, fft: FFTBackend) -> None:
         super().__init__()
+        self.fft = fft
         self.length_limit = self.support = self.size = size
         self.log_magnitude = nn.Parameter(torch.zeros(channels, size + 1))
         self.phase = nn.Parameter(0.02 * torch.randn(channels, size + 1))
         self.log_decay = nn.Parameter(torch.linspace(math.log(1 / size), math.log(0.5), channels))
 
     def kernel(self, length: int) -> Tensor:
-        # At least float32: there is no complex bfloat16.
-        dtype = torch.promote_types(self.phase.dtype, torch.float32)
+        dtype = transform_dtype(self.phase.dtype)
         field, phase = torch.exp(self.log_magnitude.to(dtype)), self.phase.to(dtype)
-        # Assembled from real fields; the imaginary parts at DC and Nyquist do not exist in a real kernel.
-        inside = F.pad(torch.ones_like(field[:, 1:-1]), (1, 1))
-        response = torch.complex(field * torch.cos(phase), field * torch.sin(phase) * inside)
-        taps = torch.fft.irfft(response, n=2 * self.size)[:, : self.size]
+        # The imaginary parts at DC and Nyquist do not exist in a real kernel: no backend reads them.
+        response = Bins(field * torch.cos(phase), field * torch.sin(phase))
+        taps = self.fft.irfft(response, 2 * self.size)[:, : self.size]
         lag = torch.arange(self.size, device=taps.device)
         taps = taps * torch.exp(-self.log_decay.exp()[:, None] * lag)
         return F.pad(taps, (0, max(0, length - self.size)))[:, :length].to(self.phase.dtype)
@@ -56,4 +57,4 @@ class SpectrumConfig(FilterConfig):
             raise ConfigError(
                 "the filter 'spectrum' has one parameter per position: set its size, or the model's max_seq_len."
             )
-        return Spectrum(context.channels, size=size)
+        return Spectrum(context.channels, size=size, fft=context.fft)

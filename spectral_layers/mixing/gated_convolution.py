@@ -97,7 +97,7 @@ class GatedConvolutionConfig(MixerConfig):
     """Taps of the short convolution in front."""
 
     def build(self, context: LayerContext) -> GatedConvolution:
-        given = FilterContext(context.hidden_dim, context.max_seq_len)
+        given = FilterContext(context.hidden_dim, context.max_seq_len, context.fft)
         return GatedConvolution(
             context,
             long_filter=self.filter.build(given),

@@ -165,5 +165,5 @@ class MultiscaleConfig(MixerConfig):
         filters = {}
         for scale in self.scales:
             blocks = None if context.max_seq_len is None else max(1, context.max_seq_len // scale)
-            filters[scale] = self.filter.build(FilterContext(context.hidden_dim, blocks))
+            filters[scale] = self.filter.build(FilterContext(context.hidden_dim, blocks, context.fft))
         return Multiscale(context, filters=filters, short_taps=self.short_taps)

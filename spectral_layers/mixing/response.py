@@ -9,6 +9,7 @@ from torch import Tensor
 
 from spectral_core import FFTBackend, Spectrum
 from spectral_layers.gating.base import Modulation, SpectralView
+from spectral_layers.minimum_phase import sinc
 from spectral_layers.sparsity.base import batch_mean, kept_energy
 
 FINER = 4
@@ -69,7 +70,7 @@ def _around_bins(power: Tensor, fft: FFTBackend) -> Tensor:
     """
     points = 2 * (power.shape[-1] - 1)
     index = torch.arange(points, device=power.device, dtype=power.dtype)
-    box = torch.sinc(torch.minimum(index, points - index) * (FINER / points))
+    box = sinc(torch.minimum(index, points - index) * (FINER / points))
     cells = fft.rfft(fft.irfft(Spectrum(power, torch.zeros_like(power)), points) * box, points).real[..., ::FINER]
     bins = torch.arange(cells.shape[-1], device=power.device)
     return cells * torch.where((bins > 0) & (bins < bins[-1]), 2.0, 1.0)

@@ -178,9 +178,12 @@ class SpectralGating(Mixer):
             joined = append(state["inputs"].to(value.dtype), value, taps + offset)
         reach = length if state is None else length + block - 1
         blocks = -(-reach // block)
-        padded = F.pad(joined, (0, max(0, taps + blocks * block - joined.shape[-1])))
-        segments = padded.unfold(-1, taps + block, block)[:, :, :blocks]  # (B, D, blocks, taps + block)
-        return segments.transpose(1, 2), joined, offset
+        width = taps + block
+        more = -(-width // block) - 1  # blocks a segment reaches into behind its first
+        short = (blocks + more) * block - joined.shape[-1]  # below zero where less is needed: the padding cuts
+        grid = F.pad(joined, (0, short)).unflatten(-1, (blocks + more, block)).transpose(1, 2)
+        pieces = [grid[:, j : j + blocks, :, : width - j * block] for j in range(more + 1)]
+        return torch.cat(pieces, -1), joined, offset
 
     def _designed(self, segments: Tensor) -> tuple[Modulation, SpectralView, Tensor]:
         """Of each segment the view of its window, what parts answer to it, and the kernel: (B, H, 1 or C, taps)."""
