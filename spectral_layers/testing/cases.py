@@ -55,16 +55,18 @@ class MixerCase:
 
 @dataclass(frozen=True)
 class FilterCase:
-    """A filter to check. length: of the signals its recurrence, if it has one, is compared on."""
+    """A filter to check. length: of the signals its recurrence, if it has one, is compared on. fft: the model's."""
 
     config: FilterConfig
     channels: int = 6
     max_seq_len: int = 512
     length: int = 300
+    fft: str = "auto"
 
     def build(self, dtype: torch.dtype = torch.float64) -> Filter:
         """The filter in eval mode, its parameters randomised."""
-        return _randomised(lambda: self.config.build(FilterContext(self.channels, self.max_seq_len)), dtype)
+        context = FilterContext(self.channels, self.max_seq_len, fft_backend(self.fft))
+        return _randomised(lambda: self.config.build(context), dtype)
 
     def __str__(self) -> str:
         return _described(self.config)

@@ -543,6 +543,29 @@ class CutsItsSpectrum(Spectrum):
         return torch.fft.irfft(spectrum * keep, n=2 * length)[..., :length]
 
 
+class CallsAnFFT(Filter):
+    """Its spectrum goes through torch.fft, whatever the model's backend."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.spectrum = nn.Parameter(torch.ones(channels, 301))
+
+    def kernel(self, length):
+        return torch.fft.irfft(self.spectrum, n=600)[:, :length]
+
+
+class PowersOfComplexNumbers(Filter):
+    """A mode as a complex number to the power of the lag, as it stands in papers."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.angle = nn.Parameter(torch.linspace(0.0, 3.0, channels))
+
+    def kernel(self, length):
+        pole = torch.polar(torch.full_like(self.angle, 0.99), self.angle)
+        return (pole[:, None] ** torch.arange(length)).real
+
+
 class CachesForGood(Resonant):
     """Forgets that parameters learn."""
 
@@ -994,6 +1017,9 @@ CAUGHT = [
     (twin(DividesByItsNorm), "gradients_at_any_scale"),
     (twin(Detached), "gradients_at_any_scale"),
     (twin(RoundsAngles), "autocast_to_bfloat16"),
+    (twin(GatesTheWholeSpectrum), "a_mixer_transforms_through_its_backend"),
+    (twin(convolution_with(CallsAnFFT)), "a_mixer_transforms_through_its_backend"),
+    (twin(convolution_with(PowersOfComplexNumbers)), "a_mixer_transforms_through_its_backend"),
     (twin(ReadsWhatItDrew), "it_builds_on_meta"),
     (twin(StaysOnTheCpu), "it_builds_on_meta"),
     (twin(Unlimited), "the_length_limit_is_kept"),
@@ -1024,6 +1050,8 @@ CAUGHT = [
     (twin(ComparesInPairs), "memory_is_linear_in_bins"),
     (twin(DependsOnTheLength), "a_tap_depends_on_its_lag_alone"),
     (twin(CutsItsSpectrum, size=512, fft=FFT), "a_tap_depends_on_its_lag_alone"),
+    (twin(CallsAnFFT), "a_filter_transforms_through_its_backend"),
+    (twin(PowersOfComplexNumbers), "a_filter_transforms_through_its_backend"),
     (twin(CachesForGood, **RESONANT), "cached_kernels_follow_the_parameters"),
     (twin(CachesItsSpectrumForGood, **RESONANT), "cached_kernels_follow_the_parameters"),
     (twin(KeepsTilesForGood, **RESONANT), "cached_kernels_follow_the_parameters"),

@@ -29,15 +29,6 @@ def fallbacks() -> list[str]:
     return [name for name in metrics.counter_names() if name.startswith("aten::")]
 
 
-@pytest.fixture(scope="module")
-def device() -> torch.device:
-    import torch_xla
-    from torch_xla import backends
-
-    backends.set_mat_mul_precision("highest")
-    return torch_xla.device()
-
-
 @pytest.fixture
 def on_device(device: torch.device) -> Iterator[torch.device]:
     from torch_xla.debug import metrics

@@ -1,0 +1,41 @@
+"""What parts are made of with ``fft: xla``: nothing that torch_xla is known to send to the host.
+
+``make test-xla`` asks torch_xla itself. This keeps what it once found from coming back, where there is no torch_xla.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from spectral_layers.testing import FilterCase, FusionCase, MixerCase, filter_cases, fusion_cases, mixer_cases
+from spectral_layers.testing.operators import Operators, train_filter, train_fusion, train_mixer
+
+# As counted by torch_xla 2.9, or refused by it.
+HOST = {
+    "unfold", "unfold_copy", "unfold_backward", "upsample_linear1d", "upsample_linear1d_backward", "sinc",
+    "kaiser_window", "i0", "special_i0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", [*mixer_cases(), *filter_cases(), *fusion_cases()], ids=str)
+def test_no_operator_is_one_for_the_host(case: MixerCase | FilterCase | FusionCase) -> None:
+    with Operators() as seen:
+        if isinstance(case, MixerCase):
+            train_mixer(case)
+        elif isinstance(case, FilterCase):
+            train_filter(case)
+        else:
+            train_fusion(case)
+    assert "mul" in seen.names
+    assert not seen.names & HOST
+
+
+def test_that_proof_can_fail() -> None:
+    x = torch.ones(1, 2, 8, requires_grad=True)
+    with Operators() as seen:
+        windows = x.unfold(-1, 4, 2).sum() + F.interpolate(x, size=15, mode="linear", align_corners=True).sum()
+        (windows + torch.sinc(x).sum()).backward()
+        torch.kaiser_window(8)
+    assert {"unfold", "unfold_backward", "upsample_linear1d_backward", "sinc", "kaiser_window"} <= seen.names
