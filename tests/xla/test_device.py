@@ -18,6 +18,7 @@ from spectral_core import UnsupportedInputError, convolve, fft_backend, modulate
 from spectral_core.backends.auto import AutoFFT
 from spectral_core.backends.base import MODES
 from spectral_core.testing import BACKEND_CHECKS, oracle_convolve, oracle_modulate, relative_error
+from spectral_layers import FILTERS, MIXERS
 from spectral_models import build_model
 
 pytestmark = pytest.mark.xla
@@ -118,15 +119,21 @@ def train(model: torch.nn.Module, tokens: Tensor, device: torch.device) -> list[
     return [torch.stack(losses), *(parameter.detach().cpu() for parameter in model.parameters())]
 
 
-@pytest.mark.parametrize("filter_type", ["resonant", "implicit"])
-def test_training_a_language_model(on_device: torch.device, filter_type: str) -> None:
+WITH_FILTERS = "gated_convolution"
+TRAINED: list[dict[str, str]] = [
+    *({"type": WITH_FILTERS, "filter": name} for name in FILTERS.names()),
+    *({"type": entry.name} for entry in MIXERS if "causal" in entry.load().directions and entry.name != WITH_FILTERS),
+]
+"""Each filter, and each other causal mixer."""
+
+
+@pytest.mark.parametrize("mixer", TRAINED, ids=lambda mixer: "-".join(mixer.values()))
+def test_training_a_language_model(on_device: torch.device, mixer: dict[str, str]) -> None:
     torch.manual_seed(0)
-    layers = [
-        {"mixer": {"type": "gated_convolution", "filter": filter_type}},
-        {"mixer": {"type": "holographic", "head_dim": 16, "phases": 8}, "feedforward": "mlp"},
-    ]
-    model = build_model({"vocab_size": 64, "hidden_dim": 32, "num_layers": 2, "layers": layers, "fft": "xla"})
-    tokens = torch.randint(0, 64, (1, 4, 101)).expand(3, -1, -1)
+    block = {"mixer": mixer, "feedforward": "mlp"}
+    config = {"vocab_size": 64, "hidden_dim": 32, "num_layers": 1, "max_seq_len": 64, "block": block, "fft": "xla"}
+    model = build_model(config)
+    tokens = torch.randint(0, 64, (1, 4, 50)).expand(3, -1, -1)
     there = train(copy.deepcopy(model), tokens, on_device)
     here = train(model, tokens, torch.device("cpu"))
     for ours, eager in zip(there, here, strict=True):
