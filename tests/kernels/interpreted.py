@@ -23,7 +23,7 @@ from torch import Tensor  # noqa: E402
 
 from spectral_core import convolve, fft_backend, modulate  # noqa: E402
 from spectral_core.testing import BACKEND_CHECKS, Check, relative_error  # noqa: E402
-from spectral_kernels.factors import Digits  # noqa: E402
+from spectral_kernels.factors import ON_CHIP, Digits  # noqa: E402
 from spectral_kernels.gated_convolution import op, passes, reference  # noqa: E402
 from spectral_kernels.launch import columns, run, split  # noqa: E402
 from spectral_kernels.modulation import op as modulation_op  # noqa: E402
@@ -112,6 +112,13 @@ def test_each_gradient_alone(wanted: str) -> None:
     assert relative_error(*results) < 1e-6
 
 
+def _by_fft(u: Tensor, kernel: Tensor, skip: Tensor, pre_gate: Tensor, post_gate: Tensor) -> Tensor:
+    """The definition, where sums in order would take too long."""
+    v, length = u * pre_gate, u.shape[-1]
+    y = torch.fft.irfft(torch.fft.rfft(v, n=4 * length) * torch.fft.rfft(kernel, n=4 * length), n=4 * length)
+    return post_gate * (y[..., :length] + skip[:, None] * v)
+
+
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize(("taps", "per_row"), [(4500, False), (3, True)])
 def test_a_convolution_in_passes_and_its_gradients(taps: int, per_row: bool) -> None:
@@ -126,13 +133,24 @@ def test_a_convolution_in_passes_and_its_gradients(taps: int, per_row: bool) -> 
         "pre_gate": noise(1, 1, length, seed=4),
         "post_gate": noise(1, 1, length, seed=5),
     }
+    compare(op.gated_convolution, _by_fft, given, 1e-6)
 
-    def exact(u: Tensor, kernel: Tensor, skip: Tensor, pre_gate: Tensor, post_gate: Tensor) -> Tensor:
-        v = u * pre_gate
-        y = torch.fft.irfft(torch.fft.rfft(v, n=4 * length) * torch.fft.rfft(kernel, n=4 * length), n=4 * length)
-        return post_gate * (y[..., :length] + skip[:, None] * v)
 
-    compare(op.gated_convolution, exact, given, 1e-6)
+@pytest.mark.usefixtures("poisoned")
+def test_a_convolution_across_chunks_of_two_digits_and_its_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The classes that use them, 262144 points and up, would take minutes. No device multiplies matrices as small.
+    across, within = Digits(8, 4, 1), ON_CHIP[256]
+    monkeypatch.setattr(op, "split", lambda points: (across, within))
+    length, taps = 8300, 40
+    assert op.points_for(op.circle(length, taps, 0)) == across.points * within.points
+    given: dict[str, Tensor | None] = {
+        "u": noise(1, 1, length, seed=1),
+        "kernel": noise(1, taps, seed=2),
+        "skip": noise(1, seed=3),
+        "pre_gate": noise(1, 1, length, seed=4),
+        "post_gate": noise(1, 1, length, seed=5),
+    }
+    compare(op.gated_convolution, _by_fft, given, 1e-6)
 
 
 def test_passes_across_chunks_of_two_digits() -> None:
