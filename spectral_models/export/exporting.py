@@ -121,8 +121,8 @@ def _traced(program: Program, example: dict[str, Tensor]) -> ExportedProgram:
     except RuntimeError as error:
         raise ExportError(
             f"this {program.model.config.type} cannot be traced: its shapes depend on values, or a part is not for "
-            "tracing. spectral_gating and fourier in encoders take each row of a masked batch at its own length: export "
-            "these without the mask (--full-rows). "
+            "tracing. spectral_gating and fourier in encoders take each row of a masked batch at its own length: "
+            "export these without the mask (--full-rows). "
             f"torch.export says: {str(error).splitlines()[0]}"
         ) from error
 

@@ -34,7 +34,9 @@ class Program(nn.Module):
 
     masked: ClassVar[bool] = False
 
-    def __init__(self, model: SpectralModel, takes: Mapping[str, Input], outputs: tuple[str, ...] = ("logits",)) -> None:
+    def __init__(
+        self, model: SpectralModel, takes: Mapping[str, Input], outputs: tuple[str, ...] = ("logits",)
+    ) -> None:
         super().__init__()
         self.model = model
         self.takes = takes
@@ -133,8 +135,10 @@ class Seq2SeqProgram(Program):
 
 
 class MultimodalProgram(Program):
-    """What the encoder of each modality takes, by the modality's name, to logits. All are there, and no row is padded:
-    what cross_modal sees of a row has that row's own lengths, on which a program's shapes cannot depend."""
+    """What the encoder of each modality takes, by the modality's name, to logits. All are there and no row is padded:
+
+    which modalities a row has, and how long they are, is what fusions group rows by, and no shape of a program.
+    """
 
     def __init__(self, model: Multimodal) -> None:
         super().__init__(model, {name: input_of(encoder) for name, encoder in model.encoders.items()})

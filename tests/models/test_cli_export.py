@@ -10,7 +10,7 @@ import torch
 
 from spectral_core import ConfigError
 from spectral_models import build_model, load_checkpoint, save_checkpoint
-from spectral_models.export import ExportError, exporting, export_model
+from spectral_models.export import ExportError, export_model, exporting
 from spectral_models.export.programs import program_of
 from spectral_models.model import SpectralModel
 
