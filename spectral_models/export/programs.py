@@ -142,6 +142,8 @@ class MultimodalProgram(Program):
 
     def __init__(self, model: Multimodal) -> None:
         super().__init__(model, {name: input_of(encoder) for name, encoder in model.encoders.items()})
+        if not self.takes.keys().isdisjoint(self.outputs):
+            raise ConfigError("a modality called 'logits' cannot be exported: the program's output has that name.")
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         return (self.model(dict(zip(self.takes, inputs, strict=True))).logits,)

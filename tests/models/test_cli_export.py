@@ -282,6 +282,9 @@ def test_int8_weights_have_no_program(tmp_path):
         export_model(model, tmp_path / "made.pt2", format="torch")
 
 
-def test_variants_without_a_program_are_named():
+def test_models_without_a_program_are_named():
     with pytest.raises(ConfigError, match=r"a seq2seq cannot be exported: only language_model, classifier, seq2seq"):
         program_of(SpectralModel(build_model(PAIRS).config))
+    encoders = {"logits": MODALITIES["encoders"]["picture"], "caption": MODALITIES["encoders"]["caption"]}
+    with pytest.raises(ConfigError, match="a modality called 'logits' cannot be exported"):
+        program_of(build_model({**MODALITIES, "encoders": encoders}))
