@@ -24,6 +24,9 @@ class MoE(FeedForward):
     a capacity, so no token is ever dropped. Padding is not routed; its y is 0. Tokens are sorted by expert, and each
     expert runs once on all of its own: O(k) experts a token, plus the router's O(E D).
 
+    How many tokens an expert gets is no shape of a program that is exported (torch.export, ONNX): there every expert
+    takes every token, those not chosen weighed by 0. The same y at O(E) experts a token, without losses and metrics.
+
     Losses, over real tokens:
 
     ``load_balancing`` = balance_weight E sum_e f_e P_e, f_e the share of choices that fell on e and P_e its mean
@@ -50,12 +53,12 @@ class MoE(FeedForward):
 
     def forward(self, x: Tensor, *, rows: Rows | None = None) -> FeedForwardOutput:
         real = None if rows is None else rows.mask(x.shape[1])
+        if torch.compiler.is_exporting():
+            return FeedForwardOutput(self._through_all_experts(x, real))
         tokens = x.flatten(0, 1) if real is None else x[real]
         scores = self._scores(tokens)
         probability = scores.softmax(-1)
-        weight, choice = probability.topk(self.active, -1)
-        if self.active > 1:
-            weight = weight / weight.sum(-1, keepdim=True)
+        weight, choice = self._chosen(probability)
         counts = choice.flatten().bincount(minlength=len(self.experts))
         y = self._through_experts(tokens, weight, choice, counts)
         losses, metrics = self._report(scores, probability, counts)
@@ -66,6 +69,22 @@ class MoE(FeedForward):
         weight = self.router.weight.to(torch.promote_types(self.router.weight.dtype, torch.float32))
         with torch.autocast(tokens.device.type, enabled=False):
             return F.linear(tokens.to(weight.dtype), weight)
+
+    def _chosen(self, probability: Tensor) -> tuple[Tensor, Tensor]:
+        """The weights g of the k likeliest experts, and which these are: (..., k) each."""
+        weight, choice = probability.topk(self.active, -1)
+        return (weight / weight.sum(-1, keepdim=True) if self.active > 1 else weight), choice
+
+    def _through_all_experts(self, x: Tensor, real: Tensor | None) -> Tensor:
+        probability = self._scores(x).softmax(-1)
+        weight, choice = self._chosen(probability)
+        if real is not None:
+            weight = weight.masked_fill(~real[..., None], 0.0)
+        each = torch.zeros_like(probability).scatter(-1, choice, weight).unsqueeze(-1).unbind(-2)
+        y = torch.zeros_like(x, dtype=probability.dtype)
+        for expert, share in zip(self.experts, each, strict=True):
+            y = y + share * expert(x).y
+        return y.to(x.dtype)
 
     def _through_experts(self, tokens: Tensor, weight: Tensor, choice: Tensor, counts: Tensor) -> Tensor:
         order = choice.flatten().argsort(stable=True)

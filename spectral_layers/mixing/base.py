@@ -113,7 +113,9 @@ class Mixer(nn.Module):
         """Raise UnsupportedInputError if so many more tokens exceed the length limit. Consumes nothing."""
         if self.length_limit is None:
             return
-        past = 0 if state is None else max(state.position.tolist(), default=0)
+        # A program that is exported has no values to refuse: there the call's own length counts.
+        read = None if state is None or torch.compiler.is_exporting() else state.position
+        past = 0 if read is None else max(read.tolist(), default=0)
         if past + length > self.length_limit:
             raise UnsupportedInputError(
                 f"{type(self).__name__} is limited to {self.length_limit} tokens by a part with one parameter per "

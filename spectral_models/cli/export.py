@@ -18,25 +18,28 @@ def export(
     format: Literal["torch", "onnx"] | None = typer.Option(
         None, help="By default what OUT ends in: .pt2 is torch, .onnx is onnx."
     ),
-    length: int | None = typer.Option(
-        None, min=1, help="Tokens of a text or samples of a sound, fixed. By default 256 tokens, or one second."
+    length: list[str] | None = typer.Option(
+        None,
+        metavar="N or INPUT=N",
+        help="Tokens of texts and samples of sounds, fixed. By default 256 tokens, or one second. Repeat it with the "
+        "names of inputs that differ.",
     ),
     size: tuple[int, int] | None = typer.Option(
         None, metavar="HEIGHT WIDTH", help="Of pictures, fixed. By default the model's image_size."
     ),
     full_rows: bool = typer.Option(
-        False, "--full-rows", help="Leave out the attention_mask of encoders: every input fills --length."
+        False, "--full-rows", help="Leave out the attention_mask of encoders: every input fills its length."
     ),
 ) -> None:
-    """Write a language model, a classifier or an encoder as a program for other
-    runtimes, in float32.
+    """Write a model as a program for other runtimes, in float32.
 
-    The batch may have any size; the length is fixed, since transforms become
+    The batch may have any size; lengths are fixed, since transforms become
     products with matrices of their size. Shorter texts and sounds are padded:
-    encoders get an attention_mask for it, and causal models need none, as what
+    encoders get an attention_mask for it, and decoders need none, as what
     stands behind a token does not change it. Inputs: input_ids, pixel_values or
-    input_values, and attention_mask. Outputs: logits; of encoders pooled and
-    hidden.
+    input_values, and attention_mask; of seq2seq also decoder_input_ids; of
+    multimodal its modalities by name, all of them and without masks. Outputs:
+    logits; of encoders pooled and hidden.
 
     What was written is loaded again, run (ONNX in onnxruntime) and compared
     with the model; a program that differs by more than 1e-4 of the largest
@@ -47,6 +50,9 @@ def export(
       spectral export runs/sentiment sentiment.onnx --length 128
 
       spectral export runs/digits digits.onnx --size 28 28
+
+      spectral export runs/pairs pairs.onnx --length input_ids=128 --length
+      decoder_input_ids=32
     """
     from spectral_models.export import SUFFIXES, TOLERANCE, export_model
 
@@ -56,11 +62,18 @@ def export(
             f"{output} does not say what to write. Call it .pt2 or .onnx, or give --format torch or onnx."
         )
     made = export_model(
-        load_checkpoint(checkpoint), output, format=chosen, length=length, size=size or None, masked=not full_rows
+        load_checkpoint(checkpoint),
+        output,
+        format=chosen,
+        length=_lengths(length or []),
+        size=size or None,
+        masked=not full_rows,
     )
+    width = 1 + max(15, *map(len, made.inputs))
     for label, shapes in (("input", made.inputs), ("output", made.outputs)):
         for name, shape in shapes.items():
-            out.print(f"{label:<8}{name:<16}({', '.join(['batch', *map(str, shape)])})", highlight=False, markup=False)
+            shown = f"{label:<8}{name:<{width}}({', '.join(['batch', *map(str, shape)])})"
+            out.print(shown, highlight=False, markup=False)
     out.print(
         f"checked {made.error:.1e} from the model, of the largest output (tolerance {TOLERANCE:g})\n"
         f"written {made.path} ({made.bytes:,} bytes, {chosen})",
@@ -68,3 +81,16 @@ def export(
         markup=False,
         soft_wrap=True,
     )
+
+
+def _lengths(given: list[str]) -> int | dict[str, int] | None:
+    """One length for all inputs, or lengths by the names of inputs."""
+    read = [text.rpartition("=") for text in given]
+    if any(not (number.isdecimal() and int(number)) for _, _, number in read):
+        raise ConfigError(f"--length takes N or INPUT=N, N a whole number from 1 on; got {', '.join(given)}.")
+    named = {name: int(number) for name, _, number in read if name}
+    if not named and len(read) == 1:
+        return int(read[0][2])
+    if len(named) < len(read):
+        raise ConfigError(f"give --length once for all inputs, or once for each by its name; got {', '.join(given)}.")
+    return named or None

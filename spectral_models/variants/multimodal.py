@@ -143,7 +143,8 @@ class Multimodal(Labeller):
                 )
         if not inputs:
             raise UnsupportedInputError(f"no modality is given. Give one at least of {known}.")
-        if len({x.shape[:1] for x in inputs.values()}) > 1:
+        first, *others = inputs.values()
+        if any(x.shape[:1] != first.shape[:1] for x in others):
             sizes = ", ".join(f"{name} {describe(x)}" for name, x in inputs.items())
             raise UnsupportedInputError(f"modalities belong together row by row, and batches differ in size: {sizes}.")
 

@@ -178,3 +178,25 @@ def test_idle_experts_have_gradients_of_zero_and_cost_nothing_without_gradients(
         part(x)
         assert ran == [0, 1]
         assert part(x[:0]).y.shape == (0, LENGTH, DIM)
+
+
+@pytest.mark.parametrize("active", [1, 2])
+def test_a_program_runs_every_expert_on_every_token_and_gives_the_same(active: int) -> None:
+    class Padded(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part = moe(active=active)
+
+        def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+            y: Tensor = self.part(x, rows=Rows(lengths)).y
+            return y
+
+    module, lengths = Padded().eval(), torch.tensor([LENGTH, 4])
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(module, (tokens(), lengths), dynamic_shapes=({0: batch}, {0: batch})).module()
+    x = torch.cat([tokens(seed=1), tokens(seed=2)])
+    lengths = torch.tensor([LENGTH, 4, 1, 9])
+    found = program(x, lengths)
+    torch.testing.assert_close(found, module(x, lengths), rtol=1e-12, atol=1e-12)
+    assert found[0].any()
+    assert not found[1, 4:].any()

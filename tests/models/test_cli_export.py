@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from spectral_core import ConfigError
 from spectral_models import build_model, load_checkpoint, save_checkpoint
-from spectral_models import export as exporting
-from spectral_models.export import ExportError, export_model
+from spectral_models.export import ExportError, export_model, exporting
+from spectral_models.export.programs import program_of
+from spectral_models.model import SpectralModel
 
 FOURIER = {"hidden_dim": 16, "num_layers": 1, "layers": [{"mixer": "fourier", "feedforward": "mlp"}]}
 MEL = {"type": "mel", "sample_rate": 1000, "n_fft": 64, "hop_length": 32, "n_mels": 8}
@@ -23,6 +25,32 @@ TWO_SIDED = {
     "hidden_dim": 16,
     "num_layers": 1,
     "block": {"mixer": {"type": "gated_convolution", "filter": {"type": "multiresolution"}}, "feedforward": "mlp"},
+}
+EXPERTS = {"type": "moe", "experts": 3, "expansion": 1.0}
+LIMITED = {"type": "gated_convolution", "filter": "spectrum"}
+PAIRS = {
+    "type": "seq2seq",
+    "hidden_dim": 16,
+    "num_layers": 1,
+    "max_seq_len": 5,
+    "block": {"mixer": LIMITED, "feedforward": "mlp"},
+    "position": "learned",
+    "fusion": {"type": "source_product", "head_dim": 8, "phases": 4},
+    "encoder": {
+        "type": "encoder",
+        "hidden_dim": 16,
+        "num_layers": 1,
+        "max_seq_len": 9,
+        "block": {"mixer": LIMITED, "feedforward": EXPERTS},
+    },
+}
+PATCHES = {"type": "vision_encoder", "frontend": {"type": "patches", "size": 4}}
+MODALITIES = {
+    "type": "multimodal",
+    "hidden_dim": 16,
+    "fusion": {"type": "cross_modal", "head_dim": 8, "bands": 2},
+    "feedforward": EXPERTS,
+    "encoders": {"picture": {**PATCHES, **FOURIER}, "caption": {"type": "encoder", **FOURIER}},
 }
 
 
@@ -114,6 +142,49 @@ def test_encoders_of_pictures_and_sound(tmp_path, config, options, inputs):
     assert torch.allclose(hidden, expected.hidden, atol=1e-4)
 
 
+def shapes_said(ended):
+    assert ended.code == 0, ended
+    lines = [line.split(maxsplit=2) for line in ended.out.splitlines() if line.startswith(("input", "output"))]
+    return [(name, shape) for _, name, shape in lines]
+
+
+def test_a_source_and_a_target_in_one_onnx_program(spectral, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    checkpoint = saved(tmp_path / "model", PAIRS)
+    ended = spectral("export", checkpoint, tmp_path / "made.onnx", "--length", "input_ids=9")
+    sources = [("input_ids", "(batch, 9)"), ("attention_mask", "(batch, 9)")]
+    target = ("decoder_input_ids", "(batch, 5)")  # what the decoder's parts are limited to
+    assert shapes_said(ended) == [*sources, target, ("logits", "(batch, 5, 256)")]
+    ids, mask = torch.zeros(2, 4, 9, dtype=torch.long)
+    texts = [b"short", b"a text: 9", b"x", b"left"]
+    for row, text in enumerate(texts):
+        place = slice(9 - len(text), 9) if row == 3 else slice(0, len(text))
+        ids[row, place], mask[row, place] = torch.tensor(list(text)), 1
+    targets = torch.randint(256, (4, 5), generator=torch.Generator().manual_seed(1))
+    session = onnxruntime.InferenceSession(tmp_path / "made.onnx", providers=["CPUExecutionProvider"])
+    given = {"input_ids": ids, "attention_mask": mask, "decoder_input_ids": targets}
+    (logits,) = session.run(None, {name: tensor.numpy() for name, tensor in given.items()})
+    model = load_checkpoint(checkpoint)
+    with torch.no_grad():
+        for row, text in enumerate(texts):
+            alone = model(torch.tensor([list(text)]), targets[row : row + 1]).logits[0]
+            torch.testing.assert_close(torch.from_numpy(logits[row]), alone, rtol=1e-4, atol=1e-5)
+
+
+def test_modalities_by_name_in_one_program(spectral, tmp_path):
+    checkpoint = saved(tmp_path / "model", MODALITIES)
+    ended = spectral("export", checkpoint, tmp_path / "made.pt2", "--length", "caption=6", "--size", 8, 12)
+    assert shapes_said(ended) == [("picture", "(batch, 3, 8, 12)"), ("caption", "(batch, 6)"), ("logits", "(batch, 2)")]
+    generator = torch.Generator().manual_seed(1)
+    picture = torch.randn(5, 3, 8, 12, generator=generator)
+    caption = torch.randint(256, (5, 6), generator=generator)
+    with torch.no_grad():
+        (found,) = torch.export.load(tmp_path / "made.pt2").module()(picture, caption)
+        expected = load_checkpoint(checkpoint)({"picture": picture, "caption": caption}).logits
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_program_that_computes_something_else_is_not_kept(language, spectral, tmp_path, monkeypatch):
     load = torch.export.load
 
@@ -155,15 +226,21 @@ def test_what_cannot_be_exported_is_one_message(language, spectral, tmp_path, mo
     spectral("export", tmp_path / "none", made).refused("there is no checkpoint directory")
     (tmp_path / "folder.pt2").mkdir()
     spectral("export", language, tmp_path / "folder.pt2", "--length", 8).refused(r"cannot write .*folder\.pt2")
-    vision = {"type": "vision_encoder", "frontend": {"type": "patches", "size": 4}, **FOURIER}
-    pictures = saved(tmp_path / "vision", {"type": "classifier", "encoder": vision})
+    pictures = saved(tmp_path / "vision", {"type": "classifier", "encoder": {**PATCHES, **FOURIER}})
     spectral("export", pictures, made).refused(r"a program has one: give a size, as in 224 224")
     spectral("export", pictures, made, "--size", 9, 8).refused(r"patches of 4 x 4; 9 x 8 leaves a rest")
-    small = {"hidden_dim": 32, "num_layers": 1}
-    pairs = saved(tmp_path / "pairs", {"type": "seq2seq", "encoder": {"type": "encoder", **FOURIER}, **small})
-    spectral("export", pairs, made).refused(
-        r"a seq2seq cannot be exported: only language_model, classifier and the enc"
+    spectral("export", pictures, made, "--length", 8).refused(r"a classifier of pictures has no input with a length")
+    fixed = {"type": "classifier", "encoder": {**PATCHES, **FOURIER, "image_size": [8, 8]}}
+    spectral("export", saved(tmp_path / "fixed", fixed), made, "--size", 4, 8).refused(
+        r"this model takes pictures of 8 x 8, not of 4 x 8\. Give no size"
     )
+    pairs = saved(tmp_path / "pairs", PAIRS)
+    spectral("export", pairs, made, "--length", "decoder_ids=4").refused(
+        r"no input 'decoder_ids' with a length\. Did you mean 'decoder_input_ids'\?"
+    )
+    for given in (["x"], ["0"], ["input_ids=-1"], ["4", "5"], ["4", "input_ids=5"]):
+        options = [text for one in given for text in ("--length", one)]
+        spectral("export", pairs, made, *options).refused(rf"length.*got {', '.join(given)}\.")
     limited = saved(tmp_path / "limited", {**LANGUAGE, "position": "learned", "max_seq_len": 8})
     spectral("export", limited, made, "--length", 9).refused(r"limited to 8 tokens")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
@@ -175,10 +252,17 @@ def test_what_cannot_be_exported_is_one_message(language, spectral, tmp_path, mo
 
 def test_int8_weights_have_no_program(tmp_path):
     pytest.importorskip("torchao")
-    from spectral_core import ConfigError
     from spectral_models.quantization import quantize
 
     model = build_model(LANGUAGE)
     quantize(model)
     with pytest.raises(ConfigError, match="export the one it was made from"):
         export_model(model, tmp_path / "made.pt2", format="torch")
+
+
+def test_models_without_a_program_are_named():
+    with pytest.raises(ConfigError, match=r"a seq2seq cannot be exported: only language_model, classifier, seq2seq"):
+        program_of(SpectralModel(build_model(PAIRS).config))
+    encoders = {"logits": MODALITIES["encoders"]["picture"], "caption": MODALITIES["encoders"]["caption"]}
+    with pytest.raises(ConfigError, match="a modality called 'logits' cannot be exported"):
+        program_of(build_model({**MODALITIES, "encoders": encoders}))

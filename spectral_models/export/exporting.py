@@ -1,0 +1,145 @@
+"""A model written as a program, loaded again, and kept if it computes what the model does."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from spectral_core import ConfigError, FFTBackendConfig, SpectralError
+from spectral_models.assembly import build_model
+from spectral_models.config import parts_of
+from spectral_models.export.formats import FORMATS, Format
+from spectral_models.export.inputs import Shape, Size
+from spectral_models.export.programs import Lengths, Program, program_of
+from spectral_models.model import SpectralModel
+from spectral_models.quantization import int8_layers
+from spectral_models.quiet import quietly
+
+TOLERANCE = 1e-4
+"""What an output of a program may differ from the model's, relative to the largest value of that output."""
+_BATCHES = (1, 3)  # of the samples it is checked on; the example it is traced with has 2
+
+
+class ExportError(SpectralError, RuntimeError):
+    """A model that cannot become a program, or a program that does not compute what the model does."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written. inputs and outputs: shapes by name, behind the batch. error: the largest that was found."""
+
+    path: Path
+    bytes: int
+    inputs: dict[str, Shape]
+    outputs: dict[str, Shape]
+    error: float
+
+
+def export_model(
+    model: SpectralModel,
+    path: str | Path,
+    *,
+    format: Format,
+    length: Lengths = None,
+    size: Size | None = None,
+    masked: bool = True,
+) -> Exported:
+    """Write a model as a program, in float32, load it again and compare what it computes with the model.
+
+    format: ``torch`` for ``torch.export.load(path).module()``, ``onnx`` for ONNX runtimes. length: tokens of texts and
+    samples of sounds, one for all or by an input's name; 256 tokens, or a second. size: height and width of pictures,
+    where the model leaves them open. masked: whether the first input, if an encoder reads it as text or sound, gets an
+    ``attention_mask``, so that it may be shorter than its length.
+
+    Inputs, in order: ``input_ids``, ``input_values`` or ``pixel_values``, ``attention_mask``, and the
+    ``decoder_input_ids`` of seq2seq. Decoders need no mask: what stands behind a token does not change it. Of
+    multimodal: its modalities by name, all of them, at their full lengths. Outputs: ``logits``; of encoders ``pooled``
+    and ``hidden`` (zero at padding), then ``logits`` if they have a head. The file appears under its name when every
+    output, on random inputs in batches of another size than the one traced, is within TOLERANCE of the model's; until
+    then it is in a directory beside it.
+
+    Raises ExportError when the model cannot be traced or the program computes something else, UnsupportedInputError for
+    a length or size the model does not take, ConfigError for variants that have no program or a missing library.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ExportError(f"cannot write {path}: it is a directory. Choose another path.")
+    if int8_layers(model):
+        raise ConfigError("this model has int8 weights, which have no program here; export the one it was made from.")
+    reference = program_of(_in_float32(model, {}))
+    shapes = reference.shapes(length, size)
+    example, *samples = (reference.sample(shapes, batch, masked=masked) for batch in (2, *_BATCHES))
+    with torch.no_grad():
+        expected = [reference(*sample.values()) for sample in samples]
+    names = reference.outputs
+    write, load = FORMATS[format]()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as directory:
+            written = Path(directory) / path.name
+            program = program_of(_in_float32(model, _transforms(model)))
+            write(_traced(program, example), written, list(example), names)
+            run = load(written)
+            errors = [_worst(run(sample), outputs, names) for sample, outputs in zip(samples, expected, strict=True)]
+            files = sorted(Path(directory).iterdir(), key=lambda file: file == written)  # the program behind its data
+            total = sum(file.stat().st_size for file in files)
+            for file in files:
+                file.replace(path.with_name(file.name))
+    except OSError as error:
+        raise ExportError(f"cannot write {path}: {error.strerror or error}. Choose another path.") from None
+    return Exported(path, total, _shapes(example), _shapes(dict(zip(names, expected[0], strict=True))), max(errors))
+
+
+def _in_float32(model: SpectralModel, changes: dict[str, Any]) -> SpectralModel:
+    """A copy of the model whose config has these values, in evaluation."""
+    copy = build_model(model.config, **changes)
+    copy.load_state_dict(model.state_dict())
+    return copy.eval()
+
+
+def _transforms(model: SpectralModel) -> dict[str, str]:
+    """The change of a config that makes every transform in it a matrix product."""
+    return {path: "xla" for path, part in parts_of(model.config) if isinstance(part, FFTBackendConfig)}
+
+
+def _traced(program: Program, example: dict[str, Tensor]) -> ExportedProgram:
+    batch = torch.export.Dim("batch")
+    try:
+        # torch prints the whole graph of a trace that failed.
+        with redirect_stderr(io.StringIO()), quietly("torch.fx"):
+            given = tuple(example.values())
+            return torch.export.export(program, given, dynamic_shapes=(tuple({0: batch} for _ in given),))
+    except RuntimeError as error:
+        raise ExportError(
+            f"this {program.model.config.type} cannot be traced: its shapes depend on values, or a part is not for "
+            "tracing. spectral_gating and fourier in encoders take each row of a masked batch at its own length: "
+            "export these without the mask (--full-rows). "
+            f"torch.export says: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _worst(found: Sequence[Tensor], expected: Sequence[Tensor], names: Sequence[str]) -> float:
+    """The largest error of any output, relative to its largest value. Raises ExportError beyond the tolerance."""
+    worst = 0.0
+    for name, ours, right in zip(names, found, expected, strict=True):
+        error = float((ours - right).abs().max() / right.abs().max()) if ours.shape == right.shape else float("inf")
+        if not error <= TOLERANCE:  # not a number is beyond it too
+            raise ExportError(
+                f"the program's {name} differ from the model's by {error:.1e} of the largest, more than {TOLERANCE:g}. "
+                "It was not kept. Please report this, with the model's config."
+            )
+        worst = max(worst, error)
+    return worst
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, Shape]:
+    return {name: tuple(tensor.shape[1:]) for name, tensor in tensors.items()}
