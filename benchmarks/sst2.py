@@ -31,7 +31,7 @@ from spectral_models.training import RunConfig, load_run
 from spectral_models.training.run import train
 
 KEYS = ("name", "seed", "steps")
-WIDTH, VOCABULARY = 128, 8000
+WIDTH, VOCABULARY = 192, 16_000
 MIXED = {"type": "gated_convolution", "filter": {"type": "multiresolution"}}
 ROWS: dict[str, tuple[Any, float]] = {
     "gated_convolution": (MIXED, 2.0),
@@ -49,7 +49,7 @@ def described(name: str, seed: int, steps: int, tables: Path) -> RunConfig:
         "hidden_dim": WIDTH,
         "num_layers": 2,
         "position": "none",
-        "pooling": "mean",
+        "pooling": "max",
         "block": block,
     }
     return load_run(
@@ -58,7 +58,7 @@ def described(name: str, seed: int, steps: int, tables: Path) -> RunConfig:
                 "type": "classifier",
                 "num_labels": 2,
                 "labels": ["negative", "positive"],
-                "dropout": 0.3,
+                "dropout": 0.5,
                 "encoder": encoder,
             },
             "data": {
