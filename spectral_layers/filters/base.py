@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, UntypedStorage, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from spectral_core import FFTBackend, PreparedKernel, prepare_kernel
 from spectral_core.config import PartConfig
@@ -149,26 +150,32 @@ class _KernelCache:
 
     limit: entries kept at most; one more drops them all.
 
-    A change is seen by the tensors' storage and version. Fused optimisers and writes through ``parameter.data`` move
-    neither, so filters also clear it whenever gradients are recorded or the mode changes, as training does.
+    A change is seen by the tensors' memory and version, and by the steps of all optimisers, for fused ones move no
+    version. The memory is held on to, so that no other tensor comes to stand at its address. Values written through
+    ``parameter.data`` are not seen; filters also clear it whenever gradients are recorded or the mode changes.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._stamp: tuple[tuple[int, int], ...] = ()
-        self._made: dict[Hashable, Any] = {}
+        self.clear()
 
     def clear(self) -> None:
-        self._made = {}
+        self._stamp: tuple[int, ...] = ()
+        self._held: list[UntypedStorage] = []
+        self._made: dict[Hashable, Any] = {}
 
     def get(self, modules: Sequence[nn.Module], key: Hashable, make: Callable[[], T]) -> T:
         """What ``make`` returned for this key, or returns now."""
         tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
         if torch.compiler.is_compiling() or any(tensor.is_inference() for tensor in tensors):
             return make()  # traced and inference tensors carry no storage or version to watch
-        stamp = tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)
+        try:
+            stamp = (_steps, *(number for tensor in tensors for number in (tensor.data_ptr(), tensor._version)))
+        except RuntimeError:
+            return make()  # nor do those of torch.func.vmap
         if stamp != self._stamp:
-            self._stamp, self._made = stamp, {}
+            self.clear()
+            self._stamp, self._held = stamp, [tensor.untyped_storage() for tensor in tensors]
         if key not in self._made:
             if len(self._made) == self.limit:
                 self._made = {}
@@ -181,3 +188,15 @@ class _KernelCache:
 
     def __reduce__(self) -> tuple[type[_KernelCache], tuple[int]]:
         return _KernelCache, (self.limit,)
+
+
+_steps = 0
+"""Steps that optimisers have taken in this process."""
+
+
+def _count_step(*_: object) -> None:
+    global _steps
+    _steps += 1
+
+
+register_optimizer_step_post_hook(_count_step)
