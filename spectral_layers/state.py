@@ -184,7 +184,7 @@ class Journal:
         return cls(limit, snapshot, snapshot, (), ())
 
     def extended(self, state: State, inputs: Tensor) -> Journal:
-        since = (*self.since, inputs)
+        since = (*self.since, inputs.clone())  # the caller may write its next tokens into the same memory
         if _tokens(since) < self.limit:
             return Journal(self.limit, self.older, self.newer, self.between, since)
         return Journal(self.limit, self.newer, state._bare(torch.Tensor.clone), since, ())

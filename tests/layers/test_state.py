@@ -137,6 +137,15 @@ def test_rewinding_twice_uses_one_reserve() -> None:
         assert state["sum"].item() == sum(range(expected))
 
 
+def test_a_reserve_keeps_inputs_whose_memory_is_used_again() -> None:
+    # As a decoding loop does that writes each token into one buffer.
+    state = State("sum", torch.zeros(1, dtype=torch.long), {"sum": torch.zeros(1, 1)}).reserve(rewind=5)
+    buffer = torch.zeros(1, 1, 1)
+    for token in range(1, 6):
+        state = counting(buffer.fill_(token), state)
+    assert state.rewind(2, part)["sum"].item() == 1 + 2 + 3
+
+
 def test_rewinding_refuses_what_it_cannot_do() -> None:
     state = tree()
     with pytest.raises(StateError, match="nothing to rewind to: call state"):
