@@ -1,4 +1,4 @@
-"""A linear layer whose matrix a part reads, and does not call."""
+"""A linear layer whose matrix a part reads, and does not call, or of which it keeps what it gave."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch.nn import functional as F
 
 
 class Projection(nn.Module):
-    """y = W x + b, for parts that take W into another product or precision; begins as ``nn.Linear`` does.
+    """y = W x + b, for parts that take W into another product or precision, or keep y while W rests.
 
-    It is no ``nn.Linear``: what takes the place of such a layer's forward pass, an adapter or quantisation, would be
-    passed by in silence here. They leave this one alone, or say that they cannot take it.
+    Begins as ``nn.Linear`` does, and is none: what takes the place of such a layer's forward pass, an adapter or
+    quantisation, would be passed by in silence here. They leave this one alone, or say that they cannot take it.
     """
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True) -> None:

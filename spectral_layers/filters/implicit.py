@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from spectral_layers.context import FilterContext
 from spectral_layers.filters.base import Filter, FilterConfig
+from spectral_layers.projection import Projection
 
 
 class Implicit(Filter):
@@ -29,9 +30,9 @@ class Implicit(Filter):
         super().__init__()
         self.timescale = timescale
         self.bands = bands
-        self.input = nn.Linear(2 * bands + 1, width)
-        self.hidden = nn.Linear(width, width)
-        self.output = nn.Linear(width, channels, bias=False)
+        self.input = Projection(2 * bands + 1, width)
+        self.hidden = Projection(width, width)
+        self.output = Projection(width, channels, bias=False)
         self.sine_frequency = nn.Parameter(torch.full((width,), 10.0))
         rates = torch.linspace(math.log(1.5 / timescale), math.log(0.3), channels)
         self.log_decay = nn.Parameter(rates)

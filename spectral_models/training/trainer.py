@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from spectral_layers import Filter
 from spectral_layers.projection import Projection
 from spectral_models.checkpoint import load_weights, verify, write_files, write_marker
 from spectral_models.errors import CheckpointError
@@ -91,10 +92,11 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Weights of linear layers and embeddings; kernels, gates, norms and biases are not pulled towards zero."""
+        filters = {part for module in model.modules() if isinstance(module, Filter) for part in module.modules()}
         return [
             f"{name}.weight"
             for name, module in model.named_modules()
-            if isinstance(module, nn.Linear | nn.Embedding | Projection)
+            if isinstance(module, nn.Linear | nn.Embedding | Projection) and module not in filters
         ]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

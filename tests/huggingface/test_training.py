@@ -13,9 +13,10 @@ from torch.nn import functional as F
 from transformers import Trainer, TrainingArguments
 
 from spectral_core import ConfigError, UnsupportedInputError
-from spectral_models import load_checkpoint
+from spectral_models import build_model, load_checkpoint
 from spectral_models.integrations.huggingface import SpectralForCausalLM
 
+IMPLICIT = {"mixer": {"type": "gated_convolution", "filter": "implicit"}}
 # Of peft 0.21 under transformers 5.23.
 UPSTREAM = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
@@ -153,6 +154,20 @@ def test_lora_goes_on_generating(language_model):
     found = adapted.generate(input_ids=prompt, max_new_tokens=8, do_sample=False, pad_token_id=0)
     merged = adapted.merge_and_unload()
     assert torch.equal(found, merged.model.generate(prompt, max_new_tokens=8))
+
+
+@UPSTREAM
+def test_an_adapter_on_all_linear_layers_can_be_switched_off():
+    """Nothing that evaluation keeps was made with it: without the adapter the model is the one it was."""
+    model = build_model({"vocab_size": 16, "hidden_dim": 16, "num_layers": 1, "block": IMPLICIT}).eval()
+    ids = torch.arange(16)[None]
+    with torch.no_grad():
+        before = model(ids).logits
+        config = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
+        adapted = get_peft_model(SpectralForCausalLM.wrap(model), config).eval()
+        assert not torch.equal(adapted(input_ids=ids).logits, before)
+        with adapted.disable_adapter():
+            assert torch.equal(adapted(input_ids=ids).logits, before)
 
 
 def test_what_these_models_have_not_is_refused(text, language_model):

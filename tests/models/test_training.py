@@ -344,7 +344,8 @@ def test_evaluation_leaves_the_parts_losses_out(finished):
 
 
 def test_only_weights_of_linear_layers_and_embeddings_decay(text, tmp_path):
-    run = make_run(text, steps=1, weight_decay=0.3, model={"tie_embeddings": False, "layers.0.norm": "layer_norm"})
+    changes = {"tie_embeddings": False, "layers.0.norm": "layer_norm", "layers.0.mixer.filter": "implicit"}
+    run = make_run(text, steps=1, weight_decay=0.3, model=changes)
     model, _, _ = first_batch(run)
     decayed = set(SpectralTrainer.get_decay_parameter_names(None, InTraining(model, LanguageTask.loss)))
     parameters = dict(InTraining(model, LanguageTask.loss).named_parameters())
@@ -352,11 +353,10 @@ def test_only_weights_of_linear_layers_and_embeddings_decay(text, tmp_path):
     assert {"model.frontend.embedding.weight", "model.head.weight"} <= decayed
     for name in parameters:
         owner, _, kind = name.rpartition(".")
-        wanted = kind == "weight" and isinstance(
-            model.get_submodule(owner.removeprefix("model.")), torch.nn.Linear | torch.nn.Embedding | Projection
-        )
-        assert (name in decayed) == wanted, name
-    assert any("filter" in name for name in parameters.keys() - decayed)
+        module = model.get_submodule(owner.removeprefix("model."))
+        linear = isinstance(module, torch.nn.Linear | torch.nn.Embedding | Projection)
+        assert (name in decayed) == (kind == "weight" and linear and ".filter." not in name), name
+    assert "model.blocks.0.mixer.filter.hidden.weight" in parameters.keys() - decayed
     assert any("norm" in name for name in parameters.keys() - decayed)
 
     train(run, tmp_path / "run")
