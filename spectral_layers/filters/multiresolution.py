@@ -6,7 +6,7 @@ import math
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -75,8 +75,8 @@ class MultiresolutionConfig(FilterConfig):
     type: Literal["multiresolution"] = "multiresolution"
     taps: Annotated[int, Field(ge=2)] = 4
     """Taps per octave, and of the low-pass between octaves."""
-    octaves: PositiveInt = 10
-    """Octaves; the kernel ends after (taps - 1) 2^octaves lags."""
+    octaves: Annotated[int, Field(ge=2)] = 10
+    """Octaves, two at least, for the low-pass stands between them; the kernel ends after (taps - 1) 2^octaves lags."""
 
     def build(self, context: FilterContext) -> Multiresolution:
         return Multiresolution(context.channels, taps=self.taps, octaves=self.octaves)

@@ -87,6 +87,8 @@ REFUSED: list[tuple[Any, str]] = [
         convolution({"type": "resonant", "timescales": (9.0, 2.0)}),
         "mixer.filter: timescales go from the shortest to the longest; got (9.0, 2.0)",
     ),
+    # One octave has no low-pass: a parameter without a gradient, which stops DDP.
+    (convolution({"type": "multiresolution", "octaves": 1}), "filter.octaves: Input should be greater than"),
     ({"mixer": {"type": "gated_convolution", "heads": 4}}, "mixer.heads: unknown key. Known: filter, short_taps."),
     ({"mixer": "gated_convolutions"}, "mixer: no mixer is called 'gated_convolutions'. Did you mean 'gated_conv"),
     (moe(experts=2, active=3), "feedforward: active = 3 exceeds experts = 2"),

@@ -35,7 +35,7 @@ def octave(made: Multiresolution, channel: int, j: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("taps", [2, 3, 4, 5])
-@pytest.mark.parametrize("octaves", [1, 2, 5])
+@pytest.mark.parametrize("octaves", [2, 3, 5])
 def test_the_kernel_is_the_sum_of_its_octaves(taps: int, octaves: int) -> None:
     made = multiresolution(taps=taps, octaves=octaves)
     expected = np.zeros((2, made.support))
@@ -64,7 +64,7 @@ def test_resolution_halves_with_every_octave() -> None:
             assert energy[frequency > 2.0 ** -(j + 2)].sum() > 0.1 * energy.sum()
 
 
-@pytest.mark.parametrize("octaves", [1, 4, 13])
+@pytest.mark.parametrize("octaves", [2, 4, 13])
 def test_kernels_keep_their_energy_over_any_number_of_octaves(octaves: int) -> None:
     made = MultiresolutionConfig(octaves=octaves).build(FilterContext(100))
     energy = made.kernel(made.support).detach().square().sum(-1).mean().item()
