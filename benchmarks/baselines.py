@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -43,6 +44,13 @@ NAMESPACE = "baselines"
 ROPE_BASE = 10_000.0
 
 
+@lru_cache(maxsize=4)
+def rotation(length: int, pairs: int, dtype: torch.dtype, device: torch.device) -> Rotation:
+    """Of so many tokens: made once for all layers and calls, as our filters keep their kernels."""
+    theta = angles(torch.arange(length, device=device)[None], pairs, ROPE_BASE).to(dtype)
+    return Rotation(theta.cos(), theta.sin())
+
+
 class Attention(Mixer):
     """Causal softmax attention with rotary positions per head. O(L^2).
 
@@ -74,9 +82,7 @@ class Attention(Mixer):
         if self.short is not None:
             projected = self.short(projected.transpose(1, 2)).transpose(1, 2)
         query, key, value = projected.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        positions = torch.arange(x.shape[1], device=x.device)[None]
-        theta = angles(positions, query.shape[-1] // 2, ROPE_BASE).to(x.dtype)
-        turned = Rotation(theta.cos(), theta.sin())
+        turned = rotation(x.shape[1], query.shape[-1] // 2, x.dtype, x.device)
         y = F.scaled_dot_product_attention(turned(query), turned(key), value, is_causal=True)
         return MixerOutput(self.out_proj(y.transpose(1, 2).flatten(-2)))
 
