@@ -8,6 +8,7 @@ and exporters have none.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -195,6 +196,13 @@ class Support(NamedTuple):
             return kernel
         padded = torch.nn.functional.pad(kernel, (0, turns * self.points - kernel.shape[-1]))
         return padded.unflatten(-1, (turns, self.points)).sum(-2)
+
+
+def without_autocast(device: str) -> AbstractContextManager[None]:
+    """Keeps autocast from rounding the factors of a transform's or a sum's products; for backends that have some."""
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
 
 
 def _gated(x: Tensor, gate: Tensor | None) -> Tensor:

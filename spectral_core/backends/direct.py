@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from spectral_core.backends.base import FFTBackendConfig, Mode, PreparedKernel, Support, transform_dtype
+from spectral_core.backends.base import (
+    FFTBackendConfig,
+    Mode,
+    PreparedKernel,
+    Support,
+    transform_dtype,
+    without_autocast,
+)
 from spectral_core.backends.torch_fft import TorchFFT
 
 
@@ -45,11 +52,13 @@ class Direct(TorchFFT):
         else:
             padded = F.pad(x, (width - 1 - kernel.offset, kernel.offset))
         batch, channels, length = x.shape
-        if taps.dim() == 3:
-            y = F.conv1d(padded.reshape(1, batch * channels, -1), taps.flatten(0, 1)[:, None], groups=batch * channels)
-            y = y.view(batch, channels, length)
-        else:
-            y = F.conv1d(padded, taps[:, None], groups=channels)
+        with without_autocast(x.device.type):
+            if taps.dim() == 3:
+                folded = padded.reshape(1, batch * channels, -1)
+                y = F.conv1d(folded, taps.flatten(0, 1)[:, None], groups=batch * channels)
+                y = y.view(batch, channels, length)
+            else:
+                y = F.conv1d(padded, taps[:, None], groups=channels)
         if skip is not None:
             y = torch.addcmul(y, skip.to(dtype)[:, None], x)
         if post_gate is not None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from spectral_core.backends.base import Support, fast_length
+from spectral_core.backends.base import Support, fast_length, without_autocast
 
 _WHOLE = 16
 """Chunks up to which a transform stays whole. Beyond, the library's own falls out of the cache."""
@@ -139,7 +139,8 @@ class Chunked(Layout):
         first, last = at // self._chunk, -(-(at + x.shape[-1]) // self._chunk)
         x = F.pad(x, (at - first * self._chunk, last * self._chunk - at - x.shape[-1]))
         across, _, twiddle, _ = self._tables(x)
-        real, imag = torch.matmul(across[:, first:last], x.unflatten(-1, (-1, self._chunk))).chunk(2, -2)
+        with without_autocast(x.device.type):
+            real, imag = torch.matmul(across[:, first:last], x.unflatten(-1, (-1, self._chunk))).chunk(2, -2)
         return torch.fft.fft(torch.complex(real, imag).mul_(twiddle))
 
     def _inverse(self, spectrum: Tensor, at: int, length: int) -> Tensor:
@@ -147,7 +148,8 @@ class Chunked(Layout):
         first, last = at // self._chunk, -(-(at + length) // self._chunk)
         _, back, _, untwiddle = self._tables(spectrum)
         inner = torch.fft.ifft(spectrum).mul_(untwiddle)
-        samples = torch.matmul(back[first:last], torch.cat([inner.real, inner.imag], -2)).flatten(-2)
+        with without_autocast(inner.device.type):
+            samples = torch.matmul(back[first:last], torch.cat([inner.real, inner.imag], -2)).flatten(-2)
         start = at - first * self._chunk
         return samples[..., start : start + length]
 

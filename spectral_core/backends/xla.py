@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from spectral_core.backends import matrix_dft
-from spectral_core.backends.base import FFTBackend, FFTBackendConfig, Request, Spectrum, transform_dtype
+from spectral_core.backends.base import (
+    FFTBackend,
+    FFTBackendConfig,
+    Request,
+    Spectrum,
+    transform_dtype,
+    without_autocast,
+)
 
 
 class XlaFFT(FFTBackend):
@@ -33,11 +39,11 @@ class XlaFFT(FFTBackend):
         return [f'float32 matrix products are rounded ({rounded}); call {setting}("highest") first'] if rounded else []
 
     def rfft(self, x: Tensor, n: int) -> Spectrum:
-        with _no_autocast(x.device.type):
+        with without_autocast(x.device.type):
             return Spectrum(*matrix_dft.rfft(x.to(transform_dtype(x.dtype)), n))
 
     def irfft(self, spectrum: Spectrum, n: int) -> Tensor:
-        with _no_autocast(spectrum.real.device.type):
+        with without_autocast(spectrum.real.device.type):
             return matrix_dft.irfft(*spectrum, n)
 
 
@@ -55,13 +61,6 @@ def _rounding(device: str) -> tuple[str | None, str]:
 
 
 _rounding._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a trace keeps what it returned
-
-
-def _no_autocast(device: str) -> AbstractContextManager[None]:
-    """Keeps autocast from rounding the factors of a product."""
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        return torch.autocast(device, enabled=False)
-    return nullcontext()
 
 
 class XlaFFTConfig(FFTBackendConfig):

@@ -102,6 +102,28 @@ def check_half_precision_is_transformed_in_float32(backend: FFTBackend) -> None:
     assert_close("moving average of a loud float16 signal", y, oracle_convolve(loud, average), 1e-3)
 
 
+def check_autocast_rounds_nothing(backend: FFTBackend) -> None:
+    """Under autocast a float32 convolution and its gradients are what they are without.
+
+    Backends that multiply matrices or call a convolution of the library have to switch it off around these.
+    """
+    draw = Inputs(backend)
+    u, cotangent = (draw.normal(2, 3, 40, dtype=torch.float32) for _ in range(2))
+    for taps in (9, 40):
+        kernel = draw.normal(3, taps, dtype=torch.float32)
+        found = []
+        for enabled in (False, True):
+            leaves = [u.clone().requires_grad_(), kernel.clone().requires_grad_()]
+            with torch.autocast(draw.device, torch.bfloat16, enabled=enabled):
+                y = convolve(*leaves, backend=backend)
+            found.append((y.detach(), *torch.autograd.grad(y, leaves, cotangent)))
+            _require_dtype(y, torch.float32)
+        for what, under, without in zip(
+            ("output", "gradient of u", "gradient of the kernel"), *found[::-1], strict=True
+        ):
+            assert_close(f"{what} under autocast, K = {taps}", under, without, 1e-6)
+
+
 def check_convolution_is_linear(backend: FFTBackend) -> None:
     """Linear in the signal and in the kernel, skip included."""
     draw = Inputs(backend)

@@ -173,6 +173,18 @@ class TransformsInHalf(TorchFFT):
         return (y if post_gate is None else y * post_gate).to(u.dtype).contiguous()
 
 
+class MultipliesUnderAutocast(TorchFFT):
+    """Sums over taps by a product of matrices, which autocast rounds."""
+
+    def convolution(self, u, kernel, **options):
+        points = torch.arange(kernel.points)
+        taps = torch.fft.irfft(kernel.data, n=kernel.points)
+        matrix = taps[..., (points[:, None] - points) % kernel.points]
+        padded = torch.nn.functional.pad(u, (0, kernel.points - u.shape[-1]))
+        y = (matrix @ padded[..., None])[..., 0]
+        return y[..., kernel.offset : kernel.offset + u.shape[-1]].to(u.dtype).contiguous()
+
+
 class RoundsToTF32(TorchFFT):
     """Float32 in tensor cores at their default: ten bits of the mantissa survive."""
 
@@ -246,6 +258,7 @@ CAUGHT = [
     (SharesOneRowsKernel, "one_kernel_per_row"),
     (ConsumesThePreparedKernel, "prepared_kernels"),
     (TransformsInHalf, "half_precision_is_transformed_in_float32"),
+    (MultipliesUnderAutocast, "autocast_rounds_nothing"),
     (RoundsToTF32, "float32_is_as_accurate_as_torch"),
     (RoundsToTF32, "modulation_in_lower_precision"),
     (ScalesByTheInput, "convolution_is_linear"),
