@@ -29,6 +29,8 @@ from spectral_core.errors import UnsupportedInputError
 
 CANDIDATES = ("triton", "direct", "hierarchical", "torch", "xla")
 _THRESHOLDS = json.loads(resources.files("spectral_core.backends").joinpath("thresholds.json").read_text())
+_KEPT = 4096
+"""Plans at most: where every batch has a length of its own, one more drops them all."""
 _log = logging.getLogger("spectral_core")
 
 
@@ -55,7 +57,7 @@ class AutoFFT(FFTBackend):
 
     @property
     def plans(self) -> dict[Request, Plan]:
-        """Every plan made so far."""
+        """The plans it holds: all made so far, until there are too many."""
         return dict(self._plans)
 
     def plan(self, request: Request) -> Plan:
@@ -64,6 +66,8 @@ class AutoFFT(FFTBackend):
             return self._make(request)  # a trace holds neither log lines nor caches
         made = self._plans.get(request)
         if made is None:
+            if len(self._plans) == _KEPT:
+                self._plans.clear()
             made = self._plans[request] = self._make(request)
             _log.info("%s (%s)", made, request)
         return made

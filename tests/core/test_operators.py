@@ -171,6 +171,14 @@ def test_auto_chooses_reports_and_plans_once(caplog: pytest.LogCaptureFixture) -
     assert len(auto.plans) == 2, "another operator is another class of request"
 
 
+def test_the_plans_of_auto_do_not_grow_with_every_length_it_meets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spectral_core.backends.auto._KEPT", 8)
+    auto = AutoFFT((TorchFFT(),))
+    for length in range(1, 30):
+        assert modulate(torch.ones(1, 1, length), backend=auto).shape[-1] == length
+        assert 1 <= len(auto.plans) <= 8
+
+
 @pytest.mark.parametrize(
     ("device", "channels", "taps", "report"),
     [
