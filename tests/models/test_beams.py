@@ -163,6 +163,16 @@ def test_early_stopping_saves_steps() -> None:
     assert steps[1] < steps[0]
 
 
+def test_a_search_goes_on_while_a_longer_sequence_can_score_better() -> None:
+    """Two have ended, at -0.69 and -0.35 a token; one at -6.7 goes on, loses nothing more and ends at -0.48."""
+    model = Table(1)
+    model.logits[:] = torch.tensor([0.0, -20.0, -20.0])
+    model.logits[:, 0] = torch.tensor([0.0, -20.0, 0.0])
+    model.logits[:, 1] = torch.tensor([-6.0, -20.0, 0.0])
+    made = searched(model, 1, 14, num_beams=2, num_return_sequences=2)
+    assert [plain(found) for found in made[0]] == [[0, STOP], [0] * 14]
+
+
 def test_ended_sequences_are_padded_and_no_column_is_empty() -> None:
     model = Table(8, scale=3.0)
     made = searched(model, 8, 10, num_beams=3, num_return_sequences=2, length_penalty=0.0, pad_token_id=1).flatten(0, 1)
