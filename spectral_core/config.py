@@ -157,9 +157,8 @@ def render(error: ValidationError) -> str:
     problems = error.errors(include_url=False)
     for line in problems:
         place = line["loc"]
-        if line["type"] == "too_short" and any(
-            other["loc"][: len(place)] == place != other["loc"] for other in problems
-        ):
+        inside = any(other["loc"][: len(place)] == place != other["loc"] for other in problems)
+        if line["type"] == "too_short" and inside:
             continue  # pydantic counts what was valid: the entries that are not have a line of their own
         message = _WORDS.get(line["type"], line["msg"].removeprefix("Value error, "))
         message = message.replace("Tuple should", "The list should").replace(" after validation", "")

@@ -45,7 +45,8 @@ def embed(
     """
     found = read_items(items or [], file)
     if output is not None and output.suffix != ".npy":
-        raise ConfigError(f"--out {output}: embeddings are written to a file that ends in .npy.")
+        named = output.with_suffix(".npy") if output.name else "embeddings.npy"
+        raise ConfigError(f"--out {output}: embeddings are written as .npy; call it {named}.")
     model = load_checkpoint(checkpoint)
     encoder = model.encoder if isinstance(model, Classifier) else model
     if not isinstance(encoder, Encoder):

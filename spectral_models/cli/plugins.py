@@ -47,11 +47,10 @@ def new(
     """
     plugin = scaffold.Plugin.called(name)
     folder = scaffold.write(plugin, kind, directory)
-    path = shlex.quote(str(folder))
     out.print(
         f"{folder}: a package with the {kind.value} {plugin.part(kind)}. Next:\n"
-        f"  pip install --editable {path}\n"
-        f"  pytest {path}",
+        f"  pip install --editable {shlex.quote(f'{folder}[test]')}\n"
+        f"  pytest {shlex.quote(str(folder))}",
         highlight=False,
         markup=False,
         soft_wrap=True,
