@@ -30,7 +30,7 @@ def embed(
         None, metavar="TEXT", help="Texts; or paths of pictures, or of WAV files."
     ),
     file: Path | None = typer.Option(None, help="One text or path on each line, instead; - for the standard input."),
-    output: Path | None = typer.Option(None, "--out", help="Write them to this .npy file, a row each, in float32."),
+    output: Path | None = typer.Option(None, "--out", help="Write them to this .npy file, (inputs, width) in float32."),
     normalize: bool = typer.Option(False, "--normalize", help="Scale each to length 1, for products to be cosines."),
 ) -> None:
     """Turn texts, pictures or sounds into the vectors an encoder pools them into.

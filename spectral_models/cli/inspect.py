@@ -68,9 +68,14 @@ def inspect(
 ) -> None:
     """Draw what a model does to frequencies, a PNG for each kind of part, and say in a line what each shows.
 
-    Long filters by frequency (magnitude, phase) and by lag; poles of recurrent ones in the unit circle; time constants
-    of memories; taps of short convolutions; gates as the mixer realises them on a text, beside what they asked for and
-    the bins that a sparsity keeps.
+    Long filters by frequency (magnitude, phase) and by lag; poles of recurrent
+    ones in the unit circle; time constants of memories; taps of short
+    convolutions; gates as the mixer realises them on a text, beside what they
+    asked for and the bins that a sparsity keeps.
+
+      spectral inspect runs/mine --layers 0,2
+
+      spectral inspect tiny --out pictures
     """
     _check_drawing()
     wanted = None if layers is None else parse_layers(layers)

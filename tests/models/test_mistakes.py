@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from typing import Literal
 
 import pytest
@@ -49,7 +48,7 @@ def model():
         ({"HIDDEN_DIM": 3}, r"Did you mean 'hidden_dim'\?"),
         (
             {"block.mixer": {"type": "spectral_gating", "gates": []}},
-            r"gates: The list should have at least 1 item, not",
+            r"gates: The list should have at least 1 item",
         ),
     ],
 )
@@ -131,11 +130,10 @@ def test_a_damaged_list_of_int8_layers_is_refused(model, tmp_path, layers):
         load_checkpoint(path)
 
 
-def test_a_run_that_is_not_finished_says_how_to_go_on(spectral, text, tmp_path):
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(RUN))
+def test_a_run_that_is_not_finished_says_how_to_go_on(model, spectral, tmp_path):
     run = tmp_path / "run"
-    assert spectral("train", tmp_path / "run.yaml", "--data", text, "--out", run).code == 0
-    shutil.rmtree(run / "model")  # as if killed before the end
+    save_checkpoint(model, run / "checkpoints" / "checkpoint-2")
+    (run / "run.yaml").write_text(yaml.safe_dump(RUN))
     unfinished = spectral("generate", run, "--max-new-tokens", "1")
     unfinished.refused(r"the run in .*run has not finished.*--resume.*saved on the way is in .*checkpoints")
     assert spectral("generate", run / "checkpoints" / "checkpoint-2", "--max-new-tokens", "1").code == 0
