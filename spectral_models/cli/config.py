@@ -35,7 +35,9 @@ _SET = typer.Option(
 def list_presets(pattern: str = typer.Argument("*", help="Only presets that match this shell-style pattern.")) -> None:
     """List presets, the smallest first, with their model variant and number of parameters.
 
-    spectral config list "slm-*"
+    Counted without allocating them; contexts are in docs/presets.md.
+
+      spectral config list "slm-*"
     """
     found = [
         (count_parameters(config), name, config) for name in list_models(pattern) for config in [load_config(name)]
@@ -56,9 +58,11 @@ def list_presets(pattern: str = typer.Argument("*", help="Only presets that matc
 def show(source: str = _SOURCE, changes: list[str] = _SET) -> None:
     """Print the whole config as YAML, every default written out.
 
-    spectral config show tiny --set fft=hierarchical > mine.yaml
+    What is printed is a config file again.
 
-    spectral config show examples/demo.yaml --set training.steps=2000
+      spectral config show tiny --set fft=hierarchical > mine.yaml
+
+      spectral config show examples/demo.yaml --set training.steps=2000
     """
     text = yaml.safe_dump(read_config(source, changes).model_dump(mode="json"), sort_keys=False)
     if out.is_terminal:
@@ -88,9 +92,11 @@ def schema(
 ) -> None:
     """Print the JSON Schema, installed plugins' parts included (for editors and validators).
 
-    spectral config schema > run.schema.json
+    With what each value means, its default and its limits.
 
-    spectral config schema language_model
+      spectral config schema > run.schema.json
+
+      spectral config schema language_model
     """
     config = RunConfig if variant == "run" else MODELS.get(variant).load()
     out.print_json(json.dumps(config.model_json_schema()))

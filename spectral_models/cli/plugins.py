@@ -53,12 +53,11 @@ def new(
     """Begin a plugin: an installable package with one working part, its tests and a README.
 
     The tests run the framework's public checks on the part, and pass as written.
+    How to install and test it is printed; nothing is installed by itself.
 
-      spectral plugins new acme --kind filter   (makes ./spectral-acme)
+      spectral plugins new acme --kind filter
 
-      pip install --editable './spectral-acme[test]'
-
-      pytest spectral-acme
+      spectral plugins new acme --kind backend --directory ~/plugins
     """
     plugin = scaffold.Plugin.called(name)
     folder = scaffold.write(plugin, kind, directory)

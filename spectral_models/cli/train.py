@@ -36,7 +36,7 @@ def train(
 
       spectral train tiny --data my_texts/ --out runs/mine
 
-      spectral train tiny --data book.txt --set data.context=4096 --set training.batch_size=2
+      spectral train tiny --data book.txt --set data.context=4096
 
       spectral train examples/classifier.yaml --data reviews.csv --set data.text=review
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Literal
 
 import pytest
@@ -202,6 +203,36 @@ def test_embeddings_are_written_where_they_are_asked_for(spectral, tmp_path):
     ended = spectral("embed", path, "a", "--out", tmp_path / "new" / "made.npy")
     assert ended.code == 0
     assert (tmp_path / "new" / "made.npy").is_file()
+
+
+def test_a_models_config_in_place_of_a_runs(spectral, tmp_path):
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(SMALL))
+    ended = spectral("train", tmp_path / "mine.yaml", "--out", tmp_path / "run")
+    ended.refused(r"mine\.yaml has no model, data or training.*put it under 'model:'")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_options_of_a_part_are_shown_with_their_defaults(spectral):
+    lines = spectral("components", "filter", "resonant").out.splitlines()
+    assert lines[0].startswith("resonant  Damped complex modes")
+    assert lines[1] == "  modes       16             Complex modes per channel."
+    assert "[2.0, 1024.0]" in lines[2]
+    assert spectral("components", "position", "none").out.splitlines()[1] == "  no options"
+    spectral("components", "filter", "resonnt").refused(r"Did you mean 'resonant'\?")
+
+
+def test_every_option_of_every_part_says_what_it_is():
+    for kind, registry in HOST.registries.items():
+        for name, config in registry.configs().items():
+            fields = {option: field.description for option, field in config.model_fields.items() if option != "type"}
+            assert all(fields.values()), (kind, name, fields)
+
+
+def test_every_command_shows_an_example(spectral):
+    groups = {"plugins": ["new"], "config": ["list", "show", "validate", "schema"], "bench": ["fft"]}
+    alone = ["components", "train", "generate", "evaluate", "classify", "embed", "export", "quantize", "inspect"]
+    for command in [*alone, *(f"{group} {name}" for group, names in groups.items() for name in names)]:
+        assert re.search(rf"^ +spectral {command}\b", spectral(*command.split(), "--help").out, re.MULTILINE), command
 
 
 # Plugins
