@@ -21,10 +21,10 @@ from spectral_models.registries import MODELS
 
 
 def components(
-    kind: str = typer.Argument(
+    kind: str | None = typer.Argument(
         None, help="Only this kind: mixer, filter, gate, sparsity, fft, feedforward, fusion, position, frontend, model."
     ),
-    name: str = typer.Argument(None, help="One part of that kind: its options, with their defaults."),
+    name: str | None = typer.Argument(None, help="One part of that kind: its options, with their defaults."),
     as_json: bool = typer.Option(False, "--json", help="The list as JSON, for scripts."),
 ) -> None:
     """List the parts that configs can name, or the options of one of them.
