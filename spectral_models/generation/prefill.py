@@ -76,7 +76,7 @@ def prompt_lengths(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
     if not isinstance(input_ids, Tensor) or input_ids.dim() != 2 or 0 in input_ids.shape:
         hint = "" if isinstance(input_ids, Tensor) else " Of a text: torch.tensor([load_tokenizer(path).encode(text)])."
         raise UnsupportedInputError(
-            f"a prompt is a tensor (B, L) with at least one token per row; got {describe(input_ids)}.{hint}"
+            f"a prompt is (B, L) integers with at least one token per row; got {describe(input_ids)}.{hint}"
         )
     if attention_mask is None:
         return torch.full(input_ids.shape[:1], input_ids.shape[1], device=input_ids.device)

@@ -82,7 +82,7 @@ def test_a_model_beyond_memory_is_refused(size):
 def test_text_in_place_of_tokens_is_told_how_to_become_them(model):
     with pytest.raises(UnsupportedInputError, match=r"got str\. Make a text a tensor.*tokenizer\.encode"):
         model("def ")
-    with pytest.raises(UnsupportedInputError, match=r"a prompt is a tensor .*got list\..*load_tokenizer"):
+    with pytest.raises(UnsupportedInputError, match=r"a prompt is \(B, L\) integers .*got list\..*load_tokenizer"):
         model.generate([1, 2])
 
 
