@@ -19,7 +19,9 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def describe(tensor: Tensor) -> str:
-    """A tensor as error messages show it: ``(2, 3, 8) float32 on cpu``."""
+def describe(tensor: object) -> str:
+    """A tensor as error messages show it, ``(2, 3, 8) float32 on cpu``; of anything else its type."""
+    if not isinstance(tensor, Tensor):
+        return type(tensor).__name__
     dtype = str(tensor.dtype).removeprefix("torch.")
     return f"{tuple(tensor.shape)} {dtype} on {tensor.device}"

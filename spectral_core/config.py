@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound="Config")
 _KIND = "x-spectral-kind"
 _STANDARD_ERRORS = frozenset(get_args(core_schema.ErrorType))
+_WORDS = {
+    "tuple_type": "Input should be a list, also for a single entry: [entry]",
+    "model_type": "Input should be a mapping of keys to values",
+}
 
 
 class Config(BaseModel):
@@ -148,12 +152,18 @@ def part(name: str) -> Any:
 
 
 def render(error: ValidationError) -> str:
-    """One line per problem, each with its full path."""
+    """One line per problem, each with its full path, in the words of a YAML file: lists and mappings."""
     lines = []
-    for line in error.errors(include_url=False):
-        path = ".".join(str(step) for step in line["loc"])
+    problems = error.errors(include_url=False)
+    for line in problems:
+        place = line["loc"]
+        inside = any(other["loc"][: len(place)] == place != other["loc"] for other in problems)
+        if line["type"] == "too_short" and inside:
+            continue  # pydantic counts what was valid: the entries that are not have a line of their own
+        message = _WORDS.get(line["type"], line["msg"].removeprefix("Value error, "))
+        message = message.replace("Tuple should", "The list should").replace(" after validation", "")
         shown = "" if line["type"] in ("unknown_key", "unknown_part", "missing", "value_error") else _got(line["input"])
-        lines.append(f"{path or 'config'}: {line['msg'].removeprefix('Value error, ')}{shown}")
+        lines.append(f"{'.'.join(map(str, place)) or 'config'}: {message}{shown}")
     return "\n".join(lines)
 
 

@@ -39,5 +39,5 @@ class StateError(SpectralError, ValueError):
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """``" Did you mean 'x'?"`` for the nearest known word, or an empty string."""
-    nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    nearest = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
     return f" Did you mean {nearest[0]!r}?" if nearest else ""

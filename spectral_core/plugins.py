@@ -105,6 +105,7 @@ class Family:
         self._hook = hook
         self._registries: dict[str, Registry[Any]] = {}
         self._populated = False
+        self._called: set[str] = set()
 
     def registry(self, kind: str, base: type[T], *, label: str | None = None) -> Registry[T]:
         """A new registry of this family."""
@@ -119,8 +120,14 @@ class Family:
                 return
             # Set first: a plugin's hook may itself look into a registry.
             self._populated = True
-            for name, provider in self._host.discover().items():
-                self.admit(name, provider)
+            try:
+                for name, provider in self._host.discover().items():
+                    if name not in self._called:
+                        self.admit(name, provider)
+                        self._called.add(name)
+            except BaseException:  # Ctrl-C: the next look goes on from here
+                self._populated = False
+                raise
 
     def admit(self, name: str, provider: Provider) -> None:
         """Call one plugin's implementation, and keep all of its parts or none."""
@@ -148,7 +155,7 @@ class PluginHost:
         self._manager = pluggy.PluginManager("spectral")
         self._families: list[Family] = []
         self._providers: dict[str, Provider] = {}
-        self._discovered = False
+        self._waiting: list[importlib.metadata.EntryPoint] | None = None
         self._failures: list[PluginFailure] = []
         self.registries: dict[str, Registry[Any]] = {}
         self.lock = threading.RLock()
@@ -207,14 +214,18 @@ class PluginHost:
 
     def discover(self) -> dict[str, Provider]:
         """Load installed plugins once, one by one; name to provider, built-ins first."""
-        if not self._discovered:
-            self._discovered = True
-            for entry_point in self._wanted():
-                provider = _provider(entry_point)
-                try:
-                    self._adopt(entry_point.name, entry_point.load(), provider)
-                except (Exception, SystemExit) as error:
-                    self.record(PluginFailure(entry_point.name, provider.distribution, "import", _reason(error)))
+        if self._waiting is None:
+            self._waiting = self._wanted()
+        while self._waiting:
+            entry_point = self._waiting.pop(0)
+            provider = _provider(entry_point)
+            try:
+                self._adopt(entry_point.name, entry_point.load(), provider)
+            except (Exception, SystemExit) as error:
+                self.record(PluginFailure(entry_point.name, provider.distribution, "import", _reason(error)))
+            except BaseException:  # Ctrl-C, while a plugin is imported
+                self._waiting.insert(0, entry_point)
+                raise
         return dict(self._providers)
 
     def failures(self) -> list[PluginFailure]:
@@ -234,7 +245,7 @@ class PluginHost:
 
     def failure_lines(self) -> list[str]:
         """Why a name may be missing, a sentence each."""
-        lines = [f"Plugin {failure}." for failure in self._failures]
+        lines = [f"Plugin {str(failure).rstrip('.')}." for failure in self._failures]
         return [*lines, f"{self.restriction}."] if self.restriction else lines
 
     def record(self, failure: PluginFailure) -> None:

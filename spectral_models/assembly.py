@@ -14,7 +14,7 @@ import torch
 import yaml
 from pydantic_core import PydanticCustomError
 
-from spectral_core import ConfigError
+from spectral_core import ConfigError, PluginError, SpectralError
 from spectral_core.config import OneOf
 from spectral_core.errors import suggestion
 from spectral_core.plugins import BUILTIN_PROVIDER, HOST
@@ -66,13 +66,39 @@ def build_model(source: str | Path | Mapping[str, Any] | ModelConfig, **override
     """The model that :func:`load_config` describes, freshly initialised.
 
     A decoder with third-party parts is checked once for strict causality on a small float64 copy with random
-    parameters; PluginError names the parts when it sees the future or mixes rows.
+    parameters; PluginError names the parts when it sees the future or mixes rows, or when a part cannot be built.
+    Raises ConfigError for a model that does not fit in memory.
     """
     config = load_config(source, **overrides)
     foreign = [component for component in components_of(config) if component.provider != BUILTIN_PROVIDER]
-    if foreign and config.decoder:
-        check_causality(config, suspects=[f"{part.kind} {part.name!r} of {part.provider}" for part in foreign])
-    return config.build()
+    suspects = [f"{part.kind} {part.name!r} of {part.provider}" for part in foreign]
+    try:
+        if foreign and config.decoder:
+            check_causality(config, suspects=suspects)
+        return config.build()
+    except SpectralError:
+        raise
+    except Exception as error:
+        if _too_large(error):
+            raise ConfigError(
+                f"there is no memory for the model: {str(error).splitlines()[0]}. Lower hidden_dim, num_layers or "
+                "vocab_size; spectral config list has the sizes of presets."
+            ) from error
+        if not foreign:
+            raise
+        raise PluginError(
+            f"this model has third-party parts and could not be built: {type(error).__name__}: {error}. "
+            f"Third-party parts: {', '.join(suspects)}."
+        ) from error
+
+
+def _too_large(error: Exception) -> bool:
+    """Whether torch could not allocate a tensor, or not even count its elements."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError | TypeError) and any(
+        sign in str(error) for sign in ("can't allocate memory", "Overflow when unpacking", "calculation overflowed")
+    )
 
 
 def count_parameters(config: ModelConfig) -> int:

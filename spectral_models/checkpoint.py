@@ -49,8 +49,14 @@ def save_checkpoint(model: SpectralModel, path: str | Path, *, tokenizer: Tokeni
 
     tokenizer: kept beside a model that does not read bytes, for :func:`load_tokenizer`.
     Raises CheckpointError when the disk is full, the path cannot be written, or it holds anything that is not a
-    checkpoint's; what was there before is kept.
+    checkpoint's, and for what is no model of ours; what was there before is kept.
     """
+    if not isinstance(model, SpectralModel):
+        raise CheckpointError(
+            f"save_checkpoint(model, path) takes a model that build_model made; got {type(model).__name__}. Of a "
+            "wrapped one give what is inside: .module of DDP, ._orig_mod of torch.compile, .model of our Hugging Face "
+            "classes."
+        )
     target = Path(os.path.realpath(path))  # a link keeps pointing where it did
     temporary = target.with_name(f".{target.name}.writing-{os.getpid()}")
     try:
@@ -171,9 +177,14 @@ def find(path: Path) -> Path:
         # A save is between its two renames, or was interrupted there. A reader changes nothing: the save may go on.
         return _previous(path)
     if not path.is_dir():
-        raise CheckpointError(f"there is no checkpoint directory at {path}.")
+        raise CheckpointError(f"there is no checkpoint directory at {path}. spectral train makes one in its --out.")
     if not (path / CONFIG).exists() and ((path / "model").is_dir() or (path / ".model.previous").is_dir()):
         return find(path / "model")
+    if (path / "checkpoints").is_dir() and (path / "run.yaml").is_file():
+        raise CheckpointError(
+            f"the run in {path} has not finished, so there is no model in it yet. Continue it: spectral train CONFIG "
+            f"--out {path} --resume, as it was begun. Until then, what was saved on the way is in {path}/checkpoints."
+        )
     return path
 
 
@@ -192,9 +203,31 @@ def load_weights(model: SpectralModel, directory: Path, *, cast: bool = False, i
         if cast:
             for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
                 tensor.data = tensor.data.to(weights.get(name, tensor).dtype)
+        if misfits := _misfits(model.state_dict(), weights):
+            raise CheckpointError(
+                f"{directory / WEIGHTS} does not fit its config: {misfits}. Leave out overrides of "
+                "sizes and parts, or use another checkpoint."
+            )
         model.load_state_dict(weights)
     except (SafetensorError, OSError, RuntimeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{directory / WEIGHTS} does not fit its config: {error}") from error
+
+
+def _misfits(ours: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> str:
+    """How stored weights differ from a model's in names and shapes, an example of each kind; empty if they do not."""
+    shapes = [
+        f"{name} is {tuple(stored[name].shape)} and should be {tuple(tensor.shape)}"
+        for name, tensor in ours.items()
+        if name in stored and stored[name].shape != tensor.shape
+    ]
+    kinds = {
+        "missing": [name for name in ours if name not in stored],
+        "unknown": [name for name in stored if name not in ours],
+        "of another shape": shapes,
+    }
+    return "; ".join(
+        f"{len(names)} {kind} ({names[0]}{', ...' if len(names) > 1 else ''})" for kind, names in kinds.items() if names
+    )
 
 
 def _check_replaceable(target: Path) -> None:
@@ -210,7 +243,8 @@ def _check_replaceable(target: Path) -> None:
             foreign = {CONFIG}  # another program's
     if foreign:
         raise CheckpointError(
-            f"{target} exists and is not a checkpoint, or not only one: it holds {', '.join(sorted(foreign))}. "
+            f"{target} exists and is not a checkpoint, or not only one: it holds {', '.join(sorted(foreign)[:5])}"
+            f"{', ...' if len(foreign) > 5 else ''}. "
             "Choose another path; nothing was overwritten."
         )
 

@@ -203,7 +203,7 @@ def _replaced(node: Any, rest: str, value: Any, path: str) -> Any:
 def parse_assignment(text: str) -> tuple[str, Any]:
     """``block.mixer.filter.modes=8`` → the path and the value, read as YAML."""
     path, equals, value = text.partition("=")
-    if not (equals and path.strip()):
+    if not (equals and all(step.strip() for step in path.split("."))):
         raise ConfigError(f"cannot set {text!r}: write PATH=VALUE, as in block.mixer.filter.modes=8.")
     try:
         return path.strip(), yaml.safe_load(value)

@@ -109,7 +109,7 @@ def int8_of(record: Mapping[str, Any], directory: Path) -> list[str]:
     if "quantization" not in record:
         return []
     try:
-        scheme, layers = (record["quantization"][key] for key in ("scheme", "layers"))
+        scheme, layers = record["quantization"]["scheme"], [str(layer) for layer in record["quantization"]["layers"]]
     except (KeyError, TypeError):
         raise CheckpointError(f"{directory / CONFIG} is damaged. Use another checkpoint.") from None
     if scheme != SCHEME:
@@ -117,4 +117,4 @@ def int8_of(record: Mapping[str, Any], directory: Path) -> list[str]:
             f"{directory} is quantised as {scheme!r}; this release ({__version__}) reads {SCHEME!r}. Install release "
             f"{record.get('framework_version', 'unknown')}, which wrote it."
         )
-    return [str(layer) for layer in layers]
+    return layers

@@ -37,9 +37,11 @@ class Tokens(FrontEnd):
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> FrontEndOutput:
         """inputs: (B, L) integers from 0 to V - 1."""
         vocab_size = self.embedding.num_embeddings
-        if inputs.dim() != 2 or inputs.dtype not in _INTEGERS or inputs.shape[1] < 1:
+        tensor = isinstance(inputs, Tensor)
+        if not tensor or inputs.dim() != 2 or inputs.dtype not in _INTEGERS or inputs.shape[1] < 1:
             raise UnsupportedInputError(
                 f"input_ids are (B, L) integers with at least one token; got {describe(inputs)}."
+                + ("" if tensor else " Make a text a tensor of token ids: torch.tensor([tokenizer.encode(text)]).")
             )
         self.check_lengths(inputs, lengths)
         # Reading the extremes back would stall an accelerator at every step, and split a compiled graph; there the

@@ -47,10 +47,16 @@ def fft(
 ) -> None:
     """Causal convolution: every backend beside plain torch.fft and causal attention.
 
-    Results are held against float64 first. forward and forward+backward get the kernel's spectrum ready made;
-    training makes it in every call: synthesis of a resonant filter's kernel, its transform, the convolution, and all
-    gradients back to the filter's parameters. Times are medians over rounds in which all operators take turns; ratios
-    to plain are formed round by round.
+    Results are held against float64 first. forward and forward+backward get the
+    kernel's spectrum ready made; training makes it in every call: synthesis of a
+    resonant filter's kernel, its transform, the convolution, and all gradients
+    back to the filter's parameters. Times are medians over rounds in which all
+    operators take turns; ratios to plain are formed round by round. A table goes
+    to the standard output.
+
+      spectral bench fft --quick
+
+      spectral bench fft --backend hierarchical --length 16384 --out results
     """
     settings = Settings(
         backends=tuple(dict.fromkeys(backends)),

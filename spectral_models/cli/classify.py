@@ -14,6 +14,7 @@ from spectral_core import ConfigError
 from spectral_models.checkpoint import load_checkpoint, load_tokenizer
 from spectral_models.cli.console import out
 from spectral_models.cli.inputs import batches, read_items
+from spectral_models.errors import not_numbers
 from spectral_models.variants.classifier import Classifier
 
 _SHOWN = 3
@@ -43,14 +44,16 @@ def classify(
     model = load_checkpoint(checkpoint)
     if not isinstance(model, Classifier):
         raise ConfigError(
-            f"{checkpoint} holds a model of type {model.config.type}, which gives no labels: classify takes a "
-            "classifier. For an encoder's embeddings: spectral embed."
+            f"{checkpoint} holds a model of type {model.config.type}: classify takes a classifier. For an encoder's "
+            "embeddings: spectral embed; a multimodal is called in Python, with its inputs by name."
         )
     names = getattr(model.config, "labels", None) or [str(label) for label in range(model.config.num_labels)]
     table = Table("input", "label", "probability", "then", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for batch in batches(model.encoder, load_tokenizer(checkpoint), found):
         with torch.no_grad():
             logits = model(batch.inputs, batch.attention_mask).logits
+        if logits.isnan().any():
+            raise not_numbers("logits")
         for item, row in zip(batch.names, logits.float().softmax(-1).tolist(), strict=True):
             ranked = sorted(zip(names, row, strict=True), key=lambda pair: -pair[1])
             (label, probability), *others = ranked

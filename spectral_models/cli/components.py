@@ -1,35 +1,54 @@
-"""``spectral components``: what is registered, and by whom."""
+"""``spectral components``: what is registered and by whom, and the options of each part."""
 
 from __future__ import annotations
 
 import json
 from itertools import groupby
+from typing import Any
 
 import typer
+from pydantic.fields import FieldInfo
 from rich.table import Table
 from rich.text import Text
 
 from spectral_core import ConfigError
+from spectral_core.config import PartConfig
 from spectral_core.errors import suggestion
 from spectral_core.plugins import BUILTIN_PROVIDER, HOST
+from spectral_core.registry import Entry
 from spectral_models.cli.console import out
 from spectral_models.registries import MODELS
 
 
 def components(
-    kind: str = typer.Argument(
+    kind: str | None = typer.Argument(
         None, help="Only this kind: mixer, filter, gate, sparsity, fft, feedforward, fusion, position, frontend, model."
     ),
-    as_json: bool = typer.Option(False, "--json", help="As a JSON list, for scripts."),
+    name: str | None = typer.Argument(None, help="One part of that kind: its options, with their defaults."),
+    as_json: bool = typer.Option(False, "--json", help="The list as JSON, for scripts."),
 ) -> None:
-    """List registered components with what they do and, where it is not this one, the package that provides them."""
+    """List the parts that configs can name, or the options of one of them.
+
+    A config names a part by itself, with its defaults, or with options beside
+    its type: filter: resonant, or filter: {type: resonant, modes: 32}. Parts of
+    plugins are listed with the package they come from.
+
+      spectral components
+
+      spectral components filter
+
+      spectral components filter resonant
+    """
     assert MODELS  # the last of the registries: importing it declares them all
     if kind is not None and kind not in HOST.registries:
         raise ConfigError(
             f"no kind of component is called {kind!r}.{suggestion(kind, HOST.registries)} "
             f"Kinds: {', '.join(HOST.registries)}."
         )
-    entries = [entry for name in ([kind] if kind else HOST.registries) for entry in HOST.registries[name]]
+    if kind is not None and name is not None:
+        _show_options(HOST.registries[kind].get(name))
+        return
+    entries = [entry for each in ([kind] if kind else HOST.registries) for entry in HOST.registries[each]]
     if as_json:
         fields = ("kind", "name", "summary", "provider", "version")
         out.print_json(json.dumps([{field: getattr(entry, field) for field in fields} for entry in entries]))
@@ -47,3 +66,27 @@ def components(
         out.print(table)
     for line in HOST.failure_lines():
         out.print(line, style="red", markup=False, soft_wrap=True)
+
+
+def _show_options(entry: Entry[Any]) -> None:
+    """A line for each option: its name, its default, and what it is."""
+    out.print(Text.assemble((entry.name, "bold"), f"  {entry.summary}"), soft_wrap=True)
+    fields = {name: field for name, field in entry.load().model_fields.items() if name != "type"}
+    defaults = {name: _default(field) for name, field in fields.items()}
+    columns = [max(map(len, column), default=0) for column in (defaults, defaults.values())]
+    for name, field in fields.items():
+        meaning = " ".join((field.description or "").split())
+        line = Text.assemble(f"  {name:<{columns[0]}}  ", (f"{defaults[name]:<{columns[1]}}", "dim"), f"  {meaning}")
+        out.print(line, soft_wrap=True, highlight=False)
+    if not fields:
+        out.print("  no options")
+
+
+def _default(field: FieldInfo) -> str:
+    """As YAML has it; of a part its name."""
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, PartConfig):
+        value = value.type
+    return value if isinstance(value, str) else json.dumps(value)

@@ -19,11 +19,13 @@ from spectral_models.registries import MODELS
 from spectral_models.training.config import RunConfig, load_run
 
 app = typer.Typer(
-    help=f"Show, check and describe configs.\n\nPresets: {', '.join(list_models())}. "
-    f"Named blocks, for a model's block and layers: {', '.join(list_blocks())}.",
+    help=f"Show, check and describe configs: of models, and of runs (model, data, training).\n\n"
+    f"Presets: {', '.join(list_models())}. "
+    f"Named blocks, for a model's block and layers: {', '.join(list_blocks())}. "
+    "What a part can be told: spectral components KIND NAME.",
     no_args_is_help=True,
 )
-_SOURCE = typer.Argument(help=f"A YAML or JSON file (a model's or a run's), or a preset: {', '.join(list_models())}.")
+_SOURCE = typer.Argument(help=f"A YAML or JSON file, a model's or a run's; or a preset: {', '.join(list_models())}.")
 _SET = typer.Option(
     [], "--set", metavar="PATH=VALUE", help="Replace a value, as in layers.0.mixer.filter.modes=8. Repeatable."
 )
@@ -31,7 +33,12 @@ _SET = typer.Option(
 
 @app.command("list")
 def list_presets(pattern: str = typer.Argument("*", help="Only presets that match this shell-style pattern.")) -> None:
-    """List presets, the smallest first, with their model variant and number of parameters."""
+    """List presets, the smallest first, with their model variant and number of parameters.
+
+    Counted without allocating them; contexts are in docs/presets.md.
+
+      spectral config list "slm-*"
+    """
     found = [
         (count_parameters(config), name, config) for name in list_models(pattern) for config in [load_config(name)]
     ]
@@ -49,7 +56,14 @@ def list_presets(pattern: str = typer.Argument("*", help="Only presets that matc
 
 @app.command()
 def show(source: str = _SOURCE, changes: list[str] = _SET) -> None:
-    """Print the whole config as YAML, every default written out."""
+    """Print the whole config as YAML, every default written out.
+
+    What is printed is a config file again.
+
+      spectral config show tiny --set fft=hierarchical > mine.yaml
+
+      spectral config show examples/demo.yaml --set training.steps=2000
+    """
     text = yaml.safe_dump(read_config(source, changes).model_dump(mode="json"), sort_keys=False)
     if out.is_terminal:
         out.print(Syntax(text, "yaml", background_color="default", word_wrap=True))
@@ -59,7 +73,12 @@ def show(source: str = _SOURCE, changes: list[str] = _SET) -> None:
 
 @app.command()
 def validate(source: str = _SOURCE, changes: list[str] = _SET) -> None:
-    """Check a config by building its model; exits with 1 and every problem's path when it cannot work."""
+    """Check a config by building its model; exits with 1 and every problem's path when it cannot work.
+
+    Nothing of the model's size is allocated.
+
+      spectral config validate mine.yaml --set num_layers=12
+    """
     config = read_config(source, changes)
     with torch.device("meta"):  # a hundred billion parameters are checked without their memory
         model = build_model(config.model if isinstance(config, RunConfig) else config)
@@ -71,7 +90,14 @@ def validate(source: str = _SOURCE, changes: list[str] = _SET) -> None:
 def schema(
     variant: str = typer.Argument("run", help="'run' for what `spectral train` reads, or a model variant's name."),
 ) -> None:
-    """Print the JSON Schema, installed plugins' parts included (for editors and validators)."""
+    """Print the JSON Schema, installed plugins' parts included (for editors and validators).
+
+    With what each value means, its default and its limits.
+
+      spectral config schema > run.schema.json
+
+      spectral config schema language_model
+    """
     config = RunConfig if variant == "run" else MODELS.get(variant).load()
     out.print_json(json.dumps(config.model_json_schema()))
 

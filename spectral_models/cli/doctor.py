@@ -20,7 +20,11 @@ _LENGTHS = (256, 8192, 65536)
 
 
 def doctor() -> None:
-    """Check the installation. Exits with 1 when a plugin failed."""
+    """Check the installation: versions, devices, FFT backends, plugins. Exits with 1 when a plugin failed.
+
+    The lines "fft: auto" say which backend fft: auto takes at a length on this
+    machine, and why not the others.
+    """
     assert MODELS  # the last of the registries: importing it declares them all
     device = "cuda" if torch.cuda.is_available() else "cpu"
     name = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"

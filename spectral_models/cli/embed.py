@@ -17,6 +17,7 @@ from spectral_core import ConfigError
 from spectral_models.checkpoint import load_checkpoint, load_tokenizer
 from spectral_models.cli.console import out
 from spectral_models.cli.inputs import batches, read_items
+from spectral_models.errors import not_numbers
 from spectral_models.variants.classifier import Classifier
 from spectral_models.variants.encoding import Encoder
 
@@ -29,7 +30,7 @@ def embed(
         None, metavar="TEXT", help="Texts; or paths of pictures, or of WAV files."
     ),
     file: Path | None = typer.Option(None, help="One text or path on each line, instead; - for the standard input."),
-    output: Path | None = typer.Option(None, "--out", help="Write them to this .npy file, a row each, in float32."),
+    output: Path | None = typer.Option(None, "--out", help="Write them to this .npy file, (inputs, width) in float32."),
     normalize: bool = typer.Option(False, "--normalize", help="Scale each to length 1, for products to be cosines."),
 ) -> None:
     """Turn texts, pictures or sounds into the vectors an encoder pools them into.
@@ -44,7 +45,8 @@ def embed(
     """
     found = read_items(items or [], file)
     if output is not None and output.suffix != ".npy":
-        raise ConfigError(f"--out {output}: embeddings are written as .npy; call it {output.with_suffix('.npy')}.")
+        named = output.with_suffix(".npy") if output.name else "embeddings.npy"
+        raise ConfigError(f"--out {output}: embeddings are written as .npy; call it {named}.")
     model = load_checkpoint(checkpoint)
     encoder = model.encoder if isinstance(model, Classifier) else model
     if not isinstance(encoder, Encoder):
@@ -59,10 +61,13 @@ def embed(
         with torch.no_grad():
             pooled.append(encoder(batch.inputs, batch.attention_mask).pooled)
     vectors = torch.cat(pooled).float()
+    if not vectors.isfinite().all():
+        raise not_numbers("embeddings")
     if normalize:
         vectors = F.normalize(vectors, dim=-1)
     if output is not None:
         try:
+            output.parent.mkdir(parents=True, exist_ok=True)
             np.save(output, vectors.numpy())
         except OSError as error:
             raise ConfigError(f"cannot write {output}: {error.strerror}. Choose another --out.") from None

@@ -47,6 +47,12 @@ def evaluate(
 
     Bits per byte predict every byte once, from what stands before it in its window; xz -9 is given the same bytes.
     Beside accuracy stands that of a constant answer.
+
+      spectral evaluate runs/mine
+
+      spectral evaluate runs/mine --data book.txt --context 4096
+
+      spectral evaluate runs/reviews --data next_month.csv --text review
     """
     model = load_checkpoint(checkpoint, **({} if fft is None else {"fft": fft}))
     tokenizer = load_tokenizer(checkpoint)

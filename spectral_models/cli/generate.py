@@ -20,11 +20,13 @@ from spectral_models.variants.language_model import LanguageModel
 
 def generate(
     checkpoint: Path = typer.Argument(help="A checkpoint's directory, or a run's."),
-    prompt: str = typer.Option("", help="Text to continue. Empty begins a new document."),
+    prompt: str = typer.Option("", help="Text to continue. Empty, the default, begins a new document."),
     max_new_tokens: int = typer.Option(256, min=1, help="Tokens to draw at most."),
     temperature: float = typer.Option(0.8, min=0.0, help="0 takes the likeliest token each time."),
-    top_k: int = typer.Option(None, min=1, help="Draw among the k likeliest only."),
-    top_p: float = typer.Option(None, help="Draw among the smallest set holding this probability."),
+    top_k: int = typer.Option(None, min=1, help="Draw among the k likeliest only. All by default."),
+    top_p: float = typer.Option(
+        None, help="Draw among the smallest set holding this probability, above 0 to 1. All by default."
+    ),
     repetition_penalty: float = typer.Option(1.0, help="Above 1 makes repeated tokens less likely."),
     seed: int = typer.Option(0, min=0, max=(1 << 63) - 1, help="The same seed draws the same text."),
     fft: str = typer.Option(None, help="FFT backend, instead of the checkpoint's."),
@@ -32,13 +34,12 @@ def generate(
         False, "--interactive", "-i", help="Answer line after line, each in the context of all before it."
     ),
 ) -> None:
-    """Continue a prompt with a trained language model. Each token is computed
-    once; the state carries the past.
+    """Continue a prompt with a trained language model, on the standard output as it is drawn.
 
-    With --interactive, the lines you type and the answers are one text, of
-    which nothing is read twice. A line that ends in a backslash goes without
-    its line end. /reset forgets the text; Ctrl-C stops an answer; /quit or
-    Ctrl-D ends.
+    Each token is computed once; the state carries the past. With --interactive,
+    the lines you type and the answers are one text, of which nothing is read
+    twice. A line that ends in a backslash goes without its line end. /reset
+    forgets the text; Ctrl-C stops an answer; /quit or Ctrl-D ends.
 
       spectral generate runs/mine --prompt "def " --temperature 0.5
 

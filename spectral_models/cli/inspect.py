@@ -55,7 +55,9 @@ def inspect(
         "nothing yet.",
     ),
     output: Path = typer.Option(
-        None, help="Where pictures go. By default RUN/inspection, or CHECKPOINT-inspection beside the checkpoint."
+        None,
+        "--out",
+        help="Directory for the pictures. By default RUN/inspection, or CHECKPOINT-inspection beside the checkpoint.",
     ),
     layers: str = typer.Option(None, help="Only these layers, counted from 0, as in 0,2 or 4-7."),
     text: Path = typer.Option(
@@ -66,9 +68,14 @@ def inspect(
 ) -> None:
     """Draw what a model does to frequencies, a PNG for each kind of part, and say in a line what each shows.
 
-    Long filters by frequency (magnitude, phase) and by lag; poles of recurrent ones in the unit circle; time constants
-    of memories; taps of short convolutions; gates as the mixer realises them on a text, beside what they asked for and
-    the bins that a sparsity keeps.
+    Long filters by frequency (magnitude, phase) and by lag; poles of recurrent
+    ones in the unit circle; time constants of memories; taps of short
+    convolutions; gates as the mixer realises them on a text, beside what they
+    asked for and the bins that a sparsity keeps.
+
+      spectral inspect runs/mine --layers 0,2
+
+      spectral inspect tiny --out pictures
     """
     _check_drawing()
     wanted = None if layers is None else parse_layers(layers)
@@ -83,7 +90,7 @@ def inspect(
         directory.mkdir(parents=True, exist_ok=True)
         _show(inspection.readings, directory)
     except OSError as error:
-        raise ConfigError(f"cannot write pictures to {directory}: {error.strerror}. Choose another --output.") from None
+        raise ConfigError(f"cannot write pictures to {directory}: {error.strerror}. Choose another --out.") from None
     for part in inspection.silent:
         out.print(f"not drawn: {part}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 

@@ -13,12 +13,21 @@ from spectral_models.cli import scaffold
 from spectral_models.cli.console import out
 from spectral_models.registries import MODELS
 
-app = typer.Typer(help="List installed plugins, or begin a new one.")
+app = typer.Typer()
 
 
 @app.callback(invoke_without_command=True)
 def plugins(context: typer.Context) -> None:
-    """List installed plugins with their parts, or what is wrong with them. `new` begins one of your own."""
+    """List installed plugins with their parts, or what is wrong with them; `new` begins one of your own.
+
+    A plugin is any installed package with an entry point in the group
+    spectral.plugins. SPECTRAL_DISABLE_PLUGINS=1 loads none of them,
+    SPECTRAL_PLUGINS=a,b only these.
+
+      spectral plugins
+
+      spectral plugins new acme --kind gate
+    """
     if context.invoked_subcommand is not None:
         return
     assert MODELS  # the last of the registries: importing it declares them all
@@ -44,14 +53,18 @@ def new(
     """Begin a plugin: an installable package with one working part, its tests and a README.
 
     The tests run the framework's public checks on the part, and pass as written.
+    How to install and test it is printed; nothing is installed by itself.
+
+      spectral plugins new acme --kind filter
+
+      spectral plugins new acme --kind backend --directory ~/plugins
     """
     plugin = scaffold.Plugin.called(name)
     folder = scaffold.write(plugin, kind, directory)
-    path = shlex.quote(str(folder))
     out.print(
         f"{folder}: a package with the {kind.value} {plugin.part(kind)}. Next:\n"
-        f"  pip install --editable {path}\n"
-        f"  pytest {path}",
+        f"  pip install --editable {shlex.quote(f'{folder}[test]')}\n"
+        f"  pytest {shlex.quote(str(folder))}",
         highlight=False,
         markup=False,
         soft_wrap=True,

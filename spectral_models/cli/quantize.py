@@ -25,8 +25,7 @@ def quantize(
         None, help="Text to measure the change on: a file or directory. By default held-out files of 'stdlib'."
     ),
 ) -> None:
-    """Make the weights of linear layers int8, and say how much smaller and how
-    much worse that makes a model.
+    """Make the weights of linear layers int8, and say how much smaller and worse that makes a model.
 
     Mixers' and feed-forwards' projections become a quarter of their size;
     embeddings, heads, filters and norms stay as they are. The new checkpoint is

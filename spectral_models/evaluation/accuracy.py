@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from spectral_models.data.batches import LabelledExamples, padded
+from spectral_models.errors import not_numbers
 from spectral_models.variants.classifier import Classifier
 
 
@@ -51,4 +52,6 @@ def judge_classifier(
     if distributed:
         torch.distributed.all_reduce(right)
         torch.distributed.all_reduce(nats)
+    if not nats.isfinite():
+        raise not_numbers("losses")
     return Judgement(float(right) / len(examples), float(nats) / len(examples), len(examples))

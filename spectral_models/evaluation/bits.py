@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 
 from spectral_models.data import ContiguousWindows
+from spectral_models.errors import not_numbers
 from spectral_models.variants.language_model import LanguageModel
 
 
@@ -23,7 +24,8 @@ def bits_per_byte(
     """Sum of -log2 p(token | the tokens before it in its window), each once, over the bytes of text they stand for.
 
     So models with different tokenizers compare: fewer tokens are no gain in themselves. Auxiliary losses do not count.
-    The model should be in eval mode. Under torch.distributed each process takes its share of the windows and all get
+    The model should be in eval mode; UnsupportedInputError is raised where its losses are not finite. Under
+    torch.distributed each process takes its share of the windows and all get
     the same, exact number. on_batch: called with the number of windows of each batch.
     """
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
@@ -40,6 +42,8 @@ def bits_per_byte(
             on_batch(len(batch))
     if distributed:
         torch.distributed.all_reduce(total)
+    if not total.isfinite():
+        raise not_numbers("losses")
     return float(total) / (windows.text_bytes * math.log(2))
 
 

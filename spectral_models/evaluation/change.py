@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from spectral_core import ConfigError
 from spectral_models.data import ContiguousWindows, Tokenizer
 from spectral_models.data.corpus import measured_tokens
+from spectral_models.errors import not_numbers
 from spectral_models.evaluation.bits import bits_per_byte
 from spectral_models.model import SpectralModel
 from spectral_models.variants.classifier import Classifier
@@ -79,4 +80,7 @@ def _inputs(encoder: Encoder, text: bytes, source: str, tokenizer: Tokenizer) ->
 def _outputs(model: SpectralModel, inputs: list[Tensor]) -> Tensor:
     """The logits of a classifier, or the embeddings of an encoder, of each row."""
     outputs = [model(row) for row in inputs]
-    return torch.cat([output.logits if isinstance(model, Classifier) else output.pooled for output in outputs])
+    found = torch.cat([output.logits if isinstance(model, Classifier) else output.pooled for output in outputs])
+    if not found.isfinite().all():
+        raise not_numbers("outputs")
+    return found

@@ -73,8 +73,11 @@ def prefill(
 
 def prompt_lengths(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
     """(B,) real tokens of each row of a prompt. Raises UnsupportedInputError for what is none, and for empty rows."""
-    if input_ids.dim() != 2 or 0 in input_ids.shape:
-        raise UnsupportedInputError(f"a prompt is (B, L) with at least one token per row; got {describe(input_ids)}.")
+    if not isinstance(input_ids, Tensor) or input_ids.dim() != 2 or 0 in input_ids.shape:
+        hint = "" if isinstance(input_ids, Tensor) else " Of a text: torch.tensor([load_tokenizer(path).encode(text)])."
+        raise UnsupportedInputError(
+            f"a prompt is (B, L) integers with at least one token per row; got {describe(input_ids)}.{hint}"
+        )
     if attention_mask is None:
         return torch.full(input_ids.shape[:1], input_ids.shape[1], device=input_ids.device)
     if attention_mask.shape != input_ids.shape:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spectral_core import ConfigError, UnsupportedInputError
+from spectral_core import ConfigError
+from spectral_models.errors import not_numbers
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,7 @@ class Sampling:
     def penalised(self, logits: Tensor, seen: Tensor) -> Tensor:
         """logits: (B, V). seen: (B, V) bool, tokens that occurred. Returns them in float32. NaN is refused."""
         if logits.isnan().any():
-            raise UnsupportedInputError(
-                "the model's logits are not numbers: its weights are not, as after a training that diverged. Use an "
-                "earlier checkpoint, or train at a lower rate."
-            )
+            raise not_numbers("logits")
         logits = logits.float()
         if self.repetition_penalty == 1.0:
             return logits
@@ -54,8 +52,8 @@ class Sampling:
         """logits: (B, V), penalised. Returns (B,) token ids."""
         if self.temperature == 0:
             return logits.argmax(-1)
-        # Relative to the likeliest, so that no temperature is too low to divide by.
-        scaled = (logits - logits.amax(-1, keepdim=True)) / self.temperature
+        # Relative to the likeliest, so that no temperature is too low to divide by; float32 holds none below its least.
+        scaled = (logits - logits.amax(-1, keepdim=True)) / max(self.temperature, torch.finfo(torch.float32).tiny)
         return torch.multinomial(self._kept(scaled).softmax(-1), 1, generator=generator)[:, 0]
 
     def _kept(self, logits: Tensor) -> Tensor:

@@ -161,6 +161,11 @@ def load_run(source: str | Path | Mapping[str, Any], changes: Mapping[str, Any] 
                 f"{str(source)!r} is neither a run config (.yaml, .json) nor a preset: {', '.join(list_models())}."
             )
         data = read_yaml(path)
+        if "model" not in changes and not data.keys() & RunConfig.model_fields.keys():
+            raise ConfigError(
+                f"{path} has no model, data or training: it is no run's config. If it is a model's, put it under "
+                "'model:' in a file of its own, where data and training may stand beside it."
+            )
     if "model" in changes:
         data["model"] = changes.pop("model")
     model = data.get("model")

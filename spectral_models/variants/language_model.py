@@ -12,6 +12,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from spectral_core import UnsupportedInputError
 from spectral_core.config import PartConfig
 from spectral_layers import Rows, State
 from spectral_layers.frontends.tokens import Tokens, TokensConfig
@@ -84,6 +85,8 @@ class LanguageModel(StackedModel):
         Raises UnsupportedInputError for ids out of range and sequences over a declared limit, StateError for a state
         that does not fit.
         """
+        if logits_to_keep < 0:
+            raise UnsupportedInputError(f"logits_to_keep is a number of tokens, 0 for all; got {logits_to_keep}.")
         made = self.features(input_ids, attention_mask, state, return_state)
         x = made.x
         if logits_to_keep:

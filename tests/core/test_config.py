@@ -214,7 +214,7 @@ def test_a_key_of_another_level_has_no_suggestion() -> None:
 def test_missing_key_and_wrong_top_level() -> None:
     with pytest.raises(ConfigError, match=r"^block: Field required$"):
         Model.parse({})
-    with pytest.raises(ConfigError, match=r"^config: Input should be a valid dictionary"):
+    with pytest.raises(ConfigError, match=r"^config: Input should be a mapping of keys to values"):
         Model.parse([1])
 
 

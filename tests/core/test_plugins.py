@@ -183,6 +183,30 @@ def test_the_api_version_is_checked(world, api: str, shown: str) -> None:
     assert "install a release of" in reason
 
 
+@pytest.mark.parametrize(
+    "source",
+    ["interrupt()", good("bbb/one").replace('    register("fft"', '    interrupt()\n    register("fft"')],
+    ids=["import", "hook"],
+)
+def test_an_interrupted_load_goes_on_at_the_next_look(world, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    """Ctrl-C in a notebook, while a slow plugin is imported or registers its parts."""
+    pressed = [KeyboardInterrupt]
+
+    def interrupt() -> None:
+        if pressed:
+            raise pressed.pop()
+
+    monkeypatch.setattr("builtins.interrupt", interrupt, raising=False)
+    world.install("aaa", good("aaa/one"))
+    world.install("bbb", source)
+    world.install("zzz", good("zzz/one"))
+    with pytest.raises(KeyboardInterrupt):
+        world.registry.names()
+    assert {"aaa/one", "torchlike", "zzz/one"} <= set(world.registry.names())
+    assert ("bbb/one" in world.registry) == ("bbb/one" in source)
+    assert world.host.failures() == []
+
+
 def test_disable_plugins(world, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPECTRAL_DISABLE_PLUGINS", "1")
     monkeypatch.setenv("SPECTRAL_PLUGINS", "acme")
