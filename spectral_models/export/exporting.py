@@ -17,6 +17,7 @@ from torch.export import ExportedProgram
 from spectral_core import ConfigError, FFTBackendConfig, SpectralError
 from spectral_models.assembly import build_model
 from spectral_models.config import parts_of
+from spectral_models.errors import not_numbers
 from spectral_models.export.formats import FORMATS, Format
 from spectral_models.export.inputs import Shape, Size
 from spectral_models.export.programs import Lengths, Program, program_of
@@ -81,6 +82,10 @@ def export_model(
     with torch.no_grad():
         expected = [reference(*sample.values()) for sample in samples]
     names = reference.outputs
+    for outputs in expected:
+        for name, output in zip(names, outputs, strict=True):
+            if not output.isfinite().all():
+                raise not_numbers(name)
     write, load = FORMATS[format]()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -81,6 +81,8 @@ class Pictures(Input):
             raise ConfigError(
                 "this model takes pictures of any size, and a program has one: give a size, as in 224 224."
             )
+        if min(size) < 1:
+            raise ConfigError(f"a picture has at least one row and one column; got a size of {size[0]} x {size[1]}.")
         return self.channels, *size
 
     def sample(self, shape: Shape, generator: Generator) -> Tensor:

@@ -168,6 +168,7 @@ def diverged(tmp_path_factory):
         ("evaluate", "classifier", ["--data", "TABLE"]),
         ("classify", "classifier", ["a text"]),
         ("embed", "encoder", ["a text", "--out", "OUT.npy"]),
+        ("export", "language", ["OUT.pt2"]),
         ("quantize", "language", ["OUT", "--data", "TEXT"]),
         ("quantize", "encoder", ["OUT", "--data", "TEXT"]),
     ],
@@ -176,7 +177,8 @@ def test_a_diverged_model_has_no_results(spectral, diverged, text, tmp_path, com
     if command == "quantize":
         pytest.importorskip("torchao")
     (tmp_path / "table.csv").write_text("text,label\na,0\nb,1\n")
-    places = {"TEXT": text, "TABLE": tmp_path / "table.csv", "OUT": tmp_path / "out", "OUT.npy": tmp_path / "out.npy"}
+    places = {"TEXT": text, "TABLE": tmp_path / "table.csv", "OUT": tmp_path / "out"}
+    places |= {name: tmp_path / name for name in ("OUT.npy", "OUT.pt2")}
     ended = spectral(command, diverged / of, *(places.get(option, option) for option in options))
     assert ended.code == 1
     assert "are not numbers: its weights are not, as after a training that diverged" in ended.err
