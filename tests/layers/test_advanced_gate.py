@@ -45,7 +45,7 @@ def test_options_keep_the_promises_of_mixers(causal: bool) -> None:
         ({"resolutions": [8, 4]}, "resolutions run from coarse to fine, each once; got [8, 4]"),
         ({"resolutions": [4, 4]}, "resolutions run from coarse to fine, each once; got [4, 4]"),
         ({"resolutions": [1, 4]}, "resolutions.0: Input should be greater than or equal to 2 (got 1)"),
-        ({"resolutions": []}, "resolutions: Tuple should have at least 1 item"),
+        ({"resolutions": []}, "resolutions: The list should have at least 1 item"),
         ({"threshold": 0}, "threshold: Input should be greater than 0 (got 0)"),
         ({"phase_terms": 0}, "phase_terms: Input should be greater than 0 (got 0)"),
         ({"dropout": 1.0}, "dropout: Input should be less than 1 (got 1.0)"),

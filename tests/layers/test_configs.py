@@ -74,7 +74,7 @@ def moe(**options: Any) -> dict[str, Any]:
 REFUSED: list[tuple[Any, str]] = [
     (gating(window=63), "mixer: window must be even and at least block = 32; got 63"),
     (gating(window=16), "mixer: window must be even and at least block = 32; got 16"),
-    (gating(gates=[]), "mixer.gates: Tuple should have at least 1 item"),
+    (gating(gates=[]), "mixer.gates: The list should have at least 1 item"),
     (gating(gates=["bend"]), "mixer.gates.0: no gate is called 'bend'. Did you mean 'band'?"),
     (gating(gates=[{"type": "band", "bands": 1}]), "mixer.gates.0.bands: Input should be greater than or equal to 2"),
     (gating(sparsity="fix"), "mixer.sparsity: no sparsity is called 'fix'. Did you mean 'fixed'?"),

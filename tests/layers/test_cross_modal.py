@@ -133,7 +133,7 @@ def test_a_misspelt_modality_is_named_with_a_suggestion() -> None:
 def test_configs_that_cannot_work() -> None:
     with pytest.raises(ConfigError, match="modalities need names of their own; got"):
         CrossModalConfig.parse({"modalities": ["text", "text"]})
-    with pytest.raises(ConfigError, match="modalities: Tuple should have at least 2 items"):
+    with pytest.raises(ConfigError, match="modalities: The list should have at least 2 items"):
         CrossModalConfig.parse({"modalities": ["text"]})
     config = CrossModalConfig(modalities=("text", "sound"), head_dim=4)
     with pytest.raises(ConfigError, match=r"its target cannot be causal\. In a decoder use .* source_product"):

@@ -127,7 +127,7 @@ def test_white_input_keeps_its_variance_at_every_scale() -> None:
     [
         ({"scales": (4, 1)}, "scales go from the finest to the coarsest, none twice; got (4, 1)"),
         ({"scales": (1, 1)}, "scales go from the finest to the coarsest, none twice; got (1, 1)"),
-        ({"scales": (4,)}, "scales: Tuple should have at least 2 items"),
+        ({"scales": (4,)}, "scales: The list should have at least 2 items"),
         ({"scales": (0, 1)}, "scales.0: Input should be greater than 0"),
     ],
 )
