@@ -15,8 +15,14 @@ from spectral_models.config import ModelConfig, override
 from spectral_models.errors import CheckpointError
 from spectral_models.quantization import SCHEME
 
-SCHEMA_VERSION = 2
-"""1 had another default block: see :func:`config_of`."""
+SCHEMA_VERSION = 3
+"""1 and 2 left a decoder's default block unwritten, and each had another: :data:`_UNWRITTEN`."""
+_MIXED = {"mixer": {"type": "gated_convolution", "filter": {"type": "resonant"}}, "feedforward": {"type": "swiglu"}}
+_UNWRITTEN: dict[int, dict[str, Any]] = {
+    1: {"block": _MIXED},
+    2: {"layers": [_MIXED, {"mixer": {"type": "holographic"}, "feedforward": {"type": "swiglu"}}]},
+}
+"""What the decoders of a schema are made of whose config has neither a block nor layers."""
 CONFIG = "config.json"
 
 
@@ -48,10 +54,10 @@ def read_record(directory: Path) -> dict[str, Any]:
 
 
 def _check_schema(record: Mapping[str, Any], source: object) -> None:
-    if record.get("schema_version") not in (1, SCHEMA_VERSION):
+    if record.get("schema_version") not in (*_UNWRITTEN, SCHEMA_VERSION):
         raise CheckpointError(
             f"{source} has schema version {record.get('schema_version')!r}; this release ({__version__}) reads "
-            f"1 and {SCHEMA_VERSION}. Install release {record.get('framework_version', 'unknown')}, which wrote it."
+            f"1 to {SCHEMA_VERSION}. Install release {record.get('framework_version', 'unknown')}, which wrote it."
         )
 
 
@@ -67,9 +73,8 @@ def config_of(record: Mapping[str, Any], source: object, overrides: Mapping[str,
         data = dict(record["spectral"])
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(f"the config of {source} is damaged. Use another checkpoint.") from None
-    if record["schema_version"] == 1 and data.get("type") == "language_model":
-        # In schema 1 neither a block nor layers meant one block with its defaults.
-        data["block"] = {} if data.get("block") is None and data.get("layers") is None else data.get("block")
+    if data.get("type") in ("language_model", "seq2seq") and data.get("block") is None and data.get("layers") is None:
+        data |= _UNWRITTEN.get(record["schema_version"], {})
     try:
         config = parse_model(override(data, overrides or {}))
     except ConfigError as error:

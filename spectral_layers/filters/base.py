@@ -68,7 +68,7 @@ class Filter(nn.Module):
             return _two_sided(self.kernel(length), reverse.kernel(length))
         return self._cache.get(
             (self, reverse),
-            (fft.name, length),
+            ("centered", fft.name, length),
             lambda: prepare_kernel(
                 _two_sided(self.kernel(length), reverse.kernel(length)), length, mode="centered", backend=fft
             ),

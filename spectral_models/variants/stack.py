@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -28,7 +28,7 @@ from spectral_layers import (
 )
 from spectral_layers.rows import Alignment
 from spectral_models.block import NORMS, Block, BlockOutput, under
-from spectral_models.config import BlockConfig, Blocks, ModelConfig, block_as_layers, named_block
+from spectral_models.config import BlockConfig, Blocks, ModelConfig, block_as_layers
 from spectral_models.model import SpectralModel
 
 
@@ -170,13 +170,16 @@ class StackConfig(ModelConfig):
     """The block, or its name, repeated num_layers times."""
     layers: Blocks | None = None
     """Instead of block: several blocks, or their names, taken in turn up to num_layers. Without either, a decoder takes
-    the block ``hybrid``, an encoder ``dense``."""
+    the block ``hybrid``, an encoder ``dense``, and the config has it written out."""
     max_seq_len: PositiveInt | None = None
     """The context a model is meant for. It limits the parts with one parameter per position, and nothing else."""
 
     @model_validator(mode="before")
     @classmethod
     def _take_turns(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("block") is None and data.get("layers") is None:
+            # Whoever keeps this config keeps the blocks of today, whatever the default becomes.
+            data = {**data, "block": "hybrid" if cls.decoder else "dense", "layers": None}
         return block_as_layers(data)
 
     @model_validator(mode="after")
@@ -201,7 +204,8 @@ class StackConfig(ModelConfig):
         """The distinct blocks, in the order they take turns."""
         if self.layers:
             return self.layers
-        return (self.block,) if self.block is not None else named_block("hybrid" if self.decoder else "dense")
+        assert self.block is not None
+        return (self.block,)
 
     def stack(self) -> Iterator[tuple[str, BlockConfig]]:
         """All num_layers blocks, each with the config path it comes from."""

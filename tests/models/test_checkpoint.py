@@ -24,7 +24,7 @@ from torch import Tensor
 from spectral_core import ConfigError, FFTBackendConfig, PluginError, __version__, hookimpl
 from spectral_core.backends.torch_fft import TorchFFT
 from spectral_core.plugins import HOST, Registrar
-from spectral_models import CheckpointError, build_model, load_checkpoint, save_checkpoint
+from spectral_models import CheckpointError, build_model, load_checkpoint, load_config, save_checkpoint
 from spectral_models.checkpoint import MARKER, WEIGHTS, write_files, write_marker
 from spectral_models.model import SpectralModel
 from spectral_models.record import CONFIG
@@ -131,7 +131,7 @@ def test_a_checkpoint_from_before_front_ends_and_positions_is_read(tmp_path: Pat
 def test_the_files_say_what_they_hold(saved: Path) -> None:
     assert names(saved) == FILES
     record = json.loads((saved / CONFIG).read_text())
-    assert (record["model_type"], record["schema_version"]) == ("spectral", 2)
+    assert (record["model_type"], record["schema_version"]) == ("spectral", 3)
     assert record["framework_version"] == __version__
     assert record["spectral"] == made().config.model_dump(mode="json")
     assert [(part["kind"], part["name"]) for part in record["components"]] == [
@@ -234,23 +234,46 @@ def rewritten(directory: Path, change: Callable[[dict[str, Any]], object]) -> Pa
 
 
 def test_a_newer_schema_names_the_release_that_reads_it(saved: Path) -> None:
-    rewritten(saved, lambda record: record.update(schema_version=3, framework_version="9.9"))
+    rewritten(saved, lambda record: record.update(schema_version=4, framework_version="9.9"))
     message = refusal(saved)
-    assert "has schema version 3; this release" in message
+    assert "has schema version 4; this release" in message
     assert "Install release 9.9" in message
 
 
-def test_a_default_block_of_schema_1_stays_what_it_was(tmp_path: Path) -> None:
-    """Its config names no block; the weights are of plain gated convolutions, whatever the default is today."""
-    path = save_checkpoint(build_model({"hidden_dim": 16, "num_layers": 2, "block": {}}), tmp_path / "model")
+@pytest.mark.parametrize(
+    ("schema", "blocks", "mixers"),
+    [
+        (1, {"block": {}}, ["gated_convolution"]),
+        (2, {"layers": ["dense", {"mixer": "holographic"}]}, ["gated_convolution", "holographic"]),
+    ],
+)
+@pytest.mark.parametrize(
+    "variant", [{}, {"type": "seq2seq", "encoder": {"type": "encoder", "hidden_dim": 32}}], ids=["lm", "seq2seq"]
+)
+def test_a_default_block_of_earlier_schemas_stays_what_it_was(
+    variant: dict[str, Any], schema: int, blocks: dict[str, Any], mixers: list[str], tmp_path: Path
+) -> None:
+    """Its config names no block; the weights are of the default of then, whatever the default is today."""
+    model = build_model({**variant, "hidden_dim": 32, "num_layers": 2, **blocks})
+    path = save_checkpoint(model, tmp_path / "model")
 
     def before(record: dict[str, Any]) -> None:
-        record["schema_version"] = 1
-        record["spectral"]["block"] = None
+        record["schema_version"] = schema
+        record["spectral"].update(block=None, layers=None)
 
     loaded = load_checkpoint(rewritten(path, before), fft="torch")
-    assert [block.mixer.type for block in loaded.config.blocks] == ["gated_convolution"]
+    assert [block.mixer.type for block in loaded.config.blocks] == mixers
     assert load_checkpoint(save_checkpoint(loaded, tmp_path / "again")).config == loaded.config
+
+
+@pytest.mark.parametrize("variant", ["language_model", "encoder"])
+def test_a_checkpoint_has_its_default_blocks_written_out(variant: str, tmp_path: Path) -> None:
+    """What the default becomes later is no matter of checkpoints."""
+    path = save_checkpoint(build_model({"type": variant, "hidden_dim": 32, "num_layers": 2}), tmp_path / "model")
+    written = json.loads((path / CONFIG).read_text())["spectral"]
+    named = load_config({"type": variant, "block": "hybrid" if variant == "language_model" else "dense"})
+    found = written["layers"] or [written["block"]]
+    assert found == [block.model_dump(mode="json") for block in named.blocks]
 
 
 @pytest.mark.parametrize(
