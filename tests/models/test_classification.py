@@ -56,14 +56,6 @@ RUN = {
 KINDS = {"fruit": ["apple", "pear", "plum"], "metal": ["iron", "zinc", "tin"], "tree": ["oak", "elm", "ash"]}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def table(tmp_path_factory) -> Path:
     """Sentences of which one word tells the kind; half of them are of one kind."""

@@ -59,12 +59,7 @@ def test_two_processes_give_the_losses_weights_and_bits_of_one(tmp_path):
     assert launched.stdout.count("held-out bits per byte") == 1, "one process reports"
     assert launched.stderr.count("step 6/6  loss") == 1
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        one = train(load_run(file), tmp_path / "one")
-    finally:
-        torch.set_num_threads(threads)
+    one = train(load_run(file), tmp_path / "one")
 
     metrics = json.loads((tmp_path / "two" / "metrics.json").read_text(encoding="utf-8"))
     for name in ("loss", "eval_bits_per_byte"):

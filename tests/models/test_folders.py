@@ -28,14 +28,6 @@ SOUNDS = {"type": "audio_encoder", "mixing": "sequence", "frontend": MEL, "posit
 TRAINING = {"steps": 12, "batch_size": 16, "learning_rate": 1e-2, "eval_every": 12, "save_every": 6, "log_every": 6}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def picture(path: Path, pixels: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels.astype(np.uint8)).save(path)

@@ -56,15 +56,6 @@ train(load_run(sys.argv[1]), sys.argv[2])
 """
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """One thread adds up in one order, here and in the process that is killed."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def run_file(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")

@@ -39,15 +39,6 @@ MODEL = {
 EXPERTS = {"layers.0.feedforward": {"type": "moe", "experts": 4, "active": 1, "balance_weight": 0.5}}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Models this small only lose by sharing their loops between threads, and one thread adds up in one order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def text(tmp_path_factory) -> Path:
     """Regular enough to be learned from in a few steps."""
