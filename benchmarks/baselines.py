@@ -34,6 +34,7 @@ from spectral_layers import (
     Stream,
 )
 from spectral_layers.fusion.base import lengths_of
+from spectral_layers.initialisation import begin_reading, begin_writing
 from spectral_layers.mixing.base import Direction
 from spectral_layers.positions.base import Rotation, angles
 from spectral_layers.registries import FILTERS
@@ -68,8 +69,8 @@ class Attention(Mixer):
         self.heads = heads
         self.in_proj = nn.Linear(dim, 3 * dim, bias=False)
         self.out_proj = nn.Linear(dim, dim, bias=False)
-        nn.init.normal_(self.in_proj.weight, std=0.02)
-        nn.init.normal_(self.out_proj.weight, std=0.02)
+        begin_reading(self.in_proj)
+        begin_writing(self.out_proj)
         self.short = ShortConvolution(3 * dim) if short else None
         if self.short is not None:
             with torch.no_grad():
@@ -110,8 +111,8 @@ class LongConvolution(Mixer):
         dim = context.hidden_dim
         self.in_proj = nn.Linear(dim, dim, bias=False)
         self.out_proj = nn.Linear(dim, dim, bias=False)
-        nn.init.normal_(self.in_proj.weight, std=0.02)
-        nn.init.normal_(self.out_proj.weight, std=0.02)
+        begin_reading(self.in_proj)
+        begin_writing(self.out_proj)
         self.filter = long_filter
         self.skip = nn.Parameter(torch.ones(dim))
 

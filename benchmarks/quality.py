@@ -42,6 +42,7 @@ ROWS: dict[str, list[Any]] = {
     "gated_convolution / holographic": [GATED, HOLOGRAPHIC],
     "gated_convolution / holographic, forgetting": [GATED, FORGETTING],
     "holographic / gated_convolution": [HOLOGRAPHIC, GATED],
+    "holographic, forgetting": [FORGETTING],
     "gated_convolution": [GATED],
     "gated_convolution, no long filter": [{**GATED, "filter": "baselines/absent"}],
     "gated_convolution, frozen long filter": [{**GATED, "filter": {"type": "baselines/frozen", "filter": FILTER}}],
@@ -155,7 +156,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--work", type=Path, default=Path("runs/quality"), help="where unfinished rows are kept")
     parser.add_argument("--table", action="store_true", help="print what is there, and run nothing")
-    parser.add_argument("--tag", help="says nothing; marks the process for whoever lists processes")
     options = parser.parse_args(arguments)
     baselines.register()
     records = Records(options.out / "quality.json", KEYS)

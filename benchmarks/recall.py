@@ -1,14 +1,15 @@
 """Which mixers recall? Multi-query associative recall at equal parameters and equal data.
 
-Two layers of width 128, vocabulary 512, feed-forwards widened until all rows have as many parameters; batches of 2048
-tokens, AdamW with warm-up and cosine decay, no curriculum: every batch has all the pairs. A row ends when it has
-answered 99.5 % of 2048 held-out queries or has taken all its steps, whichever is first; its accuracy is then measured
-on 8192 others. Finished rows are appended to ``recall.json``; a run that was killed goes on with those missing.
+Two layers of width 128, vocabulary 512, feed-forwards widened until all rows have as many parameters; batches of eight
+sequences, AdamW with warm-up and cosine decay, every batch with all the pairs. A row ends when it has answered 99.5 %
+of 2048 held-out queries or has taken all its steps, whichever is first; its accuracy is then measured on 8192 others.
+With ``--first LENGTH PAIRS`` it learns those until they end in the same way, and then the longer ones. Finished rows
+are appended to ``recall.json``; a run that was killed goes on with those missing.
 
     OMP_NUM_THREADS=1 python benchmarks/recall.py                             # 256 tokens, 32 pairs, all rows, one seed
     OMP_NUM_THREADS=1 python benchmarks/recall.py --seeds 0 1 2
     OMP_NUM_THREADS=1 python benchmarks/recall.py --options                   # what the holographic memory's options do
-    OMP_NUM_THREADS=1 python benchmarks/recall.py --length 1024 --pairs 64    # the leading rows
+    OMP_NUM_THREADS=1 python benchmarks/recall.py --length 1024 --pairs 64 --first 256 32    # the leading rows
     python benchmarks/recall.py --table                                       # the tables of what is there
 """
 
@@ -32,11 +33,11 @@ from spectral_models.data import mqar_batch
 
 MODEL = {"vocab_size": 512, "hidden_dim": 128, "num_layers": 2}
 PARAMETERS = 500_000
-TOKENS = 2048
+BATCH = 8
 WARMUP = 50
 SOLVED = 0.995
 WATCHED, ASKED = 2048, 8192
-KEYS = ("name", "length", "pairs", "seed", "rate", "steps")
+KEYS = ("name", "length", "pairs", "first", "seed", "rate", "steps")
 
 GATED = {"type": "gated_convolution", "filter": "implicit"}
 ROWS: dict[str, list[Any]] = {
@@ -82,28 +83,28 @@ def accuracy(model: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> floa
     return right / asked
 
 
-def run(name: str, length: int, pairs: int, seed: int, rate: float, steps: int) -> Row:
-    """Train one row."""
-    mixers = {**ROWS, **OPTIONS}[name]
-    task = {"length": length, "pairs": pairs, "vocab_size": MODEL["vocab_size"]}
-    batch = max(1, TOKENS // length)
+def held_out(length: int, pairs: int, seed: int, queries: int) -> list[tuple[Tensor, Tensor]]:
+    """Batches that ask so many queries at least."""
+    generator = torch.Generator().manual_seed(seed)
+    return [drawn(length, pairs, generator) for _ in range(-(-queries // (BATCH * pairs)))]
 
-    def held_out(seed: int, queries: int) -> list[tuple[Tensor, Tensor]]:
-        generator = torch.Generator().manual_seed(seed)
-        return [mqar_batch(batch, generator=generator, **task) for _ in range(-(-queries // (batch * pairs)))]
 
-    torch.manual_seed(seed)
-    config = sized(MODEL, mixers, PARAMETERS)
-    model = build_model(config)
+def drawn(length: int, pairs: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    return mqar_batch(BATCH, length=length, pairs=pairs, vocab_size=MODEL["vocab_size"], generator=generator)
+
+
+def learn(
+    model: nn.Module, length: int, pairs: int, rate: float, steps: int, generator: torch.Generator
+) -> list[tuple[int, float]]:
+    """Train until the queries are answered or the steps are taken; the accuracy on the way, by step."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / WARMUP) * 0.5 * (1 + math.cos(math.pi * step / steps))
     )
-    generator = torch.Generator().manual_seed(1_000 + seed)
-    watched = held_out(1, WATCHED)
+    watched = held_out(length, pairs, 1, WATCHED)
     curve: list[tuple[int, float]] = []
     for step in range(1, steps + 1):
-        inputs, labels = mqar_batch(batch, generator=generator, **task)
+        inputs, labels = drawn(length, pairs, generator)
         output = model(inputs)
         loss = F.cross_entropy(output.logits.flatten(0, 1), labels.flatten(), ignore_index=-100)
         loss = sum(output.losses.values(), start=loss)
@@ -117,17 +118,35 @@ def run(name: str, length: int, pairs: int, seed: int, rate: float, steps: int) 
             print(f"  step {step}/{steps}  loss {loss.item():.3f}  accuracy {curve[-1][1]:.4f}", flush=True)
             if curve[-1][1] >= SOLVED:
                 break
+    return curve
+
+
+def run(
+    name: str, length: int, pairs: int, seed: int, rate: float, steps: int, first: Sequence[int] | None = None
+) -> Row:
+    """Train one row. first: the tokens and pairs of a task that it learns before."""
+    mixers = {**ROWS, **OPTIONS}[name]
+    torch.manual_seed(seed)
+    config = sized(MODEL, mixers, PARAMETERS)
+    model = build_model(config)
+    generator = torch.Generator().manual_seed(1_000 + seed)
+    before = learn(model, *first, rate, steps, generator) if first else []
+    told = accuracy(model, held_out(length, pairs, 2, ASKED)) if first else None
+    curve = learn(model, length, pairs, rate, steps, generator)
     return {
         "name": name,
         "length": length,
         "pairs": pairs,
+        "first": list(first) if first else None,
         "seed": seed,
         "rate": rate,
         "steps": steps,
-        "accuracy": accuracy(model, held_out(2, ASKED)),
+        "accuracy": accuracy(model, held_out(length, pairs, 2, ASKED)),
         "steps_taken": curve[-1][0],
+        "accuracy_after_first": told,
+        "steps_taken_first": before[-1][0] if before else None,
         "parameters": parameters(config),
-        "batch": batch,
+        "batch": BATCH,
         "curve": curve,
         "mixers": mixers,
     }
@@ -139,14 +158,19 @@ def table(rows: Sequence[Row], names: Sequence[str]) -> str:
         "| mixers | tokens / pairs | accuracy | worst seed | steps, at most | rate | seeds |",
         "|---|---|---|---|---|---|---|",
     ]
-    groups: dict[tuple[str, int, int, float, int], list[Row]] = {}
+    groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row["name"], row["length"], row["pairs"], row["rate"], row["steps"]), []).append(row)
+        task = (row["length"], row["pairs"], tuple(row["first"] or ()), row["rate"], row["steps"])
+        groups.setdefault((row["name"], *task), []).append(row)
     for name in names:
-        for (known, length, pairs, rate, _), members in sorted(groups.items()):
+        for (known, length, pairs, first, rate, _), members in sorted(groups.items()):
             if known == name:
                 found = [row["accuracy"] for row in members]
-                most = max(row["steps_taken"] for row in members)
+                most = f"{max(row['steps_taken'] for row in members)}"
+                if first:
+                    most = (
+                        f"{max(row['steps_taken_first'] for row in members)} of {first[0]:,} / {first[1]}, then {most}"
+                    )
                 lines.append(
                     f"| {name} | {length:,} / {pairs} | {statistics.fmean(found):.3f} | {min(found):.3f} | {most} | "
                     f"{rate:g} | {len(found)} |"
@@ -162,17 +186,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--options", action="store_true", help="the holographic memory's options instead")
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--pairs", type=int, default=32)
+    parser.add_argument(
+        "--first", nargs=2, type=int, metavar=("LENGTH", "PAIRS"), help="an easier task that each row learns before"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--rates", nargs="+", type=float, default=[3e-3])
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--table", action="store_true", help="print what is there, and run nothing")
-    parser.add_argument("--tag", help="says nothing; marks the process for whoever lists processes")
     options = parser.parse_args(arguments)
     baselines.register()
     records = Records(options.out / "recall.json", KEYS)
     names = options.rows or (OPTIONS if options.options else ROWS if options.length <= 256 else LEADING)
-    task = {"length": options.length, "pairs": options.pairs, "steps": options.steps}
+    task = {"length": options.length, "pairs": options.pairs, "first": options.first, "steps": options.steps}
     wanted = [
         {"name": name, "seed": seed, "rate": rate, **task}
         for seed in options.seeds

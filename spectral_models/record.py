@@ -16,7 +16,8 @@ from spectral_models.errors import CheckpointError
 from spectral_models.quantization import SCHEME
 
 SCHEMA_VERSION = 3
-"""1 and 2 left a decoder's default block unwritten, and each had another: :data:`_UNWRITTEN`."""
+"""1 and 2 left a decoder's default block unwritten, and each had another: :data:`_UNWRITTEN`. Nor did they scale
+embeddings."""
 _MIXED = {"mixer": {"type": "gated_convolution", "filter": {"type": "resonant"}}, "feedforward": {"type": "swiglu"}}
 _UNWRITTEN: dict[int, dict[str, Any]] = {
     1: {"block": _MIXED},
@@ -73,8 +74,8 @@ def config_of(record: Mapping[str, Any], source: object, overrides: Mapping[str,
         data = dict(record["spectral"])
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(f"the config of {source} is damaged. Use another checkpoint.") from None
-    if data.get("type") in ("language_model", "seq2seq") and data.get("block") is None and data.get("layers") is None:
-        data |= _UNWRITTEN.get(record["schema_version"], {})
+    if record["schema_version"] in _UNWRITTEN:
+        data = _as_then(data, _UNWRITTEN[record["schema_version"]])
     try:
         config = parse_model(override(data, overrides or {}))
     except ConfigError as error:
@@ -123,3 +124,15 @@ def int8_of(record: Mapping[str, Any], directory: Path) -> list[str]:
             f"{record.get('framework_version', 'unknown')}, which wrote it."
         )
     return layers
+
+
+def _as_then(data: Any, unwritten: Mapping[str, Any]) -> Any:
+    """A config of schema 1 or 2, and those inside it, with what it took for granted written out."""
+    if not isinstance(data, Mapping):
+        return data
+    made = {key: _as_then(value, unwritten) for key, value in data.items()}
+    if data.get("type") in ("language_model", "seq2seq", "encoder"):
+        made.setdefault("embed_scale", 1.0)
+    if data.get("type") in ("language_model", "seq2seq") and data.get("block") is None and data.get("layers") is None:
+        made |= unwritten
+    return made

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from spectral_layers.context import LayerContext
 from spectral_layers.feedforward.base import FeedForward, FeedForwardConfig, FeedForwardOutput
+from spectral_layers.initialisation import begin_reading, begin_writing
 from spectral_layers.rows import Rows
 
 
@@ -22,8 +23,8 @@ class SwiGLU(FeedForward):
         super().__init__()
         self.up = nn.Linear(hidden_dim, 2 * inner_dim, bias=False)
         self.down = nn.Linear(inner_dim, hidden_dim, bias=False)
-        nn.init.normal_(self.up.weight, std=0.02)
-        nn.init.normal_(self.down.weight, std=0.02)
+        begin_reading(self.up)
+        begin_writing(self.down)
 
     def forward(self, x: Tensor, *, rows: Rows | None = None) -> FeedForwardOutput:
         gate, value = self.up(x).chunk(2, -1)

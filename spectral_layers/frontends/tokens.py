@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,14 +20,18 @@ _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 class Tokens(FrontEnd):
-    """x[t] = P E[id_t], E (V, embed_dim) and P (D, embed_dim), or E alone where embed_dim = D.
+    """x[t] = s P E[id_t], E (V, embed_dim) and P (D, embed_dim), or E alone where embed_dim = D.
 
-    (V + D) embed_dim parameters instead of V D. Features begin at a size of 0.02 either way.
-    Lan et al., "ALBERT: a lite BERT for self-supervised learning of language representations", 2020.
+    (V + D) embed_dim parameters instead of V D. Features begin at a size of 0.02 s either way. With s = sqrt(D) what a
+    token is outweighs what the first layers add to it; with s = 1 a memory behind one other layer found no token
+    again (``docs/decisions/0013``).
+    Lan et al., "ALBERT: a lite BERT for self-supervised learning of language representations", 2020 (P); Vaswani et
+    al., "Attention is all you need", 2017 (s).
     """
 
-    def __init__(self, hidden_dim: int, *, vocab_size: int, embed_dim: int) -> None:
+    def __init__(self, hidden_dim: int, *, vocab_size: int, embed_dim: int, embed_scale: float) -> None:
         super().__init__()
+        self.embed_scale = embed_scale
         self.embedding = nn.Embedding(vocab_size, embed_dim)
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.proj: nn.Linear | None = None
@@ -56,7 +61,7 @@ class Tokens(FrontEnd):
         x = self.embedding(inputs.long())
         if self.proj is not None:
             x = self.proj(x)
-        return FrontEndOutput(x, None if lengths is None else Rows(lengths))
+        return FrontEndOutput(self.embed_scale * x, None if lengths is None else Rows(lengths))
 
     def logits(self, x: Tensor) -> Tensor:
         """(B, L, D) -> (B, L, V) by the transposes of the same weights: the head of a model that ties them."""
@@ -78,7 +83,9 @@ class TokensConfig(FrontEndConfig):
     """Token ids run from 0 to vocab_size - 1."""
     embed_dim: PositiveInt | None = None
     """Width of the embedding; a projection follows unless it is hidden_dim, which null takes."""
+    embed_scale: PositiveFloat | None = None
+    """Features are this times the embeddings; null takes sqrt(hidden_dim)."""
 
     def build(self, context: LayerContext) -> Tokens:
-        embed_dim = self.embed_dim or context.hidden_dim
-        return Tokens(context.hidden_dim, vocab_size=self.vocab_size, embed_dim=embed_dim)
+        embed_dim, embed_scale = self.embed_dim or context.hidden_dim, self.embed_scale or math.sqrt(context.hidden_dim)
+        return Tokens(context.hidden_dim, vocab_size=self.vocab_size, embed_dim=embed_dim, embed_scale=embed_scale)

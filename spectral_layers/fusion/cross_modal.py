@@ -17,6 +17,7 @@ from spectral_layers.bands import FLOOR, across_bands, hats, log_energies
 from spectral_layers.context import LayerContext
 from spectral_layers.fusion.base import Fusion, FusionConfig, FusionOutput, Stream, lengths_of
 from spectral_layers.fusion.resampling import resampled
+from spectral_layers.initialisation import begin_writing
 from spectral_layers.state import State
 
 
@@ -58,7 +59,7 @@ class CrossModal(Fusion):
         self.flow = Flow(heads, bands)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
         self.out_proj = nn.Linear(dim, dim, bias=False)
-        nn.init.normal_(self.out_proj.weight, std=0.02)
+        begin_writing(self.out_proj)
 
     def fuse(self, streams: Mapping[str, Stream], target: str, state: State | None, return_state: bool) -> FusionOutput:
         x = streams[target].x

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from spectral_core import ConfigError, UnsupportedInputError
 from spectral_layers.context import LayerContext
 from spectral_layers.fusion.base import Fusion, FusionConfig, FusionOutput, Stream, lengths_of
+from spectral_layers.initialisation import begin_reading
 from spectral_layers.mixing.base import Direction
 from spectral_layers.projection import Projection
 from spectral_layers.state import State
@@ -59,8 +60,8 @@ class SourceProduct(Fusion):
         self.out_proj = nn.Linear(dim, dim, bias=False)
         # Content turns the phases of positional heads little at first, so that they begin as exact positions.
         turn = torch.tensor([1.0 if anchor == "content" else 0.1 for anchor in self.anchors])
+        begin_reading(self.key_proj, self.query_proj)
         for phase_proj in (self.key_proj, self.query_proj):
-            nn.init.normal_(phase_proj.weight, std=dim**-0.5)
             nn.init.zeros_(phase_proj.bias)
             with torch.no_grad():
                 phase_proj.weight.mul_(turn.repeat_interleave(phases)[:, None])

@@ -12,6 +12,7 @@ from spectral_core import convolve
 from spectral_core.config import OneOf, part
 from spectral_layers.context import FilterContext, LayerContext
 from spectral_layers.filters.base import Filter, FilterConfig
+from spectral_layers.initialisation import begin_reading, begin_writing
 from spectral_layers.long_convolution import continued, remembered
 from spectral_layers.mixing.base import Direction, Mixer, MixerConfig, MixerOutput
 from spectral_layers.registries import FILTERS
@@ -43,8 +44,8 @@ class GatedConvolution(Mixer):
         dim = context.hidden_dim
         self.in_proj = nn.Linear(dim, 3 * dim, bias=False)
         self.out_proj = nn.Linear(dim, dim, bias=False)
-        nn.init.normal_(self.in_proj.weight, std=0.02)
-        nn.init.normal_(self.out_proj.weight, std=0.02)
+        begin_reading(self.in_proj)
+        begin_writing(self.out_proj)
         self.short = ShortConvolution(3 * dim, taps=short_taps, centered=not context.causal)
         self.filter = long_filter
         self.reverse = reverse

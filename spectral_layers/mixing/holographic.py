@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from spectral_core import ConfigError
 from spectral_layers.context import LayerContext
+from spectral_layers.initialisation import begin_reading, begin_writing
 from spectral_layers.mixing.base import Mixer, MixerConfig, MixerOutput
 from spectral_layers.projection import Projection
 from spectral_layers.rows import Rows
@@ -98,9 +99,8 @@ class Holographic(Mixer):
         self.value_proj = nn.Linear(dim, dim, bias=False)
         self.gate_proj = nn.Linear(dim, dim)
         self.out_proj = nn.Linear(dim, dim, bias=False)
-        nn.init.normal_(self.phase_proj.weight, std=dim**-0.5)
-        for projection in (self.value_proj, self.gate_proj, self.out_proj):
-            nn.init.normal_(projection.weight, std=0.02)
+        begin_reading(self.phase_proj, self.value_proj, self.gate_proj)
+        begin_writing(self.out_proj)
         nn.init.zeros_(self.gate_proj.bias)
         self.bandwidth = nn.Parameter(torch.logspace(math.log10(math.pi), math.log10(0.4), heads))
         shortest, longest = timescales

@@ -15,6 +15,7 @@ from spectral_core import FFTBackend, convolve
 from spectral_core.config import OneOf, part
 from spectral_layers.context import FilterContext, LayerContext
 from spectral_layers.filters.base import Filter, FilterConfig
+from spectral_layers.initialisation import begin_reading, begin_writing
 from spectral_layers.long_convolution import continued
 from spectral_layers.mixing.base import Mixer, MixerConfig, MixerOutput
 from spectral_layers.registries import FILTERS
@@ -41,12 +42,12 @@ class Multiscale(Mixer):
         dim = context.hidden_dim
         self.in_proj = nn.Linear(dim, 3 * dim, bias=False)
         self.out_proj = nn.Linear(dim, dim, bias=False)
-        nn.init.normal_(self.in_proj.weight, std=0.02)
-        nn.init.normal_(self.out_proj.weight, std=0.02)
+        begin_reading(self.in_proj)
+        begin_writing(self.out_proj)
         self.short = ShortConvolution(3 * dim, taps=short_taps)
         self.scales = nn.ModuleDict({str(scale): _Scale(scale, made, context.fft) for scale, made in filters.items()})
         self.choice = nn.Linear(dim, len(filters), bias=False)
-        nn.init.normal_(self.choice.weight, std=0.02)
+        begin_writing(self.choice)
         self.leaning = nn.Parameter(torch.zeros(len(filters), dim))
         self.skip = nn.Parameter(torch.ones(dim))
         # A filter limited to n blocks serves until block n + 1 is complete.

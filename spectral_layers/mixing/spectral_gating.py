@@ -15,6 +15,7 @@ from spectral_core import ConfigError, convolve, modulate
 from spectral_core.config import OneOf, part
 from spectral_layers.context import GateContext, LayerContext
 from spectral_layers.gating.base import Gate, GateConfig, Modulation, SpectralView
+from spectral_layers.initialisation import begin_reading, begin_writing
 from spectral_layers.minimum_phase import attainable, minimum_phase
 from spectral_layers.mixing.base import Direction, Mixer, MixerConfig, MixerOutput
 from spectral_layers.mixing.response import Response, gain_of, over_channels, realised
@@ -61,8 +62,8 @@ class SpectralGating(Mixer):
         self.taps = window if sparsity is None else 2 * window
         self.in_proj = nn.Linear(dim, 2 * dim, bias=False)
         self.out_proj = nn.Linear(dim, dim, bias=False)
-        nn.init.normal_(self.in_proj.weight, std=0.02)
-        nn.init.normal_(self.out_proj.weight, std=0.02)
+        begin_reading(self.in_proj)
+        begin_writing(self.out_proj)
         self.gates = nn.ModuleList(gates)
         self.sparsity = sparsity
         self.skip = nn.Parameter(torch.ones(dim))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from spectral_core import convolve
 from spectral_layers.context import LayerContext
+from spectral_layers.initialisation import begin_reading, begin_writing
 from spectral_layers.mixing.base import Mixer, MixerConfig, MixerOutput
 from spectral_layers.online import OnlineProduct
 from spectral_layers.rows import Rows
@@ -34,8 +35,8 @@ class SpectralProduct(Mixer):
         dim = context.hidden_dim
         self.in_proj = nn.Linear(dim, 3 * dim, bias=False)
         self.out_proj = nn.Linear(dim, dim, bias=False)
-        nn.init.normal_(self.in_proj.weight, std=0.02)
-        nn.init.normal_(self.out_proj.weight, std=0.02)
+        begin_reading(self.in_proj)
+        begin_writing(self.out_proj)
         self.short = ShortConvolution(3 * dim, taps=short_taps)
         self.skip = nn.Parameter(torch.ones(dim))
         shortest, longest = timescales

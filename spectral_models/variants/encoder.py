@@ -12,18 +12,19 @@ from torch.nn import functional as F
 
 from spectral_core import UnsupportedInputError
 from spectral_layers.frontends.base import Modality
-from spectral_layers.frontends.tokens import Tokens, TokensConfig
+from spectral_layers.frontends.tokens import Tokens
 from spectral_models.block import NORMS
 from spectral_models.loss import IGNORE, StepLoss, check_labels, token_nats
 from spectral_models.variants.encoding import Encoder, EncoderConfig, EncoderOutput
 from spectral_models.variants.stack import aligned, restored
+from spectral_models.variants.vocabulary import VocabularyConfig
 
 
 class TextEncoder(Encoder):
     """Embedding and position, blocks, norm, pooling; with ``masked_lm`` a head over the vocabulary."""
 
     def __init__(self, config: TextEncoderConfig) -> None:
-        super().__init__(config, TokensConfig(vocab_size=config.vocab_size, embed_dim=config.embed_dim))
+        super().__init__(config, config.tokens())
         self.config: TextEncoderConfig
         self.frontend: Tokens
         self.head = MaskedHead(config) if config.masked_lm else None
@@ -90,16 +91,12 @@ class MaskedHead(nn.Module):
         return frontend.logits(self.norm(F.gelu(self.proj(x)))) + self.bias
 
 
-class TextEncoderConfig(EncoderConfig):
+class TextEncoderConfig(VocabularyConfig, EncoderConfig):
     """Text to embeddings, of tokens and of rows, with masked pooling; optionally a masked-language-model head."""
 
     modality: ClassVar[Modality] = "text"
 
     type: Literal["encoder"] = "encoder"
-    vocab_size: PositiveInt = 256
-    """Token ids run from 0 to vocab_size - 1."""
-    embed_dim: PositiveInt | None = None
-    """Width of the embedding, narrower to save parameters; a projection follows. Null takes hidden_dim."""
     max_length: PositiveInt | None = None
     """Tokens of a text that the commands read; training writes its data's here. Null reads all that the parts can take.
     Tensors are not cut."""

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from spectral_core import UnsupportedInputError
 from spectral_core.config import PartConfig
 from spectral_layers import Rows, State
-from spectral_layers.frontends.tokens import Tokens, TokensConfig
+from spectral_layers.frontends.tokens import Tokens
 from spectral_layers.positions.base import positions_of
 from spectral_layers.rows import Alignment
 from spectral_models.generation import generate
 from spectral_models.loss import IGNORE, StepLoss, check_labels, token_nats
 from spectral_models.variants.stack import StackConfig, StackedModel, Way, aligned, ragged, restored
+from spectral_models.variants.vocabulary import VocabularyConfig
 
 
 @dataclass
@@ -57,7 +57,7 @@ class LanguageModel(StackedModel):
     earlier_names: ClassVar[Mapping[str, str]] = {"embedding.weight": "frontend.embedding.weight"}
 
     def __init__(self, config: DecoderConfig) -> None:
-        super().__init__(config, TokensConfig(vocab_size=config.vocab_size, embed_dim=config.embed_dim))
+        super().__init__(config, config.tokens())
         self.config: DecoderConfig
         self.frontend: Tokens
         self._state_owner = f"{type(self).__name__} ({config.hidden_dim} wide, mixers {fingerprint(config)})"
@@ -177,15 +177,11 @@ def fingerprint(config: StackConfig, *others: PartConfig) -> str:
     return f"{zlib.crc32(dumped.encode()):08x}"
 
 
-class DecoderConfig(StackConfig):
+class DecoderConfig(VocabularyConfig):
     """What the configs of strictly causal models over a vocabulary share."""
 
     decoder: ClassVar[bool] = True
 
-    vocab_size: PositiveInt = 256
-    """Token ids run from 0 to vocab_size - 1."""
-    embed_dim: PositiveInt | None = None
-    """Width of the embedding, narrower to save parameters; a projection follows. Null takes hidden_dim."""
     tie_embeddings: bool = True
     """Use the embedding's weights for the head, its projection's included."""
 

@@ -138,7 +138,7 @@ def test_a_factorised_embedding_is_a_product_and_its_head_the_transpose() -> Non
     part = TokensConfig(vocab_size=50, embed_dim=6).build(context()).double()
     ids, x = torch.randint(50, (2, 9)), torch.randn(2, 9, 16, dtype=torch.float64)
     table = part.embedding.weight @ part.proj.weight.T
-    torch.testing.assert_close(part(ids).x, table[ids])
+    torch.testing.assert_close(part(ids).x, 4 * table[ids])
     torch.testing.assert_close(part.logits(x), x @ table.T)
     assert sum(parameter.numel() for parameter in part.parameters()) == (50 + 16) * 6
 
@@ -151,8 +151,10 @@ def test_an_embedding_as_wide_as_the_model_has_no_projection(embed_dim: int | No
 
 @pytest.mark.parametrize("embed_dim", [None, 4, 64])
 def test_token_features_begin_at_one_size_at_any_width(embed_dim: int | None) -> None:
-    part = TokensConfig(vocab_size=1000, embed_dim=embed_dim).build(context(256))
-    assert part(torch.arange(1000)[None]).x.std().item() == pytest.approx(0.02, rel=0.3)
+    ids = torch.arange(1000)[None]
+    for embed_scale, size in ((None, 0.32), (1.0, 0.02)):
+        part = TokensConfig(vocab_size=1000, embed_dim=embed_dim, embed_scale=embed_scale).build(context(256))
+        assert part(ids).x.std().item() == pytest.approx(size, rel=0.3)
 
 
 @pytest.mark.parametrize(

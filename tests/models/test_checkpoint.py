@@ -253,15 +253,21 @@ def test_a_newer_schema_names_the_release_that_reads_it(saved: Path) -> None:
 def test_a_default_block_of_earlier_schemas_stays_what_it_was(
     variant: dict[str, Any], schema: int, blocks: dict[str, Any], mixers: list[str], tmp_path: Path
 ) -> None:
-    """Its config names no block; the weights are of the default of then, whatever the default is today."""
+    """Its config names no block; the weights are of the default of then, whatever the default is today, and so is the
+    scale of embeddings, an encoder's too."""
     model = build_model({**variant, "hidden_dim": 32, "num_layers": 2, **blocks})
     path = save_checkpoint(model, tmp_path / "model")
 
     def before(record: dict[str, Any]) -> None:
         record["schema_version"] = schema
         record["spectral"].update(block=None, layers=None)
+        for config in (record["spectral"], record["spectral"].get("encoder", {})):
+            config.pop("embed_scale", None)
 
     loaded = load_checkpoint(rewritten(path, before), fft="torch")
+    assert loaded.config.embed_scale == 1.0
+    if "encoder" in variant:
+        assert loaded.config.encoder.embed_scale == 1.0
     assert [block.mixer.type for block in loaded.config.blocks] == mixers
     assert load_checkpoint(save_checkpoint(loaded, tmp_path / "again")).config == loaded.config
 

@@ -43,7 +43,8 @@ def ids():
 
 @torch.no_grad()
 def test_logits_are_near_and_the_error_of_a_weight_is_half_a_step(checkpoints, ids):
-    before, after = map(load_checkpoint, checkpoints)
+    # With all experts at work: a rounded feature may choose another, and a random model's differ as random ones do.
+    before, after = (load_checkpoint(path, **{"layers.2.feedforward.active": 16}) for path in checkpoints)
     expected = before(ids).logits
     assert 0 < (after(ids).logits - expected).norm() < 0.05 * expected.norm()
     for layer in int8_layers(after):

@@ -48,7 +48,7 @@ def quality(scripts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture
 def recall(scripts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     made = scripts["recall"]
-    for name, value in (("MODEL", {"vocab_size": 32, **SMALL}), ("PARAMETERS", 40_000), ("TOKENS", 128)):
+    for name, value in (("MODEL", {"vocab_size": 32, **SMALL}), ("PARAMETERS", 40_000)):
         monkeypatch.setattr(made, name, value)
     monkeypatch.setattr(made, "WATCHED", 32)
     monkeypatch.setattr(made, "ASKED", 64)
@@ -178,6 +178,17 @@ def test_recall_reports_what_was_answered(recall, tmp_path: Path, capsys) -> Non
     before = (out / "recall.json").read_bytes()
     recall.main([*arguments, "--rows", "attention, short convolution"])
     assert (out / "recall.json").read_bytes() == before
+
+
+def test_recall_of_a_longer_task_after_a_shorter_is_a_row_of_its_own(recall, tmp_path: Path, capsys) -> None:
+    arguments = ["--length", "24", "--pairs", "3", "--steps", "4", "--out", str(tmp_path), "--rows", "holographic"]
+    recall.main([*arguments, "--first", "16", "2"])
+    recall.main(arguments)
+    rows = json.loads((tmp_path / "recall.json").read_text())["rows"]
+    assert [row["first"] for row in rows] == [[16, 2], None]
+    assert rows[0]["steps_taken_first"] <= 4
+    assert 0 <= rows[0]["accuracy_after_first"] <= 1
+    assert "of 16 / 2, then " in capsys.readouterr().out
 
 
 def test_sequences_compare_models_that_differ_in_the_fusion_alone(scripts, monkeypatch, tmp_path: Path, capsys) -> None:
