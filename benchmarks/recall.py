@@ -43,6 +43,7 @@ GATED = {"type": "gated_convolution", "filter": "implicit"}
 ROWS: dict[str, list[Any]] = {
     "holographic / gated_convolution": ["holographic", GATED],
     "gated_convolution / holographic": [GATED, "holographic"],
+    "gated_convolution / holographic, forgetting": [GATED, {"type": "holographic", "forgetting": True}],
     "holographic": ["holographic"],
     "attention, short convolution": [{"type": "baselines/attention", "short": True}],
     "attention": ["baselines/attention"],
@@ -52,7 +53,12 @@ ROWS: dict[str, list[Any]] = {
     "multiscale": ["multiscale"],
     "long convolution": ["baselines/long_convolution"],
 }
-LEADING = ("holographic / gated_convolution", "holographic", "attention, short convolution")
+LEADING = (
+    "holographic / gated_convolution",
+    "gated_convolution / holographic, forgetting",
+    "holographic",
+    "attention, short convolution",
+)
 
 
 def varied(**options: Any) -> list[Any]:

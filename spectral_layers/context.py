@@ -17,6 +17,7 @@ class LayerContext:
     """For mixers, feed-forwards, positions, front ends and fusions: x is (B, L, hidden_dim).
 
     causal: no output may depend on a later token. streams: names of all that a fusion may be given; None if unknown.
+    feature_size: with which the front end's features begin, for positions that are added to them.
     """
 
     hidden_dim: int
@@ -24,6 +25,7 @@ class LayerContext:
     fft: FFTBackend
     max_seq_len: int | None = None
     streams: tuple[str, ...] | None = None
+    feature_size: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,9 +33,14 @@ class FrontEndOutput:
 
 
 class FrontEnd(nn.Module):
-    """Base of front ends. takes_lengths: whether inputs may be padded on the right."""
+    """Base of front ends.
+
+    takes_lengths: whether inputs may be padded on the right. feature_size: the root of the mean square that features
+    begin with, about.
+    """
 
     takes_lengths: ClassVar[bool] = True
+    feature_size: float = 1.0
 
     @abstractmethod
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> FrontEndOutput:

@@ -14,6 +14,7 @@ from spectral_core.axes import describe
 from spectral_core.errors import UnsupportedInputError
 from spectral_layers.context import LayerContext
 from spectral_layers.frontends.base import FrontEnd, FrontEndConfig, FrontEndOutput, Modality
+from spectral_layers.initialisation import WRITTEN
 from spectral_layers.rows import Rows
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -32,8 +33,9 @@ class Tokens(FrontEnd):
     def __init__(self, hidden_dim: int, *, vocab_size: int, embed_dim: int, embed_scale: float) -> None:
         super().__init__()
         self.embed_scale = embed_scale
+        self.feature_size = embed_scale * WRITTEN
         self.embedding = nn.Embedding(vocab_size, embed_dim)
-        nn.init.normal_(self.embedding.weight, std=0.02)
+        nn.init.normal_(self.embedding.weight, std=WRITTEN)
         self.proj: nn.Linear | None = None
         if embed_dim != hidden_dim:
             self.proj = nn.Linear(embed_dim, hidden_dim, bias=False)

@@ -39,8 +39,8 @@ class SinusoidalConfig(PositionConfig):
     type: Literal["sinusoidal"] = "sinusoidal"
     base: float = Field(default=10_000.0, gt=1.0)
     """Angles a token fall from 1 to nearly 1 / base."""
-    scale: PositiveFloat = 0.02
-    """Initial size beside the features: 0.02 suits token embeddings, 1 features of unit variance (patches, frames)."""
+    scale: PositiveFloat | None = None
+    """What the scale begins with; null takes the size with which the features begin that it is added to."""
 
     def build(self, context: LayerContext) -> Sinusoidal:
-        return Sinusoidal(context.hidden_dim, base=self.base, scale=self.scale)
+        return Sinusoidal(context.hidden_dim, base=self.base, scale=self.scale or context.feature_size)

@@ -177,7 +177,7 @@ def fingerprint(config: StackConfig, *others: PartConfig) -> str:
     return f"{zlib.crc32(dumped.encode()):08x}"
 
 
-class DecoderConfig(VocabularyConfig):
+class DecoderConfig(VocabularyConfig, StackConfig):
     """What the configs of strictly causal models over a vocabulary share."""
 
     decoder: ClassVar[bool] = True

@@ -9,10 +9,9 @@ from pydantic import model_validator
 from torch import Tensor
 
 from spectral_core import ConfigError
-from spectral_core.config import OneOf, problem
+from spectral_core.config import OneOf, part, problem
 from spectral_layers import FRONTENDS, POSITIONS, FrontEndConfig, PositionConfig, Rotation, Rows
 from spectral_layers.positions.base import Grid
-from spectral_layers.positions.sinusoidal import SinusoidalConfig
 from spectral_models.variants.encoding import Encoder, EncoderConfig
 from spectral_models.variants.plane import Lines
 from spectral_models.variants.stack import Way
@@ -54,7 +53,7 @@ class PlaneEncoderConfig(EncoderConfig):
 
     frontend: Annotated[FrontEndConfig, OneOf(FRONTENDS)]
     """What makes features of the input."""
-    position: Annotated[PositionConfig, OneOf(POSITIONS)] = SinusoidalConfig(scale=1.0)
+    position: Annotated[PositionConfig, OneOf(POSITIONS)] = part("sinusoidal")
     """How tokens are told where on the plane they stand."""
     mixing: Literal["sequence", "separable"] = "sequence"
     """Mixers go through the plane row by row as one sequence, or take turns along its rows and its columns."""

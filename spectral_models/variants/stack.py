@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import torch
@@ -77,7 +77,7 @@ class StackedModel(SpectralModel):
         with under("frontend"):
             self.frontend = frontend.build(context)
         with under("position"):
-            self.position = config.position.build(context)
+            self.position = config.position.build(replace(context, feature_size=self.frontend.feature_size))
         self.blocks = nn.ModuleList(self.make_block(block, context, path) for path, block in config.stack())
         self.norm = NORMS[config.blocks[-1].norm](config.hidden_dim)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pydantic import PositiveFloat, PositiveInt
 
+from spectral_core.config import Config
 from spectral_layers.frontends.tokens import TokensConfig
-from spectral_models.variants.stack import StackConfig
 
 
-class VocabularyConfig(StackConfig):
+class VocabularyConfig(Config):
     """Token ids, and what the first block reads of them."""
 
     vocab_size: PositiveInt = 256

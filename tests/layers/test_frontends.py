@@ -155,6 +155,7 @@ def test_token_features_begin_at_one_size_at_any_width(embed_dim: int | None) ->
     for embed_scale, size in ((None, 0.32), (1.0, 0.02)):
         part = TokensConfig(vocab_size=1000, embed_dim=embed_dim, embed_scale=embed_scale).build(context(256))
         assert part(ids).x.std().item() == pytest.approx(size, rel=0.3)
+        assert part.feature_size == pytest.approx(size)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from spectral_core import ConfigError, StateError, UnsupportedInputError
 from spectral_layers import POSITIONS
+from spectral_layers.positions.sinusoidal import Sinusoidal
 from spectral_models import build_model
 from spectral_models.variants.language_model import LanguageModel
 
@@ -192,3 +193,19 @@ def test_an_untied_head_reads_the_whole_width() -> None:
     model = made("none", embed_dim=4, tie_embeddings=False)
     assert model.head.weight.shape == (VOCABULARY, 16)
     assert model(tokens(2, 9)).logits.shape == (2, 9, VOCABULARY)
+
+
+@pytest.mark.parametrize(
+    ("config", "size"),
+    [
+        ({"type": "encoder", "hidden_dim": 64}, 0.16),
+        ({"type": "encoder", "hidden_dim": 64, "embed_scale": 1.0}, 0.02),
+        ({"type": "vision_encoder", "hidden_dim": 64}, 1.0),
+        ({"type": "language_model", "hidden_dim": 64, "position": {"type": "sinusoidal", "scale": 0.5}}, 0.5),
+    ],
+)
+def test_waves_begin_as_large_as_the_features_they_are_added_to(config: dict[str, Any], size: float) -> None:
+    """Larger, they would drown tokens; smaller, the order would be lost. A model may say otherwise."""
+    model = build_model({**config, "num_layers": 1})
+    assert isinstance(model.position, Sinusoidal)
+    assert model.position.scale.item() == pytest.approx(size)
