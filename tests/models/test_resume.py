@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -19,10 +20,12 @@ import spectral_models.checkpoint
 import spectral_models.training.trainer
 from spectral_core import ConfigError
 from spectral_models import CheckpointError, load_checkpoint
+from spectral_models.checkpoint import write_marker
+from spectral_models.record import CONFIG
 from spectral_models.training import RunConfig, load_run
 from spectral_models.training.language import LanguageResult
 from spectral_models.training.run import train
-from spectral_models.training.trainer import newest_complete, remove_newer
+from spectral_models.training.trainer import TRAINING_MARKER, newest_complete, remove_newer
 
 # Saved every fifth step and logged every fourth, so that no checkpoint would fall on a log by itself.
 RUN = {
@@ -207,6 +210,19 @@ def test_a_run_with_another_config_is_not_resumed(run, stopped):
         with pytest.raises(ConfigError, match=rf"another config \(its {named} differ, see .*run\.yaml\)"):
             train(other, stopped, resume=True)
     assert {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_begun_by_a_release_with_other_defaults_is_not_resumed(run, stopped):
+    """Its run.yaml leaves open what this release fills in otherwise; its checkpoint says what it was."""
+    checkpoint = stopped / "checkpoints" / "checkpoint-10"
+    record = json.loads((checkpoint / CONFIG).read_text())
+    record.update(schema_version=2, framework_version="0.0.9")
+    del record["spectral"]["embed_scale"]
+    (checkpoint / CONFIG).write_text(json.dumps(record))
+    files = json.loads((checkpoint / TRAINING_MARKER).read_text())
+    write_marker(checkpoint, TRAINING_MARKER, files)
+    with pytest.raises(CheckpointError, match=r"checkpoint-10 holds another model .* its embed_scale differ.*0\.0\.9"):
+        train(run, stopped, resume=True)
 
 
 def test_a_run_whose_config_is_lost_or_damaged_is_neither_overwritten_nor_misread(run, stopped):
