@@ -6,9 +6,6 @@ from torch import nn
 
 from spectral_layers.projection import Projection
 
-WRITTEN = 0.02
-"""The standard deviation of a matrix whose products are added to the stream, or choose."""
-
 
 def begin_reading(*projections: nn.Linear | Projection) -> None:
     """W ~ N(0, 1 / inputs): what is made of a normalised stream has its size, whatever the width.
@@ -22,6 +19,6 @@ def begin_reading(*projections: nn.Linear | Projection) -> None:
 
 
 def begin_writing(*projections: nn.Linear | Projection) -> None:
-    """W ~ N(0, 0.02^2): what a layer adds to the stream begins small."""
+    """W ~ N(0, 0.02^2): what a layer adds begins no larger than what tokens are (:class:`Tokens`), at any width."""
     for projection in projections:
-        nn.init.normal_(projection.weight, std=WRITTEN)
+        nn.init.normal_(projection.weight, std=0.02)

@@ -173,11 +173,15 @@ def parts_of(config: Config, path: str = "") -> Iterator[tuple[str, PartConfig]]
                 yield from parts_of(member, there)
 
 
+_INSTEAD = {"block": "layers", "layers": "block"}
+
+
 def override(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of nested config data with values replaced at dotted paths: ``{"block.mixer.filter.modes": 8}``.
 
-    A bare name on the way (``mixer: holographic``) is opened into a part, null into an empty mapping. Keys themselves
-    are checked later, by the config's validation; here only a path through something that has no keys is an error.
+    A bare name on the way (``mixer: holographic``) is opened into a part, null into an empty mapping. A ``block`` that
+    is given whole stands instead of ``layers``, and the other way round; of both, the later. Keys themselves are
+    checked later, by the config's validation; here only a path through something that has no keys is an error.
     """
     made: dict[str, Any] = dict(data)
     for path, value in changes.items():
@@ -190,6 +194,8 @@ def _replaced(node: Any, rest: str, value: Any, path: str) -> Any:
         node = {} if node is None else {"type": node}
     head, _, further = rest.partition(".")
     if isinstance(node, Mapping):
+        if not further and value is not None and node.get(_INSTEAD.get(head, "")) is not None:
+            node = {**node, _INSTEAD[head]: None}
         return {**node, head: _replaced(node.get(head), further, value, path) if further else value}
     if isinstance(node, list | tuple):
         if not head.isdecimal() or int(head) >= len(node):

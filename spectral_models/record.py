@@ -14,15 +14,14 @@ from spectral_models.assembly import components_of, parse_model
 from spectral_models.config import ModelConfig, override
 from spectral_models.errors import CheckpointError
 from spectral_models.quantization import SCHEME
+from spectral_models.registries import MODELS
+from spectral_models.variants.stack import StackConfig
 
 SCHEMA_VERSION = 3
-"""1 and 2 left a decoder's default block unwritten, and each had another: :data:`_UNWRITTEN`. Nor did they scale
-embeddings."""
-_MIXED = {"mixer": {"type": "gated_convolution", "filter": {"type": "resonant"}}, "feedforward": {"type": "swiglu"}}
-_UNWRITTEN: dict[int, dict[str, Any]] = {
-    1: {"block": _MIXED},
-    2: {"layers": [_MIXED, {"mixer": {"type": "holographic"}, "feedforward": {"type": "swiglu"}}]},
-}
+"""2 had another default block than 1, and neither wrote it out; 3 does, and scales embeddings."""
+_GATED = {"mixer": {"type": "gated_convolution", "filter": {"type": "resonant"}}, "feedforward": {"type": "swiglu"}}
+_HOLOGRAPHIC = {"mixer": {"type": "holographic"}, "feedforward": {"type": "swiglu"}}
+_DEFAULTS: dict[int, dict[str, Any]] = {1: {"block": _GATED}, 2: {"layers": [_GATED, _HOLOGRAPHIC]}}
 """What the decoders of a schema are made of whose config has neither a block nor layers."""
 CONFIG = "config.json"
 
@@ -55,7 +54,7 @@ def read_record(directory: Path) -> dict[str, Any]:
 
 
 def _check_schema(record: Mapping[str, Any], source: object) -> None:
-    if record.get("schema_version") not in (*_UNWRITTEN, SCHEMA_VERSION):
+    if record.get("schema_version") not in (*_DEFAULTS, SCHEMA_VERSION):
         raise CheckpointError(
             f"{source} has schema version {record.get('schema_version')!r}; this release ({__version__}) reads "
             f"1 to {SCHEMA_VERSION}. Install release {record.get('framework_version', 'unknown')}, which wrote it."
@@ -74,8 +73,8 @@ def config_of(record: Mapping[str, Any], source: object, overrides: Mapping[str,
         data = dict(record["spectral"])
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(f"the config of {source} is damaged. Use another checkpoint.") from None
-    if record["schema_version"] in _UNWRITTEN:
-        data = _as_then(data, _UNWRITTEN[record["schema_version"]])
+    if record["schema_version"] != SCHEMA_VERSION:
+        data = _as_then(data, _DEFAULTS[record["schema_version"]])
     try:
         config = parse_model(override(data, overrides or {}))
     except ConfigError as error:
@@ -126,13 +125,17 @@ def int8_of(record: Mapping[str, Any], directory: Path) -> list[str]:
     return layers
 
 
-def _as_then(data: Any, unwritten: Mapping[str, Any]) -> Any:
-    """A config of schema 1 or 2, and those inside it, with what it took for granted written out."""
+def _as_then(data: Any, blocks: Mapping[str, Any]) -> Any:
+    """A config of schema 1 or 2, and those inside it, with what it took for granted written out.
+
+    blocks: the default of a decoder. Variants of plugins are known by what their configs are.
+    """
     if not isinstance(data, Mapping):
         return data
-    made = {key: _as_then(value, unwritten) for key, value in data.items()}
-    if data.get("type") in ("language_model", "seq2seq", "encoder"):
+    made = {key: _as_then(value, blocks) for key, value in data.items()}
+    variant = MODELS.configs().get(str(data.get("type")), ModelConfig)
+    if "embed_scale" in variant.model_fields or data.get("type") == "tokens":
         made.setdefault("embed_scale", 1.0)
-    if data.get("type") in ("language_model", "seq2seq") and data.get("block") is None and data.get("layers") is None:
-        made |= unwritten
+    if issubclass(variant, StackConfig) and variant.decoder and not any(data.get(name) for name in ("block", "layers")):
+        made |= blocks
     return made

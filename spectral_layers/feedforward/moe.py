@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from spectral_layers.context import LayerContext
 from spectral_layers.feedforward.base import FeedForward, FeedForwardConfig, FeedForwardOutput
 from spectral_layers.feedforward.swiglu import SwiGLU
-from spectral_layers.initialisation import begin_writing
 from spectral_layers.projection import Projection
 from spectral_layers.rows import Rows
 
@@ -49,7 +48,7 @@ class MoE(FeedForward):
         self.balance_weight = balance_weight
         self.z_weight = z_weight
         self.router = Projection(hidden_dim, experts, bias=False)
-        begin_writing(self.router)
+        nn.init.normal_(self.router.weight, std=0.02)
         self.experts = nn.ModuleList(SwiGLU(hidden_dim, inner_dim) for _ in range(experts))
 
     def forward(self, x: Tensor, *, rows: Rows | None = None) -> FeedForwardOutput:

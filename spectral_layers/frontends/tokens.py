@@ -14,9 +14,9 @@ from spectral_core.axes import describe
 from spectral_core.errors import UnsupportedInputError
 from spectral_layers.context import LayerContext
 from spectral_layers.frontends.base import FrontEnd, FrontEndConfig, FrontEndOutput, Modality
-from spectral_layers.initialisation import WRITTEN
 from spectral_layers.rows import Rows
 
+_SIZE = 0.02  # of embeddings at first
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
@@ -33,9 +33,9 @@ class Tokens(FrontEnd):
     def __init__(self, hidden_dim: int, *, vocab_size: int, embed_dim: int, embed_scale: float) -> None:
         super().__init__()
         self.embed_scale = embed_scale
-        self.feature_size = embed_scale * WRITTEN
+        self.feature_size = embed_scale * _SIZE
         self.embedding = nn.Embedding(vocab_size, embed_dim)
-        nn.init.normal_(self.embedding.weight, std=WRITTEN)
+        nn.init.normal_(self.embedding.weight, std=_SIZE)
         self.proj: nn.Linear | None = None
         if embed_dim != hidden_dim:
             self.proj = nn.Linear(embed_dim, hidden_dim, bias=False)
@@ -89,5 +89,9 @@ class TokensConfig(FrontEndConfig):
     """Features are this times the embeddings; null takes sqrt(hidden_dim)."""
 
     def build(self, context: LayerContext) -> Tokens:
-        embed_dim, embed_scale = self.embed_dim or context.hidden_dim, self.embed_scale or math.sqrt(context.hidden_dim)
-        return Tokens(context.hidden_dim, vocab_size=self.vocab_size, embed_dim=embed_dim, embed_scale=embed_scale)
+        return Tokens(
+            context.hidden_dim,
+            vocab_size=self.vocab_size,
+            embed_dim=self.embed_dim or context.hidden_dim,
+            embed_scale=self.embed_scale or math.sqrt(context.hidden_dim),
+        )

@@ -47,7 +47,7 @@ class Multiscale(Mixer):
         self.short = ShortConvolution(3 * dim, taps=short_taps)
         self.scales = nn.ModuleDict({str(scale): _Scale(scale, made, context.fft) for scale, made in filters.items()})
         self.choice = nn.Linear(dim, len(filters), bias=False)
-        begin_writing(self.choice)
+        nn.init.normal_(self.choice.weight, std=0.02)
         self.leaning = nn.Parameter(torch.zeros(len(filters), dim))
         self.skip = nn.Parameter(torch.ones(dim))
         # A filter limited to n blocks serves until block n + 1 is complete.

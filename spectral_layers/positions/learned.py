@@ -20,10 +20,11 @@ class Learned(Position):
     Gehring et al., "Convolutional sequence to sequence learning", 2017.
     """
 
-    def __init__(self, hidden_dim: int, *, size: int) -> None:
+    def __init__(self, hidden_dim: int, *, size: int, feature_size: float) -> None:
+        """feature_size: what the table begins with, that of the features it is added to."""
         super().__init__()
         self.length_limit = size
-        self.table = nn.Parameter(torch.empty(size, hidden_dim).normal_(std=0.02))
+        self.table = nn.Parameter(torch.empty(size, hidden_dim).normal_(std=feature_size))
 
     def embed(self, x: Tensor, positions: Tensor, grid: Grid | None = None) -> Tensor:
         self.check_limit(positions)
@@ -38,4 +39,4 @@ class LearnedConfig(PositionConfig):
     def build(self, context: LayerContext) -> Learned:
         if context.max_seq_len is None:
             raise ConfigError("the position 'learned' has one vector per position: set the model's max_seq_len.")
-        return Learned(context.hidden_dim, size=context.max_seq_len)
+        return Learned(context.hidden_dim, size=context.max_seq_len, feature_size=context.feature_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from spectral_models.record import SCHEMA_VERSION, read_record
 from spectral_models.training import libraries  # noqa: F401
 
 # isort: split
@@ -99,6 +100,12 @@ def _prepare(run: RunConfig, directory: Path, resume: bool) -> Path | None:
     begun = (directory / "model").exists() or any((directory / "checkpoints").glob("checkpoint-*"))
     if begun and not resume:
         raise ConfigError(f"{directory} already holds a run. Continue it with --resume, or choose another --out.")
+    newest = newest_complete(directory / "checkpoints") if resume else None
+    if newest is not None and (schema := read_record(newest)["schema_version"]) != SCHEMA_VERSION:
+        raise CheckpointError(
+            f"{newest} has schema version {schema}, and models began otherwise then than in this release, which writes "
+            f"{SCHEMA_VERSION}. Finish the run with the release that began it, or choose another --out."
+        )
     if begun and record.exists():
         before = RunConfig.parse(read_yaml(record))
         changed = sorted(key for key in type(run).model_fields if getattr(before, key) != getattr(run, key))
@@ -116,7 +123,6 @@ def _prepare(run: RunConfig, directory: Path, resume: bool) -> Path | None:
         raise CheckpointError(f"cannot write to {directory}: {error.strerror}. Choose another --out.") from None
     if not resume:
         return None
-    newest = newest_complete(directory / "checkpoints")
     if int(os.environ.get("RANK", "0")) == 0:
         if newest is None:
             _log.warning("no complete checkpoint in %s: training begins at step 0", directory)

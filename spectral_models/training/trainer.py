@@ -19,7 +19,6 @@ from spectral_models.checkpoint import load_weights, verify, write_files, write_
 from spectral_models.errors import CheckpointError
 from spectral_models.loss import IGNORE, StepLoss
 from spectral_models.model import SpectralModel
-from spectral_models.record import config_of, read_record
 from spectral_models.training.task import InTraining, Task
 
 TRAINING_MARKER = "training-complete.json"
@@ -135,17 +134,7 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
                 write_marker(directory, TRAINING_MARKER, sorted(files))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        directory, config = Path(resume_from_checkpoint), self.spectral_model.config
-        record = read_record(directory)
-        begun = config_of(record, directory)
-        if begun != config:
-            fields = [name for name in type(config).model_fields if getattr(begun, name, None) != getattr(config, name)]
-            raise CheckpointError(
-                f"{directory} holds another model than this release makes of the run's config: its "
-                f"{', '.join(fields)} differ. Continue with release {record['framework_version']}, which wrote it, or "
-                "choose another --out."
-            )
-        load_weights(self.spectral_model, directory)
+        load_weights(self.spectral_model, Path(resume_from_checkpoint))
 
 
 @contextmanager

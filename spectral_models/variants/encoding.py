@@ -48,7 +48,7 @@ class Encoder(StackedModel):
         self.config: EncoderConfig
         self.cls: nn.Parameter | None = None
         if config.pooling == "cls":
-            self.cls = nn.Parameter(torch.empty(config.hidden_dim).normal_(std=0.02))
+            self.cls = nn.Parameter(torch.empty(config.hidden_dim).normal_(std=self.frontend.feature_size))
 
     @property
     def length_limit(self) -> int | None:

@@ -177,7 +177,10 @@ class StackConfig(ModelConfig):
     @model_validator(mode="before")
     @classmethod
     def _take_turns(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and data.get("block") is None and data.get("layers") is None:
+        fields = ("block", "layers")
+        if isinstance(data, Mapping) and all(
+            data.get(name) is None and cls.model_fields[name].default is None for name in fields
+        ):
             # Whoever keeps this config keeps the blocks of today, whatever the default becomes.
             data = {**data, "block": "hybrid" if cls.decoder else "dense", "layers": None}
         return block_as_layers(data)
@@ -185,7 +188,7 @@ class StackConfig(ModelConfig):
     @model_validator(mode="after")
     def _mixers_fit(self) -> StackConfig:
         if self.block is not None and self.layers:
-            raise ValueError("give either block (one kind) or layers (several in turn), not both")
+            raise ValueError("give either block (one kind) or layers (several in turn), not both; set one to null")
         direction = "causal" if self.decoder else "bidirectional"
         paths = [f"layers.{index}" for index in range(len(self.layers))] if self.layers else ["block"]
         for path, block in zip(paths, self.blocks, strict=False):

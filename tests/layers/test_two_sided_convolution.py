@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from spectral_core import convolve, fft_backend
 from spectral_layers import Rows
 from spectral_layers.mixing.gated_convolution import GatedConvolution, GatedConvolutionConfig
 from spectral_layers.testing import MixerCase
@@ -78,3 +79,19 @@ def test_a_decoder_has_one_filter_under_the_names_it_always_had() -> None:
     causal, both = (set(dict(made(causal=causal).named_parameters())) for causal in (True, False))
     assert {name.split(".")[0] for name in causal} == {"in_proj", "out_proj", "short", "filter", "skip"}
     assert both - causal == {name.replace("filter.", "reverse.") for name in causal if name.startswith("filter.")}
+
+
+@torch.no_grad()
+def test_what_one_direction_keeps_is_not_taken_for_the_other_s() -> None:
+    mixer, fft = made().eval(), fft_backend("torch")
+    x = torch.randn(1, DIM, 13, dtype=torch.float64)
+
+    def both() -> list[Tensor]:
+        centered = mixer.filter.prepared_with(mixer.reverse, 13, fft)
+        causal = mixer.filter.prepared(13, fft)
+        return [convolve(x, causal, backend=fft), convolve(x, centered, mode="centered", backend=fft)]
+
+    first, again = both(), both()
+    assert (first[0] - first[1]).abs().max() > 1e-3
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    torch.testing.assert_close(first[0], convolve(x, mixer.filter.kernel(13), backend=fft))

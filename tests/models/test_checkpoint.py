@@ -28,6 +28,7 @@ from spectral_models import CheckpointError, build_model, load_checkpoint, load_
 from spectral_models.checkpoint import MARKER, WEIGHTS, write_files, write_marker
 from spectral_models.model import SpectralModel
 from spectral_models.record import CONFIG
+from spectral_models.variants.language_model import LanguageModelConfig
 
 SMALL = {
     "vocab_size": 13,
@@ -270,6 +271,37 @@ def test_a_default_block_of_earlier_schemas_stays_what_it_was(
         assert loaded.config.encoder.embed_scale == 1.0
     assert [block.mixer.type for block in loaded.config.blocks] == mixers
     assert load_checkpoint(save_checkpoint(loaded, tmp_path / "again")).config == loaded.config
+
+
+class MineConfig(LanguageModelConfig):
+    type: Literal["mine/lm"] = "mine/lm"
+
+
+class MinePlugin:
+    SPECTRAL_PLUGIN_API = 1
+
+    @hookimpl
+    def spectral_register_models(self, register: Registrar) -> None:
+        register("model", "mine/lm", MineConfig, summary="A third party's.")
+
+
+def test_what_an_earlier_schema_took_for_granted_holds_for_a_plugin_s_variant(tmp_path: Path) -> None:
+    HOST.register(MinePlugin(), namespace="mine", distribution="mine-spectral")
+    try:
+        config = {"type": "mine/lm", "hidden_dim": 32, "num_layers": 2, "block": {}, "embed_scale": 1.0}
+        model = build_model(config)
+        path = save_checkpoint(model, tmp_path / "model")
+
+        def before(record: dict[str, Any]) -> None:
+            record["schema_version"] = 1
+            record["spectral"].update(block=None, layers=None)
+            del record["spectral"]["embed_scale"]
+
+        loaded = load_checkpoint(rewritten(path, before))
+        ids = torch.arange(9)[None]
+        torch.testing.assert_close(loaded(ids).logits, model.eval()(ids).logits, rtol=1e-5, atol=1e-5)
+    finally:
+        HOST.unregister("mine")
 
 
 @pytest.mark.parametrize("variant", ["language_model", "encoder"])

@@ -345,7 +345,7 @@ def test_a_mixer_of_the_past_only_is_refused_with_those_that_fit(mixer: str) -> 
         (IMAGE, {"mixing": "rows"}, r"^mixing: Input should be 'sequence' or 'separable'"),
         (AUDIO, {"frontend.bands": 1}, r"^frontend\.bands: with one band there is no frequency to mix along"),
         (TEXT, {"pooling": "sum"}, r"^pooling: Input should be 'mean', 'max', 'cls' or 'last'"),
-        (TEXT, {"block": {}}, "give either block .* or layers"),
+        ({**TEXT, "block": {}}, {}, "give either block .* or layers"),
     ],
 )
 def test_configs_that_cannot_work_are_refused_with_their_path(

@@ -11,7 +11,10 @@ from spectral_core import ConfigError, UnknownComponentError
 from spectral_core.plugins import HOST
 from spectral_layers import FEEDFORWARDS, MIXERS
 from spectral_models import MODELS, BlockConfig, ModelConfig, load_config
-from spectral_models.config import override, parse_assignment, parts_of
+from spectral_models.config import Blocks, override, parse_assignment, parts_of
+from spectral_models.variants.encoder import TextEncoderConfig
+from spectral_models.variants.language_model import LanguageModelConfig
+from spectral_models.variants.stack import StackConfig
 
 CAUSAL = [entry.name for entry in MIXERS if "causal" in entry.load().directions]
 
@@ -197,6 +200,38 @@ def test_an_override_opens_what_is_null() -> None:
         assert (
             load_config(source, **{"block.mixer.phases": 8, "block.mixer.type": "holographic"}).block.mixer.phases == 8
         )
+
+
+def test_a_whole_block_stands_instead_of_layers_and_the_other_way_round() -> None:
+    """A config that was read back has the one written out that its model has."""
+    two, one = load_config({"block": "hybrid"}), load_config({"block": "dense"})
+    assert load_config(two, block="dense") == one
+    assert load_config(one, layers=["hybrid"]) == two
+    assert load_config({"type": "classifier", "encoder": "encoder"}, **{"encoder.layers": ["dense"]}).encoder.layers
+    with pytest.raises(ConfigError, match=r"not both; set one to null"):
+        load_config(two, **{"block.mixer.type": "holographic"})  # nobody said what is to become of the layers
+    gate = {"block": {"mixer": {"type": "spectral_gating"}, "feedforward": "mlp"}}
+    assert load_config(gate, **{"block.mixer.block": 16}).block.mixer.block == 16
+
+
+class _Dense(LanguageModelConfig):
+    block: BlockConfig | None = BlockConfig(norm="layer_norm")
+
+
+class _Plain(LanguageModelConfig):
+    block: BlockConfig = BlockConfig()
+
+
+class _Twice(TextEncoderConfig):
+    layers: Blocks | None = (BlockConfig(), BlockConfig(norm="layer_norm"))
+
+
+@pytest.mark.parametrize(("variant", "blocks"), [(_Dense, 1), (_Plain, 1), (_Twice, 2)])
+def test_a_default_of_a_plugin_s_variant_is_kept(variant: type[StackConfig], blocks: int) -> None:
+    made = variant()
+    assert len(made.blocks) == blocks
+    assert made.blocks == (made.layers or (variant.model_fields["block"].default,))
+    assert variant.parse(made.model_dump()) == made
 
 
 @pytest.mark.parametrize(
