@@ -127,23 +127,21 @@ def learn(
     return curve
 
 
-def run(
-    name: str, length: int, pairs: int, seed: int, rate: float, steps: int, first: Sequence[int] | None = None
-) -> Row:
-    """Train one row. first: the tokens and pairs of a task that it learns before."""
+def run(name: str, length: int, pairs: int, seed: int, rate: float, steps: int, first: str | None = None) -> Row:
+    """Train one row. first: the tokens and pairs of a task that it learns before, as in ``"256 / 32"``."""
     mixers = {**ROWS, **OPTIONS}[name]
     torch.manual_seed(seed)
     config = sized(MODEL, mixers, PARAMETERS)
     model = build_model(config)
     generator = torch.Generator().manual_seed(1_000 + seed)
-    before = learn(model, *first, rate, steps, generator) if first else []
+    before = learn(model, *map(int, first.split("/")), rate, steps, generator) if first else []
     told = accuracy(model, held_out(length, pairs, 2, ASKED)) if first else None
     curve = learn(model, length, pairs, rate, steps, generator)
     return {
         "name": name,
         "length": length,
         "pairs": pairs,
-        "first": list(first) if first else None,
+        "first": first,
         "seed": seed,
         "rate": rate,
         "steps": steps,
@@ -166,7 +164,7 @@ def table(rows: Sequence[Row], names: Sequence[str]) -> str:
     ]
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        task = (row["length"], row["pairs"], tuple(row["first"] or ()), row["rate"], row["steps"])
+        task = (row["length"], row["pairs"], row["first"] or "", row["rate"], row["steps"])
         groups.setdefault((row["name"], *task), []).append(row)
     for name in names:
         for (known, length, pairs, first, rate, _), members in sorted(groups.items()):
@@ -174,9 +172,7 @@ def table(rows: Sequence[Row], names: Sequence[str]) -> str:
                 found = [row["accuracy"] for row in members]
                 most = f"{max(row['steps_taken'] for row in members)}"
                 if first:
-                    most = (
-                        f"{max(row['steps_taken_first'] for row in members)} of {first[0]:,} / {first[1]}, then {most}"
-                    )
+                    most = f"{max(row['steps_taken_first'] for row in members)} of {first}, then {most}"
                 lines.append(
                     f"| {name} | {length:,} / {pairs} | {statistics.fmean(found):.3f} | {min(found):.3f} | {most} | "
                     f"{rate:g} | {len(found)} |"
@@ -204,7 +200,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     baselines.register()
     records = Records(options.out / "recall.json", KEYS)
     names = options.rows or (OPTIONS if options.options else ROWS if options.length <= 256 else LEADING)
-    task = {"length": options.length, "pairs": options.pairs, "first": options.first, "steps": options.steps}
+    first = " / ".join(map(str, options.first)) if options.first else None
+    task = {"length": options.length, "pairs": options.pairs, "first": first, "steps": options.steps}
     wanted = [
         {"name": name, "seed": seed, "rate": rate, **task}
         for seed in options.seeds

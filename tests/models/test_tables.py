@@ -185,7 +185,7 @@ def test_recall_of_a_longer_task_after_a_shorter_is_a_row_of_its_own(recall, tmp
     recall.main([*arguments, "--first", "16", "2"])
     recall.main(arguments)
     rows = json.loads((tmp_path / "recall.json").read_text())["rows"]
-    assert [row["first"] for row in rows] == [[16, 2], None]
+    assert [row["first"] for row in rows] == ["16 / 2", None]
     assert rows[0]["steps_taken_first"] <= 4
     assert 0 <= rows[0]["accuracy_after_first"] <= 1
     assert "of 16 / 2, then " in capsys.readouterr().out
