@@ -35,6 +35,7 @@ FILTER = {"type": "implicit"}
 HOLOGRAPHIC = {"type": "holographic", "phases": 64}
 FORGETTING = {**HOLOGRAPHIC, "forgetting": True}
 GATED = {"type": "gated_convolution", "filter": FILTER}
+UNFILTERED = {**GATED, "filter": "baselines/absent"}
 ADVANCED = {"type": "spectral_gating", "gates": ["advanced"]}
 ROWS: dict[str, list[Any]] = {
     "attention": [{"type": "baselines/attention"}],
@@ -44,9 +45,10 @@ ROWS: dict[str, list[Any]] = {
     "holographic / gated_convolution": [HOLOGRAPHIC, GATED],
     "holographic, forgetting": [FORGETTING],
     "gated_convolution": [GATED],
-    "gated_convolution, no long filter": [{**GATED, "filter": "baselines/absent"}],
+    "gated_convolution, no long filter": [UNFILTERED],
     "gated_convolution, frozen long filter": [{**GATED, "filter": {"type": "baselines/frozen", "filter": FILTER}}],
-    "gated_convolution, no long filter / holographic": [{**GATED, "filter": "baselines/absent"}, HOLOGRAPHIC],
+    "gated_convolution, no long filter / holographic": [UNFILTERED, HOLOGRAPHIC],
+    "gated_convolution, no long filter / holographic, forgetting": [UNFILTERED, FORGETTING],
     "gated_convolution, resonant / holographic": [{**GATED, "filter": {"type": "resonant", "modes": 16}}, HOLOGRAPHIC],
     "spectral_gating": ["spectral_gating"],
     "spectral_product": ["spectral_product"],
@@ -60,7 +62,7 @@ LEADING = (
     "attention, short convolution",
     "gated_convolution / holographic",
     "gated_convolution / holographic, forgetting",
-    "gated_convolution, no long filter / holographic",
+    "gated_convolution, no long filter / holographic, forgetting",
 )
 
 

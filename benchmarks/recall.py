@@ -61,6 +61,10 @@ LEADING = (
 )
 
 
+UNSCALED = {"attention", "attention, short convolution"}
+"""Rows that read embeddings as they are: sqrt(width) times them, as ours do, they had not begun after 500 steps."""
+
+
 def varied(**options: Any) -> list[Any]:
     return [{"type": "holographic", **options}, GATED]
 
@@ -131,7 +135,7 @@ def run(name: str, length: int, pairs: int, seed: int, rate: float, steps: int, 
     """Train one row. first: the tokens and pairs of a task that it learns before, as in ``"256 / 32"``."""
     mixers = {**ROWS, **OPTIONS}[name]
     torch.manual_seed(seed)
-    config = sized(MODEL, mixers, PARAMETERS)
+    config = sized({**MODEL, "embed_scale": 1.0 if name in UNSCALED else None}, mixers, PARAMETERS)
     model = build_model(config)
     generator = torch.Generator().manual_seed(1_000 + seed)
     before = learn(model, *map(int, first.split("/")), rate, steps, generator) if first else []

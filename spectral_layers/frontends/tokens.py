@@ -25,7 +25,7 @@ class Tokens(FrontEnd):
 
     (V + D) embed_dim parameters instead of V D. Features begin at a size of 0.02 s either way. With s = sqrt(D) what a
     token is outweighs what the first layers add to it; with s = 1 a memory behind one other layer found no token
-    again (``docs/decisions/0013``).
+    again (decision 13).
     Lan et al., "ALBERT: a lite BERT for self-supervised learning of language representations", 2020 (P); Vaswani et
     al., "Attention is all you need", 2017 (s).
     """
