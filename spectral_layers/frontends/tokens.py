@@ -23,9 +23,9 @@ _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 class Tokens(FrontEnd):
     """x[t] = s P E[id_t], E (V, embed_dim) and P (D, embed_dim), or E alone where embed_dim = D.
 
-    (V + D) embed_dim parameters instead of V D. Features begin at a size of 0.02 s either way. With s = sqrt(D) what a
-    token is outweighs what the first layers add to it; with s = 1 a memory behind one other layer found no token
-    again (decision 13).
+    (V + D) embed_dim parameters instead of V D. Features begin at a size of 0.02 s either way. With s = sqrt(D)
+    they stand in one proportion to what the first layers add, at any width; with s = 1 a memory behind one other layer
+    found no token again (decision 13).
     Lan et al., "ALBERT: a lite BERT for self-supervised learning of language representations", 2020 (P); Vaswani et
     al., "Attention is all you need", 2017 (s).
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from spectral_models.record import SCHEMA_VERSION, read_record
 from spectral_models.training import libraries  # noqa: F401
 
 # isort: split
@@ -23,6 +22,7 @@ from spectral_core import ConfigError
 from spectral_models.assembly import read_yaml
 from spectral_models.checkpoint import save_checkpoint
 from spectral_models.errors import CheckpointError
+from spectral_models.record import SCHEMA_VERSION, read_record
 from spectral_models.training.classification import ClassificationTask
 from spectral_models.training.config import RunConfig, TrainingConfig
 from spectral_models.training.language import LanguageTask

@@ -216,6 +216,6 @@ def test_pictures_are_told_by_how_things_stand_to_each_other() -> None:
     """Two equal squares two patches apart, across or down, and no positions: no patch tells by itself."""
     patches = {"type": "patches", "size": 2, "channels": 1}
     encoder = {"type": "vision_encoder", "frontend": patches, "mixing": "separable", "hidden_dim": 24, "num_layers": 2}
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     model = build_model({"type": "classifier", "encoder": {**encoder, "position": "none", "block": BLOCK}})
-    assert fitted(model, bars(1024, 1), bars(512, 2), epochs=6) >= 0.97
+    assert fitted(model, bars(1024, 1), bars(512, 2), epochs=4) >= 0.97
