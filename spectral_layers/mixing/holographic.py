@@ -1,10 +1,9 @@
-"""Associative memory: keys coded as phases, bound to values, superposed, and read by unbinding."""
+"""Holographic memory: keys coded as phases, bound to values, superposed, and read by unbinding."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -15,6 +14,7 @@ from torch.nn import functional as F
 from spectral_core import ConfigError
 from spectral_layers.context import LayerContext
 from spectral_layers.initialisation import begin_reading, begin_writing
+from spectral_layers.mixing.associative import Written, read
 from spectral_layers.mixing.base import Mixer, MixerConfig, MixerOutput
 from spectral_layers.projection import Projection
 from spectral_layers.rows import Rows
@@ -22,42 +22,7 @@ from spectral_layers.segments import joined, segments
 from spectral_layers.short_convolution import ShortConvolution
 from spectral_layers.state import State
 
-_CHUNK = 64
 _SEGMENT = 2048
-
-
-@dataclass(frozen=True)
-class _Fades:
-    """What the heads' decays leave between S tokens of a chunk, and between N chunks; one B or N where all are alike.
-
-    With c[t] the sum of a chunk's rates up to token t, itself included, and C[n] that of the chunks before chunk n.
-    """
-
-    within: Tensor
-    """(B, H, N, S, S): of token s at token t >= s, e^(c[s] - c[t]); zero before it."""
-    on_reading: Tensor
-    """(B, H, N, S, 1): of what stood before the chunk, at token t, e^-c[t]."""
-    on_storing: Tensor
-    """(B, H, N, S, 1): of token t at the chunk's end, e^(c[t] - c[S - 1])."""
-    across: Tensor
-    """(B, H, N + 1, N): of chunk j's end at the beginning of chunk n > j, e^(C[j + 1] - C[n]); zero before it."""
-    since: Tensor
-    """(B, H, N + 1, 1, 1): of the memory before all chunks, at the beginning of chunk n, e^-C[n]."""
-
-    @classmethod
-    def of(cls, rates: Tensor, chunks: int) -> _Fades:
-        """rates: (B, H, N, S), positive; g = exp(-rate). One B or N of them serves all."""
-        c = rates.cumsum(-1)
-        totals = c[..., -1].expand(-1, -1, chunks)
-        before = F.pad(totals.cumsum(-1), (1, 0))
-        lag, between = c[..., :, None] - c[..., None, :], before[..., :, None] - before[..., None, 1:]
-        return cls(
-            within=torch.exp(-lag.clamp(min=0)).tril(),
-            on_reading=torch.exp(-c)[..., None],
-            on_storing=torch.exp(c - c[..., -1:])[..., None],
-            across=torch.exp(-between.clamp(min=0)).tril(-1),
-            since=torch.exp(-before)[..., None, None],
-        )
 
 
 class Holographic(Mixer):
@@ -67,21 +32,30 @@ class Holographic(Mixer):
     multiplies by the conjugate. theta(z) = bandwidth_h W norm(z) with E phases per head and W shared by keys and
     queries, so equal inputs retrieve exactly. Short convolutions make k, q and v; the key's begins as a delay of one
     token: a value is filed under the token before it. Bandwidths fall from pi to 0.4 over the heads (sharp to forgiving
-    matching), decays g = e^-r are spread over the timescales. With forgetting, a token decides how fast its heads
-    fade what came before it: r_t = r softplus(w_h x_t + b_h), which begins as r. Output: per-head norm, SiLU gate,
-    projection.
+    matching), decays g = e^-r are spread over the timescales. Output: per-head norm, SiLU gate, projection.
+
+    With forgetting, a token decides how fast its heads fade what came before it: r_t = r softplus(w_h x_t + b_h), which
+    begins as r. With correcting, it stores what the memory does not say yet under its key, so that keys which are alike
+    do not drown each other, as far as it decides: b_t = sigmoid(w_h x_t + b_h), which begins half-way (the delta rule,
+    :mod:`spectral_layers.mixing.associative`).
 
     Strictly causal. O(L): segments of at most 2048 tokens, each continuing the memory of the one before; in a segment,
-    chunks of 64 tokens as small matrix products, and one more product over the chunks. Decoding: O(1) in time and
-    memory; the memory is (H, 2E, D/H) in float32.
+    chunks of 64 tokens as small matrix products, and one more product over the chunks, or, correcting, one chunk after
+    the other. Decoding: O(1) in time and memory; the memory is (H, 2E, D/H) in float32.
 
     Plate, "Holographic reduced representations", 1995 (binding by circular convolution); chunked form as in linear
-    attention: Hua et al., "Transformer quality in linear time", 2022; decays of the input as in Dao & Gu,
-    "Transformers are SSMs", 2024.
+    attention: Hua et al., "Transformer quality in linear time", 2022.
     """
 
     def __init__(
-        self, context: LayerContext, *, heads: int, phases: int, timescales: tuple[float, float], forgetting: bool
+        self,
+        context: LayerContext,
+        *,
+        heads: int,
+        phases: int,
+        timescales: tuple[float, float],
+        forgetting: bool,
+        correcting: bool,
     ) -> None:
         super().__init__(context)
         dim = context.hidden_dim
@@ -110,6 +84,11 @@ class Holographic(Mixer):
             self.forget_proj = nn.Linear(dim, heads)
             nn.init.zeros_(self.forget_proj.weight)
             nn.init.constant_(self.forget_proj.bias, math.log(math.e - 1))  # softplus gives 1
+        self.correct_proj: nn.Linear | None = None
+        if correcting:
+            self.correct_proj = nn.Linear(dim, heads)
+            nn.init.zeros_(self.correct_proj.weight)
+            nn.init.zeros_(self.correct_proj.bias)  # half-way
 
     def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
         recent, memory = (None, None) if state is None else (state["recent"], state["memory"])
@@ -125,15 +104,16 @@ class Holographic(Mixer):
                 keys = self._features(self.key_norm(key), weight, scale)
                 queries = self._features(self.query_norm(query), weight, scale)
                 values = self._split(self.value_proj(value)).to(keys.dtype)
-                rates = self._rates(part, rate)
+                rates, strengths = self._rates(part, rate), self._strengths(part, rate)
                 if given is not None:
-                    # Behind a row's end nothing is stored, and nothing fades.
+                    # Behind a row's end nothing is stored or corrected, and nothing fades.
                     real = given.mask(part.shape[1])[:, None]
                     values, rates = torch.where(real[..., None], values, 0.0), torch.where(real, rates, 0.0)
+                    strengths = None if strengths is None else torch.where(real, strengths, 0.0)
                 if memory is not None:
                     memory = memory.to(keys.dtype)
                 with torch.autocast(x.device.type, enabled=False):
-                    y, memory = self._read(queries, keys, values, rates, memory)
+                    y, memory = read(Written(queries, keys, values, rates, strengths), self.phases, memory)
                     y = F.layer_norm(y, y.shape[-1:]).transpose(1, 2).flatten(-2)
                 yield self.out_proj(y.to(x.dtype) * F.silu(self.gate_proj(part)))
                 if return_state or here.stop < x.shape[1]:
@@ -185,35 +165,11 @@ class Holographic(Mixer):
             return rate[None]
         return rate * F.softplus(self.forget_proj(x).transpose(1, 2).to(rate.dtype))
 
-    def _read(
-        self, queries: Tensor, keys: Tensor, values: Tensor, rates: Tensor, memory: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """All reads (B, H, L, C), from the memory so far and the tokens up to each, and the memory after them."""
-        length = queries.shape[2]
-        if length == 1 and memory is not None:
-            memory = torch.exp(-rates)[..., None] * memory + keys.transpose(-1, -2) * values
-            return (queries @ memory) / self.phases, memory
-        size = min(_CHUNK, length)
-        padding = -length % size
-        if padding:
-            queries, keys, values = (F.pad(z, (0, 0, 0, padding)) for z in (queries, keys, values))
-            rates = F.pad(rates.expand(-1, -1, length), (0, padding))
-        q, k, v = (z.unflatten(2, (-1, size)) for z in (queries, keys, values))
-        alike = rates.shape[-1] == 1
-        rates = rates[..., None].expand(-1, -1, -1, size) if alike else rates.unflatten(2, (-1, size))
-        fades = _Fades.of(rates, q.shape[2])
-        y = ((q @ k.transpose(-1, -2)) * fades.within) @ v
-        stored = (k.transpose(-1, -2) @ (v * fades.on_storing)).flatten(-2)  # (B, H, N, 2E C), of each chunk
-
-        def memories(at: slice) -> Tensor:
-            """What the chunks before have stored, faded over those between, as a product of matrices over chunks."""
-            found = (fades.across[:, :, at] @ stored).unflatten(-1, (k.shape[-1], v.shape[-1]))
-            return found if memory is None else found + fades.since[:, :, at] * memory[:, :, None]
-
-        if memory is not None or q.shape[2] > 1:
-            # Decay meets the C channels of what is read, not the 2E features: fewer products, the same sum.
-            y = y + (q @ memories(slice(0, -1))) * fades.on_reading
-        return y.flatten(2, 3)[:, :, :length] / self.phases, memories(slice(-1, None))[:, :, 0]
+    def _strengths(self, x: Tensor, rate: Tensor) -> Tensor | None:
+        """How far each head corrects itself at each token: (B, H, L), in the precision of ``rate``."""
+        if self.correct_proj is None:
+            return None
+        return torch.sigmoid(self.correct_proj(x).transpose(1, 2).to(rate.dtype))
 
 
 class HolographicConfig(MixerConfig):
@@ -228,11 +184,18 @@ class HolographicConfig(MixerConfig):
     """Shortest and longest initial time constant of the heads' memories, in tokens."""
     forgetting: bool = False
     """Whether tokens decide how fast each head fades what came before them."""
+    correcting: bool = False
+    """Whether a token stores what the memory does not say yet under its key, as far as it decides (the delta rule)."""
 
     def build(self, context: LayerContext) -> Holographic:
         heads, rest = divmod(context.hidden_dim, self.head_dim)
         if rest:
             raise ConfigError(f"head_dim {self.head_dim} does not divide hidden_dim {context.hidden_dim}.")
         return Holographic(
-            context, heads=heads, phases=self.phases, timescales=self.timescales, forgetting=self.forgetting
+            context,
+            heads=heads,
+            phases=self.phases,
+            timescales=self.timescales,
+            forgetting=self.forgetting,
+            correcting=self.correcting,
         )

@@ -50,10 +50,13 @@ ODD_BLOCKS = [
     MixerCase(SpectralGatingConfig(sparsity="adaptive", block=5, window=14, head_dim=8), hidden_dim=16, block=5),
 ]
 
-FORGETTING = MixerCase(HolographicConfig(forgetting=True, head_dim=8, phases=8), hidden_dim=16)
+MEMORIES = [
+    MixerCase(HolographicConfig(forgetting=True, correcting=correcting, head_dim=8, phases=8), hidden_dim=16)
+    for correcting in (False, True)
+]
 
 
-@pytest.mark.parametrize(("check", "case"), pairs(MIXER_CHECKS, [*mixer_cases(), *ODD_BLOCKS, FORGETTING]), ids=str)
+@pytest.mark.parametrize(("check", "case"), pairs(MIXER_CHECKS, [*mixer_cases(), *ODD_BLOCKS, *MEMORIES]), ids=str)
 def test_mixer(check: Check[MixerCase], case: MixerCase) -> None:
     check(case)
 

@@ -9,12 +9,15 @@ from torch.nn import functional as F
 
 from spectral_core import fft_backend
 from spectral_layers import LayerContext
+from spectral_layers.mixing import associative
+from spectral_layers.mixing.associative import Written, read
 from spectral_layers.mixing.holographic import Holographic, HolographicConfig
 from spectral_layers.testing import MixerCase
 
 
-def made(*, forgetting: bool) -> Holographic:
-    mixer = MixerCase(HolographicConfig(head_dim=8, phases=4, forgetting=forgetting), hidden_dim=16).build()
+def made(*, forgetting: bool = False, correcting: bool = False) -> Holographic:
+    config = HolographicConfig(head_dim=8, phases=4, forgetting=forgetting, correcting=correcting)
+    mixer = MixerCase(config, hidden_dim=16).build()
     assert isinstance(mixer, Holographic)
     return mixer
 
@@ -35,16 +38,22 @@ def defined(mixer: Holographic, x: Tensor) -> Tensor:
         rate = mixer.log_decay.exp()
         if mixer.forget_proj is not None:
             rate = rate * F.softplus(mixer.forget_proj(x[0, t]))
-        memory = torch.exp(-rate)[:, None, None] * memory + keys[t, :, :, None] * values[t, :, None]
+        memory = torch.exp(-rate)[:, None, None] * memory
+        stored = values[t]
+        if mixer.correct_proj is not None:
+            said = (keys[t].conj()[:, None] @ memory)[:, 0].real / phases
+            stored = torch.sigmoid(mixer.correct_proj(x[0, t]))[:, None] * (stored - said)
+        memory = memory + keys[t, :, :, None] * stored[:, None]
         reads.append((queries[t].conj()[:, None] @ memory)[:, 0].real / phases)
     y = F.layer_norm(torch.stack(reads), values.shape[-1:]).flatten(-2)
     return mixer.out_proj(y * F.silu(mixer.gate_proj(x[0])))[None]
 
 
+@pytest.mark.parametrize("correcting", [False, True])
 @pytest.mark.parametrize("forgetting", [False, True])
 @pytest.mark.parametrize("length", [1, 5, 64, 150])
-def test_chunks_are_the_recurrence(length: int, forgetting: bool) -> None:
-    mixer = made(forgetting=forgetting)
+def test_chunks_are_the_recurrence(length: int, forgetting: bool, correcting: bool) -> None:
+    mixer = made(forgetting=forgetting, correcting=correcting)
     x = torch.randn(1, length, 16, dtype=torch.float64)
     torch.testing.assert_close(mixer(x).y, defined(mixer, x), rtol=1e-10, atol=1e-12)
 
@@ -72,3 +81,24 @@ def test_a_token_that_forgets_leaves_nothing_of_what_came_before() -> None:
     x[:, 70, 0] = 1.0
     torch.testing.assert_close(mixer(x).y[:, 70:], mixer(x[:, 70:]).y)
     assert not torch.allclose(mixer(x).y[:, 69], mixer(x[:, 69:]).y[:, 0])
+
+
+def test_what_is_corrected_is_said_whatever_was_stored_before() -> None:
+    """Wholly corrected, a memory says of a key the value it was given; a sum, what all keys have left."""
+    torch.manual_seed(0)
+    theta = torch.randn(1, 1, 200, 16, dtype=torch.float64)
+    keys = torch.cat([theta.cos(), theta.sin()], -1)
+    values = torch.randn(1, 1, 200, 8, dtype=torch.float64)
+    rates, wholly = torch.zeros(1, 1, 1, dtype=torch.float64), torch.ones(1, 1, 200, dtype=torch.float64)
+    said, _ = read(Written(keys, keys, values, rates, wholly), 16, None)
+    torch.testing.assert_close(said, values, rtol=1e-9, atol=1e-9)
+    summed, _ = read(Written(keys, keys, values, rates, None), 16, None)
+    assert (summed - values).abs().mean() > 1.0
+
+
+@pytest.mark.parametrize("size", [1, 2, 8, 64])
+def test_inverses_of_alike_keys_keep_their_digits(size: int) -> None:
+    """Keys all alike, wholly corrected: the powers of A pass 1e18, its inverse stays at one."""
+    lower = torch.ones(3, size, size).tril(-1)
+    expected = torch.eye(size) - torch.diag(torch.ones(size - 1), -1)
+    torch.testing.assert_close(associative._unit_lower_inverse(lower), expected.expand(3, -1, -1), rtol=0, atol=1e-5)

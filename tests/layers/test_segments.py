@@ -9,12 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from spectral_layers import MIXERS, Rows, segments
-from spectral_layers.mixing import holographic
+from spectral_layers import MIXERS, MixerConfig, Rows, segments
+from spectral_layers.mixing import associative, holographic
+from spectral_layers.mixing.holographic import HolographicConfig
 from spectral_layers.short_convolution import ShortConvolution
 from spectral_layers.testing import MixerCase
 
-STREAMING = ["gated_convolution", "holographic", "multiscale", "spectral_product"]
+CORRECTING = HolographicConfig(correcting=True)
+STREAMING = [
+    *(MIXERS.get(name).load()() for name in ("gated_convolution", "holographic", "multiscale", "spectral_product")),
+    CORRECTING,
+]
 
 
 @pytest.fixture
@@ -22,15 +27,15 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Segments of eight tokens a row, so that short sequences have several."""
     monkeypatch.setattr(segments, "_TOKENS", 16)
     monkeypatch.setattr(segments, "_FEWEST", 8)
-    monkeypatch.setattr(holographic, "_CHUNK", 4)
+    monkeypatch.setattr(associative, "_CHUNK", 4)
 
 
 @pytest.mark.parametrize("ragged", [False, True])
-@pytest.mark.parametrize("name", STREAMING)
-def test_segments_change_no_number(name: str, ragged: bool, short: None) -> None:
+@pytest.mark.parametrize("config", STREAMING, ids=lambda config: config.type)
+def test_segments_change_no_number(config: MixerConfig, ragged: bool, short: None) -> None:
     """Outputs and what follows them: with gradients the sequence is whole, without them in segments."""
     torch.manual_seed(0)
-    mixer = MixerCase(MIXERS.get(name).load()(), hidden_dim=32).build()
+    mixer = MixerCase(config, hidden_dim=32).build()
     x, more = torch.randn(2, 29, 32, dtype=torch.float64), torch.randn(2, 5, 32, dtype=torch.float64)
     rows = Rows(torch.tensor([29, 11])) if ragged else None
     whole = mixer(x, rows=rows, return_state=True)
@@ -44,13 +49,16 @@ def test_segments_change_no_number(name: str, ragged: bool, short: None) -> None
     torch.testing.assert_close(after, mixer(more, state=whole.state).y.detach(), rtol=1e-9, atol=1e-9)
 
 
-def test_memories_of_many_chunks_have_the_gradients_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("config", [HolographicConfig(), CORRECTING], ids=["added", "corrected"])
+def test_memories_of_many_chunks_have_the_gradients_of_few(
+    config: HolographicConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
-    mixer = MixerCase(MIXERS.get("holographic").load()(), hidden_dim=32).build()
+    mixer = MixerCase(config, hidden_dim=32).build()
     x = torch.randn(1, 40, 32, dtype=torch.float64, requires_grad=True)
     made = []
     for chunk, segment in ((64, 2048), (4, 2048), (4, 12)):
-        monkeypatch.setattr(holographic, "_CHUNK", chunk)
+        monkeypatch.setattr(associative, "_CHUNK", chunk)
         monkeypatch.setattr(holographic, "_SEGMENT", segment)
         y = mixer(x).y
         made.append([y, *torch.autograd.grad(y.square().sum(), [x, *mixer.parameters()])])
