@@ -38,7 +38,7 @@ TRANSFORMER = "transformer"
 ROWS: dict[str, list[Any]] = {
     TRANSFORMER: [{"type": "baselines/attention", "head_dim": 64}],
     "gated_convolution": ["gated_convolution"],
-    "hybrid": ["gated_convolution", {"type": "holographic", "forgetting": True}],
+    "hybrid": ["gated_convolution", {"type": "holographic", "forgetting": True, "correcting": True}],
 }
 LENGTHS = (2048, 8192, 16384)
 ONCE = 65536

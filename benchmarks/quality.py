@@ -34,6 +34,7 @@ KEYS = ("name", "context", "seed", "rate", "steps")
 FILTER = {"type": "implicit"}
 HOLOGRAPHIC = {"type": "holographic", "phases": 64}
 FORGETTING = {**HOLOGRAPHIC, "forgetting": True}
+CORRECTING = {**FORGETTING, "correcting": True}
 GATED = {"type": "gated_convolution", "filter": FILTER}
 UNFILTERED = {**GATED, "filter": "baselines/absent"}
 ADVANCED = {"type": "spectral_gating", "gates": ["advanced"]}
@@ -42,27 +43,29 @@ ROWS: dict[str, list[Any]] = {
     "attention, short convolution": [{"type": "baselines/attention", "short": True}],
     "gated_convolution / holographic": [GATED, HOLOGRAPHIC],
     "gated_convolution / holographic, forgetting": [GATED, FORGETTING],
-    "holographic / gated_convolution": [HOLOGRAPHIC, GATED],
-    "holographic, forgetting": [FORGETTING],
+    "gated_convolution / holographic, correcting": [GATED, CORRECTING],
+    "holographic, correcting / gated_convolution": [CORRECTING, GATED],
     "gated_convolution": [GATED],
     "gated_convolution, no long filter": [UNFILTERED],
     "gated_convolution, frozen long filter": [{**GATED, "filter": {"type": "baselines/frozen", "filter": FILTER}}],
-    "gated_convolution, no long filter / holographic": [UNFILTERED, HOLOGRAPHIC],
     "gated_convolution, no long filter / holographic, forgetting": [UNFILTERED, FORGETTING],
-    "gated_convolution, resonant / holographic": [{**GATED, "filter": {"type": "resonant", "modes": 16}}, HOLOGRAPHIC],
+    "gated_convolution, no long filter / holographic, correcting": [UNFILTERED, CORRECTING],
+    "gated_convolution, resonant / holographic, correcting": [
+        {**GATED, "filter": {"type": "resonant", "modes": 16}}, CORRECTING,
+    ],
     "spectral_gating": ["spectral_gating"],
     "spectral_product": ["spectral_product"],
-    "gated_convolution / holographic / spectral_gating, advanced / holographic": [
-        GATED, HOLOGRAPHIC, ADVANCED, HOLOGRAPHIC,
+    "gated_convolution / holographic, correcting / spectral_gating, advanced / holographic, correcting": [
+        GATED, CORRECTING, ADVANCED, CORRECTING,
     ],
     "spectral_gating, advanced": [ADVANCED],
 }  # fmt: skip
 LEADING = (
     "attention",
     "attention, short convolution",
-    "gated_convolution / holographic",
     "gated_convolution / holographic, forgetting",
-    "gated_convolution, no long filter / holographic, forgetting",
+    "gated_convolution / holographic, correcting",
+    "gated_convolution, no long filter / holographic, correcting",
 )
 
 

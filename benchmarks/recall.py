@@ -40,11 +40,16 @@ WATCHED, ASKED = 2048, 8192
 KEYS = ("name", "length", "pairs", "first", "seed", "rate", "steps")
 
 GATED = {"type": "gated_convolution", "filter": "implicit"}
+FORGETTING = {"type": "holographic", "forgetting": True}
+CORRECTING = {**FORGETTING, "correcting": True}
 ROWS: dict[str, list[Any]] = {
     "holographic / gated_convolution": ["holographic", GATED],
     "gated_convolution / holographic": [GATED, "holographic"],
-    "gated_convolution / holographic, forgetting": [GATED, {"type": "holographic", "forgetting": True}],
+    "gated_convolution / holographic, forgetting": [GATED, FORGETTING],
+    "gated_convolution / holographic, correcting": [GATED, CORRECTING],
+    "holographic, correcting / gated_convolution": [CORRECTING, GATED],
     "holographic": ["holographic"],
+    "holographic, correcting": [CORRECTING],
     "attention, short convolution": [{"type": "baselines/attention", "short": True}],
     "attention": ["baselines/attention"],
     "gated_convolution": [GATED],
@@ -55,7 +60,7 @@ ROWS: dict[str, list[Any]] = {
 }
 LEADING = (
     "holographic / gated_convolution",
-    "gated_convolution / holographic, forgetting",
+    "gated_convolution / holographic, correcting",
     "holographic",
     "attention, short convolution",
 )
@@ -70,6 +75,8 @@ def varied(**options: Any) -> list[Any]:
 
 
 OPTIONS: dict[str, list[Any]] = {
+    "forgetting": varied(forgetting=True),
+    "correcting": varied(correcting=True),
     "timescales 4096 to 4096": varied(timescales=(4096.0, 4096.0)),
     "timescales 64 to 4096": varied(timescales=(64.0, 4096.0)),
     "phases 16": varied(phases=16),

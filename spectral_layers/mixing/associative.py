@@ -169,17 +169,26 @@ def _corrected(
 
 
 def _unit_lower_inverse(lower: Tensor) -> Tensor:
-    """(I + A)^-1 of strictly lower triangular A (..., S, S), S a power of two: from blocks of one to the whole.
+    """(I + A)^-1 of strictly lower triangular A (..., S, S), S a power of two: from blocks of four to the whole.
 
-    [[a, 0], [c, b]]^-1 = [[a^-1, 0], [-b^-1 c a^-1, b^-1]]: products of matrices alone, which every compiler has.
+    I - A + A^2 - A^3 of four by four; then [[a, 0], [c, b]]^-1 = [[a^-1, 0], [-b^-1 c a^-1, b^-1]]. Products of
+    matrices alone, which every compiler has.
     """
-    size, whole = 1, lower.shape[-1]
-    inverses = lower.new_ones(*lower.shape[:-1], 1, 1)
+    whole = lower.shape[-1]
+    size = min(4, whole)
+    first = _diagonal_blocks(lower, size)
+    one = torch.eye(size, dtype=lower.dtype, device=lower.device)
+    inverses = (one - first) @ (one + first @ first)
     while size < whole:
-        pairs = lower.unflatten(-1, (-1, 2 * size)).unflatten(-3, (-1, 2 * size))
-        corner = pairs.diagonal(dim1=-4, dim2=-2).movedim(-1, -3)[..., size:, :size]
+        corner = _diagonal_blocks(lower, 2 * size)[..., size:, :size]
         upper, under = inverses[..., ::2, :, :], inverses[..., 1::2, :, :]
         corner = -(under @ corner @ upper)
         inverses = torch.cat([F.pad(upper, (0, size)), torch.cat([corner, under], -1)], -2)
         size *= 2
     return inverses[..., 0, :, :]
+
+
+def _diagonal_blocks(matrix: Tensor, size: int) -> Tensor:
+    """(..., N, S, S) of (..., N S, N S)."""
+    blocks = matrix.unflatten(-1, (-1, size)).unflatten(-3, (-1, size))
+    return blocks.diagonal(dim1=-4, dim2=-2).movedim(-1, -3)
