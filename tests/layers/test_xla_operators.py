@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from spectral_layers.mixing.holographic import HolographicConfig
 from spectral_layers.testing import FilterCase, FusionCase, MixerCase, filter_cases, fusion_cases, mixer_cases
 from spectral_layers.testing.operators import Operators, train_filter, train_fusion, train_mixer
 
@@ -19,7 +20,10 @@ HOST = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", [*mixer_cases(), *filter_cases(), *fusion_cases()], ids=str)
+CORRECTING = MixerCase(HolographicConfig(forgetting=True, correcting=True))
+
+
+@pytest.mark.parametrize("case", [*mixer_cases(), CORRECTING, *filter_cases(), *fusion_cases()], ids=str)
 def test_no_operator_is_one_for_the_host(case: MixerCase | FilterCase | FusionCase) -> None:
     with Operators() as seen:
         if isinstance(case, MixerCase):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from spectral_layers.mixing.holographic import HolographicConfig
 from spectral_layers.testing import (
     FeedForwardCase,
     FilterCase,
@@ -62,6 +63,7 @@ def train(case: Case, device: torch.device) -> None:
 
 CASES: list[Case] = [
     *mixer_cases(),
+    MixerCase(HolographicConfig(forgetting=True, correcting=True)),
     *filter_cases(),
     *fusion_cases(),
     *feedforward_cases(),
