@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_CHUNK = 64
+from spectral_layers.mixing.correction import correct
+
+_CHUNK = 32
 """Tokens in a chunk, a power of two."""
 
 
@@ -40,7 +42,7 @@ class Written:
 
     def padded(self, more: int) -> Written:
         """With so many tokens behind that store nothing and leave all."""
-        if not more:
+        if not more and not torch.compiler.is_compiling():
             return self
         queries, keys, values = (F.pad(z, (0, 0, 0, more)) for z in (self.queries, self.keys, self.values))
         rates = F.pad(self.rates.expand(-1, -1, self.keys.shape[2]), (0, more))
@@ -97,18 +99,19 @@ def read(written: Written, norm: float, memory: Tensor | None) -> tuple[Tensor, 
     if length == 1 and memory is not None:
         return _step(written, norm, memory)
     size = _size(length)
-    padded = written.padded(-length % size)
-    q, k, v = (z.unflatten(2, (-1, size)) for z in (padded.queries, padded.keys, padded.values))
-    fades = _Fades.of(padded.rates, q.shape[2], size)
+    chunks = -(-length // size)
+    padded = written.padded(chunks * size - length)
+    q, k, v = (z.unflatten(2, (chunks, size)) for z in (padded.queries, padded.keys, padded.values))
+    fades = _Fades.of(padded.rates, chunks, size)
     if padded.strengths is None:
         y, memory = _added(q, k, v, fades, memory)
     else:
-        y, memory = _corrected(q, k, v, fades, padded.strengths.unflatten(2, (-1, size)), norm, memory)
+        y, memory = _corrected(q, k, v, fades, padded.strengths.unflatten(2, (chunks, size)), norm, memory)
     return y.flatten(2, 3)[:, :, :length] / norm, memory
 
 
 def _size(length: int) -> int:
-    """Of the chunks: the least power of two that holds the sequence, at most 64."""
+    """Of the chunks: the least power of two that holds the sequence, at most 32."""
     size = 1
     while size < min(length, _CHUNK):
         size *= 2
@@ -149,23 +152,22 @@ def _corrected(
 
     Within a chunk u = b (v - e^-c K M_0 / E) - A u, with A[t, s] = b[t] (k_t . k_s) e^(c[s] - c[t]) / E for s < t.
     """
-    chunks, keys = q.shape[2], k.transpose(-1, -2)
-    strong = strengths[..., None]
-    solving = _unit_lower_inverse(((k @ keys) * fades.within * (strong / norm)).tril(-1)) * strengths[..., None, :]
-    on_reading = fades.on_reading.expand(-1, -1, chunks, -1, -1)
-    on_storing = fades.on_storing.expand(-1, -1, chunks, -1, -1)
-    left = torch.exp(-fades.totals)[..., None, None]
+    keys = k.transpose(-1, -2)
+    wrong = ((k @ keys) * fades.within * (strengths[..., None] / norm)).tril(-1)
+    solving = _unit_lower_inverse(wrong) * strengths[..., None, :]
     if memory is None:
         memory = v.new_zeros(*v.shape[:2], k.shape[-1], v.shape[-1])
-    before, stored = [], []
-    for n in range(chunks):
-        said = (k[:, :, n] @ memory) * (on_reading[:, :, n] / norm)
-        errors = solving[:, :, n] @ (v[:, :, n] - said)
-        before.append(memory)
-        stored.append(errors)
-        memory = left[:, :, n] * memory + keys[:, :, n] @ (errors * on_storing[:, :, n])
-    y = ((q @ keys) * fades.within) @ torch.stack(stored, 2)
-    return y + (q @ torch.stack(before, 2)) * fades.on_reading, memory
+    shape = (v.shape[0], -1, v.shape[2], -1, -1)
+    stored, before, memory = correct(
+        k,
+        v,
+        solving,
+        (fades.on_reading / norm).expand(shape),
+        fades.on_storing.expand(shape),
+        torch.exp(-fades.totals)[..., None, None].expand(shape),
+        memory,
+    )
+    return ((q @ keys) * fades.within) @ stored + (q @ before) * fades.on_reading, memory
 
 
 def _unit_lower_inverse(lower: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ class Holographic(Mixer):
     :mod:`spectral_layers.mixing.associative`).
 
     Strictly causal. O(L): segments of at most 2048 tokens, each continuing the memory of the one before; in a segment,
-    chunks of 64 tokens as small matrix products, and one more product over the chunks, or, correcting, one chunk after
+    chunks of 32 tokens as small matrix products, and one more product over the chunks, or, correcting, one chunk after
     the other. Decoding: O(1) in time and memory; the memory is (H, 2E, D/H) in float32.
 
     Plate, "Holographic reduced representations", 1995 (binding by circular convolution); chunked form as in linear

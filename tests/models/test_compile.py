@@ -8,9 +8,12 @@ import torch
 from spectral_layers import MIXERS
 from spectral_models import build_model
 
+CAUSAL = [name for name, config in MIXERS.configs().items() if "causal" in config.directions]
+CORRECTING = {"type": "holographic", "forgetting": True, "correcting": True}
 
-@pytest.mark.parametrize("mixer", [name for name, config in MIXERS.configs().items() if "causal" in config.directions])
-def test_a_training_step_is_one_graph(mixer: str) -> None:
+
+@pytest.mark.parametrize("mixer", [*CAUSAL, CORRECTING], ids=str)
+def test_a_training_step_is_one_graph(mixer: str | dict[str, object]) -> None:
     torch.manual_seed(0)
     model = build_model(
         {"vocab_size": 32, "hidden_dim": 32, "num_layers": 1, "fft": "hierarchical", "block": {"mixer": mixer}}

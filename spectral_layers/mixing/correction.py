@@ -1,0 +1,124 @@
+"""The memory that corrects itself from chunk to chunk, as a ``torch.library`` operator.
+
+The chunks of a sequence wait for each other, and nothing else of the memory does. As one operator that part is no loop
+that a compiler unrolls, and its backward pass keeps what it needs and no graph of a step for each chunk. An exported
+program has the loop itself, since it must run where there is no operator of ours.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Defined by schema: torch.library.custom_op would import the compiler, and with it triton, at the first call.
+_LIBRARY = torch.library.Library("spectral_layers", "DEF")
+_ARGUMENTS = (
+    "Tensor keys, Tensor values, Tensor solving, Tensor on_reading, Tensor on_storing, Tensor left, Tensor memory"
+)
+_LIBRARY.define(f"correct({_ARGUMENTS}) -> (Tensor, Tensor, Tensor)")
+_LIBRARY.define(
+    f"correct_backward({_ARGUMENTS}, Tensor stored, Tensor before, Tensor to_stored, Tensor to_before, Tensor to_after)"
+    " -> Tensor[]"
+)
+
+
+def correct(
+    keys: Tensor,
+    values: Tensor,
+    solving: Tensor,
+    on_reading: Tensor,
+    on_storing: Tensor,
+    left: Tensor,
+    memory: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What each chunk stores, the memory before it, and the one after all: u, M and the last of
+
+        u_n = T_n (v_n - r_n k_n M_n),    M_{n+1} = l_n M_n + k_n^T (s_n u_n).
+
+    keys: k, (B, H, N, S, F), N chunks of S tokens. values: v, (B, H, N, S, C). solving: T, (B, H, N, S, S). on_reading,
+    on_storing: r and s, (B, H, N, S, 1). left: l, (B, H, N, 1, 1). memory: M_0, (B, H, F, C). Of one precision.
+    Returns u as v, M as (B, H, N, F, C), and the last M as M_0.
+    """
+    given = (keys, values, solving, on_reading, on_storing, left, memory)
+    return _correct(*given) if torch.compiler.is_exporting() else torch.ops.spectral_layers.correct(*given)
+
+
+@torch.library.impl(_LIBRARY, "correct", "CompositeExplicitAutograd")
+def _correct(
+    keys: Tensor,
+    values: Tensor,
+    solving: Tensor,
+    on_reading: Tensor,
+    on_storing: Tensor,
+    left: Tensor,
+    memory: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    stored, before = [], []
+    for n in range(keys.shape[2]):
+        before.append(memory)
+        said = (keys[:, :, n] @ memory) * on_reading[:, :, n]
+        stored.append(solving[:, :, n] @ (values[:, :, n] - said))
+        memory = left[:, :, n] * memory + keys[:, :, n].transpose(-1, -2) @ (stored[-1] * on_storing[:, :, n])
+    return torch.stack(stored, 2), torch.stack(before, 2), memory
+
+
+@torch.library.impl(_LIBRARY, "correct_backward", "CompositeExplicitAutograd")
+def _gradients(
+    keys: Tensor,
+    values: Tensor,
+    solving: Tensor,
+    on_reading: Tensor,
+    on_storing: Tensor,
+    left: Tensor,
+    memory: Tensor,
+    stored: Tensor,
+    before: Tensor,
+    to_stored: Tensor,
+    to_before: Tensor,
+    to_after: Tensor,
+) -> list[Tensor]:
+    """Of all seven inputs. The loop has what waits for later chunks; all else is products of all chunks at once."""
+    chunks = keys.shape[2]
+    to_memory, to_solved, kept, to_said = to_after, [to_stored] * chunks, [to_after] * chunks, [to_stored] * chunks
+    for n in reversed(range(chunks)):
+        kept[n] = to_memory  # of the memory behind chunk n
+        to_solved[n] = to_stored[:, :, n] + (keys[:, :, n] @ to_memory) * on_storing[:, :, n]
+        to_said[n] = solving[:, :, n].transpose(-1, -2) @ to_solved[n]
+        read = keys[:, :, n].transpose(-1, -2) @ (to_said[n] * on_reading[:, :, n])
+        to_memory = to_before[:, :, n] + left[:, :, n] * to_memory - read
+    behind, u, v = (torch.stack(z, 2) for z in (kept, to_solved, to_said))
+    said = keys @ before
+    return [
+        (stored * on_storing) @ behind.transpose(-1, -2) - (v * on_reading) @ before.transpose(-1, -2),
+        v,
+        u @ (values - said * on_reading).transpose(-1, -2),
+        -(v * said).sum(-1, keepdim=True),
+        (stored * (keys @ behind)).sum(-1, keepdim=True),
+        (behind * before).sum((-2, -1), keepdim=True),
+        to_memory,
+    ]
+
+
+def _fake(keys: Tensor, values: Tensor, *given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    batch, heads, chunks, _, features = keys.shape
+    before = values.new_empty(batch, heads, chunks, features, values.shape[-1])
+    return values.new_empty(values.shape), before, before.new_empty(batch, heads, features, values.shape[-1])
+
+
+def _gradients_fake(*given: Tensor) -> list[Tensor]:
+    return [tensor.new_empty(tensor.shape) for tensor in given[:7]]
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(*inputs, *output[:2])
+
+
+def _backward(ctx: Any, to_stored: Tensor, to_before: Tensor, to_after: Tensor) -> tuple[Tensor, ...]:
+    return tuple(torch.ops.spectral_layers.correct_backward(*ctx.saved_tensors, to_stored, to_before, to_after))
+
+
+torch.library.register_fake("spectral_layers::correct", _fake, lib=_LIBRARY)
+torch.library.register_fake("spectral_layers::correct_backward", _gradients_fake, lib=_LIBRARY)
+torch.library.register_autograd("spectral_layers::correct", _backward, setup_context=_keep, lib=_LIBRARY)

@@ -1,0 +1,57 @@
+"""The operator of memories that correct themselves: its gradients, and what compilers are told of it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from spectral_layers.mixing.correction import _correct, correct
+
+
+def given(batch: int = 2, heads: int = 2, chunks: int = 3, size: int = 4) -> list[Tensor]:
+    """keys, values, solving, on_reading, on_storing, left, memory."""
+    torch.manual_seed(0)
+    many = (batch, heads, chunks)
+    shapes = [
+        (*many, size, 6),
+        (*many, size, 5),
+        (*many, size, size),
+        (*many, size, 1),
+        (*many, size, 1),
+        (*many, 1, 1),
+    ]
+    return [torch.randn(shape, dtype=torch.float64).requires_grad_() for shape in (*shapes, (batch, heads, 6, 5))]
+
+
+def test_its_backward_pass_is_that_of_the_loop() -> None:
+    inputs = given()
+    weights = [torch.randn_like(made) for made in correct(*inputs)]
+
+    def gradients(made: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        loss = sum(((tensor * weight).sum() for tensor, weight in zip(made, weights, strict=True)), start=Tensor([0.0]))
+        return torch.autograd.grad(loss, inputs)
+
+    for ours, autograd in zip(gradients(correct(*inputs)), gradients(_correct(*inputs)), strict=True):
+        torch.testing.assert_close(ours, autograd, rtol=1e-10, atol=1e-10)
+
+
+def test_compilers_are_told_the_truth() -> None:
+    inputs = given(chunks=1)
+    torch.library.opcheck(torch.ops.spectral_layers.correct, tuple(inputs))
+    detached = [tensor.detach() for tensor in inputs]
+    stored, before, after = _correct(*detached)
+    torch.library.opcheck(
+        torch.ops.spectral_layers.correct_backward, (*detached, stored, before, stored, before, after)
+    )
+
+
+def test_an_exported_program_has_the_loop_and_no_operator_of_ours() -> None:
+    class Corrected(torch.nn.Module):
+        def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            return correct(*inputs)
+
+    inputs = tuple(tensor.detach() for tensor in given())
+    program = torch.export.export(Corrected(), inputs)
+    assert not any("spectral" in str(node.target) for node in program.graph.nodes)
+    for ours, eager in zip(program.module()(*inputs), _correct(*inputs), strict=True):
+        torch.testing.assert_close(ours, eager)
