@@ -181,7 +181,8 @@ def test_doctor_tells_of_the_device() -> None:
 
     told = CliRunner().invoke(app, ["doctor"]).output
     assert re.search(r"^device +xla, 1 CPU$", told, re.MULTILINE)
-    assert re.search(r"^fft: auto +on xla: auto → xla; .*direct: not measured on xla; .*to the host$", told, re.MULTILINE)
+    reasons = r"^fft: auto +on xla: auto → xla; .*direct: not measured on xla; .*to the host$"
+    assert re.search(reasons, told, re.MULTILINE)
 
 
 def test_that_the_fallback_counters_can_fail(device: torch.device) -> None:
