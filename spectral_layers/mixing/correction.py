@@ -55,13 +55,19 @@ def _correct(
     left: Tensor,
     memory: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    heads = keys.shape[:2]
+    read, store = (keys * on_reading).flatten(0, 1), (keys * on_storing).flatten(0, 1).transpose(-1, -2)
+    v, t, l, m = (z.flatten(0, 1) for z in (values, solving, left, memory))
     stored, before = [], []
     for n in range(keys.shape[2]):
-        before.append(memory)
-        said = (keys[:, :, n] @ memory) * on_reading[:, :, n]
-        stored.append(solving[:, :, n] @ (values[:, :, n] - said))
-        memory = left[:, :, n] * memory + keys[:, :, n].transpose(-1, -2) @ (stored[-1] * on_storing[:, :, n])
-    return torch.stack(stored, 2), torch.stack(before, 2), memory
+        before.append(m)
+        stored.append(torch.bmm(t[:, n], torch.baddbmm(v[:, n], read[:, n], m, alpha=-1)))
+        m = torch.baddbmm(l[:, n] * m, store[:, n], stored[-1])
+    return (
+        torch.stack(stored, 1).unflatten(0, heads),
+        torch.stack(before, 1).unflatten(0, heads),
+        m.unflatten(0, heads),
+    )
 
 
 @torch.library.impl(_LIBRARY, "correct_backward", "CompositeExplicitAutograd")
@@ -80,15 +86,16 @@ def _gradients(
     to_after: Tensor,
 ) -> list[Tensor]:
     """Of all seven inputs. The loop has what waits for later chunks; all else is products of all chunks at once."""
-    chunks = keys.shape[2]
-    to_memory, to_solved, kept, to_said = to_after, [to_stored] * chunks, [to_after] * chunks, [to_stored] * chunks
+    heads, chunks = keys.shape[:2], keys.shape[2]
+    read, store = (keys * on_reading).flatten(0, 1).transpose(-1, -2), (keys * on_storing).flatten(0, 1)
+    t, l, g, of_stored, of_before = (z.flatten(0, 1) for z in (solving, left, to_after, to_stored, to_before))
+    kept, to_solved, to_said = [], [], []
     for n in reversed(range(chunks)):
-        kept[n] = to_memory  # of the memory behind chunk n
-        to_solved[n] = to_stored[:, :, n] + (keys[:, :, n] @ to_memory) * on_storing[:, :, n]
-        to_said[n] = solving[:, :, n].transpose(-1, -2) @ to_solved[n]
-        read = keys[:, :, n].transpose(-1, -2) @ (to_said[n] * on_reading[:, :, n])
-        to_memory = to_before[:, :, n] + left[:, :, n] * to_memory - read
-    behind, u, v = (torch.stack(z, 2) for z in (kept, to_solved, to_said))
+        kept.append(g)  # of the memory behind chunk n
+        to_solved.append(torch.baddbmm(of_stored[:, n], store[:, n], g))
+        to_said.append(torch.bmm(t[:, n].transpose(-1, -2), to_solved[-1]))
+        g = torch.baddbmm(torch.addcmul(of_before[:, n], l[:, n], g), read[:, n], to_said[-1], alpha=-1)
+    behind, u, v = (torch.stack(z[::-1], 1).unflatten(0, heads) for z in (kept, to_solved, to_said))
     said = keys @ before
     return [
         (stored * on_storing) @ behind.transpose(-1, -2) - (v * on_reading) @ before.transpose(-1, -2),
@@ -97,7 +104,7 @@ def _gradients(
         -(v * said).sum(-1, keepdim=True),
         (stored * (keys @ behind)).sum(-1, keepdim=True),
         (behind * before).sum((-2, -1), keepdim=True),
-        to_memory,
+        g.unflatten(0, heads),
     ]
 
 
