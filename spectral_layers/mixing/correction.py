@@ -57,12 +57,12 @@ def _correct(
 ) -> tuple[Tensor, Tensor, Tensor]:
     heads = keys.shape[:2]
     read, store = (keys * on_reading).flatten(0, 1), (keys * on_storing).flatten(0, 1).transpose(-1, -2)
-    v, t, l, m = (z.flatten(0, 1) for z in (values, solving, left, memory))
+    v, t, leaves, m = (z.flatten(0, 1) for z in (values, solving, left, memory))
     stored, before = [], []
     for n in range(keys.shape[2]):
         before.append(m)
         stored.append(torch.bmm(t[:, n], torch.baddbmm(v[:, n], read[:, n], m, alpha=-1)))
-        m = torch.baddbmm(l[:, n] * m, store[:, n], stored[-1])
+        m = torch.baddbmm(leaves[:, n] * m, store[:, n], stored[-1])
     return (
         torch.stack(stored, 1).unflatten(0, heads),
         torch.stack(before, 1).unflatten(0, heads),
@@ -88,13 +88,13 @@ def _gradients(
     """Of all seven inputs. The loop has what waits for later chunks; all else is products of all chunks at once."""
     heads, chunks = keys.shape[:2], keys.shape[2]
     read, store = (keys * on_reading).flatten(0, 1).transpose(-1, -2), (keys * on_storing).flatten(0, 1)
-    t, l, g, of_stored, of_before = (z.flatten(0, 1) for z in (solving, left, to_after, to_stored, to_before))
+    t, leaves, g, of_stored, of_before = (z.flatten(0, 1) for z in (solving, left, to_after, to_stored, to_before))
     kept, to_solved, to_said = [], [], []
     for n in reversed(range(chunks)):
         kept.append(g)  # of the memory behind chunk n
         to_solved.append(torch.baddbmm(of_stored[:, n], store[:, n], g))
         to_said.append(torch.bmm(t[:, n].transpose(-1, -2), to_solved[-1]))
-        g = torch.baddbmm(torch.addcmul(of_before[:, n], l[:, n], g), read[:, n], to_said[-1], alpha=-1)
+        g = torch.baddbmm(torch.addcmul(of_before[:, n], leaves[:, n], g), read[:, n], to_said[-1], alpha=-1)
     behind, u, v = (torch.stack(z[::-1], 1).unflatten(0, heads) for z in (kept, to_solved, to_said))
     said = keys @ before
     return [
