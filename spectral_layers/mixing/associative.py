@@ -41,7 +41,10 @@ class Written:
     """(B, H, L), from 0 to 1: how far a token corrects the memory; None where tokens are added to it."""
 
     def padded(self, more: int) -> Written:
-        """With so many tokens behind that store nothing and leave all."""
+        """With so many tokens behind that store nothing and leave all.
+
+        A traced graph pads by nothing too: inductor fails on the strides of a symbolic length it divides unpadded.
+        """
         if not more and not torch.compiler.is_compiling():
             return self
         queries, keys, values = (F.pad(z, (0, 0, 0, more)) for z in (self.queries, self.keys, self.values))
