@@ -2,7 +2,8 @@
 
 The chunks of a sequence wait for each other, and nothing else of the memory does. As one operator that part is no loop
 that a compiler unrolls, and its backward pass keeps what it needs and no graph of a step for each chunk. An exported
-program has the loop itself, since it must run where there is no operator of ours.
+program has the loop itself, since it must run where there is no operator of ours, and so have the transforms of
+torch.func, which know no rules for one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 # Defined by schema: torch.library.custom_op would import the compiler, and with it triton, at the first call.
-_LIBRARY = torch.library.Library("spectral_layers", "DEF")
+_LIBRARY = torch.library.Library("spectral_layers", "FRAGMENT")
 _ARGUMENTS = (
     "Tensor keys, Tensor values, Tensor solving, Tensor on_reading, Tensor on_storing, Tensor left, Tensor memory"
 )
@@ -38,11 +39,18 @@ def correct(
         u_n = T_n (v_n - r_n k_n M_n),    M_{n+1} = l_n M_n + k_n^T (s_n u_n).
 
     keys: k, (B, H, N, S, F), N chunks of S tokens. values: v, (B, H, N, S, C). solving: T, (B, H, N, S, S). on_reading,
-    on_storing: r and s, (B, H, N, S, 1). left: l, (B, H, N, 1, 1). memory: M_0, (B, H, F, C). Of one precision.
-    Returns u as v, M as (B, H, N, F, C), and the last M as M_0.
+    on_storing: r and s, (B, H, N, S, 1). left: l, (B, H, N, 1, 1). memory: M_0, (B, H, F, C). All of one precision,
+    and outside autocast. Returns u as v, M as (B, H, N, F, C), and the last M as M_0.
     """
     given = (keys, values, solving, on_reading, on_storing, left, memory)
-    return _correct(*given) if torch.compiler.is_exporting() else torch.ops.spectral_layers.correct(*given)
+    if torch.compiler.is_exporting() or (not torch.compiler.is_compiling() and _transformed()):
+        return _correct(*given)
+    return torch.ops.spectral_layers.correct(*given)
+
+
+def _transformed() -> bool:
+    """Whether torch.func is at work: jvp would take an operator for a constant, and say nothing."""
+    return torch._C._are_functorch_transforms_active()
 
 
 @torch.library.impl(_LIBRARY, "correct", "CompositeExplicitAutograd")
@@ -122,6 +130,18 @@ def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> N
     ctx.save_for_backward(*inputs, *output[:2])
 
 
+def _keep_all(ctx: Any, inputs: tuple[Tensor, ...], output: list[Tensor]) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _second(ctx: Any, grads: list[Tensor]) -> tuple[Tensor, ...]:
+    """Gradients of gradients, by autograd through the loop: rarely asked for."""
+    inputs = [tensor.detach().requires_grad_() for tensor in ctx.saved_tensors]
+    with torch.enable_grad():
+        made = _gradients(*inputs)
+    return torch.autograd.grad(made, inputs, grads, allow_unused=True)
+
+
 def _backward(ctx: Any, to_stored: Tensor, to_before: Tensor, to_after: Tensor) -> tuple[Tensor, ...]:
     return tuple(torch.ops.spectral_layers.correct_backward(*ctx.saved_tensors, to_stored, to_before, to_after))
 
@@ -129,3 +149,4 @@ def _backward(ctx: Any, to_stored: Tensor, to_before: Tensor, to_after: Tensor) 
 torch.library.register_fake("spectral_layers::correct", _fake, lib=_LIBRARY)
 torch.library.register_fake("spectral_layers::correct_backward", _gradients_fake, lib=_LIBRARY)
 torch.library.register_autograd("spectral_layers::correct", _backward, setup_context=_keep, lib=_LIBRARY)
+torch.library.register_autograd("spectral_layers::correct_backward", _second, setup_context=_keep_all, lib=_LIBRARY)

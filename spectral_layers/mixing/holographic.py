@@ -104,7 +104,7 @@ class Holographic(Mixer):
                 keys = self._features(self.key_norm(key), weight, scale)
                 queries = self._features(self.query_norm(query), weight, scale)
                 values = self._split(self.value_proj(value)).to(keys.dtype)
-                rates, strengths = self._rates(part, rate), self._strengths(part, rate)
+                rates, strengths = self._rates(part, rate), self._strengths(part, rate.dtype)
                 if given is not None:
                     # Behind a row's end nothing is stored or corrected, and nothing fades.
                     real = given.mask(part.shape[1])[:, None]
@@ -165,11 +165,11 @@ class Holographic(Mixer):
             return rate[None]
         return rate * F.softplus(self.forget_proj(x).transpose(1, 2).to(rate.dtype))
 
-    def _strengths(self, x: Tensor, rate: Tensor) -> Tensor | None:
-        """How far each head corrects itself at each token: (B, H, L), in the precision of ``rate``."""
+    def _strengths(self, x: Tensor, dtype: torch.dtype) -> Tensor | None:
+        """How far each head corrects itself at each token: (B, H, L)."""
         if self.correct_proj is None:
             return None
-        return torch.sigmoid(self.correct_proj(x).transpose(1, 2).to(rate.dtype))
+        return torch.sigmoid(self.correct_proj(x).transpose(1, 2).to(dtype))
 
 
 class HolographicConfig(MixerConfig):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -35,8 +36,28 @@ def test_its_backward_pass_is_that_of_the_loop() -> None:
         torch.testing.assert_close(ours, autograd, rtol=1e-10, atol=1e-10)
 
 
-def test_compilers_are_told_the_truth() -> None:
-    inputs = given(chunks=1)
+def test_gradients_of_gradients(recwarn: pytest.WarningsRecorder) -> None:
+    assert torch.autograd.gradgradcheck(correct, tuple(given(batch=1, heads=1, chunks=2, size=2)))
+    assert not recwarn.list
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # of torch.func itself
+def test_transforms_go_through_the_loop() -> None:
+    """A rule of its own torch.func does not know: it would take what is stored for a constant."""
+    inputs = tuple(tensor.detach() for tensor in given())
+    tangents = tuple(torch.randn_like(tensor) for tensor in inputs)
+    _, ours = torch.func.jvp(correct, inputs, tangents)
+    _, direct = torch.func.jvp(_correct, inputs, tangents)
+    torch.testing.assert_close(ours, direct)
+    torch.func.grad(lambda *given: correct(*given)[0].sum())(*inputs)
+
+
+@pytest.mark.parametrize("strided", [False, True])
+def test_compilers_are_told_the_truth(strided: bool) -> None:
+    inputs = given()
+    if strided:
+        inputs = [tensor.detach().transpose(0, 1).contiguous().transpose(0, 1).requires_grad_() for tensor in inputs]
+        inputs[4] = inputs[4].detach()[:1].expand_as(inputs[4]).requires_grad_()
     torch.library.opcheck(torch.ops.spectral_layers.correct, tuple(inputs))
     detached = [tensor.detach() for tensor in inputs]
     stored, before, after = _correct(*detached)

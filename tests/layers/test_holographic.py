@@ -83,6 +83,33 @@ def test_a_token_that_forgets_leaves_nothing_of_what_came_before() -> None:
     assert not torch.allclose(mixer(x).y[:, 69], mixer(x[:, 69:]).y[:, 0])
 
 
+@pytest.mark.parametrize("correcting", [False, True])
+def test_autocast_leaves_the_memory_its_precision(correcting: bool) -> None:
+    mixer = made(correcting=correcting).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        state = mixer(torch.randn(1, 70, 16), return_state=True).state
+    assert state is not None
+    assert state["memory"].dtype == torch.float32
+    wanted = mixer(torch.ones(1, 1, 16), return_state=True).state
+    assert wanted is not None
+    assert state["memory"].shape == wanted["memory"].shape
+
+
+@pytest.mark.parametrize("fastest", [1e4, 1e38])
+@pytest.mark.parametrize("correcting", [False, True])
+def test_a_rate_beyond_all_rounds_off_no_other(correcting: bool, fastest: float) -> None:
+    torch.manual_seed(0)
+    theta = torch.randn(1, 1, 150, 16, dtype=torch.float64)
+    keys, values = torch.cat([theta.cos(), theta.sin()], -1), torch.randn(1, 1, 150, 8, dtype=torch.float64)
+    rates = torch.full((1, 1, 150), 0.01, dtype=torch.float64)
+    rates[..., ::50] = fastest
+    exact = Written(keys, keys, values, rates, torch.full_like(rates, 0.5) if correcting else None)
+    tensors = (exact.queries, exact.keys, exact.values, exact.rates, exact.strengths)
+    rounded = Written(*(None if tensor is None else tensor.float() for tensor in tensors))
+    said, wanted = read(rounded, 16, None)[0], read(exact, 16, None)[0]
+    torch.testing.assert_close(said.double(), wanted, rtol=0, atol=1e-4)
+
+
 def test_what_is_corrected_is_said_whatever_was_stored_before() -> None:
     """Wholly corrected, a memory says of a key the value it was given; a sum, what all keys have left."""
     torch.manual_seed(0)
