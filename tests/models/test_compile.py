@@ -33,6 +33,7 @@ def test_a_training_step_is_one_graph(mixer: str | dict[str, object]) -> None:
         assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_memory_that_corrects_itself_is_one_graph_for_many_lengths() -> None:
     torch.manual_seed(0)
     model = build_model({"vocab_size": 32, "hidden_dim": 32, "num_layers": 1, "block": {"mixer": CORRECTING}})
