@@ -118,7 +118,7 @@ def read(written: Written, norm: float, memory: Tensor | None) -> tuple[Tensor, 
 
 
 def _size(length: int) -> int:
-    """Of the chunks: the least power of two that holds the sequence, at most 32."""
+    """Of the chunks: the least power of two that holds the sequence, or the fastest."""
     size, most = 1, _EXPORTED_CHUNK if torch.compiler.is_exporting() else _CHUNK
     while size < min(length, most):
         size *= 2
