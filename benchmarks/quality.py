@@ -63,9 +63,9 @@ ROWS: dict[str, list[Any]] = {
 LEADING = (
     "attention",
     "attention, short convolution",
-    "gated_convolution / holographic, forgetting",
     "gated_convolution / holographic, correcting",
     "gated_convolution, no long filter / holographic, correcting",
+    "gated_convolution, resonant / holographic, correcting",
 )
 
 

@@ -61,7 +61,7 @@ ROWS: dict[str, list[Any]] = {
 LEADING = (
     "holographic / gated_convolution",
     "gated_convolution / holographic, correcting",
-    "holographic",
+    "holographic, correcting / gated_convolution",
     "attention, short convolution",
 )
 
