@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from spectral_layers.mixing.correction import correct
+from spectral_layers.mixing.correction import Chunks, correct
 
 _CHUNK = 32
 """Tokens in a chunk, a power of two: the fastest on a CPU, of 16 to 128."""
@@ -165,15 +165,16 @@ def _corrected(
     if memory is None:
         memory = v.new_zeros(*v.shape[:2], k.shape[-1], v.shape[-1])
     shape = (v.shape[0], -1, v.shape[2], -1, -1)
-    stored, before, memory = correct(
-        k,
-        v,
-        solving,
-        (fades.on_reading / norm).expand(shape),
-        fades.on_storing.expand(shape),
-        torch.exp(-fades.totals)[..., None, None].expand(shape),
-        memory,
+    chunks = Chunks(
+        keys=k,
+        values=v,
+        solving=solving,
+        on_reading=(fades.on_reading / norm).expand(shape),
+        on_storing=fades.on_storing.expand(shape),
+        left=torch.exp(-fades.totals)[..., None, None].expand(shape),
+        memory=memory,
     )
+    stored, before, memory = correct(chunks)
     return ((q @ keys) * fades.within) @ stored + (q @ before) * fades.on_reading, memory
 
 

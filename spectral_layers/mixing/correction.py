@@ -8,16 +8,37 @@ torch.func, which know no rules for one.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+
+class Chunks(NamedTuple):
+    """N chunks of S tokens in H heads, with keys of F features and values of C channels, all of one precision.
+
+    In chunk n, u_n = T_n (v_n - r_n k_n M_n) is stored, and M_{n+1} = l_n M_n + k_n^T (s_n u_n).
+    """
+
+    keys: Tensor
+    """k: (B, H, N, S, F)."""
+    values: Tensor
+    """v: (B, H, N, S, C)."""
+    solving: Tensor
+    """T: (B, H, N, S, S)."""
+    on_reading: Tensor
+    """r: (B, H, N, S, 1)."""
+    on_storing: Tensor
+    """s: (B, H, N, S, 1)."""
+    left: Tensor
+    """l: (B, H, N, 1, 1)."""
+    memory: Tensor
+    """M_0: (B, H, F, C)."""
+
+
 # Defined by schema: torch.library.custom_op would import the compiler, and with it triton, at the first call.
 _LIBRARY = torch.library.Library("spectral_layers", "FRAGMENT")
-_ARGUMENTS = (
-    "Tensor keys, Tensor values, Tensor solving, Tensor on_reading, Tensor on_storing, Tensor left, Tensor memory"
-)
+_ARGUMENTS = ", ".join(f"Tensor {name}" for name in Chunks._fields)
 _LIBRARY.define(f"correct({_ARGUMENTS}) -> (Tensor, Tensor, Tensor)")
 _LIBRARY.define(
     f"correct_backward({_ARGUMENTS}, Tensor stored, Tensor before, Tensor to_stored, Tensor to_before, Tensor to_after)"
@@ -25,27 +46,14 @@ _LIBRARY.define(
 )
 
 
-def correct(
-    keys: Tensor,
-    values: Tensor,
-    solving: Tensor,
-    on_reading: Tensor,
-    on_storing: Tensor,
-    left: Tensor,
-    memory: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What each chunk stores, the memory before it, and the one after all: u, M and the last of
+def correct(chunks: Chunks) -> tuple[Tensor, Tensor, Tensor]:
+    """What each chunk stores, as values; the memory before each, (B, H, N, F, C); and the one after all.
 
-        u_n = T_n (v_n - r_n k_n M_n),    M_{n+1} = l_n M_n + k_n^T (s_n u_n).
-
-    keys: k, (B, H, N, S, F), N chunks of S tokens. values: v, (B, H, N, S, C). solving: T, (B, H, N, S, S). on_reading,
-    on_storing: r and s, (B, H, N, S, 1). left: l, (B, H, N, 1, 1). memory: M_0, (B, H, F, C). All of one precision,
-    and outside autocast. Returns u as v, M as (B, H, N, F, C), and the last M as M_0.
+    To be called outside autocast.
     """
-    given = (keys, values, solving, on_reading, on_storing, left, memory)
     if torch.compiler.is_exporting() or (not torch.compiler.is_compiling() and _transformed()):
-        return _correct(*given)
-    return torch.ops.spectral_layers.correct(*given)
+        return _correct(*chunks)
+    return torch.ops.spectral_layers.correct(*chunks)
 
 
 def _transformed() -> bool:
@@ -54,20 +62,14 @@ def _transformed() -> bool:
 
 
 @torch.library.impl(_LIBRARY, "correct", "CompositeExplicitAutograd")
-def _correct(
-    keys: Tensor,
-    values: Tensor,
-    solving: Tensor,
-    on_reading: Tensor,
-    on_storing: Tensor,
-    left: Tensor,
-    memory: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    heads = keys.shape[:2]
-    read, store = (keys * on_reading).flatten(0, 1), (keys * on_storing).flatten(0, 1).transpose(-1, -2)
-    v, t, leaves, m = (z.flatten(0, 1) for z in (values, solving, left, memory))
+def _correct(*given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    chunks = Chunks(*given)
+    heads = chunks.keys.shape[:2]
+    read = (chunks.keys * chunks.on_reading).flatten(0, 1)
+    store = (chunks.keys * chunks.on_storing).flatten(0, 1).transpose(-1, -2)
+    v, t, leaves, m = (z.flatten(0, 1) for z in (chunks.values, chunks.solving, chunks.left, chunks.memory))
     stored, before = [], []
-    for n in range(keys.shape[2]):
+    for n in range(chunks.keys.shape[2]):
         before.append(m)
         stored.append(torch.bmm(t[:, n], torch.baddbmm(v[:, n], read[:, n], m, alpha=-1)))
         m = torch.baddbmm(leaves[:, n] * m, store[:, n], stored[-1])
@@ -79,21 +81,10 @@ def _correct(
 
 
 @torch.library.impl(_LIBRARY, "correct_backward", "CompositeExplicitAutograd")
-def _gradients(
-    keys: Tensor,
-    values: Tensor,
-    solving: Tensor,
-    on_reading: Tensor,
-    on_storing: Tensor,
-    left: Tensor,
-    memory: Tensor,
-    stored: Tensor,
-    before: Tensor,
-    to_stored: Tensor,
-    to_before: Tensor,
-    to_after: Tensor,
-) -> list[Tensor]:
+def _gradients(*given: Tensor) -> list[Tensor]:
     """Of all seven inputs. The loop has what waits for later chunks; all else is products of all chunks at once."""
+    keys, values, solving, on_reading, on_storing, left, _ = given[:7]
+    stored, before, to_stored, to_before, to_after = given[7:]
     heads, chunks = keys.shape[:2], keys.shape[2]
     read, store = (keys * on_reading).flatten(0, 1).transpose(-1, -2), (keys * on_storing).flatten(0, 1)
     t, leaves, g, of_stored, of_before = (z.flatten(0, 1) for z in (solving, left, to_after, to_stored, to_before))
