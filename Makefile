@@ -10,12 +10,13 @@ XLA := .venv-xla
 XLA_READY := $(XLA)/.ready
 XLA_VERSION := 2.9.0
 
-.PHONY: help demo test lint test-slow test-xla bench clean
+.PHONY: help demo test lint fuzz test-slow test-xla bench clean
 
 help:
 	@echo "make demo       train a small causal language model on this Python's own sources, and use it"
 	@echo "make test       every check: style, types, layering, tests, the built wheel"
 	@echo "make lint       the checks that run no code: ruff, mypy, import-linter"
+	@echo "make fuzz       ten minutes of seeded mutations: configs, checkpoints, command lines; make test runs a fiftieth"
 	@echo "make test-slow  the tests that train for minutes"
 	@echo "make test-xla   operators and a training step on an XLA device of this CPU; downloads torch_xla and its torch, 3 GB"
 	@echo "make bench      import cost, decoding cost by position, convolutions in every FFT backend"
@@ -37,6 +38,9 @@ lint: $(READY)
 
 test: lint
 	$(BIN)/python -m pytest
+
+fuzz: $(READY)
+	SPECTRAL_FUZZ=1 $(BIN)/python -m pytest tests/fuzz
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
