@@ -1,6 +1,8 @@
 # Everything from a fresh clone: `make demo` and `make test` make the environment they need.
 
 PYTHON ?= python3
+# Processes that run the tests; each holds PyTorch, some 1 GiB.
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -37,7 +39,7 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 fuzz: $(READY)
 	SPECTRAL_FUZZ=1 $(BIN)/python -m pytest tests/fuzz

@@ -169,9 +169,8 @@ def test_a_run_is_shown_whole_even_where_its_lines_are_long(spectral, folder, tm
 def test_validate_builds_the_model(spectral, folder):
     ended = spectral("config", "validate", folder / "run.yaml")
     assert ended.code == 0
-    assert re.fullmatch(
-        r".*run\.yaml: valid, language_model with [\d,]+ parameters\n", ended.out.replace("\n", "") + "\n"
-    )
+    # A long path may break the line anywhere.
+    assert re.fullmatch(r".*run\.yaml:valid,language_modelwith[\d,]+parameters", "".join(ended.out.split()))
     refused = spectral("config", "validate", "tiny", "--set", "layers.1.mixer.head_dim=13")
     assert_error(refused, r"layers\.1\.mixer: head_dim 13 does not divide hidden_dim")
 
