@@ -12,7 +12,7 @@ XLA := .venv-xla
 XLA_READY := $(XLA)/.ready
 XLA_VERSION := 2.9.0
 
-.PHONY: help demo test lint fuzz test-slow test-xla bench clean
+.PHONY: help demo test lint fuzz test-slow test-xla docs bench clean
 
 help:
 	@echo "make demo       train a small causal language model on this Python's own sources, and use it"
@@ -21,12 +21,13 @@ help:
 	@echo "make fuzz       ten minutes of seeded mutations: configs, checkpoints, command lines; make test runs a fiftieth"
 	@echo "make test-slow  the tests that train for minutes"
 	@echo "make test-xla   operators and a training step on an XLA device of this CPU; downloads torch_xla and its torch, 3 GB"
+	@echo "make docs       the documentation as a site in build/site; warnings are errors"
 	@echo "make bench      import cost, decoding cost by position, convolutions in every FFT backend"
 	@echo "make clean      remove the environment and what runs left behind"
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,export,quantize,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,export,quantize,docs,dev]'
 	@touch $@
 
 demo: $(READY)
@@ -56,6 +57,9 @@ $(XLA_READY): pyproject.toml constraints.txt
 
 test-xla: $(XLA_READY)
 	PJRT_DEVICE=CPU $(XLA)/bin/python -m pytest -m xla tests/xla
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(READY)
 	$(BIN)/python benchmarks/imports.py
