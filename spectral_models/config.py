@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
-from spectral_core import ConfigError
+from spectral_core import FFT_BACKENDS, ConfigError, FFTBackend, FFTBackendConfig
 from spectral_core.config import Config, OneOf, PartConfig, part, problem
 from spectral_core.errors import suggestion
 from spectral_layers import FEEDFORWARDS, MIXERS, FeedForwardConfig, MixerConfig
@@ -153,8 +153,43 @@ class ModelConfig(PartConfig):
     decoder: ClassVar[bool] = False
     """Whether logits may depend on no later token; held by a check when parts come from third parties."""
 
+    fft: Annotated[FFTBackendConfig, OneOf(FFT_BACKENDS)] | None = None
+    """FFT backend of every spectral operator, in the models inside this one too. Null leaves each of these its own, and
+    is ``auto`` for the rest. A named backend never falls back to another."""
+
     def build(self) -> SpectralModel:
         raise NotImplementedError(f"{type(self).__name__} must define build()")
+
+    def build_fft(self) -> FFTBackend:
+        """The backend of the operators that belong to this model itself, and to none inside it."""
+        backend: FFTBackendConfig = self.fft or FFT_BACKENDS.get("auto").load().parse({"type": "auto"})
+        return backend.build()
+
+    @model_validator(mode="after")
+    def _one_fft(self) -> ModelConfig:
+        if self.fft is not None:
+            # A frozen config takes no assignment, and a validator must return the instance it was given.
+            self.__dict__.update(_with_fft(self, self.fft))
+        return self
+
+
+def _with_fft(config: Config, fft: FFTBackendConfig) -> dict[str, Any]:
+    """The fields of a config that contain models, with that backend in each of these."""
+
+    def inside(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(inside, value))
+        if isinstance(value, dict):
+            return {key: inside(member) for key, member in value.items()}
+        if not isinstance(value, Config):
+            return value
+        changes = _with_fft(value, fft)
+        if isinstance(value, ModelConfig):
+            changes["fft"] = fft
+        return value.model_copy(update=changes) if changes else value
+
+    made = {name: inside(getattr(config, name)) for name in type(config).model_fields}
+    return {name: value for name, value in made.items() if value != getattr(config, name)}
 
 
 def parts_of(config: Config, path: str = "") -> Iterator[tuple[str, PartConfig]]:

@@ -17,8 +17,9 @@ from spectral_models.quantization import SCHEME
 from spectral_models.registries import MODELS
 from spectral_models.variants.stack import StackConfig
 
-SCHEMA_VERSION = 3
-"""2 had another default block than 1, and neither wrote it out; 3 does, and scales embeddings."""
+SCHEMA_VERSION = 4
+"""Schemas 1 and 2 omit the default block, and their defaults differ; neither scales embeddings. Up to schema 3, the
+``fft`` of a model that contains others was its own alone, and ``auto`` by default; from 4 on it replaces theirs."""
 _GATED = {"mixer": {"type": "gated_convolution", "filter": {"type": "resonant"}}, "feedforward": {"type": "swiglu"}}
 _HOLOGRAPHIC = {"mixer": {"type": "holographic"}, "feedforward": {"type": "swiglu"}}
 _DEFAULTS: dict[int, dict[str, Any]] = {1: {"block": _GATED}, 2: {"layers": [_GATED, _HOLOGRAPHIC]}}
@@ -54,7 +55,7 @@ def read_record(directory: Path) -> dict[str, Any]:
 
 
 def _check_schema(record: Mapping[str, Any], source: object) -> None:
-    if record.get("schema_version") not in (*_DEFAULTS, SCHEMA_VERSION):
+    if record.get("schema_version") not in range(1, SCHEMA_VERSION + 1):
         raise CheckpointError(
             f"{source} has schema version {record.get('schema_version')!r}; this release ({__version__}) reads "
             f"1 to {SCHEMA_VERSION}. Install release {record.get('framework_version', 'unknown')}, which wrote it."
@@ -73,8 +74,7 @@ def config_of(record: Mapping[str, Any], source: object, overrides: Mapping[str,
         data = dict(record["spectral"])
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(f"the config of {source} is damaged. Use another checkpoint.") from None
-    if record["schema_version"] != SCHEMA_VERSION:
-        data = _as_then(data, _DEFAULTS[record["schema_version"]])
+    data = _as_now(data, record["schema_version"])
     try:
         config = parse_model(override(data, overrides or {}))
     except ConfigError as error:
@@ -125,17 +125,18 @@ def int8_of(record: Mapping[str, Any], directory: Path) -> list[str]:
     return layers
 
 
-def _as_then(data: Any, blocks: Mapping[str, Any]) -> Any:
-    """A config of schema 1 or 2, and those inside it, with what it took for granted written out.
-
-    blocks: the default of a decoder. Variants of plugins are known by what their configs are.
-    """
-    if not isinstance(data, Mapping):
+def _as_now(data: Any, schema: int) -> Any:
+    """A config of an earlier schema, and those inside it, as the current schema writes them."""
+    if not isinstance(data, Mapping) or schema == SCHEMA_VERSION:
         return data
-    made = {key: _as_then(value, blocks) for key, value in data.items()}
+    made = {key: _as_now(value, schema) for key, value in data.items()}
     variant = MODELS.configs().get(str(data.get("type")), ModelConfig)
+    if variant.model_fields["fft"].default is None and made.get("fft") in ("auto", {"type": "auto"}):
+        made["fft"] = None
+    if schema not in _DEFAULTS:
+        return made
     if "embed_scale" in variant.model_fields or data.get("type") == "tokens":
         made.setdefault("embed_scale", 1.0)
     if issubclass(variant, StackConfig) and variant.decoder and not any(data.get(name) for name in ("block", "layers")):
-        made |= blocks
+        made |= _DEFAULTS[schema]
     return made

@@ -9,7 +9,7 @@ import torch
 from pydantic import PositiveInt, field_validator, model_validator
 from torch import Tensor, nn
 
-from spectral_core import FFT_BACKENDS, FFTBackendConfig, UnsupportedInputError
+from spectral_core import UnsupportedInputError
 from spectral_core.axes import describe
 from spectral_core.config import OneOf, part, problem
 from spectral_core.errors import suggestion
@@ -47,7 +47,7 @@ class Multimodal(Labeller):
             if encoder.hidden_dim != dim:
                 self.projections[name] = nn.Linear(encoder.hidden_dim, dim, bias=False)
         # Sorted: weights that a fusion keeps by their order must not depend on that of a config's keys.
-        context = LayerContext(dim, causal=False, fft=config.fft.build(), streams=tuple(sorted(config.encoders)))
+        context = LayerContext(dim, causal=False, fft=config.build_fft(), streams=tuple(sorted(config.encoders)))
         with under("fusion"):
             self.fusion = config.fusion.build(context)
         with under("feedforward"):
@@ -165,8 +165,6 @@ class MultimodalConfig(LabellerConfig):
     """Normalisation in front of the feed-forward, and of pooling."""
     pooling: Literal["mean", "max", "last"] = "mean"
     """How a fused modality becomes a vector: the mean or the largest of its tokens, or its last."""
-    fft: Annotated[FFTBackendConfig, OneOf(FFT_BACKENDS)] = part("auto")
-    """FFT backend of the fusion; each encoder has its own. A named one never falls back to another."""
 
     @field_validator("encoders")
     @classmethod

@@ -11,7 +11,7 @@ from pydantic import NonNegativeInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spectral_core import StateError, UnsupportedInputError
+from spectral_core import FFT_BACKENDS, FFTBackendConfig, StateError, UnsupportedInputError
 from spectral_core.axes import describe
 from spectral_core.config import OneOf, part, problem
 from spectral_layers import FUSIONS, FusionConfig, State, Stream
@@ -197,6 +197,9 @@ class Seq2SeqConfig(DecoderConfig):
     """One sequence to another. The encoder has a config of its own; all else describes the decoder."""
 
     type: Literal["seq2seq"] = "seq2seq"
+    fft: Annotated[FFTBackendConfig, OneOf(FFT_BACKENDS)] | None = None
+    """FFT backend of every spectral operator, the encoder's too. Null leaves the encoder its own, and is ``auto`` for
+    the decoder. A named backend never falls back to another."""
     encoder: AnyEncoder = part("encoder")
     """What reads the source, in both directions. Its width may be another than the decoder's."""
     fusion: Annotated[FusionConfig, OneOf(FUSIONS)] = part("source_product")

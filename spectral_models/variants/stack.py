@@ -72,7 +72,7 @@ class StackedModel(SpectralModel):
         self.config: StackConfig
         self.gradient_checkpointing = False
         context = LayerContext(
-            hidden_dim=config.hidden_dim, causal=config.decoder, fft=config.fft.build(), max_seq_len=config.max_seq_len
+            hidden_dim=config.hidden_dim, causal=config.decoder, fft=config.build_fft(), max_seq_len=config.max_seq_len
         )
         with under("frontend"):
             self.frontend = frontend.build(context)
@@ -162,7 +162,7 @@ class StackConfig(ModelConfig):
     """Width of the residual stream."""
     num_layers: PositiveInt = 4
     """Blocks in the stack."""
-    fft: Annotated[FFTBackendConfig, OneOf(FFT_BACKENDS)] = part("auto")
+    fft: Annotated[FFTBackendConfig, OneOf(FFT_BACKENDS)] | None = part("auto")
     """FFT backend of every spectral operator. A named one never falls back to another."""
     position: Annotated[PositionConfig, OneOf(POSITIONS)] = part("none")
     """How tokens are told where they stand. Causal mixers know their order without it."""

@@ -165,7 +165,7 @@ def test_a_config_is_validated_and_raises_our_errors(tmp_path):
         AutoConfig.from_pretrained(tmp_path / "saved", hidden_size=9)
     record = json.loads((tmp_path / "saved" / CONFIG).read_text())
     for changed, error, message in (
-        ({"schema_version": 4}, CheckpointError, "this checkpoint has schema version 4; this release"),
+        ({"schema_version": 5}, CheckpointError, "this checkpoint has schema version 5; this release"),
         ({"spectral": {"hidden_dim": -1}}, CheckpointError, "no longer validates: hidden_dim"),
         (
             {

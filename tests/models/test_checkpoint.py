@@ -132,7 +132,7 @@ def test_a_checkpoint_from_before_front_ends_and_positions_is_read(tmp_path: Pat
 def test_the_files_say_what_they_hold(saved: Path) -> None:
     assert names(saved) == FILES
     record = json.loads((saved / CONFIG).read_text())
-    assert (record["model_type"], record["schema_version"]) == ("spectral", 3)
+    assert (record["model_type"], record["schema_version"]) == ("spectral", 4)
     assert record["framework_version"] == __version__
     assert record["spectral"] == made().config.model_dump(mode="json")
     assert [(part["kind"], part["name"]) for part in record["components"]] == [
@@ -235,9 +235,9 @@ def rewritten(directory: Path, change: Callable[[dict[str, Any]], object]) -> Pa
 
 
 def test_a_newer_schema_names_the_release_that_reads_it(saved: Path) -> None:
-    rewritten(saved, lambda record: record.update(schema_version=4, framework_version="9.9"))
+    rewritten(saved, lambda record: record.update(schema_version=5, framework_version="9.9"))
     message = refusal(saved)
-    assert "has schema version 4; this release" in message
+    assert "has schema version 5; this release" in message
     assert "Install release 9.9" in message
 
 

@@ -27,3 +27,9 @@ def test_it_loads_and_gives_the_logits_it_gave(name):
         logits = (model(given) if name == "multimodal" else model(*given.values())).logits
     torch.testing.assert_close(logits, saved["logits"], rtol=1e-4, atol=1e-5)
     assert saved["logits"].std() > 0.05
+
+
+def test_an_fft_that_was_the_decoder_s_alone_replaces_no_other():
+    """Up to schema 3 ``fft: auto`` was written into every pair of encoder and decoder, and meant the decoder."""
+    assert load_checkpoint(SAVED / "seq2seq").config.fft is None
+    assert load_checkpoint(SAVED / "multimodal").config.fft is None
