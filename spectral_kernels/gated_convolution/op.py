@@ -10,19 +10,13 @@ from torch import Tensor
 
 from spectral_kernels.factors import ON_CHIP, Digits, across_twiddles, tables
 from spectral_kernels.launch import LONGEST, PRECISION, columns, points_for, run, split
+from spectral_kernels.operator import operator
 
 _SHIFT = 0.25
 _WORK_BYTES = 512 << 20
 """Workspace of the passes at a time, where a channel's does not need more."""
 _PROGRAMS = 1024
 """Programs of a backward launch: enough to fill any device, few enough that their partial sums stay small."""
-
-# Defined by schema: torch.library.custom_op would import the compiler, and with it triton, at the first call.
-_LIBRARY = torch.library.Library("spectral_kernels", "FRAGMENT")
-_ARGUMENTS = "Tensor u, Tensor kernel, Tensor? skip, Tensor? pre_gate, Tensor? post_gate, int first, bool prepared"
-_LIBRARY.define("respond(Tensor kernel, int length, int first) -> Tensor")
-_LIBRARY.define(f"gated_convolution({_ARGUMENTS}) -> Tensor")
-_LIBRARY.define(f"gated_convolution_backward(Tensor grad, {_ARGUMENTS}, bool[] wanted) -> Tensor[]")
 
 
 def gated_convolution(
@@ -42,7 +36,7 @@ def gated_convolution(
     are float32. Differentiable, the same numbers every time. ``reference.py`` is the definition, README.md the
     derivation.
     """
-    y: Tensor = torch.ops.spectral_kernels.gated_convolution(u, kernel, skip, pre_gate, post_gate, first, prepared)
+    y: Tensor = _CONVOLUTION(u, kernel, skip, pre_gate, post_gate, first, prepared)
     return y
 
 
@@ -53,7 +47,7 @@ def circle(length: int, taps: int, first: int) -> int:
 
 def respond(kernel: Tensor, length: int, *, first: int = 0) -> Tensor:
     """The response (..., D, 2, M) in float32 of taps (..., D, K) for signals of that length; it has no gradient."""
-    response: Tensor = torch.ops.spectral_kernels.respond(kernel, length, first)
+    response: Tensor = _RESPOND(kernel, length, first)
     return response
 
 
@@ -103,7 +97,6 @@ def _digits(digits: Digits) -> dict[str, int]:
     return {"A": digits.a, "B": digits.b, "C": digits.c}
 
 
-@torch.library.impl(_LIBRARY, "respond", "CompositeExplicitAutograd")
 def _respond(kernel: Tensor, length: int, first: int) -> Tensor:
     taps = kernel.shape[-1]
     points = points_for(circle(length, taps, first))
@@ -133,7 +126,6 @@ def _respond(kernel: Tensor, length: int, first: int) -> Tensor:
     return response.unflatten(0, kernel.shape[:-1])
 
 
-@torch.library.impl(_LIBRARY, "gated_convolution", "CompositeExplicitAutograd")
 def _forward(*arguments: Any) -> Tensor:
     given, first, prepared = _Given(*arguments[:5]).contiguous(), *arguments[5:]
     u, _, skip, pre, post = given
@@ -171,7 +163,6 @@ def _forward(*arguments: Any) -> Tensor:
     return out
 
 
-@torch.library.impl(_LIBRARY, "gated_convolution_backward", "CompositeExplicitAutograd")
 def _gradients(grad: Tensor, *arguments: Any) -> list[Tensor]:
     """Gradients of u, kernel, skip, pre_gate, post_gate; those not wanted come back empty.
 
@@ -341,11 +332,25 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     tensors = ctx.saved_tensors
     wanted = [bool(needs) and tensor is not None for needs, tensor in zip(ctx.needs_input_grad, tensors, strict=False)]
     wanted[1] = wanted[1] and not ctx.prepared
-    made = torch.ops.spectral_kernels.gated_convolution_backward(grad, *tensors, ctx.first, ctx.prepared, wanted)
+    made = _GRADIENTS(grad, *tensors, ctx.first, ctx.prepared, wanted)
     return (*(tensor if wants else None for tensor, wants in zip(made, wanted, strict=True)), None, None)
 
 
-torch.library.register_fake("spectral_kernels::respond", _respond_fake, lib=_LIBRARY)
-torch.library.register_fake("spectral_kernels::gated_convolution", _forward_fake, lib=_LIBRARY)
-torch.library.register_fake("spectral_kernels::gated_convolution_backward", _gradients_fake, lib=_LIBRARY)
-torch.library.register_autograd("spectral_kernels::gated_convolution", _backward, setup_context=_keep, lib=_LIBRARY)
+_ARGUMENTS = "Tensor u, Tensor kernel, Tensor? skip, Tensor? pre_gate, Tensor? post_gate, int first, bool prepared"
+_RESPOND = operator(
+    "spectral_kernels", "respond(Tensor kernel, int length, int first) -> Tensor", _respond, _respond_fake
+)
+_CONVOLUTION = operator(
+    "spectral_kernels",
+    f"gated_convolution({_ARGUMENTS}) -> Tensor",
+    _forward,
+    _forward_fake,
+    backward=_backward,
+    keep=_keep,
+)
+_GRADIENTS = operator(
+    "spectral_kernels",
+    f"gated_convolution_backward(Tensor grad, {_ARGUMENTS}, bool[] wanted) -> Tensor[]",
+    _gradients,
+    _gradients_fake,
+)

@@ -10,15 +10,11 @@ from torch import Tensor
 
 from spectral_kernels.factors import LEAST_DIGIT, Digits, tables
 from spectral_kernels.launch import PRECISION, run
+from spectral_kernels.operator import operator
 
 LONGEST = 4096
 """Places of the longest tile."""
 _LARGEST_DIGIT = 64
-
-# Defined by schema: torch.library.custom_op would import the compiler, and with it triton, at the first call.
-_LIBRARY = torch.library.Library("spectral_kernels", "FRAGMENT")
-_LIBRARY.define("modulation(Tensor x, Tensor? gain, Tensor? phase, int n) -> Tensor")
-_LIBRARY.define("modulation_backward(Tensor grad, Tensor x, Tensor? gain, Tensor? phase, int n) -> Tensor[]")
 
 
 def modulation(x: Tensor, gain: Tensor | None, phase: Tensor | None, n: int) -> Tensor:
@@ -29,7 +25,7 @@ def modulation(x: Tensor, gain: Tensor | None, phase: Tensor | None, n: int) -> 
     """
     full = (*x.shape[:2], n // 2 + 1)
     gain, phase = (None if field is None else field.expand(full) for field in (gain, phase))
-    y: Tensor = torch.ops.spectral_kernels.modulation(x, gain, phase, n)
+    y: Tensor = _MODULATION(x, gain, phase, n)
     return y
 
 
@@ -61,7 +57,6 @@ def _power(digit: int) -> int:
     return max(LEAST_DIGIT, 1 << (digit - 1).bit_length())
 
 
-@torch.library.impl(_LIBRARY, "modulation", "CompositeExplicitAutograd")
 def _forward(x: Tensor, gain: Tensor | None, phase: Tensor | None, n: int) -> Tensor:
     from spectral_kernels.modulation import kernels
 
@@ -75,7 +70,6 @@ def _forward(x: Tensor, gain: Tensor | None, phase: Tensor | None, n: int) -> Te
     return out
 
 
-@torch.library.impl(_LIBRARY, "modulation_backward", "CompositeExplicitAutograd")
 def _gradients(grad: Tensor, x: Tensor, gain: Tensor | None, phase: Tensor | None, n: int) -> list[Tensor]:
     """Gradients of x, gain and phase, those of absent fields empty. Of z = e^(i phase) X and the output's G, at bin f:
 
@@ -132,11 +126,22 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     tensors = ctx.saved_tensors
-    made = torch.ops.spectral_kernels.modulation_backward(grad, *tensors, ctx.n)
+    made = _GRADIENTS(grad, *tensors, ctx.n)
     wanted = zip(made, tensors, ctx.needs_input_grad[:3], strict=True)
     return (*(each if needs and tensor is not None else None for each, tensor, needs in wanted), None)
 
 
-torch.library.register_fake("spectral_kernels::modulation", _forward_fake, lib=_LIBRARY)
-torch.library.register_fake("spectral_kernels::modulation_backward", _gradients_fake, lib=_LIBRARY)
-torch.library.register_autograd("spectral_kernels::modulation", _backward, setup_context=_keep, lib=_LIBRARY)
+_MODULATION = operator(
+    "spectral_kernels",
+    "modulation(Tensor x, Tensor? gain, Tensor? phase, int n) -> Tensor",
+    _forward,
+    _forward_fake,
+    backward=_backward,
+    keep=_keep,
+)
+_GRADIENTS = operator(
+    "spectral_kernels",
+    "modulation_backward(Tensor grad, Tensor x, Tensor? gain, Tensor? phase, int n) -> Tensor[]",
+    _gradients,
+    _gradients_fake,
+)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spectral_core import ConfigError
+from spectral_kernels.delta_rule.chunked import delta_rule
 from spectral_layers.context import LayerContext
 from spectral_layers.initialisation import begin_reading, begin_writing
-from spectral_layers.mixing.associative import Written, read
 from spectral_layers.mixing.base import Mixer, MixerConfig, MixerOutput
 from spectral_layers.projection import Projection
 from spectral_layers.rows import Rows
@@ -37,7 +37,7 @@ class Holographic(Mixer):
     With forgetting, a token decides how fast its heads fade what came before it: r_t = r softplus(w_h x_t + b_h), which
     begins as r. With correcting, it stores what the memory does not say yet under its key, so that keys which are alike
     do not drown each other, as far as it decides: b_t = sigmoid(w_h x_t + b_h), which begins half-way (the delta rule,
-    :mod:`spectral_layers.mixing.associative`).
+    :mod:`spectral_kernels.delta_rule`).
 
     Strictly causal. O(L): segments of at most 2048 tokens, each continuing the memory of the one before; in a segment,
     chunks of 32 tokens as small matrix products, and one more product over the chunks, or, correcting, one chunk after
@@ -113,7 +113,9 @@ class Holographic(Mixer):
                 if memory is not None:
                     memory = memory.to(keys.dtype)
                 with torch.autocast(x.device.type, enabled=False):
-                    y, memory = read(Written(queries, keys, values, rates, strengths), self.phases, memory)
+                    y, memory = delta_rule(
+                        queries, keys, values, -rates, strengths, scale=1 / self.phases, initial_state=memory
+                    )
                     y = F.layer_norm(y, y.shape[-1:]).transpose(1, 2).flatten(-2)
                 yield self.out_proj(y.to(x.dtype) * F.silu(self.gate_proj(part)))
                 if return_state or here.stop < x.shape[1]:

@@ -9,8 +9,6 @@ from torch.nn import functional as F
 
 from spectral_core import fft_backend
 from spectral_layers import LayerContext
-from spectral_layers.mixing import associative
-from spectral_layers.mixing.associative import Written, read
 from spectral_layers.mixing.holographic import Holographic, HolographicConfig
 from spectral_layers.testing import MixerCase
 
@@ -93,39 +91,3 @@ def test_autocast_leaves_the_memory_its_precision(correcting: bool) -> None:
     wanted = mixer(torch.ones(1, 1, 16), return_state=True).state
     assert wanted is not None
     assert state["memory"].shape == wanted["memory"].shape
-
-
-@pytest.mark.parametrize("fastest", [1e4, 1e38])
-@pytest.mark.parametrize("correcting", [False, True])
-def test_a_rate_beyond_all_rounds_off_no_other(correcting: bool, fastest: float) -> None:
-    torch.manual_seed(0)
-    theta = torch.randn(1, 1, 150, 16, dtype=torch.float64)
-    keys, values = torch.cat([theta.cos(), theta.sin()], -1), torch.randn(1, 1, 150, 8, dtype=torch.float64)
-    rates = torch.full((1, 1, 150), 0.01, dtype=torch.float64)
-    rates[..., ::50] = fastest
-    exact = Written(keys, keys, values, rates, torch.full_like(rates, 0.5) if correcting else None)
-    tensors = (exact.queries, exact.keys, exact.values, exact.rates, exact.strengths)
-    rounded = Written(*(None if tensor is None else tensor.float() for tensor in tensors))
-    said, wanted = read(rounded, 16, None)[0], read(exact, 16, None)[0]
-    torch.testing.assert_close(said.double(), wanted, rtol=0, atol=1e-4)
-
-
-def test_what_is_corrected_is_said_whatever_was_stored_before() -> None:
-    """Wholly corrected, a memory says of a key the value it was given; a sum, what all keys have left."""
-    torch.manual_seed(0)
-    theta = torch.randn(1, 1, 200, 16, dtype=torch.float64)
-    keys = torch.cat([theta.cos(), theta.sin()], -1)
-    values = torch.randn(1, 1, 200, 8, dtype=torch.float64)
-    rates, wholly = torch.zeros(1, 1, 1, dtype=torch.float64), torch.ones(1, 1, 200, dtype=torch.float64)
-    said, _ = read(Written(keys, keys, values, rates, wholly), 16, None)
-    torch.testing.assert_close(said, values, rtol=1e-9, atol=1e-9)
-    summed, _ = read(Written(keys, keys, values, rates, None), 16, None)
-    assert (summed - values).abs().mean() > 1.0
-
-
-@pytest.mark.parametrize("size", [1, 2, 8, 64])
-def test_inverses_of_alike_keys_keep_their_digits(size: int) -> None:
-    """Keys all alike, wholly corrected: the powers of A pass 1e18, its inverse stays at one."""
-    lower = torch.ones(3, size, size).tril(-1)
-    expected = torch.eye(size) - torch.diag(torch.ones(size - 1), -1)
-    torch.testing.assert_close(associative._unit_lower_inverse(lower), expected.expand(3, -1, -1), rtol=0, atol=1e-5)

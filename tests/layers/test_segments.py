@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from spectral_kernels.delta_rule import chunked
 from spectral_layers import MIXERS, MixerConfig, Rows, segments
-from spectral_layers.mixing import associative, holographic
+from spectral_layers.mixing import holographic
 from spectral_layers.mixing.holographic import HolographicConfig
 from spectral_layers.short_convolution import ShortConvolution
 from spectral_layers.testing import MixerCase
@@ -27,7 +28,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Segments of eight tokens a row, so that short sequences have several."""
     monkeypatch.setattr(segments, "_TOKENS", 16)
     monkeypatch.setattr(segments, "_FEWEST", 8)
-    monkeypatch.setattr(associative, "_CHUNK", 4)
+    monkeypatch.setattr(chunked, "_CHUNK", 4)
 
 
 @pytest.mark.parametrize("ragged", [False, True])
@@ -58,7 +59,7 @@ def test_memories_of_many_chunks_have_the_gradients_of_few(
     x = torch.randn(1, 40, 32, dtype=torch.float64, requires_grad=True)
     made = []
     for chunk, segment in ((64, 2048), (4, 2048), (4, 12)):
-        monkeypatch.setattr(associative, "_CHUNK", chunk)
+        monkeypatch.setattr(chunked, "_CHUNK", chunk)
         monkeypatch.setattr(holographic, "_SEGMENT", segment)
         y = mixer(x).y
         made.append([y, *torch.autograd.grad(y.square().sum(), [x, *mixer.parameters()])])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from spectral_layers.mixing.correction import _correct, _gradients
+from spectral_kernels.delta_rule.op import _gradients, _loop
 from spectral_layers.mixing.holographic import HolographicConfig
 from spectral_layers.testing import FilterCase, FusionCase, MixerCase, filter_cases, fusion_cases, mixer_cases
 from spectral_layers.testing.operators import Operators, train_filter, train_fusion, train_mixer
@@ -37,13 +37,13 @@ def test_no_operator_is_one_for_the_host(case: MixerCase | FilterCase | FusionCa
     assert not seen.names & HOST
 
 
-def test_inside_of_corrections_is_no_operator_for_the_host() -> None:
+def test_inside_of_the_delta_rule_is_no_operator_for_the_host() -> None:
     """A dispatcher sees one operator; here is what it is made of."""
     many, feature = (1, 2, 2), (4, 6)
     shapes = [(*many, *feature), (*many, *feature), (*many, 4, 4), (*many, 4, 1), (*many, 4, 1), (*many, 1, 1)]
     inputs = [torch.ones(shape) for shape in (*shapes, (1, 2, 6, 6))]
     with Operators() as seen:
-        stored, before, after = _correct(*inputs)
+        stored, before, after = _loop(*inputs)
         _gradients(*inputs, stored, before, stored, before, after)
     assert "baddbmm" in seen.names
     assert not seen.names & HOST
