@@ -4,6 +4,10 @@ One class serves every part: a tree of named tensors whose first axis is the bat
 has absorbed. Because it is only that, copying, reordering, rewinding and saving are written once.
 
 A call consumes the state it is given (it may reuse its memory): keep a :meth:`State.clone` to continue twice.
+
+A state belongs to its caller, and outlives the weights that made it: a stream that goes on after they changed is a
+mixture of old and new. What it computed from them alone, kernels of long filters, it keeps as well. Begin a new stream
+for new weights.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import torch
 from torch import Tensor
 
 from spectral_core.errors import StateError
+from spectral_layers.fixed_weights import Kept
 
 
 class Output(Protocol):
@@ -26,7 +31,11 @@ class Output(Protocol):
 
 
 class State:
-    """owner: the part it belongs to. position: (B,) tokens absorbed per row. tensors, parts: what it remembers."""
+    """owner: the part it belongs to. position: (B,) tokens absorbed per row. tensors, parts: what it remembers.
+
+    kernels: what the stream computed from weights alone, at its first use. It has no batch axis: states that follow,
+    clones and selections share it. Saved, copied and pickled states are without, and make it again.
+    """
 
     def __init__(
         self,
@@ -34,11 +43,13 @@ class State:
         position: Tensor,
         tensors: Mapping[str, Tensor] | None = None,
         parts: Mapping[str, State] | None = None,
+        kernels: Kept | None = None,
     ) -> None:
         self.owner = owner
         self.position = position
         self.tensors = dict(tensors or {})
         self.parts = dict(parts or {})
+        self.kernels = Kept() if kernels is None else kernels
         self._consumed = False
         self._journal: Journal | None = None
 
@@ -158,6 +169,7 @@ class State:
             function(self.position),
             {name: function(tensor) for name, tensor in self.tensors.items()},
             {name: part._bare(function) for name, part in self.parts.items()},
+            self.kernels,
         )
 
     def __repr__(self) -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
+
+from spectral_layers.entry import Entered
 
 if TYPE_CHECKING:
     from spectral_models.config import ModelConfig
 
 
-class SpectralModel(nn.Module):
+class SpectralModel(Entered):
     """A model that knows the config it was built from; checkpoints are its weights and that config.
 
     earlier_names: what weights were called in checkpoints of before, and are called now.

@@ -105,9 +105,10 @@ class Mixer(nn.Module):
         state: State | None,
         tensors: dict[str, Tensor],
     ) -> State:
-        """The state after x (B, L, D), L tokens or ``rows.lengths`` further than the one before it."""
+        """The state after x (B, L, D), L tokens or ``rows.lengths`` further than the one before it, of its stream."""
         advance = x.shape[1] if rows is None else rows.lengths
-        return State(self.owner, self.position(x, state) + advance, tensors)
+        kernels = None if state is None else state.kernels
+        return State(self.owner, self.position(x, state) + advance, tensors, kernels=kernels)
 
     def check_limit(self, length: int, state: State | None) -> None:
         """Raise UnsupportedInputError if so many more tokens exceed the length limit. Consumes nothing."""

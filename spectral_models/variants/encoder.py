@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spectral_core import UnsupportedInputError
+from spectral_layers.entry import entry
 from spectral_layers.frontends.base import Modality
 from spectral_layers.frontends.tokens import Tokens
 from spectral_models.block import NORMS
@@ -40,6 +41,7 @@ class TextEncoder(Encoder):
             output.logits = self.head(output.hidden, self.frontend)
         return output
 
+    @entry
     def loss(
         self,
         input_ids: Tensor,
