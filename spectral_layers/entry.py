@@ -40,7 +40,7 @@ class Entered(nn.Module):
             if any(getattr(vars(base).get(name), "is_entry", False) for base in cls.__mro__):
                 setattr(cls, name, _entered(method))
         if cls.forward is not cls.dispatches:
-            cls.forward = cls.dispatches = _dispatching(cls.forward)  # type: ignore[method-assign]
+            cls.forward = cls.dispatches = _dispatching(cls.forward)
 
 
 class _Entry:

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from spectral_core import FFTBackend, PreparedKernel, convolve, prepare_kernel
 from spectral_core.backends.base import fast_length, transform_dtype
 from spectral_layers.filters.base import Filter
-from spectral_layers.fixed_weights import Kept
+from spectral_layers.kept import Kept
 from spectral_layers.rows import Rows, append, span
 
 T = TypeVar("T")

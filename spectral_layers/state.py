@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from spectral_core.errors import StateError
-from spectral_layers.fixed_weights import Kept
+from spectral_layers.kept import Kept
 
 
 class Output(Protocol):

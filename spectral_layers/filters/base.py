@@ -12,7 +12,7 @@ from spectral_core import FFTBackend, PreparedKernel, prepare_kernel
 from spectral_core.config import PartConfig
 from spectral_layers.context import FilterContext
 from spectral_layers.entry import Entered, entry
-from spectral_layers.fixed_weights import kept
+from spectral_layers.kept import kept
 
 
 class Filter(Entered):

@@ -58,18 +58,19 @@ _scopes: ContextVar[tuple[tuple[frozenset[nn.Module], Kept], ...]] = ContextVar(
 
 
 @contextmanager
-def fixed_weights(model: nn.Module) -> Iterator[None]:
+def fixed_weights(model: object) -> Iterator[None]:
     """A scope in which the weights of ``model`` do not change, so that what is computed from them alone is kept.
 
     Kernels of long filters are then synthesised and transformed once for each length. In the scope no parameter or
     buffer of the model may be written, replaced, moved or cast: results would be those of the weights before. Calls
-    that record gradients use nothing that was kept. Threads started in it are not in the scope. A scope inside another of the
-    same model changes nothing. At the end of the outermost all that was kept is let go.
+    that record gradients use nothing that was kept. Threads started in it are not in the scope. A scope inside another
+    of the same model changes nothing, nor does one of what is no ``nn.Module``. At the end of the outermost all that
+    was kept is let go.
 
     Per filter at most eight kernels are kept, each of twice the size of its signal.
     """
     scopes = _scopes.get()
-    if any(model in modules for modules, _ in scopes):
+    if not isinstance(model, nn.Module) or any(model in modules for modules, _ in scopes):
         yield
         return
     token = _scopes.set((*scopes, (frozenset(model.modules()), Kept(_MOST))))
