@@ -13,7 +13,7 @@ for new weights.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -30,6 +30,7 @@ class Output(Protocol):
     def state(self) -> State | None: ...
 
 
+@dataclass(eq=False, repr=False)  # FSDP2 looks for tensors inside of dataclasses
 class State:
     """owner: the part it belongs to. position: (B,) tokens absorbed per row. tensors, parts: what it remembers.
 
@@ -37,21 +38,17 @@ class State:
     clones and selections share it. Saved, copied and pickled states are without, and make it again.
     """
 
-    def __init__(
-        self,
-        owner: str,
-        position: Tensor,
-        tensors: Mapping[str, Tensor] | None = None,
-        parts: Mapping[str, State] | None = None,
-        kernels: Kept | None = None,
-    ) -> None:
-        self.owner = owner
-        self.position = position
-        self.tensors = dict(tensors or {})
-        self.parts = dict(parts or {})
-        self.kernels = Kept() if kernels is None else kernels
-        self._consumed = False
-        self._journal: Journal | None = None
+    owner: str
+    position: Tensor
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    parts: dict[str, State] = field(default_factory=dict)
+    kernels: Kept = field(default_factory=Kept)
+    _consumed: bool = False
+    _journal: Journal | None = None
+
+    def __post_init__(self) -> None:
+        self.tensors = dict(self.tensors or {})
+        self.parts = dict(self.parts or {})
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.tensors:

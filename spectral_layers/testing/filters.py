@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from spectral_core import convolve, fft_backend
+from spectral_core import convolve
 from spectral_core.testing import assert_close, relative_error
 from spectral_layers.filters.base import Filter, RecurrentFilter
 from spectral_layers.testing.cases import FilterCase, has_limit, has_support, is_recurrent
