@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -317,9 +317,9 @@ class Counted(Resonant):
 
 
 @pytest.fixture
-def counted() -> Iterator[tuple[GatedConvolution, Counted]]:
+def counted() -> tuple[GatedConvolution, Counted]:
     long_filter = Counted()
-    yield GatedConvolution(LayerContext(4, True, FFT), long_filter=long_filter, short_taps=2).eval(), long_filter
+    return GatedConvolution(LayerContext(4, True, FFT), long_filter=long_filter, short_taps=2).eval(), long_filter
 
 
 def test_a_scope_keeps_kernels_and_a_plain_call_does_not(counted: tuple[GatedConvolution, Counted]) -> None:
@@ -360,9 +360,14 @@ def test_a_scope_is_of_one_model_and_one_thread(counted: tuple[GatedConvolution,
 
 def test_a_scope_ends_with_an_error_too(counted: tuple[GatedConvolution, Counted]) -> None:
     mixer, long_filter = counted
-    with pytest.raises(ZeroDivisionError), torch.no_grad(), fixed_weights(mixer):
-        mixer(torch.randn(1, 8, 4))
-        raise ZeroDivisionError
+
+    def fails() -> None:
+        with torch.no_grad(), fixed_weights(mixer):
+            mixer(torch.randn(1, 8, 4))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
     with torch.no_grad():
         mixer(torch.randn(1, 8, 4))
     assert long_filter.made == [8, 8]
