@@ -20,38 +20,37 @@ from torch import nn
 
 T = TypeVar("T")
 
-_MOST = 8
-"""Values that a scope keeps of one module; the one unused for longest is dropped for another."""
-
 
 class Kept:
-    """Values by the module that they were computed from, and a key. Copies and pickles begin empty."""
+    """Values by the module that they were computed from, their kind and a key. Copies and pickles begin empty."""
 
-    def __init__(self, most: int | None = None) -> None:
-        """most: values kept of each module; None for no limit."""
-        self._most = most
-        self._values: dict[nn.Module, dict[Hashable, Any]] = {}
+    def __init__(self) -> None:
+        self._values: dict[tuple[nn.Module, str], dict[Hashable, Any]] = {}
         self._lock = threading.Lock()
 
-    def get(self, module: nn.Module, key: Hashable, make: Callable[[], T]) -> T:
-        """What ``make`` returned for this key, or returns now. Calls with gradients and traced ones keep nothing."""
+    def get(self, module: nn.Module, kind: str, key: Hashable, make: Callable[[], T], *, most: int | None = None) -> T:
+        """What ``make`` returned for this kind and key, or returns now.
+
+        most: values kept of the kind; the one unused for longest is dropped for another. Calls with gradients and
+        traced ones keep nothing and use nothing.
+        """
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return make()
-        values = self._values.setdefault(module, {})
+        values = self._values.setdefault((module, kind), {})
         with self._lock:
             found = values.pop(key, None)
         value: T = make() if found is None else found
         with self._lock:
             values[key] = value  # the newest are last
-            if self._most is not None and len(values) > self._most:
+            if most is not None and len(values) > most:
                 del values[next(iter(values))]
         return value
 
     def __deepcopy__(self, memo: object) -> Kept:
-        return Kept(self._most)
+        return Kept()
 
-    def __reduce__(self) -> tuple[type[Kept], tuple[int | None]]:
-        return Kept, (self._most,)
+    def __reduce__(self) -> tuple[type[Kept], tuple[()]]:
+        return Kept, ()
 
 
 _scopes: ContextVar[tuple[tuple[frozenset[nn.Module], Kept], ...]] = ContextVar("scopes", default=())
@@ -67,27 +66,28 @@ def fixed_weights(model: object) -> Iterator[None]:
     of the same model changes nothing, nor does one of what is no ``nn.Module``. At the end of the outermost all that
     was kept is let go.
 
-    Per filter at most eight kernels are kept, each of twice the size of its signal.
+    Of a filter at most the eight last kernels are kept, each of twice the size of its signal, and the tiles of streams.
     """
     scopes = _scopes.get()
     if not isinstance(model, nn.Module) or any(model in modules for modules, _ in scopes):
         yield
         return
-    token = _scopes.set((*scopes, (frozenset(model.modules()), Kept(_MOST))))
+    token = _scopes.set((*scopes, (frozenset(model.modules()), Kept())))
     try:
         yield
     finally:
         _scopes.reset(token)
 
 
-def kept(module: nn.Module, key: Hashable, make: Callable[[], T]) -> T:
-    """What ``make`` returned for this key in the scope that ``module`` is in, or returns now.
+def kept(module: nn.Module, kind: str, key: Hashable, make: Callable[[], T], *, most: int | None = None) -> T:
+    """What ``make`` returned for this kind and key in the scope that ``module`` is in, or returns now.
 
-    For values computed from the module's parameters and buffers alone, key aside.
+    For values computed from the module's parameters and buffers alone, kind and key aside. most: as in
+    :meth:`Kept.get`.
     """
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return make()
     for modules, values in _scopes.get():
         if module in modules:
-            return values.get(module, key, make)
+            return values.get(module, kind, key, make, most=most)
     return make()

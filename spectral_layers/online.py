@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from spectral_core import FFTBackend, PreparedKernel, convolve, prepare_kernel
 from spectral_core.backends.base import fast_length, transform_dtype
 from spectral_layers.filters.base import Filter
-from spectral_layers.kept import Kept
+from spectral_layers.kept import Kept, kept
 from spectral_layers.rows import Rows, append, span
 
 T = TypeVar("T")
@@ -183,9 +183,9 @@ class OnlineFilter(OnlineConvolution):
         )
 
     def _kept(self, name: str, size: int, make: Callable[[], T]) -> T:
-        """A kernel of this stream, made anew where the model was cast or moved since."""
-        pending = self.pending
-        return self.kernels.get(self.filter, (name, size, self.fft.name, pending.dtype, pending.device), make)
+        """A kernel of this stream, and of all in a scope; made anew where the model was cast or moved since."""
+        key = (size, self.fft.name, self.pending.dtype, self.pending.device)
+        return self.kernels.get(self.filter, name, key, lambda: kept(self.filter, name, key, make))
 
     def _grow(self, start: Tensor) -> None:
         past = self._audible(self.stored)

@@ -37,8 +37,9 @@ class Filter(Entered):
         """The kernel for a causal convolution of ``length`` tokens: its spectrum, when no gradients are recorded."""
         if torch.is_grad_enabled():
             return self.kernel(length)
-        key = ("causal", fft.name, length)
-        return kept(self, key, lambda: prepare_kernel(self.kernel(length), length, backend=fft))
+        return kept(
+            self, "causal", (fft.name, length), lambda: prepare_kernel(self.kernel(length), length, backend=fft), most=8
+        )
 
     def prepared_with(self, reverse: Filter, length: int, fft: FFTBackend) -> PreparedKernel | Tensor:
         """The same for a centered convolution: this filter weighs the past, the other the future, and both the present.
@@ -51,8 +52,8 @@ class Filter(Entered):
 
         if torch.is_grad_enabled():
             return taps()
-        key = ("centered", reverse, fft.name, length)
-        return kept(self, key, lambda: prepare_kernel(taps(), length, mode="centered", backend=fft))
+        key = (reverse, fft.name, length)
+        return kept(self, "centered", key, lambda: prepare_kernel(taps(), length, mode="centered", backend=fft), most=8)
 
 
 def _two_sided(forward: Tensor, reverse: Tensor) -> Tensor:

@@ -402,8 +402,8 @@ def test_any_value_may_be_kept(counted: tuple[GatedConvolution, Counted]) -> Non
 
     with torch.no_grad():
         with fixed_weights(mixer):
-            assert kept(mixer.in_proj, "bfloat16", copied) is kept(mixer.in_proj, "bfloat16", copied)
-        assert kept(mixer.in_proj, "bfloat16", copied) is not kept(mixer.in_proj, "bfloat16", copied)
+            assert kept(mixer.in_proj, "bfloat16", None, copied) is kept(mixer.in_proj, "bfloat16", None, copied)
+        assert kept(mixer.in_proj, "bfloat16", None, copied) is not kept(mixer.in_proj, "bfloat16", None, copied)
     assert len(made) == 3
 
 
@@ -422,6 +422,25 @@ def test_a_stream_makes_its_tables_once(counted: tuple[GatedConvolution, Counted
         for other in (State.load(saved), pickle.loads(pickle.dumps(state)), copy.deepcopy(state)):  # noqa: S301
             mixer(x[:, :1], state=other)
         assert long_filter.made == [8] + 4 * ["tables"]
+
+
+def test_streams_in_a_scope_share_what_they_make() -> None:
+    long_filter = FILTERS.get("implicit").load()(width=8).build(FilterContext(4))
+    mixer = GatedConvolution(LayerContext(4, True, FFT), long_filter=long_filter, short_taps=2).eval()
+    asked, kernel = [], long_filter.kernel
+    long_filter.kernel = lambda length: asked.append(length) or kernel(length)
+
+    def streamed() -> None:
+        state = mixer(torch.randn(1, 3, 4), return_state=True).state
+        for _ in range(100):
+            state = mixer(torch.randn(1, 1, 4), state=state, return_state=True).state
+
+    with torch.no_grad(), fixed_weights(mixer):
+        streamed()
+        once = list(asked)
+        streamed()
+    assert asked == once
+    assert len(once) == len(set(once)) > 3
 
 
 @pytest.mark.parametrize("config", [GatedConvolutionConfig(filter=implicit()), MultiscaleConfig(filter=implicit())])
