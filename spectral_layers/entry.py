@@ -42,6 +42,9 @@ class Entered(nn.Module):
         if cls.forward is not cls.dispatches:
             cls.forward = cls.dispatches = _dispatching(cls.forward)
 
+    def entering(self, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+        """Called with what a call is given, before it runs; not for calls inside a call. Raises to refuse it."""
+
 
 class _Entry:
     """First argument of a module's call that runs an entry."""
@@ -83,6 +86,7 @@ def _dispatching(forward: Callable[..., Any]) -> Callable[..., Any]:
             return run(self, *args, **options)
         modules.add(key)
         try:
+            self.entering(args, options)
             return run(self, *args, **options)
         finally:
             modules.discard(key)

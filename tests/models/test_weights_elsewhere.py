@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.fsdp import fully_shard
 
+from spectral_core import UnsupportedInputError
 from spectral_layers import FILTERS, MIXERS
 from spectral_models import build_model
 from spectral_models.block import Block
@@ -173,6 +174,17 @@ def test_begun_on_the_meta_device(name: str) -> None:
             tensor.fill_(torch.nan if tensor.is_floating_point() else 0)
     empty.load_state_dict(model.state_dict())
     require(empty, ask, wanted)
+
+
+@EACH
+def test_weights_without_values_are_an_error_and_not_noise(name: str) -> None:
+    model, ask = built(name)
+    last, owner = [(key, module) for key, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
+    owner.to("meta")
+    for answer, call in ask(model).items():
+        with pytest.raises(UnsupportedInputError, match=f"hold no values yet .the first: {last}.weight.: they are on"):
+            call()
+        assert answer
 
 
 @pytest.fixture
