@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from spectral_layers import fixed_weights
 from spectral_models import build_model
 from spectral_models.generation import prefill
 from spectral_models.generation.prefill import CHUNK
@@ -89,12 +90,13 @@ def growth(preset: str, lengths: tuple[int, ...], rounds: int = ROUNDS) -> dict[
     model = made(preset)
     batches = {count: tokens(model, count) for count in lengths}
     seconds: dict[int, list[float]] = {count: [] for count in lengths}
-    for turn in range(rounds + 1):
-        for count, batch in batches.items():
-            start = time.perf_counter()
-            model(batch)
-            if turn:
-                seconds[count].append(time.perf_counter() - start)
+    with fixed_weights(model):
+        for turn in range(rounds + 1):
+            for count, batch in batches.items():
+                start = time.perf_counter()
+                model(batch)
+                if turn:
+                    seconds[count].append(time.perf_counter() - start)
     return seconds
 
 

@@ -22,16 +22,18 @@ def continued(
     """The causal convolution of u (B, D, L) behind what ``state`` remembers, and the tensors of the next state.
 
     A recurrent filter costs O(1) a token, another O(log^2 L) amortised (:class:`OnlineFilter`). Sums may be in float64.
+    Kernels that single tokens need again are kept in the state (:class:`State`).
     """
     length = u.shape[-1]
     if state is None:
         y = convolve(u, long_filter.prepared(length, fft), backend=fft)
         return y, remembered(long_filter, u, rows, fft)
     if not isinstance(long_filter, RecurrentFilter):
-        online = OnlineFilter(long_filter, fft, state["inputs"], state["pending"])
+        online = OnlineFilter(long_filter, fft, state["inputs"], state["pending"], state.kernels)
         return online.extend(u, state.position, rows), online.tensors()
     if length == 1:
-        y, modes = long_filter.step(state["modes"], u[..., 0])
+        tables = state.kernels.get(long_filter, "step", u.device, long_filter.tables)
+        y, modes = long_filter.step(state["modes"], u[..., 0], *tables)
         if rows is not None:
             real = (rows.lengths > 0).view(-1, *[1] * (modes.dim() - 1))
             modes = torch.where(real, modes, state["modes"])

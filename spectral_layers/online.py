@@ -16,15 +16,20 @@ long convolution sequence models and beyond", 2024.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from spectral_core import FFTBackend, PreparedKernel, convolve
+from spectral_core import FFTBackend, PreparedKernel, convolve, prepare_kernel
 from spectral_core.backends.base import fast_length, transform_dtype
 from spectral_layers.filters.base import Filter
+from spectral_layers.kept import Kept, kept
 from spectral_layers.rows import Rows, append, span
+
+T = TypeVar("T")
 
 RUN = 32
 """Tokens summed directly between tiles: below it, the calls of a transform cost more than its sums save."""
@@ -137,12 +142,16 @@ class OnlineFilter(OnlineConvolution):
 
     The kernel is a function of the lag alone, so rows of different lengths stand side by side with their ends in one
     column, zeros before the shorter ones. A filter with a ``support`` keeps that many inputs, dropping older ones at
-    each growth. Tiles multiply by spectra that the filter keeps (:meth:`Filter.tile`).
+    each growth. The kernel's head and the spectra of tiles are kept in ``kernels``, the stream's: one synthesis
+    per doubling.
     """
 
-    def __init__(self, long_filter: Filter, fft: FFTBackend, stored: Tensor, pending: Tensor) -> None:
+    def __init__(
+        self, long_filter: Filter, fft: FFTBackend, stored: Tensor, pending: Tensor, kernels: Kept | None = None
+    ) -> None:
         super().__init__(fft, stored, pending)
         self.filter = long_filter
+        self.kernels = Kept() if kernels is None else kernels
 
     @classmethod
     def after(cls, long_filter: Filter, fft: FFTBackend, u: Tensor, rows: Rows | None) -> OnlineFilter:
@@ -160,11 +169,23 @@ class OnlineFilter(OnlineConvolution):
 
     def _taps(self, length: int) -> Tensor:
         # One synthesis for all lengths up to a run.
-        run = RUN if self.filter.length_limit is None else min(RUN, self.filter.length_limit)
-        return self.filter.taps(max(length, run))[:, :length]
+        most = max(length, RUN if self.filter.length_limit is None else min(RUN, self.filter.length_limit))
+        return self._kept("taps", most, lambda: self.filter.kernel(most))[:, :length]
 
     def _tile(self, points: int) -> Tensor | PreparedKernel:
-        return self.filter.tile(points, self.fft)
+        taps = points if self.filter.length_limit is None else min(points, self.filter.length_limit)
+        if torch.is_grad_enabled():
+            return self.filter.kernel(taps)
+        return self._kept(
+            "tile",
+            points,
+            lambda: prepare_kernel(self.filter.kernel(taps), points, mode="circular", backend=self.fft),
+        )
+
+    def _kept(self, name: str, size: int, make: Callable[[], T]) -> T:
+        """A kernel of this stream, and of all in a scope; made anew where the model was cast or moved since."""
+        key = (size, self.fft.name, self.pending.dtype, self.pending.device)
+        return self.kernels.get(self.filter, name, key, lambda: kept(self.filter, name, key, make))
 
     def _grow(self, start: Tensor) -> None:
         past = self._audible(self.stored)

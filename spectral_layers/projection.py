@@ -1,13 +1,16 @@
-"""A linear layer whose matrix a part reads, and does not call, or of which it keeps what it gave."""
+"""Linear layers of which a part needs more than y = W x + b: another precision, a factor, or the transpose."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from spectral_layers.entry import Entered, entry
 
-class Projection(nn.Module):
-    """y = W x + b, for parts that take W into another product or precision, or keep y while W rests.
+
+class Projection(Entered):
+    """y = W x + b, for parts that take W into another product or precision.
 
     Begins as ``nn.Linear`` does, and is none: what takes the place of such a layer's forward pass, an adapter or
     quantisation, would be passed by in silence here. They leave this one alone, or say that they cannot take it.
@@ -20,3 +23,25 @@ class Projection(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
+
+    @entry
+    def transposed(self, y: Tensor) -> Tensor:
+        """W^T y, for a head that is tied to this layer."""
+        return F.linear(y, self.weight.T)
+
+
+class PreciseProjection(Projection):
+    """y = gain * (W x) + b in float32 at least, autocast or not: for angles that turn many times, and for choices."""
+
+    def forward(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
+        """x: (..., L, in). gain: (out,), of each output; multiplied into W, or for L = 1 into the fewer outputs."""
+        dtype = torch.promote_types(self.weight.dtype, torch.float32)
+        weight, bias = self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            if gain is None:
+                return F.linear(x.to(dtype), weight, bias)
+            gain = gain.to(dtype)
+            if x.shape[-2] > 1:
+                return F.linear(x.to(dtype), weight * gain[:, None], bias)
+            y = F.linear(x.to(dtype), weight) * gain
+            return y if bias is None else y + bias

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from spectral_layers.entry import Entered, entry
 from spectral_layers.rows import Rows, span
 from spectral_layers.segments import joined, segments
 from spectral_layers.state import State
 
 
-class ShortConvolution(nn.Module):
+class ShortConvolution(Entered):
     """y[d, c, t] = bias + sum_s weight[d, c, s] x[d, t + ahead - s], c over ``copies`` outputs per channel.
 
     ahead: tokens a causal one sees of what is to come, 0; a centered one sees (taps - 1) // 2, the others behind it.
@@ -35,6 +36,7 @@ class ShortConvolution(nn.Module):
         (y,) = self.each(x, past)
         return y
 
+    @entry
     def each(self, x: Tensor, past: Tensor | None = None) -> list[Tensor]:
         """The outputs of :meth:`forward`, (B, D, L) for each of the copies."""
         kernels = self.weight.view(self.channels, -1, 1, self.taps).unbind(1)

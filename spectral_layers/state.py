@@ -4,18 +4,23 @@ One class serves every part: a tree of named tensors whose first axis is the bat
 has absorbed. Because it is only that, copying, reordering, rewinding and saving are written once.
 
 A call consumes the state it is given (it may reuse its memory): keep a :meth:`State.clone` to continue twice.
+
+A state belongs to its caller, and outlives the weights that made it: a stream that goes on after they changed is a
+mixture of old and new. What it computed from them alone, kernels of long filters, it keeps as well. Begin a new stream
+for new weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from spectral_core.errors import StateError
+from spectral_layers.kept import Kept
 
 
 class Output(Protocol):
@@ -25,22 +30,25 @@ class Output(Protocol):
     def state(self) -> State | None: ...
 
 
+@dataclass(eq=False, repr=False)  # FSDP2 looks for tensors inside of dataclasses
 class State:
-    """owner: the part it belongs to. position: (B,) tokens absorbed per row. tensors, parts: what it remembers."""
+    """owner: the part it belongs to. position: (B,) tokens absorbed per row. tensors, parts: what it remembers.
 
-    def __init__(
-        self,
-        owner: str,
-        position: Tensor,
-        tensors: Mapping[str, Tensor] | None = None,
-        parts: Mapping[str, State] | None = None,
-    ) -> None:
-        self.owner = owner
-        self.position = position
-        self.tensors = dict(tensors or {})
-        self.parts = dict(parts or {})
-        self._consumed = False
-        self._journal: Journal | None = None
+    kernels: what the stream computed from weights alone, at its first use. It has no batch axis: states that follow,
+    clones and selections share it. Saved, copied and pickled states are without, and make it again.
+    """
+
+    owner: str
+    position: Tensor
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    parts: dict[str, State] = field(default_factory=dict)
+    kernels: Kept = field(default_factory=Kept)
+    _consumed: bool = False
+    _journal: Journal | None = None
+
+    def __post_init__(self) -> None:
+        self.tensors = dict(self.tensors or {})
+        self.parts = dict(self.parts or {})
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.tensors:
@@ -158,6 +166,7 @@ class State:
             function(self.position),
             {name: function(tensor) for name, tensor in self.tensors.items()},
             {name: part._bare(function) for name, part in self.parts.items()},
+            self.kernels,
         )
 
     def __repr__(self) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
+
+from spectral_core import UnsupportedInputError
+from spectral_layers.entry import Entered
 
 if TYPE_CHECKING:
     from spectral_models.config import ModelConfig
 
 
-class SpectralModel(nn.Module):
+class SpectralModel(Entered):
     """A model that knows the config it was built from; checkpoints are its weights and that config.
 
     earlier_names: what weights were called in checkpoints of before, and are called now.
@@ -22,6 +25,23 @@ class SpectralModel(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+
+    def entering(self, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+        """Refuse a call while weights are on the meta device: PyTorch's linear layers would return noise.
+
+        Calls behind a state, and models whose weights hooks bring in, are not checked.
+        """
+        on_meta = any(isinstance(given, Tensor) and given.is_meta for given in args)
+        if options.get("state") is not None or on_meta or not any(tensor.is_meta for tensor in self.parameters()):
+            return
+        if any(module._forward_pre_hooks or "_hf_hook" in vars(module) for module in self.modules()):
+            return
+        names = [name for name, tensor in self.named_parameters() if tensor.is_meta]
+        raise UnsupportedInputError(
+            f"{len(names)} weights of this {self.config.type} hold no values yet (the first: {names[0]}): they are on "
+            "the meta device. Load a checkpoint with load_checkpoint, or fill them by model.to_empty(device=...) and "
+            "model.load_state_dict(...)."
+        )
 
     def example_source(self, batch: int) -> tuple[Tensor, ...]:
         """What a decoder's call takes in front of its tokens, for checks: nothing, or an example of a source."""

@@ -7,12 +7,11 @@ from typing import Literal
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from spectral_layers.context import LayerContext
 from spectral_layers.feedforward.base import FeedForward, FeedForwardConfig, FeedForwardOutput
 from spectral_layers.feedforward.swiglu import SwiGLU
-from spectral_layers.projection import Projection
+from spectral_layers.projection import PreciseProjection
 from spectral_layers.rows import Rows
 
 
@@ -47,7 +46,7 @@ class MoE(FeedForward):
         self.active = active
         self.balance_weight = balance_weight
         self.z_weight = z_weight
-        self.router = Projection(hidden_dim, experts, bias=False)
+        self.router = PreciseProjection(hidden_dim, experts, bias=False)
         nn.init.normal_(self.router.weight, std=0.02)
         self.experts = nn.ModuleList(SwiGLU(hidden_dim, inner_dim) for _ in range(experts))
 
@@ -56,7 +55,7 @@ class MoE(FeedForward):
         if torch.compiler.is_exporting():
             return FeedForwardOutput(self._through_all_experts(x, real))
         tokens = x.flatten(0, 1) if real is None else x[real]
-        scores = self._scores(tokens)
+        scores = self.router(tokens)
         probability = scores.softmax(-1)
         weight, choice = self._chosen(probability)
         counts = choice.flatten().bincount(minlength=len(self.experts))
@@ -65,18 +64,13 @@ class MoE(FeedForward):
         y = y.view_as(x) if real is None else torch.zeros_like(x).index_put((real,), y)
         return FeedForwardOutput(y, losses, metrics)
 
-    def _scores(self, tokens: Tensor) -> Tensor:
-        weight = self.router.weight.to(torch.promote_types(self.router.weight.dtype, torch.float32))
-        with torch.autocast(tokens.device.type, enabled=False):
-            return F.linear(tokens.to(weight.dtype), weight)
-
     def _chosen(self, probability: Tensor) -> tuple[Tensor, Tensor]:
         """The weights g of the k likeliest experts, and which these are: (..., k) each."""
         weight, choice = probability.topk(self.active, -1)
         return (weight / weight.sum(-1, keepdim=True) if self.active > 1 else weight), choice
 
     def _through_all_experts(self, x: Tensor, real: Tensor | None) -> Tensor:
-        probability = self._scores(x).softmax(-1)
+        probability = self.router(x).softmax(-1)
         weight, choice = self._chosen(probability)
         if real is not None:
             weight = weight.masked_fill(~real[..., None], 0.0)

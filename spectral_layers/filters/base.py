@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, UntypedStorage, nn
-from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch import Tensor
 
 from spectral_core import FFTBackend, PreparedKernel, prepare_kernel
 from spectral_core.config import PartConfig
 from spectral_layers.context import FilterContext
+from spectral_layers.entry import Entered, entry
+from spectral_layers.kept import kept
 
-T = TypeVar("T")
 
-
-class Filter(nn.Module):
+class Filter(Entered):
     """Base of filters. Law: ``kernel(L1) == kernel(L2)[:, :L1]``; a tap depends on its lag, never on the length.
+
+    A kernel is synthesised in every call, so that it is that of the weights whatever wrote them;
+    :func:`spectral_layers.fixed_weights` opens a scope in which it is kept.
 
     support: taps from this lag on are zero; None when the kernel never ends.
     length_limit: the longest sequence it is defined for, and the most taps it is asked for; None for no limit.
@@ -28,77 +28,32 @@ class Filter(nn.Module):
     support: int | None = None
     length_limit: int | None = None
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._cache = _KernelCache(limit=8)
-        # One entry per power of two: as many as the longest sequence has bits.
-        self._tiles = _KernelCache(limit=64)
-
+    @entry
     @abstractmethod
     def kernel(self, length: int) -> Tensor:
         """The first ``length`` taps, (D, length), tap s weighing the input s tokens ago. Differentiable."""
 
-    def taps(self, length: int) -> Tensor:
-        """:meth:`kernel`, kept between calls while parameters rest and no gradients are recorded.
-
-        A growing length costs one synthesis per doubling.
-        """
-        if torch.is_grad_enabled():
-            self._forget()
-            return self.kernel(length)
-        rounded = 1 << (length - 1).bit_length()
-        if self.length_limit is not None:
-            rounded = max(length, min(rounded, self.length_limit))
-        return self._kept(("taps", rounded), lambda: self.kernel(rounded))[:, :length]
-
     def prepared(self, length: int, fft: FFTBackend) -> PreparedKernel | Tensor:
-        """The kernel for a causal convolution: its spectrum, kept, when no gradients are recorded."""
+        """The kernel for a causal convolution of ``length`` tokens: its spectrum, when no gradients are recorded."""
         if torch.is_grad_enabled():
-            self._forget()
             return self.kernel(length)
-        return self._kept((fft.name, length), lambda: prepare_kernel(self.kernel(length), length, backend=fft))
+        return kept(
+            self, "causal", (fft.name, length), lambda: prepare_kernel(self.kernel(length), length, backend=fft), most=8
+        )
 
     def prepared_with(self, reverse: Filter, length: int, fft: FFTBackend) -> PreparedKernel | Tensor:
         """The same for a centered convolution: this filter weighs the past, the other the future, and both the present.
 
         2 length - 1 taps.
         """
-        if torch.is_grad_enabled():
-            self._forget()
+
+        def taps() -> Tensor:
             return _two_sided(self.kernel(length), reverse.kernel(length))
-        return self._cache.get(
-            (self, reverse),
-            ("centered", fft.name, length),
-            lambda: prepare_kernel(
-                _two_sided(self.kernel(length), reverse.kernel(length)), length, mode="centered", backend=fft
-            ),
-        )
 
-    def tile(self, points: int, fft: FFTBackend) -> PreparedKernel | Tensor:
-        """The first ``points`` taps, a power of two, for a circle of as many points: what online convolution needs.
-
-        Its spectrum, kept apart from the others, when no gradients are recorded: one synthesis per doubling.
-        """
-        taps = points if self.length_limit is None else min(points, self.length_limit)
         if torch.is_grad_enabled():
-            self._forget()
-            return self.kernel(taps)
-        key = (fft.name, points)
-        return self._tiles.get(
-            (self,), key, lambda: prepare_kernel(self.kernel(taps), points, mode="circular", backend=fft)
-        )
-
-    def train(self, mode: bool = True) -> Filter:
-        self._forget()
-        return super().train(mode)
-
-    def _forget(self) -> None:
-        self._cache.clear()
-        self._tiles.clear()
-
-    def _kept(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What ``make`` returned for this key since the parameters last changed, or returns now."""
-        return self._cache.get((self,), key, make)
+            return taps()
+        key = (reverse, fft.name, length)
+        return kept(self, "centered", key, lambda: prepare_kernel(taps(), length, mode="centered", backend=fft), most=8)
 
 
 def _two_sided(forward: Tensor, reverse: Tensor) -> Tensor:
@@ -125,17 +80,25 @@ class RecurrentFilter(Filter):
     Its memory is a float64 tensor with the batch first: rounding must not grow with the sequence.
     """
 
+    @entry
     @abstractmethod
     def carry(self, memory: Tensor, length: int) -> Tensor:
         """What the past adds to the next ``length`` outputs: (B, D, length)."""
 
+    @entry
     @abstractmethod
     def absorb(self, memory: Tensor | None, u: Tensor, lengths: Tensor | None) -> Tensor:
         """The memory after u (B, D, L), of which row b counts ``lengths[b]`` tokens (all, if None)."""
 
+    @entry
     @abstractmethod
-    def step(self, memory: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """One token u (B, D): its output (B, D) and the new memory."""
+    def step(self, memory: Tensor, u: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor]:
+        """One token u (B, D): its output (B, D) and the new memory. tables: those of :meth:`tables`, or none."""
+
+    @entry
+    def tables(self) -> tuple[Tensor, ...]:
+        """What :meth:`step` computes from the parameters alone; a stream's state keeps it. By default nothing."""
+        return ()
 
 
 class FilterConfig(PartConfig):
@@ -143,60 +106,3 @@ class FilterConfig(PartConfig):
 
     def build(self, context: FilterContext) -> Filter:
         raise NotImplementedError(f"{type(self).__name__} must define build(context)")
-
-
-class _KernelCache:
-    """What was computed from modules' parameters, until one of them changes. Never copied or saved.
-
-    limit: entries kept at most; one more drops them all.
-
-    A change is seen by the tensors' memory and version, and by the steps of all optimisers, for fused ones move no
-    version. The memory is held on to, so that no other tensor comes to stand at its address. Values written through
-    ``parameter.data`` are not seen; filters also clear it whenever gradients are recorded or the mode changes.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.clear()
-
-    def clear(self) -> None:
-        self._stamp: tuple[int, ...] = ()
-        self._held: list[UntypedStorage] = []
-        self._made: dict[Hashable, Any] = {}
-
-    def get(self, modules: Sequence[nn.Module], key: Hashable, make: Callable[[], T]) -> T:
-        """What ``make`` returned for this key, or returns now."""
-        tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
-        if torch.compiler.is_compiling() or any(tensor.is_inference() for tensor in tensors):
-            return make()  # traced and inference tensors carry no storage or version to watch
-        try:
-            stamp = (_steps, *(number for tensor in tensors for number in (tensor.data_ptr(), tensor._version)))
-        except RuntimeError:
-            return make()  # nor do those of torch.func.vmap
-        if stamp != self._stamp:
-            self.clear()
-            self._stamp, self._held = stamp, [tensor.untyped_storage() for tensor in tensors]
-        if key not in self._made:
-            if len(self._made) == self.limit:
-                self._made = {}
-            self._made[key] = make()
-        made: T = self._made[key]
-        return made
-
-    def __deepcopy__(self, memo: object) -> _KernelCache:
-        return _KernelCache(self.limit)
-
-    def __reduce__(self) -> tuple[type[_KernelCache], tuple[int]]:
-        return _KernelCache, (self.limit,)
-
-
-_steps = 0
-"""Steps that optimisers have taken in this process."""
-
-
-def _count_step(*_: object) -> None:
-    global _steps
-    _steps += 1
-
-
-register_optimizer_step_post_hook(_count_step)

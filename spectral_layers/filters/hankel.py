@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spectral_core import ConfigError
+from spectral_layers.constant import Constant
 from spectral_layers.context import FilterContext
 from spectral_layers.filters.base import Filter, FilterConfig
 
@@ -40,19 +41,17 @@ class Hankel(Filter):
     "Spectral state space models", 2023.
     """
 
-    basis: Tensor
-
     def __init__(self, channels: int, *, vectors: int, length: int) -> None:
         super().__init__()
         self.length_limit = self.support = self.length = length
         eigenvalues, eigenvectors = hankel_eigenvectors(length, vectors)
         scaled = eigenvectors * eigenvalues**0.25
-        self.register_buffer("basis", torch.tensor(scaled.T, dtype=torch.get_default_dtype()), persistent=False)
+        self.basis = Constant(torch.from_numpy(np.ascontiguousarray(scaled.T)))
         energy = 2 * np.sqrt(eigenvalues).sum()
         self.coefficient = nn.Parameter(torch.randn(channels, 2, len(eigenvalues)) / math.sqrt(energy))
 
     def kernel(self, length: int) -> Tensor:
-        basis = self.basis[:, :length]
+        basis = self.basis.like(self.coefficient)[:, :length]
         plain, alternating = self.coefficient.unbind(1)
         sign = 1 - 2 * (torch.arange(basis.shape[-1], device=basis.device) % 2)
         # Outside autocast, which would round the tail.

@@ -38,7 +38,7 @@ class Implicit(Filter):
         self.log_decay = nn.Parameter(rates)
 
     def kernel(self, length: int) -> Tensor:
-        weight = self.output.weight
+        weight = self.log_decay  # parameters of the layers are in place in their own calls only
         lag = torch.arange(length, device=weight.device, dtype=torch.float64)
         turns = torch.linspace(1e-4, self.bands - 1, self.bands, dtype=torch.float64, device=weight.device)
         angle = 2 * math.pi * torch.remainder(lag[:, None] / self.timescale * turns, 1.0)

@@ -73,13 +73,13 @@ class Resonant(RecurrentFilter):
         turned = self._powers(lengths).movedim(1, 0)  # (B, D, M, 2)
         return absorbed + _complex_multiply(turned, memory)
 
-    def step(self, memory: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        turn, read = self._step_tables() if torch.is_grad_enabled() else self._kept("step", self._step_tables)
+    def step(self, memory: Tensor, u: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor]:
+        turn, read = tables or self.tables()
         memory = turn[..., 0] * memory[..., :1] + turn[..., 1] * memory[..., 1:]
         memory = memory + F.pad(u.double()[..., None, None], (0, 1))
         return (memory * read).sum((-1, -2)), memory
 
-    def _step_tables(self) -> tuple[Tensor, Tensor]:
+    def tables(self) -> tuple[Tensor, Tensor]:
         """Multiplication by lambda as a real 2x2 matrix, (D, M, 2, 2), and the weights of Re c s, (D, M, 2)."""
         real, imag = self._powers(torch.ones(1, device=self.frequency.device))[:, 0].unbind(-1)
         turn = torch.stack([torch.stack([real, -imag], -1), torch.stack([imag, real], -1)], -2)

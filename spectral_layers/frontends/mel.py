@@ -14,6 +14,7 @@ from spectral_core import ConfigError, FFTBackend
 from spectral_core.axes import describe
 from spectral_core.backends.base import transform_dtype
 from spectral_core.errors import UnsupportedInputError
+from spectral_layers.constant import Constant
 from spectral_layers.context import LayerContext
 from spectral_layers.frontends.base import FrontEnd, FrontEndConfig, FrontEndOutput, Modality
 from spectral_layers.projection import Projection
@@ -52,6 +53,22 @@ def mel_filters(sample_rate: float, n_fft: int, n_mels: int, band: tuple[float, 
     return triangles * 2.0 / (upper - lower)
 
 
+class Bands(Projection):
+    """y_k = W_k x_k + b for each k-th of ``bands`` parts of x, W_k the columns of W that belong to it."""
+
+    def __init__(self, in_features: int, out_features: int, *, bands: int) -> None:
+        super().__init__(in_features, out_features)
+        self.bands = bands
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, mels) -> (B, T * bands, D), band by band."""
+        x = x.to(self.weight.dtype)
+        if self.bands == 1:
+            return super().forward(x)
+        parts, weights = x.unflatten(2, (self.bands, -1)), self.weight.unflatten(1, (self.bands, -1))
+        return (torch.einsum("btkm,dkm->btkd", parts, weights) + self.bias).flatten(1, 2)
+
+
 class Mel(FrontEnd):
     """x[t] = W f(M |STFT[t]|^2) + b, f(p) = (log10 max(p, 1e-10) + 4) / 4: about -1.5 for silence, 1 for loud sound.
 
@@ -73,8 +90,8 @@ class Mel(FrontEnd):
         self.n_fft = 2 * (filters.shape[1] - 1)
         self.hop_length = hop_length
         self.fft = fft
-        self.filters = filters  # no buffer: a model in half precision would round it, one begun on meta lose it
-        self.proj = Projection(filters.shape[0], hidden_dim)
+        self.filters = Constant(filters)
+        self.proj = Bands(filters.shape[0], hidden_dim, bands=bands)
         nn.init.normal_(self.proj.weight, std=(filters.shape[0] // bands) ** -0.5)
         assert self.proj.bias is not None
         nn.init.zeros_(self.proj.bias)
@@ -92,12 +109,8 @@ class Mel(FrontEnd):
             inputs = torch.where(Rows(lengths).mask(inputs.shape[1]), inputs, 0.0)
             rows = Rows(torch.where(lengths > 0, 1 + lengths // self.hop_length, 0) * self.bands)
         level = (torch.log10(self.spectrogram(inputs).clamp(min=1e-10)) + 4.0) / 4.0
-        level = level.transpose(1, 2).to(self.proj.weight.dtype)
-        if self.bands == 1:
-            return FrontEndOutput(self.proj(level), rows)
-        parts, weights = level.unflatten(2, (self.bands, -1)), self.proj.weight.unflatten(1, (self.bands, -1))
-        x = torch.einsum("btkm,dkm->btkd", parts, weights) + self.proj.bias
-        return FrontEndOutput(x.flatten(1, 2), rows, grid=(level.shape[1], self.bands))
+        grid = None if self.bands == 1 else (level.shape[2], self.bands)
+        return FrontEndOutput(self.proj(level.transpose(1, 2)), rows, grid)
 
     def spectrogram(self, waveform: Tensor) -> Tensor:
         """The power in each mel of each frame: (B, T) -> (B, mels, 1 + T // hop_length)."""
@@ -107,7 +120,7 @@ class Mel(FrontEnd):
         # Outside autocast, which would round powers to half precision.
         with torch.autocast(x.device.type, enabled=False):
             real, imag = self.fft.rfft(frames * window, self.n_fft)
-            return self.filters.to(x) @ (real.square() + imag.square()).transpose(1, 2)
+            return self.filters.like(x) @ (real.square() + imag.square()).transpose(1, 2)
 
     def example(self, batch: int) -> Tensor:
         return 0.1 * torch.randn(batch, 9 * self.hop_length + 1)

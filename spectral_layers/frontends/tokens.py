@@ -13,14 +13,25 @@ from torch.nn import functional as F
 from spectral_core.axes import describe
 from spectral_core.errors import UnsupportedInputError
 from spectral_layers.context import LayerContext
+from spectral_layers.entry import Entered, entry
 from spectral_layers.frontends.base import FrontEnd, FrontEndConfig, FrontEndOutput, Modality
+from spectral_layers.projection import Projection
 from spectral_layers.rows import Rows
 
 _SIZE = 0.02  # of embeddings at first
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
-class Tokens(FrontEnd):
+class Embedding(nn.Embedding, Entered):
+    """An embedding that is also its transpose."""
+
+    @entry
+    def transposed(self, x: Tensor) -> Tensor:
+        """(..., embed_dim) -> (..., V): the products with all vectors."""
+        return F.linear(x, self.weight)
+
+
+class Tokens(FrontEnd, Entered):
     """x[t] = s P E[id_t], E (V, embed_dim) and P (D, embed_dim), or E alone where embed_dim = D.
 
     (V + D) embed_dim parameters instead of V D. Features begin at a size of 0.02 s either way. With s = sqrt(D)
@@ -34,11 +45,11 @@ class Tokens(FrontEnd):
         super().__init__()
         self.embed_scale = embed_scale
         self.feature_size = embed_scale * _SIZE
-        self.embedding = nn.Embedding(vocab_size, embed_dim)
+        self.embedding = Embedding(vocab_size, embed_dim)
         nn.init.normal_(self.embedding.weight, std=_SIZE)
-        self.proj: nn.Linear | None = None
+        self.proj: Projection | None = None
         if embed_dim != hidden_dim:
-            self.proj = nn.Linear(embed_dim, hidden_dim, bias=False)
+            self.proj = Projection(embed_dim, hidden_dim, bias=False)
             nn.init.normal_(self.proj.weight, std=embed_dim**-0.5)
 
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> FrontEndOutput:
@@ -65,11 +76,15 @@ class Tokens(FrontEnd):
             x = self.proj(x)
         return FrontEndOutput(self.embed_scale * x, None if lengths is None else Rows(lengths))
 
+    @entry
     def logits(self, x: Tensor) -> Tensor:
         """(B, L, D) -> (B, L, V) by the transposes of the same weights: the head of a model that ties them."""
         if self.proj is not None:
-            x = F.linear(x, self.proj.weight.T)
-        return F.linear(x, self.embedding.weight)
+            x = self.proj.transposed(x)
+        # An adapter on the embedding (peft) is not one on the head.
+        embedding = getattr(self.embedding, "base_layer", self.embedding)
+        logits: Tensor = embedding.transposed(x)
+        return logits
 
     def example(self, batch: int) -> Tensor:
         return torch.randint(self.embedding.num_embeddings, (batch, 12))

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spectral_core.axes import describe
 from spectral_core.config import PartConfig
 from spectral_core.errors import StateError, UnsupportedInputError, suggestion
 from spectral_layers.context import LayerContext
+from spectral_layers.entry import Entered, entry
 from spectral_layers.mixing.base import Direction
 from spectral_layers.rows import Rows
 from spectral_layers.state import State
@@ -47,7 +48,7 @@ class FusionOutput:
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Fusion(nn.Module):
+class Fusion(Entered):
     """Base of fusions. A subclass writes :meth:`fuse`, and :meth:`absorb` if it streams.
 
     A causal target stays causal: y[t] sees the target up to t, and all of the other streams.
@@ -103,6 +104,7 @@ class Fusion(nn.Module):
             output.state.record(state, given.x, ragged=given.rows is not None)
         return output
 
+    @entry
     def prepare(self, sources: Mapping[str, Stream]) -> State:
         """The state of a target of no tokens yet: all that is ever read of the other streams, computed once."""
         self._require_streaming()

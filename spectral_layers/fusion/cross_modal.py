@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from spectral_core import ConfigError, Spectrum
 from spectral_layers.bands import FLOOR, across_bands, hats, log_energies
 from spectral_layers.context import LayerContext
+from spectral_layers.entry import Entered, entry
 from spectral_layers.fusion.base import Fusion, FusionConfig, FusionOutput, Stream, lengths_of
 from spectral_layers.fusion.resampling import resampled
 from spectral_layers.initialisation import begin_writing
@@ -129,7 +130,7 @@ class CrossModal(Fusion):
         return Spectrum(*(field.unflatten(1, (self.heads, -1)) * points**-0.5 for field in spectrum))
 
 
-class Modality(nn.Module):
+class Modality(Entered):
     """What is learned about one modality: its projection, its gates, and what makes it important."""
 
     def __init__(self, dim: int, heads: int, bands: int) -> None:
@@ -139,10 +140,12 @@ class Modality(nn.Module):
         self.gate_levels = nn.Parameter(0.1 * bands**-0.5 * torch.randn(heads, bands, bands))
         self.importance = nn.Parameter(torch.full((heads, bands), 1 / bands))
 
+    @entry
     def gates(self, levels: Tensor) -> Tensor:
         """(B, H, bands): the gates' logits."""
         return self.gate + across_bands(levels, self.gate_levels)
 
+    @entry
     def score(self, levels: Tensor) -> Tensor:
         """(B, H): the logit of its importance; at first its mean level."""
         return (levels * self.importance).sum(-1)

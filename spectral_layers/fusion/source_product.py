@@ -16,7 +16,7 @@ from spectral_layers.context import LayerContext
 from spectral_layers.fusion.base import Fusion, FusionConfig, FusionOutput, Stream, lengths_of
 from spectral_layers.initialisation import begin_reading
 from spectral_layers.mixing.base import Direction
-from spectral_layers.projection import Projection
+from spectral_layers.projection import PreciseProjection
 from spectral_layers.state import State
 
 _ANCHORS = ("content", "end", "content", "start")
@@ -53,8 +53,8 @@ class SourceProduct(Fusion):
         self.phases = phases
         self.source_norm = nn.LayerNorm(dim)
         self.target_norm = nn.LayerNorm(dim)
-        self.key_proj = Projection(dim, heads * phases)
-        self.query_proj = Projection(dim, heads * phases)
+        self.key_proj = PreciseProjection(dim, heads * phases)
+        self.query_proj = PreciseProjection(dim, heads * phases)
         self.value_proj = nn.Linear(dim, dim, bias=False)
         self.gate_proj = nn.Linear(dim, dim)
         self.out_proj = nn.Linear(dim, dim, bias=False)
@@ -104,17 +104,14 @@ class SourceProduct(Fusion):
             memory = keys.transpose(-1, -2) @ values
         return self.new_state(torch.zeros_like(lengths[:, 0]), {"memory": memory})
 
-    def _features(self, projection: Projection, z: Tensor, positions: dict[str, Tensor]) -> Tensor:
+    def _features(self, projection: PreciseProjection, z: Tensor, positions: dict[str, Tensor]) -> Tensor:
         """Cosines and sines of the phases of z (B, N, D) at its positions: (B, H, N, 2E), in float32 at least."""
         turns = {anchor: self._turns(position) for anchor, position in positions.items()}
         turns["content"] = torch.zeros_like(turns["start"])
         anchored = torch.stack(torch.broadcast_tensors(*(turns[anchor] for anchor in self.anchors)), -3)
-        weight, bias = (
-            tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-            for tensor in (projection.weight, projection.bias)
-        )
+        phases: Tensor = projection(z)
         with torch.autocast(z.device.type, enabled=False):
-            theta = self._split(F.linear(z.to(weight.dtype), weight, bias)) + anchored.to(weight.dtype)
+            theta = self._split(phases) + anchored.to(phases.dtype)
             return torch.cat([theta.cos(), theta.sin()], -1)
 
     def _turns(self, position: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from spectral_core.axes import describe
 from spectral_core.config import PartConfig
 from spectral_core.errors import StateError, UnsupportedInputError
 from spectral_layers.context import LayerContext
+from spectral_layers.kept import Kept
 from spectral_layers.rows import Rows
 from spectral_layers.state import State
 
@@ -105,9 +106,10 @@ class Mixer(nn.Module):
         state: State | None,
         tensors: dict[str, Tensor],
     ) -> State:
-        """The state after x (B, L, D), L tokens or ``rows.lengths`` further than the one before it."""
+        """The state after x (B, L, D), L tokens or ``rows.lengths`` further than the one before it, of its stream."""
         advance = x.shape[1] if rows is None else rows.lengths
-        return State(self.owner, self.position(x, state) + advance, tensors)
+        kernels = Kept() if state is None else state.kernels
+        return State(self.owner, self.position(x, state) + advance, tensors, kernels=kernels)
 
     def check_limit(self, length: int, state: State | None) -> None:
         """Raise UnsupportedInputError if so many more tokens exceed the length limit. Consumes nothing."""

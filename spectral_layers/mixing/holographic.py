@@ -16,7 +16,7 @@ from spectral_kernels.delta_rule.chunked import delta_rule
 from spectral_layers.context import LayerContext
 from spectral_layers.initialisation import begin_reading, begin_writing
 from spectral_layers.mixing.base import Mixer, MixerConfig, MixerOutput
-from spectral_layers.projection import Projection
+from spectral_layers.projection import PreciseProjection
 from spectral_layers.rows import Rows
 from spectral_layers.segments import joined, segments
 from spectral_layers.short_convolution import ShortConvolution
@@ -69,7 +69,7 @@ class Holographic(Mixer):
             taps[:, 1:, -1] = 1.0  # query and value: this token
         self.key_norm = nn.LayerNorm(dim)
         self.query_norm = nn.LayerNorm(dim)
-        self.phase_proj = Projection(dim, heads * phases, bias=False)
+        self.phase_proj = PreciseProjection(dim, heads * phases, bias=False)
         self.value_proj = nn.Linear(dim, dim, bias=False)
         self.gate_proj = nn.Linear(dim, dim)
         self.out_proj = nn.Linear(dim, dim, bias=False)
@@ -92,8 +92,7 @@ class Holographic(Mixer):
 
     def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
         recent, memory = (None, None) if state is None else (state["recent"], state["memory"])
-        weight, scale = self._phase_weight(x.shape[1])
-        rate = self.log_decay.to(weight.dtype).exp()[:, None]
+        rate = self.log_decay.to(torch.promote_types(self.log_decay.dtype, torch.float32)).exp()[:, None]
 
         def mixed() -> Iterator[Tensor]:
             nonlocal recent, memory
@@ -101,8 +100,8 @@ class Holographic(Mixer):
                 part, given = x[:, here], None if rows is None else rows.within(here)
                 inputs = part.transpose(1, 2)
                 key, query, value = (z.transpose(1, 2) for z in self.short.each(inputs, recent))
-                keys = self._features(self.key_norm(key), weight, scale)
-                queries = self._features(self.query_norm(query), weight, scale)
+                keys = self._features(self.key_norm(key))
+                queries = self._features(self.query_norm(query))
                 values = self._split(self.value_proj(value)).to(keys.dtype)
                 rates, strengths = self._rates(part, rate), self._strengths(part, rate.dtype)
                 if given is not None:
@@ -134,20 +133,10 @@ class Holographic(Mixer):
         """(H,) tokens after which each head's memory has faded to 1/e, unless they decide, for inspection."""
         return 1 / self.log_decay.double().exp()
 
-    def _phase_weight(self, length: int) -> tuple[Tensor, Tensor | None]:
-        """W in float32 at least, since phases turn many times, and the bandwidths of its rows unless it has them.
-
-        The phases of one token are fewer than the weights, and are multiplied instead.
-        """
-        weight = self.phase_proj.weight.to(torch.promote_types(self.phase_proj.weight.dtype, torch.float32))
-        bandwidth = self.bandwidth.to(weight.dtype).repeat_interleave(self.phases)
-        return (weight, bandwidth) if length == 1 else (weight * bandwidth[:, None], None)
-
-    def _features(self, z: Tensor, weight: Tensor, scale: Tensor | None) -> Tensor:
-        """Cosines and sines of the phases: (B, H, L, 2E), in the weight's precision."""
+    def _features(self, z: Tensor) -> Tensor:
+        """Cosines and sines of the phases, in float32 at least, since they turn many times: (B, H, L, 2E)."""
+        theta = self._split(self.phase_proj(z, self.bandwidth.repeat_interleave(self.phases)))
         with torch.autocast(z.device.type, enabled=False):
-            theta = F.linear(z.to(weight.dtype), weight)
-            theta = self._split(theta if scale is None else theta * scale)
             if torch.is_grad_enabled() or torch.compiler.is_compiling():
                 return torch.cat([theta.cos(), theta.sin()], -1)
             both = theta.new_empty(*theta.shape[:-1], 2 * self.phases)

@@ -14,8 +14,10 @@ from torch.nn import functional as F
 from spectral_core import FFTBackend, convolve
 from spectral_core.config import OneOf, part
 from spectral_layers.context import FilterContext, LayerContext
+from spectral_layers.entry import Entered, entry
 from spectral_layers.filters.base import Filter, FilterConfig
 from spectral_layers.initialisation import begin_reading, begin_writing
+from spectral_layers.kept import Kept
 from spectral_layers.long_convolution import continued
 from spectral_layers.mixing.base import Mixer, MixerConfig, MixerOutput
 from spectral_layers.registries import FILTERS
@@ -81,7 +83,7 @@ class Multiscale(Mixer):
         return MixerOutput(self.out_proj((y * post).to(x.dtype).transpose(1, 2)), made)
 
 
-class _Scale(nn.Module):
+class _Scale(Entered):
     """Blocks of ``scale`` tokens, each as one number, through a long filter, and held until the next is complete."""
 
     def __init__(self, scale: int, long_filter: Filter, fft: FFTBackend) -> None:
@@ -99,6 +101,7 @@ class _Scale(nn.Module):
         held = y[..., None].expand(*y.shape, self.scale).flatten(-2)
         return F.pad(held, (self.scale - 1, 0))[..., :length]
 
+    @entry
     def stream(self, u: Tensor, rows: Rows | None, position: Tensor, state: State | None) -> tuple[Tensor, State]:
         """The next part of a sequence whose rows have absorbed ``position`` (B,) tokens, and the state after it.
 
@@ -128,7 +131,8 @@ class _Scale(nn.Module):
         y = _pick(results, at.clamp(max=blocks))
         last = complete[:, None]
         tensors = {**memory, "begun": _pick(sums, last), "held": _pick(results, last)}
-        return y, State("scale", position // self.scale + complete, tensors)
+        kernels = Kept() if state is None else state.kernels
+        return y, State("scale", position // self.scale + complete, tensors, kernels=kernels)
 
     def _sums(self, u: Tensor) -> Tensor:
         """The blocks of u (B, D, n scale), a number each: (B, D, n)."""

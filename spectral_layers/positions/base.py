@@ -10,11 +10,12 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spectral_core.config import PartConfig
 from spectral_core.errors import UnsupportedInputError
 from spectral_layers.context import LayerContext
+from spectral_layers.entry import Entered, entry
 from spectral_layers.rows import Rows
 from spectral_layers.state import State
 
@@ -38,7 +39,7 @@ class Rotation:
         return torch.cat([*turned, rest], -1)
 
 
-class Position(nn.Module):
+class Position(Entered):
     """Base of positions. A subclass overrides :meth:`embed` or :meth:`rotation`; both do nothing by themselves.
 
     length_limit: how many positions there are; None for no limit.
@@ -49,10 +50,12 @@ class Position(nn.Module):
 
     length_limit: int | None = None
 
+    @entry
     def embed(self, x: Tensor, positions: Tensor, grid: Grid | None = None) -> Tensor:
         """Features x (B, L, D) with their tokens' places added; the model calls it once, on its input."""
         return x
 
+    @entry
     def rotation(self, positions: Tensor, dtype: torch.dtype, grid: Grid | None = None) -> Rotation | None:
         """How every block turns its mixer's input, of that dtype; made once for all blocks. None for not at all."""
         return None

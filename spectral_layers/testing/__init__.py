@@ -31,6 +31,7 @@ from spectral_layers.testing import (
     positions,
     sparsities,
     streaming,
+    weights,
 )
 from spectral_layers.testing.cases import (
     FeedForwardCase,
@@ -57,6 +58,9 @@ from spectral_layers.testing.registered import (
 
 MIXER_CHECKS: tuple[Check[MixerCase], ...] = (
     building.check_it_builds_on_meta,
+    weights.check_it_survives_meta_and_casts,
+    weights.check_weights_are_read_in_their_modules_call,
+    weights.check_nothing_is_remembered_of_the_weights,
     outputs.check_shapes_and_dtypes,
     causality.check_no_output_sees_a_later_token,
     causality.check_the_jacobian_is_lower_triangular,
@@ -87,10 +91,12 @@ MIXER_CHECKS: tuple[Check[MixerCase], ...] = (
 
 FILTER_CHECKS: tuple[Check[FilterCase], ...] = (
     building.check_it_builds_on_meta,
+    weights.check_it_survives_meta_and_casts,
+    weights.check_weights_are_read_in_their_modules_call,
+    weights.check_nothing_is_remembered_of_the_weights,
     filters.check_a_tap_depends_on_its_lag_alone,
     filters.check_taps_beyond_the_support_are_zero,
     filters.check_the_kernel_reaches_the_limit,
-    filters.check_cached_kernels_follow_the_parameters,
     filters.check_autocast_leaves_the_kernel_alone,
     filters.check_every_parameter_of_a_filter_learns,
     operators.check_a_filter_transforms_through_its_backend,
@@ -101,6 +107,9 @@ FILTER_CHECKS: tuple[Check[FilterCase], ...] = (
 
 GATE_CHECKS: tuple[Check[GateCase], ...] = (
     building.check_it_builds_on_meta,
+    weights.check_it_survives_meta_and_casts,
+    weights.check_weights_are_read_in_their_modules_call,
+    weights.check_nothing_is_remembered_of_the_weights,
     gates.check_fields_fit_any_span,
     gates.check_gain_is_not_negative,
     gates.check_samples_do_not_mix,
@@ -111,6 +120,9 @@ GATE_CHECKS: tuple[Check[GateCase], ...] = (
 
 SPARSITY_CHECKS: tuple[Check[SparsityCase], ...] = (
     building.check_it_builds_on_meta,
+    weights.check_it_survives_meta_and_casts,
+    weights.check_weights_are_read_in_their_modules_call,
+    weights.check_nothing_is_remembered_of_the_weights,
     gates.check_fields_fit_any_span,
     sparsities.check_each_bin_passes_or_does_not,
     sparsities.check_something_passes,
@@ -126,6 +138,9 @@ SPARSITY_CHECKS: tuple[Check[SparsityCase], ...] = (
 
 FUSION_CHECKS: tuple[Check[FusionCase], ...] = (
     building.check_it_builds_on_meta,
+    weights.check_it_survives_meta_and_casts,
+    weights.check_weights_are_read_in_their_modules_call,
+    weights.check_nothing_is_remembered_of_the_weights,
     fusions.check_the_output_is_on_the_target,
     fusions.check_every_token_of_every_stream_is_heard,
     fusions.check_a_causal_target_sees_no_later_token,
@@ -148,6 +163,9 @@ FUSION_CHECKS: tuple[Check[FusionCase], ...] = (
 
 FEEDFORWARD_CHECKS: tuple[Check[FeedForwardCase], ...] = (
     building.check_it_builds_on_meta,
+    weights.check_it_survives_meta_and_casts,
+    weights.check_weights_are_read_in_their_modules_call,
+    weights.check_nothing_is_remembered_of_the_weights,
     feedforwards.check_tokens_do_not_mix,
     feedforwards.check_gradients_of_a_feedforward_at_any_scale,
     feedforwards.check_a_feedforward_keeps_dtypes,
@@ -159,6 +177,9 @@ FEEDFORWARD_CHECKS: tuple[Check[FeedForwardCase], ...] = (
 
 POSITION_CHECKS: tuple[Check[PositionCase], ...] = (
     building.check_it_builds_on_meta,
+    weights.check_it_survives_meta_and_casts,
+    weights.check_weights_are_read_in_their_modules_call,
+    weights.check_nothing_is_remembered_of_the_weights,
     positions.check_a_position_keeps_shapes_and_dtypes,
     positions.check_a_place_is_an_absolute_index,
     positions.check_places_of_tokens_do_not_mix,
@@ -171,6 +192,9 @@ POSITION_CHECKS: tuple[Check[PositionCase], ...] = (
 
 FRONTEND_CHECKS: tuple[Check[FrontEndCase], ...] = (
     building.check_it_builds_on_meta,
+    weights.check_it_survives_meta_and_casts,
+    weights.check_weights_are_read_in_their_modules_call,
+    weights.check_nothing_is_remembered_of_the_weights,
     frontends.check_features_fit_their_rows_and_grid,
     frontends.check_inputs_do_not_mix,
     frontends.check_padding_of_inputs_changes_nothing,

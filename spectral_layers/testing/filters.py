@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from spectral_core import convolve, fft_backend
+from spectral_core import convolve
 from spectral_core.testing import assert_close, relative_error
 from spectral_layers.filters.base import Filter, RecurrentFilter
 from spectral_layers.testing.cases import FilterCase, has_limit, has_support, is_recurrent
@@ -30,9 +27,8 @@ def check_a_tap_depends_on_its_lag_alone(case: FilterCase) -> None:
             if kernel.shape != (case.channels, length):
                 shown = (case.channels, length)
                 raise AssertionError(f"{case}: kernel({length}) must be {shown}; got {tuple(kernel.shape)}.")
-            for way, taps in (("kernel", kernel), ("taps", made.taps(length))):
-                what = f"{case}: {way}({length}) against the first taps of kernel({longest.shape[-1]})"
-                assert_close(what, taps, longest[:, :length], _BOUND)
+            what = f"{case}: kernel({length}) against the first taps of kernel({longest.shape[-1]})"
+            assert_close(what, kernel, longest[:, :length], _BOUND)
 
 
 @only_for(has_support)
@@ -56,39 +52,16 @@ def check_the_kernel_reaches_the_limit(case: FilterCase) -> None:
     assert limit is not None
     with torch.no_grad():
         for length in (limit - 1, limit):
-            if made.kernel(length).shape[-1] != length or made.taps(length).shape[-1] != length:
+            if made.kernel(length).shape[-1] != length:
                 raise AssertionError(f"{case}: kernel({length}) must have {length} taps, as its limit is {limit}.")
 
 
 @for_all
-def check_cached_kernels_follow_the_parameters(case: FilterCase) -> None:
-    """taps(), prepared() and tile(), used without gradients, give the new kernel after steps, loading and casting."""
-    made = case.build()
-    u, fft = normal(2, case.channels, 40), fft_backend("torch")
-    before = {name: tensor.clone() for name, tensor in made.state_dict().items()}
-    _require_current(f"{case} at first", made, u)
-    learned = [parameter for parameter in made.parameters() if parameter.requires_grad]
-    for kind in (torch.optim.SGD, torch.optim.AdamW) if learned else ():
-        optimiser = kind(learned, lr=0.1)
-        made.kernel(40).square().sum().backward()
-        optimiser.step()
-        _require_current(f"{case} after a step of {kind.__name__}", made, u)
-    twin = copy.deepcopy(made)
-    made.load_state_dict(before)
-    _require_current(f"{case} after load_state_dict", made, u)
-    _require_current(f"a deep copy of {case}", twin, u)
-    _require_current(f"{case} cast to float32", made.float(), u.float())
-    with torch.inference_mode():
-        convolve(u.float(), made.prepared(40, fft), backend=fft)
-    _require_current(f"{case} after inference mode", made, u.float())
-
-
-@for_all
 def check_autocast_leaves_the_kernel_alone(case: FilterCase) -> None:
-    """Kernels are synthesised in their parameters' precision: half precision loses phases and tails, and is cached."""
+    """Kernels are synthesised in their parameters' precision: half precision loses phases and tails."""
     made = case.build(torch.float32)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        rounded = made.taps(200)
+        rounded = made.kernel(200)
     assert_close(f"{case}: a kernel made under autocast", rounded, case.build(torch.float32).kernel(200), 1e-6)
 
 
@@ -110,7 +83,10 @@ def check_every_parameter_of_a_filter_learns(case: FilterCase) -> None:
 
 @only_for(is_recurrent)
 def check_recurrence_equals_convolution(case: FilterCase) -> None:
-    """absorb, carry and step, in chunks, by tokens and for rows of different lengths, give what the kernel gives."""
+    """absorb, carry and step, in chunks, by tokens and for rows of different lengths, give what the kernel gives.
+
+    A step that is given its tables gives what it gives without.
+    """
     made = case.build()
     assert isinstance(made, RecurrentFilter)
     u = normal(3, case.channels, case.length)
@@ -168,21 +144,6 @@ def _in_chunks(made: RecurrentFilter, u: Tensor, chunk: int) -> Tensor:
         outputs.append(y if memory is None else y + made.carry(memory, length))
         memory = made.absorb(memory, part, None)
     return torch.cat(outputs, -1)
-
-
-def _require_current(what: str, made: Filter, u: Tensor) -> None:
-    fft, length = fft_backend("torch"), u.shape[-1]
-    with torch.no_grad():
-        kernel = made.kernel(length)
-        for _ in range(2):
-            assert_close(f"{what}: cached taps", made.taps(length), kernel, 1e-6)
-            found = convolve(u, made.prepared(length, fft), backend=fft)
-            assert_close(f"{what}: cached spectrum", found, convolve(u, kernel, backend=fft), 1e-6)
-            # A tile's circle: what wraps around it falls on the first half.
-            padded = F.pad(u, (0, 64))[..., :64]
-            found = convolve(padded, made.tile(64, fft), mode="circular", backend=fft)
-            expected = convolve(padded, made.kernel(64), mode="circular", backend=fft)
-            assert_close(f"{what}: cached tile", found, expected, 1e-6)
 
 
 def _longest(made: Filter) -> int:

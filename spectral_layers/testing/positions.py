@@ -40,7 +40,7 @@ def check_a_position_keeps_shapes_and_dtypes(case: PositionCase) -> None:
         for batch, positions in ((2, torch.arange(_LENGTH)[None]), (0, torch.arange(_LENGTH).expand(0, -1))):
             x = normal(batch, _LENGTH, case.hidden_dim, dtype=dtype)
             kept = x.clone()
-            y = _placed(part, x, positions)
+            y = placed(part, x, positions)
             if y.shape != x.shape or y.dtype != dtype:
                 shown = f"{tuple(y.shape)} {y.dtype}"
                 raise AssertionError(f"{case}: {tuple(x.shape)} {dtype} must come back as such; got {shown}.")
@@ -58,17 +58,17 @@ def check_a_place_is_an_absolute_index(case: PositionCase) -> None:
     indices = torch.arange(_LENGTH)
     with torch.no_grad():
         for grid in (None, _GRID):
-            whole = _placed(part, x, indices[None], grid)
+            whole = placed(part, x, indices[None], grid)
             where = f"{case} on {'a line' if grid is None else f'a grid of {grid}'}"
-            alike = _placed(part, x, indices.expand(3, -1), grid)
+            alike = placed(part, x, indices.expand(3, -1), grid)
             assert_close(f"{where}: positions given for each row", alike, whole, 1e-12)
             for start, stop in ((0, 1), (1, 2), (7, 20), (_LENGTH - 1, _LENGTH)):
                 here = slice(start, stop)
-                y = _placed(part, x[:, here], indices[None, here], grid)
+                y = placed(part, x[:, here], indices[None, here], grid)
                 assert_close(f"{where}: tokens {start} to {stop - 1} by themselves", y, whole[:, here], 1e-12)
             starts = torch.tensor([0, 5, 31])
             ragged = starts[:, None] + torch.arange(9)
-            y = _placed(part, x[torch.arange(3)[:, None], ragged], ragged, grid)
+            y = placed(part, x[torch.arange(3)[:, None], ragged], ragged, grid)
             for row, start in enumerate(starts.tolist()):
                 what = f"{where}: a row that stands at {start} beside others"
                 assert_close(what, y[row], whole[row, start : start + 9], 1e-12)
@@ -82,8 +82,8 @@ def check_places_of_tokens_do_not_mix(case: PositionCase) -> None:
         for row, token in ((0, 0), (1, 17), (2, _LENGTH - 1)):
             changed = x.clone()
             changed[row, token] *= -100
-            y = _placed(part, x, torch.arange(_LENGTH)[None])
-            others = _placed(part, changed, torch.arange(_LENGTH)[None])
+            y = placed(part, x, torch.arange(_LENGTH)[None])
+            others = placed(part, changed, torch.arange(_LENGTH)[None])
             others[row, token] = y[row, token]
             assert_close(f"{case}: the other tokens when token {token} of row {row} is new", others, y, 1e-12)
 
@@ -102,8 +102,8 @@ def check_far_positions_are_exact(case: PositionCase) -> None:
     """Millions of tokens on, float32 gives what float64 gives: an angle in float32 would be off by a tenth there."""
     x, positions = normal(1, _LENGTH, case.hidden_dim), torch.arange(_FAR, _FAR + _LENGTH)[None]
     with torch.no_grad():
-        exact = _placed(case.build(), x, positions)
-        single = _placed(case.build(torch.float32), x.float(), positions)
+        exact = placed(case.build(), x, positions)
+        single = placed(case.build(torch.float32), x.float(), positions)
     assert_close(f"{case}: tokens from {_FAR} on in float32", single.double(), exact, 1e-5)
 
 
@@ -115,17 +115,17 @@ def check_the_limit_of_a_position_is_kept(case: PositionCase) -> None:
     assert limit is not None
     x, last = normal(1, 1, case.hidden_dim), torch.tensor([[limit - 1]])
     part.check_limit(last)
-    _placed(part, x, last)
+    placed(part, x, last)
     what = f"{case}: position {limit}, limit {limit}"
     require_error(UnsupportedInputError, f"{what}, asked ahead", part.check_limit, last + 1)
-    require_error(UnsupportedInputError, what, _placed, part, x, last + 1)
+    require_error(UnsupportedInputError, what, placed, part, x, last + 1)
 
 
 @only_for(has_parameters)
 def check_every_parameter_of_a_position_learns(case: PositionCase) -> None:
     """Each parameter gets a finite gradient that is not all zero."""
     part = case.build()
-    y = _placed(part, normal(2, _LENGTH, case.hidden_dim), torch.arange(_LENGTH)[None])
+    y = placed(part, normal(2, _LENGTH, case.hidden_dim), torch.arange(_LENGTH)[None])
     (y * normal(2, _LENGTH, case.hidden_dim, seed=1)).sum().backward()
     for name, parameter in part.named_parameters():
         if parameter.grad is None or not parameter.grad.any():
@@ -134,7 +134,7 @@ def check_every_parameter_of_a_position_learns(case: PositionCase) -> None:
             raise AssertionError(f"{case}: the gradient of {name} is not finite.")
 
 
-def _placed(part: Position, x: Tensor, positions: Tensor, grid: Grid | None = None) -> Tensor:
+def placed(part: Position, x: Tensor, positions: Tensor, grid: Grid | None = None) -> Tensor:
     """What a block's mixer sees of x, but for the norm."""
     y = part.embed(x, positions, grid)
     turn = part.rotation(positions, y.dtype, grid)

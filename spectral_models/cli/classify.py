@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spectral_core import ConfigError
+from spectral_layers import fixed_weights
 from spectral_models.checkpoint import load_checkpoint, load_tokenizer
 from spectral_models.cli.console import out
 from spectral_models.cli.inputs import batches, read_items
@@ -49,21 +50,21 @@ def classify(
         )
     names = getattr(model.config, "labels", None) or [str(label) for label in range(model.config.num_labels)]
     table = Table("input", "label", "probability", "then", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for batch in batches(model.encoder, load_tokenizer(checkpoint), found):
-        with torch.no_grad():
+    with fixed_weights(model), torch.no_grad():
+        for batch in batches(model.encoder, load_tokenizer(checkpoint), found):
             logits = model(batch.inputs, batch.attention_mask).logits
-        if logits.isnan().any():
-            raise not_numbers("logits")
-        for item, row in zip(batch.names, logits.float().softmax(-1).tolist(), strict=True):
-            ranked = sorted(zip(names, row, strict=True), key=lambda pair: -pair[1])
-            (label, probability), *others = ranked
-            if as_json:
-                typer.echo(json.dumps({"input": item, "label": label, "probabilities": dict(ranked)}))
-            elif out.is_terminal:
-                then = "  ".join(f"{name} {share:.3f}" for name, share in others[: _SHOWN - 1])
-                table.add_row(_short(item), Text(label), f"{probability:.3f}", Text(then, style="dim"))
-            else:
-                typer.echo(f"{label}\t{probability:.3f}\t{item}")
+            if logits.isnan().any():
+                raise not_numbers("logits")
+            for item, row in zip(batch.names, logits.float().softmax(-1).tolist(), strict=True):
+                ranked = sorted(zip(names, row, strict=True), key=lambda pair: -pair[1])
+                (label, probability), *others = ranked
+                if as_json:
+                    typer.echo(json.dumps({"input": item, "label": label, "probabilities": dict(ranked)}))
+                elif out.is_terminal:
+                    then = "  ".join(f"{name} {share:.3f}" for name, share in others[: _SHOWN - 1])
+                    table.add_row(_short(item), Text(label), f"{probability:.3f}", Text(then, style="dim"))
+                else:
+                    typer.echo(f"{label}\t{probability:.3f}\t{item}")
     if out.is_terminal and not as_json:
         out.print(table, highlight=False)
 

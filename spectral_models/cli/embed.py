@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spectral_core import ConfigError
+from spectral_layers import fixed_weights
 from spectral_models.checkpoint import load_checkpoint, load_tokenizer
 from spectral_models.cli.console import out
 from spectral_models.cli.inputs import batches, read_items
@@ -56,9 +57,9 @@ def embed(
         )
     names: list[str] = []
     pooled: list[Tensor] = []
-    for batch in batches(encoder, load_tokenizer(checkpoint), found):
-        names += batch.names
-        with torch.no_grad():
+    with fixed_weights(encoder), torch.no_grad():
+        for batch in batches(encoder, load_tokenizer(checkpoint), found):
+            names += batch.names
             pooled.append(encoder(batch.inputs, batch.attention_mask).pooled)
     vectors = torch.cat(pooled).float()
     if not vectors.isfinite().all():

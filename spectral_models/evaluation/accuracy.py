@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+from spectral_layers import fixed_weights
 from spectral_models.data.batches import LabelledExamples, padded
 from spectral_models.errors import not_numbers
 from spectral_models.variants.classifier import Classifier
@@ -40,15 +41,16 @@ def judge_classifier(
     device = next(model.parameters()).device
     right, nats = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(2))
     mine: list[int] = examples.lengths().argsort(stable=True)[rank::world].tolist()
-    for start in range(0, len(mine), batch_size):
-        batch = padded([examples[index] for index in mine[start : start + batch_size]])
-        batch = {name: tensor.to(device) for name, tensor in batch.items()}
-        labels = batch["labels"]
-        logits = model(batch["inputs"], batch.get("attention_mask")).logits.float()
-        right += (logits.argmax(-1) == labels).sum()
-        nats += F.cross_entropy(logits, labels, reduction="sum")
-        if on_batch is not None:
-            on_batch(len(labels))
+    with fixed_weights(model):
+        for start in range(0, len(mine), batch_size):
+            batch = padded([examples[index] for index in mine[start : start + batch_size]])
+            batch = {name: tensor.to(device) for name, tensor in batch.items()}
+            labels = batch["labels"]
+            logits = model(batch["inputs"], batch.get("attention_mask")).logits.float()
+            right += (logits.argmax(-1) == labels).sum()
+            nats += F.cross_entropy(logits, labels, reduction="sum")
+            if on_batch is not None:
+                on_batch(len(labels))
     if distributed:
         torch.distributed.all_reduce(right)
         torch.distributed.all_reduce(nats)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch
 
+from spectral_layers import fixed_weights
 from spectral_models.data import ContiguousWindows
 from spectral_models.errors import not_numbers
 from spectral_models.variants.language_model import LanguageModel
@@ -33,13 +34,14 @@ def bits_per_byte(
     device = next(model.parameters()).device
     total = torch.zeros((), dtype=torch.float64, device=device)
     mine = range(rank, len(windows), world)
-    for start in range(0, len(mine), batch_size):
-        batch = [windows[index] for index in mine[start : start + batch_size]]
-        input_ids = torch.stack([window["input_ids"] for window in batch]).to(device)
-        labels = torch.stack([window["labels"] for window in batch]).to(device)
-        total += model.loss(input_ids, labels).nats.double()
-        if on_batch is not None:
-            on_batch(len(batch))
+    with fixed_weights(model):
+        for start in range(0, len(mine), batch_size):
+            batch = [windows[index] for index in mine[start : start + batch_size]]
+            input_ids = torch.stack([window["input_ids"] for window in batch]).to(device)
+            labels = torch.stack([window["labels"] for window in batch]).to(device)
+            total += model.loss(input_ids, labels).nats.double()
+            if on_batch is not None:
+                on_batch(len(batch))
     if distributed:
         torch.distributed.all_reduce(total)
     if not total.isfinite():

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spectral_core import ConfigError
+from spectral_layers import fixed_weights
 from spectral_models.data import ContiguousWindows, Tokenizer
 from spectral_models.data.corpus import measured_tokens
 from spectral_models.errors import not_numbers
@@ -79,7 +80,8 @@ def _inputs(encoder: Encoder, text: bytes, source: str, tokenizer: Tokenizer) ->
 @torch.no_grad()
 def _outputs(model: SpectralModel, inputs: list[Tensor]) -> Tensor:
     """The logits of a classifier, or the embeddings of an encoder, of each row."""
-    outputs = [model(row) for row in inputs]
+    with fixed_weights(model):
+        outputs = [model(row) for row in inputs]
     found = torch.cat([output.logits if isinstance(model, Classifier) else output.pooled for output in outputs])
     if not found.isfinite().all():
         raise not_numbers("outputs")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from spectral_core import ConfigError, UnsupportedInputError
 from spectral_core.axes import describe
-from spectral_layers import State
+from spectral_layers import State, fixed_weights
 from spectral_models.generation.beams import Beams
 from spectral_models.generation.prefill import CHUNK, CausalModel, prefill, prompt_lengths
 from spectral_models.generation.sampling import Draws, Sampling
@@ -46,7 +46,8 @@ def generate(
     beams, best first; they follow each other. stop_tokens: a row that draws one is done: the token is kept, and
     pad_token_id follows it. prefill_chunk: tokens of a prompt read at a time, all for None; see :func:`prefill`.
     on_token: called with each step's (B R,) tokens as they are drawn; beams have no such tokens. generator: for
-    reproducible sampling. The model should be in eval mode: dropout would act here too.
+    reproducible sampling. The model should be in eval mode: dropout would act here too. Its weights must not change
+    meanwhile (:func:`spectral_layers.fixed_weights`), by ``on_token`` either.
     Raises UnsupportedInputError for empty prompts, ConfigError for options out of range.
     """
     sampling = Sampling(temperature, top_k, top_p, repetition_penalty)
@@ -101,18 +102,19 @@ def generate(
             pad_token_id=pad_token_id,
             device=device,
         )
-    while True:
-        tokens, parents = search.advance(sampling.penalised(logits, seen))
-        tokens = tokens.to(input_ids.dtype)
-        if on_token is not None:
-            on_token(tokens)
-        if search.done:
-            return torch.cat([prompts, search.sequences(num_return_sequences).to(input_ids.dtype)], 1)
-        if parents is not None:
-            seen, state = seen[parents], _selected(state, parents)
-        seen = seen.scatter(1, tokens[:, None].long(), True)
-        output = model(tokens[:, None], state=state, return_state=True)
-        logits, state = output.logits[:, -1], output.state
+    with fixed_weights(model):
+        while True:
+            tokens, parents = search.advance(sampling.penalised(logits, seen))
+            tokens = tokens.to(input_ids.dtype)
+            if on_token is not None:
+                on_token(tokens)
+            if search.done:
+                return torch.cat([prompts, search.sequences(num_return_sequences).to(input_ids.dtype)], 1)
+            if parents is not None:
+                seen, state = seen[parents], _selected(state, parents)
+            seen = seen.scatter(1, tokens[:, None].long(), True)
+            output = model(tokens[:, None], state=state, return_state=True)
+            logits, state = output.logits[:, -1], output.state
 
 
 def _selected(state: State | None, index: Tensor) -> State:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Protocol
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from spectral_core import ConfigError, UnsupportedInputError
 from spectral_core.axes import describe
-from spectral_layers import State
+from spectral_layers import State, fixed_weights
 from spectral_layers.rows import Alignment
 
 CHUNK = 16_384
@@ -58,14 +59,15 @@ def prefill(
         input_ids = Alignment.of(attention_mask).gather(input_ids)
     step = longest if chunk is None else chunk
     logits = None
-    for start in range(0, longest, step):
-        ids = input_ids[:, start : min(start + step, longest)]
-        here = (lengths - start).clamp(0, ids.shape[1])
-        mask = None if attention_mask is None else torch.arange(ids.shape[1], device=ids.device) < here[:, None]
-        output = model(ids, mask, state=state, return_state=True, logits_to_keep=1)
-        state, now = output.state, output.logits[:, -1]
-        # A row that ended in an earlier chunk keeps what stood behind its last token there.
-        logits = now if logits is None else torch.where((here > 0)[:, None], now, logits)
+    with fixed_weights(model) if longest > step else nullcontext():
+        for start in range(0, longest, step):
+            ids = input_ids[:, start : min(start + step, longest)]
+            here = (lengths - start).clamp(0, ids.shape[1])
+            mask = None if attention_mask is None else torch.arange(ids.shape[1], device=ids.device) < here[:, None]
+            output = model(ids, mask, state=state, return_state=True, logits_to_keep=1)
+            state, now = output.state, output.logits[:, -1]
+            # A row that ended in an earlier chunk keeps what stood behind its last token there.
+            logits = now if logits is None else torch.where((here > 0)[:, None], now, logits)
     assert logits is not None
     assert state is not None
     return logits, state

@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from spectral_core import ConfigError, StateError
 from spectral_layers import FusionConfig, LayerContext, Rotation, Rows, State, Stream
+from spectral_layers.entry import Entered, entry
 from spectral_models.block import Block, BlockOutput, under
 from spectral_models.config import BlockConfig
 from spectral_models.variants.language_model import LanguageModel, fingerprint
@@ -23,7 +24,7 @@ _FRESH = "prepared"
 """Where a block's state holds its fusion's while the mixer has seen nothing."""
 
 
-class SourceBlock(Block):
+class SourceBlock(Block, Entered):
     """x <- fusion(x, source), then the block. Its state holds what the fusion reads of the source, and the mixer's."""
 
     def __init__(self, config: BlockConfig, context: LayerContext, *, path: str, fusion: FusionConfig) -> None:
@@ -33,6 +34,7 @@ class SourceBlock(Block):
             if not self.fusion.streams:
                 raise ConfigError(f"{fusion.type!r} cannot stream: it has no state from which a decoder could go on.")
 
+    @entry
     def prepare(self, source: Stream) -> State:
         """The state of a target of no tokens yet."""
         read = self.fusion.prepare({SOURCE: source})
@@ -73,6 +75,7 @@ class SourceDecoder(LanguageModel):
     def make_block(self, config: BlockConfig, context: LayerContext, path: str) -> SourceBlock:
         return SourceBlock(config, context, path=path, fusion=self.config.fusion)
 
+    @entry
     def prepare(self, source: Stream) -> State:
         """The state of targets of no tokens yet: all that the blocks ever read of the source, computed once."""
         parts: dict[str, State] = {}

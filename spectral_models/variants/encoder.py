@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spectral_core import UnsupportedInputError
+from spectral_layers.entry import entry
 from spectral_layers.frontends.base import Modality
 from spectral_layers.frontends.tokens import Tokens
 from spectral_models.block import NORMS
@@ -37,9 +39,10 @@ class TextEncoder(Encoder):
         """
         output = self._encoded(input_ids, attention_mask)
         if self.head is not None:
-            output.logits = self.head(output.hidden, self.frontend)
+            output.logits = self.head(output.hidden, self.frontend.logits)
         return output
 
+    @entry
     def loss(
         self,
         input_ids: Tensor,
@@ -61,7 +64,7 @@ class TextEncoder(Encoder):
         if output.mask is not None:
             labels = labels.where(output.mask, IGNORE)
         masked = labels != IGNORE
-        head = partial(self.head, frontend=self.frontend)
+        head = partial(self.head, tied=self.frontend.logits)
         nats = token_nats(output.hidden[masked], labels[masked], head, vocab_size=self.config.vocab_size)
         return StepLoss.of(nats, masked.sum(), output.losses, output.metrics, step_count)
 
@@ -87,8 +90,9 @@ class MaskedHead(nn.Module):
         self.norm = NORMS[config.blocks[-1].norm](config.hidden_dim)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
-    def forward(self, x: Tensor, frontend: Tokens) -> Tensor:
-        return frontend.logits(self.norm(F.gelu(self.proj(x)))) + self.bias
+    def forward(self, x: Tensor, tied: Callable[[Tensor], Tensor]) -> Tensor:
+        """tied: the products with E; no module, which offloading hooks would move as they move tensors."""
+        return tied(self.norm(F.gelu(self.proj(x)))) + self.bias
 
 
 class TextEncoderConfig(VocabularyConfig, EncoderConfig):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from spectral_core import UnsupportedInputError
 from spectral_core.config import PartConfig
 from spectral_layers import Rows, State
+from spectral_layers.entry import entry
 from spectral_layers.frontends.tokens import Tokens
 from spectral_layers.positions.base import positions_of
 from spectral_layers.rows import Alignment
@@ -97,6 +98,7 @@ class LanguageModel(StackedModel):
                 logits = restored(logits, made.alignment, attention_mask)
         return LanguageModelOutput(logits, made.state, made.losses, made.metrics)
 
+    @entry
     def loss(
         self,
         input_ids: Tensor,
@@ -122,10 +124,12 @@ class LanguageModel(StackedModel):
         nats = token_nats(made.x, labels, self.logits, vocab_size=self.config.vocab_size)
         return StepLoss.of(nats, (labels != IGNORE).sum(), made.losses, made.metrics, step_count)
 
+    @entry
     def logits(self, x: Tensor) -> Tensor:
         """Features behind the norm, (..., D) -> (..., V), by the head or the transpose of the embedding."""
         return self.frontend.logits(x) if self.head is None else self.head(x)
 
+    @entry
     def features(
         self, input_ids: Tensor, attention_mask: Tensor | None, state: State | None, return_state: bool
     ) -> Features:

@@ -15,6 +15,7 @@ from spectral_core import FFT_BACKENDS, FFTBackendConfig, StateError, Unsupporte
 from spectral_core.axes import describe
 from spectral_core.config import OneOf, part, problem
 from spectral_layers import FUSIONS, FusionConfig, State, Stream
+from spectral_layers.entry import entry
 from spectral_layers.rows import Alignment
 from spectral_models.block import under
 from spectral_models.generation import generate
@@ -110,11 +111,13 @@ class Seq2Seq(SpectralModel):
         encoded = self.encoder(input_ids, attention_mask, **options)
         return self.read(encoded), _named("encoder", encoded.losses), _named("encoder", encoded.metrics)
 
+    @entry
     def prepare(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> State:
         """The state of targets of no tokens yet: the source encoded, and all that is ever read of it."""
         self.encoder.refuse_unknown(options)
         return self.read(self.encoder(input_ids, attention_mask, **options))
 
+    @entry
     def read(self, encoded: EncoderOutput) -> State:
         """The same, of a source that is encoded."""
         x, rows = encoded.hidden, None
@@ -136,6 +139,7 @@ class Seq2Seq(SpectralModel):
         shifted = F.pad(labels[:, :-1], (1, 0), value=self.config.start_token_id)
         return shifted.masked_fill(shifted == IGNORE, self.config.pad_token_id)
 
+    @entry
     def loss(
         self,
         input_ids: Tensor | None,

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from spectral_layers import Fusion, FusionConfig, FusionOutput, Stream
 from spectral_layers.fusion.base import lengths_of
@@ -169,6 +170,36 @@ class FailsOnNothing(Honest):
         return super().mean(stream)
 
 
+class ReadsItsWeightFromOutside(Honest):
+    """Its layer's matrix, and not its layer."""
+
+    def fuse(self, streams, target, state, return_state):
+        output = super().fuse(streams, target, state, return_state)
+        output.y = output.y + F.linear(streams[target].x, self.proj.weight)
+        return output
+
+
+class KeepsWhatItReads(Honest):
+    """Lays its matrix out once, for speed."""
+
+    def fuse(self, streams, target, state, return_state):
+        output = super().fuse(streams, target, state, return_state)
+        kept = self.__dict__.setdefault("kept", self.proj.weight.detach().T.contiguous())
+        output.y = output.y + streams[target].x @ kept.to(output.y)
+        return output
+
+
+class RoundsItsTable(Honest):
+    """A fixed table as a buffer that is not saved."""
+
+    def __init__(self, context: Any) -> None:
+        super().__init__(context)
+        self.register_buffer("table", torch.arange(1.0, 1.0 + context.hidden_dim).rsqrt(), persistent=False)
+
+    def mean(self, stream):
+        return super().mean(stream) * self.table
+
+
 class StaysOnTheCpu(Honest):
     """A parameter that names its device."""
 
@@ -250,6 +281,9 @@ CAUGHT = [
     (TransformsTheTarget, "a_fusion_transforms_through_its_backend"),
     (FailsOnNothing, "an_empty_batch_is_fused"),
     (StaysOnTheCpu, "it_builds_on_meta"),
+    (ReadsItsWeightFromOutside, "weights_are_read_in_their_modules_call"),
+    (KeepsWhatItReads, "nothing_is_remembered_of_the_weights"),
+    (RoundsItsTable, "it_survives_meta_and_casts"),
     (CountsFromTheCall, "a_target_in_chunks_equals_the_full_pass"),
     (CountsFromTheCall, "rows_of_a_target_continue_from_where_each_ended"),
     (CountsPadding, "rows_of_a_target_continue_from_where_each_ended"),

@@ -303,6 +303,41 @@ class RoundsAngles(Honest):
         return output
 
 
+class Through(nn.Module):
+    """A layer by its matrix, and not by its call."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return F.linear(x, self.layer.weight, self.layer.bias)
+
+
+class KeepsItsTranspose(nn.Linear):
+    """Lays its matrix out once, for speed."""
+
+    def forward(self, x):
+        if torch.is_grad_enabled():
+            return super().forward(x)
+        kept = self.__dict__.setdefault("kept", {})
+        if x.dtype not in kept:
+            kept[x.dtype] = self.weight.T.contiguous()
+        return x @ kept[x.dtype] + self.bias
+
+
+class ReadsItsWeightFromOutside(Honest):
+    def __init__(self, context: Any) -> None:
+        super().__init__(context)
+        self.proj = Through(self.proj)
+
+
+class KeepsItsMatrix(Honest):
+    def __init__(self, context: Any) -> None:
+        super().__init__(context)
+        self.proj = KeepsItsTranspose(context.hidden_dim, context.hidden_dim)
+
+
 class ReadsWhatItDrew(Honest):
     """Scales by the size of its weights at the start, which only building with memory knows."""
 
@@ -569,10 +604,12 @@ class PowersOfComplexNumbers(Filter):
 class CachesForGood(Resonant):
     """Forgets that parameters learn."""
 
-    def taps(self, length):
+    def kernel(self, length):
+        if torch.is_grad_enabled():
+            return super().kernel(length)
         made = self.__dict__.setdefault("kept", {})
         if length not in made:
-            made[length] = self.kernel(length).detach()
+            made[length] = super().kernel(length)
         return made[length]
 
 
@@ -584,19 +621,57 @@ class CachesItsSpectrumForGood(Resonant):
         return made[length]
 
 
-class KeepsTilesForGood(Resonant):
-    def tile(self, points, fft):
+class WatchesVersions(Resonant):
+    """A kernel until a parameter's address or version changes: a write through ``.data`` changes neither."""
+
+    def kernel(self, length):
+        stamp = (length, *(number for p in self.parameters() for number in (p.data_ptr(), p._version)))
         made = self.__dict__.setdefault("kept", {})
-        if points not in made:
-            made[points] = super().tile(points, fft)
-        return made[points]
+        if torch.is_grad_enabled():
+            return super().kernel(length)
+        if stamp not in made:
+            made[stamp] = super().kernel(length)
+        return made[stamp]
 
 
-class HalvesItsTiles(Spectrum):
-    """A tile needs taps for its whole circle: the first input of the one half meets the last output of the other."""
+class RoundsItsTable(Filter):
+    """A fixed table as a buffer that is not saved, in the dtype it was built in."""
 
-    def tile(self, points, fft):
-        return self.kernel(points // 2)
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels, 1))
+        self.register_buffer("table", torch.arange(600.0).add(1).rsqrt(), persistent=False)
+
+    def kernel(self, length):
+        return self.weight * self.table[:length]
+
+
+class HoldsARoundedTable(RoundsItsTable):
+    """No buffer, so that ``to_empty`` leaves it alone, and yet in the dtype it was built in."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        del self.table
+        with torch.device("cpu"):
+            self.table = torch.arange(600.0).add(1).rsqrt()
+
+
+class ReadsAWeightFromOutside(Filter):
+    """A layer's matrix as a table: the layer is not called."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(300, channels)
+
+    def kernel(self, length):
+        return F.pad(self.layer.weight, (0, 300))[:, :length]
+
+
+class StepsOutside(Resonant):
+    """A method that others call, that reads parameters, and is no entry."""
+
+    def prepared(self, length, fft):
+        return torch.stack([self._weights()[..., 0].sum(-1)] * length, -1)
 
 
 class SynthesisedUnderAutocast(Filter):
@@ -989,7 +1064,6 @@ CAUGHT = [
     (twin(convolution_with(DependsOnTheLength)), "a_prefix_gives_the_prefix_of_the_output"),
     (twin(convolution_with(DependsOnTheLength)), "chunks_equal_the_full_pass"),
     (twin(convolution_with(CutsItsSpectrum, size=200, fft=FFT)), "chunks_equal_the_full_pass"),
-    (twin(convolution_with(HalvesItsTiles, size=300, fft=FFT)), "chunks_equal_the_full_pass"),
     (twin(convolution_with(CarriesOneTokenLate, **RESONANT)), "chunks_equal_the_full_pass"),
     (twin(PoolsPadding, causal=False), "right_padding_changes_nothing"),
     (twin(PoolsPadding, causal=False), "left_padding_through_alignment"),
@@ -1052,9 +1126,19 @@ CAUGHT = [
     (twin(CutsItsSpectrum, size=512, fft=FFT), "a_tap_depends_on_its_lag_alone"),
     (twin(CallsAnFFT), "a_filter_transforms_through_its_backend"),
     (twin(PowersOfComplexNumbers), "a_filter_transforms_through_its_backend"),
-    (twin(CachesForGood, **RESONANT), "cached_kernels_follow_the_parameters"),
-    (twin(CachesItsSpectrumForGood, **RESONANT), "cached_kernels_follow_the_parameters"),
-    (twin(KeepsTilesForGood, **RESONANT), "cached_kernels_follow_the_parameters"),
+    (twin(CachesForGood, **RESONANT), "nothing_is_remembered_of_the_weights"),
+    (twin(CachesItsSpectrumForGood, **RESONANT), "nothing_is_remembered_of_the_weights"),
+    (twin(WatchesVersions, **RESONANT), "nothing_is_remembered_of_the_weights"),
+    (twin(convolution_with(CachesForGood, **RESONANT)), "nothing_is_remembered_of_the_weights"),
+    (twin(convolution_with(WatchesVersions, **RESONANT)), "nothing_is_remembered_of_the_weights"),
+    (twin(KeepsItsMatrix), "nothing_is_remembered_of_the_weights"),
+    (twin(RoundsItsTable), "it_survives_meta_and_casts"),
+    (twin(HoldsARoundedTable), "it_survives_meta_and_casts"),
+    (twin(convolution_with(RoundsItsTable)), "it_survives_meta_and_casts"),
+    (twin(ReadsAWeightFromOutside), "weights_are_read_in_their_modules_call"),
+    (twin(StepsOutside, **RESONANT), "weights_are_read_in_their_modules_call"),
+    (twin(ReadsItsWeightFromOutside), "weights_are_read_in_their_modules_call"),
+    (twin(convolution_with(ReadsAWeightFromOutside)), "weights_are_read_in_their_modules_call"),
     (twin(SynthesisedUnderAutocast), "autocast_leaves_the_kernel_alone"),
     (twin(DetachedFrequency, **RESONANT), "every_parameter_of_a_filter_learns"),
     (twin(SupportTooShort), "taps_beyond_the_support_are_zero"),

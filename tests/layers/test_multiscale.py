@@ -71,9 +71,9 @@ def test_decoding_runs_a_scale_once_per_block(batch: int) -> None:
     for name, scale in mixer.scales.items():
         step = scale.filter.step
 
-        def counted(memory, u, name=name, step=step):
+        def counted(memory, u, *tables, name=name, step=step):
             calls[name] += 1
-            return step(memory, u)
+            return step(memory, u, *tables)
 
         scale.filter.step = counted
     with torch.no_grad():

@@ -23,6 +23,7 @@ def test_the_package() -> None:
         "Modulation", "Position", "PositionConfig",
         "RecurrentFilter", "Rotation", "Rows",
         "Sparsity", "SparsityConfig", "SpectralView", "State", "Stream",
+        "fixed_weights",
     ]  # fmt: skip
     assert all(hasattr(spectral_layers, name) for name in spectral_layers.__all__)
 
