@@ -7,7 +7,7 @@ model.safetensors    all parameters and buffers, under the model's own names
 tokenizer.json       the tokenizer, with tokenizer_config.json beside it; neither for a model that reads bytes
 preprocessor_...     preprocessor_config.json, of a model of pictures or sound: how config.json says they are read, for
                      Hugging Face
-complete.json        size and SHA-256 of the others; written last
+complete.json        size and SHA-256 of the others, of config.json our own fields': see seal.py; written last
 ===================  =====================================================================================
 
 Files are written to a temporary directory beside the target, synced, and renamed into place; a reader never sees
@@ -17,11 +17,10 @@ half a checkpoint, and an interrupted save leaves the one before it. ``config.js
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +29,22 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from spectral_core import SpectralError
 from spectral_models.assembly import build_model
-from spectral_models.config import ModelConfig
+from spectral_models.config import ModelConfig, parts_of
 from spectral_models.data.readers import reader_of
 from spectral_models.data.subwords import SETTINGS, TOKENIZER, read_tokenizer
 from spectral_models.data.tokenizer import ByteTokenizer, Tokenizer
-from spectral_models.errors import CheckpointError
+from spectral_models.errors import CheckpointError, DataError, not_written
 from spectral_models.model import SpectralModel
 from spectral_models.quantization import SCHEME, flattened, int8_layers, put_int8, take_int8
 from spectral_models.record import CONFIG, config_of, int8_of, make_record, read_record
+from spectral_models.seal import MARKER, read_stably, sealed, sync, verify, write_marker
 from spectral_models.variants.encoding import EncoderConfig
+from spectral_models.variants.stack import StackConfig
 
-WEIGHTS, MARKER, PREPROCESSOR = "model.safetensors", "complete.json", "preprocessor_config.json"
+WEIGHTS, PREPROCESSOR = "model.safetensors", "preprocessor_config.json"
+_PRECISIONS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def save_checkpoint(model: SpectralModel, path: str | Path, *, tokenizer: Tokenizer | None = None) -> Path:
@@ -67,10 +70,7 @@ def save_checkpoint(model: SpectralModel, path: str | Path, *, tokenizer: Tokeni
         write_files(model, temporary, tokenizer)
         _swap(temporary, target)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"could not save to {target}: {getattr(error, 'strerror', None) or error}. Free space or choose another "
-            "path; a checkpoint that was there before is untouched."
-        ) from error
+        raise not_written(target, error, "; a checkpoint that was there before is untouched.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Path(path)
@@ -85,18 +85,35 @@ def load_checkpoint(path: str | Path, *, device: str | torch.device = "cpu", **o
     Raises CheckpointError for a directory that is missing, incomplete, tampered with or of a newer schema, and
     PluginError naming the package to install when a part's provider is missing.
     """
-    directory = find(Path(path))
-    verify(directory, files=(CONFIG, WEIGHTS))
-    record = read_record(directory)
-    model = build_model(config_of(record, directory, overrides))
-    load_weights(model, directory, cast=True, int8=int8_of(record, directory))
+    record, stored, directory = read_stably(Path(path), find, _read)
+    config = config_of(record, directory, overrides)
+    int8 = int8_of(record, directory)
+    _check_size(config, stored, directory, int8)
+    model = build_model(config)
+    put_weights(model, stored, directory, cast=True, int8=int8)
     return model.to(device).eval()
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """The tokenizer kept with the model at ``path``, which :func:`load_checkpoint` reads; bytes where there is none."""
-    directory = find(Path(path))
-    return read_tokenizer(directory) if (directory / TOKENIZER).exists() else ByteTokenizer()
+    return read_stably(Path(path), find, _read_tokenizer)
+
+
+def _read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor], Path]:
+    """The record, and the weights as memory maps, which outlive the files that another save replaces."""
+    verify(directory, files=(CONFIG, WEIGHTS), only=True)
+    return read_record(directory), read_weights(directory), directory
+
+
+def _read_tokenizer(directory: Path) -> Tokenizer:
+    kept = (TOKENIZER, SETTINGS)
+    verify(directory, files=[name for name in kept if name in sealed(directory)], only=True)
+    if not (directory / TOKENIZER).exists():
+        return ByteTokenizer()
+    try:
+        return read_tokenizer(directory)
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def write_files(model: SpectralModel, directory: Path, tokenizer: Tokenizer | None = None) -> None:
@@ -109,6 +126,7 @@ def write_files(model: SpectralModel, directory: Path, tokenizer: Tokenizer | No
         record["quantization"] = {"scheme": SCHEME, "layers": layers}
     (directory / CONFIG).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     save_file(own_memory(flattened(model.state_dict())), directory / WEIGHTS, metadata={"format": "pt"})
+    shutil.copymode(directory / CONFIG, directory / WEIGHTS)  # safetensors' own is readable to nobody else
     write_marker(directory, MARKER, [CONFIG, WEIGHTS, *beside])
 
 
@@ -132,44 +150,6 @@ def own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return made
 
 
-def write_marker(directory: Path, name: str, files: Iterable[str]) -> None:
-    """Sync files, then write the marker that says they are all there, each with its size and SHA-256."""
-    entries = {}
-    for file in files:
-        _sync(directory / file)
-        entries[file] = {"bytes": (directory / file).stat().st_size, "sha256": _digest(directory / file)}
-    marker = directory / name
-    marker.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
-    _sync(marker)
-    _sync(directory)
-
-
-def verify(directory: Path, marker: str = MARKER, *, files: Iterable[str] = ()) -> None:
-    """Raise CheckpointError unless every file is what the marker says, and the marker names all of ``files``."""
-    try:
-        entries: dict[str, dict[str, Any]] = json.loads((directory / marker).read_text(encoding="utf-8"))
-        for file, entry in [*entries.items(), *((file, {}) for file in files if file not in entries)]:
-            size = (directory / file).stat().st_size
-            if size != entry["bytes"]:
-                raise CheckpointError(
-                    f"{directory / file} is truncated or changed: {size} bytes, not {entry['bytes']}. "
-                    "Use another checkpoint, or copy this one again."
-                )
-            if _digest(directory / file) != entry["sha256"]:
-                raise CheckpointError(
-                    f"{directory / file} was changed after it was saved (its SHA-256 differs). "
-                    "Use another checkpoint, or copy this one again."
-                )
-    except OSError as error:
-        name = Path(error.filename).name if error.filename else marker
-        raise CheckpointError(
-            f"{directory} is not a complete checkpoint: {name} is missing or unreadable. "
-            "Saving was interrupted, or the path is wrong."
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError, AttributeError):
-        raise CheckpointError(f"{directory / marker} is damaged. Use another checkpoint.") from None
-
-
 def find(path: Path) -> Path:
     """The checkpoint directory a user means by ``path``: itself, or the ``model`` inside a run's directory."""
     path = Path(os.path.realpath(path))
@@ -188,29 +168,96 @@ def find(path: Path) -> Path:
     return path
 
 
-def load_weights(model: SpectralModel, directory: Path, *, cast: bool = False, int8: Collection[str] = ()) -> None:
-    """Parameters and buffers from a checkpoint's weights file, every name and shape as in the model.
-
-    cast: give the model's tensors the dtypes in the file, where otherwise the file's values are cast to the model's.
-    int8: layers whose weights are int8 in the file, and in the model from then on.
-    """
+def read_weights(directory: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint's weights file, by name. Raises CheckpointError for what is no such file."""
     try:
-        stored = load_file(directory / WEIGHTS)
-        weights = {model.earlier_names.get(name, name): tensor for name, tensor in stored.items()}
+        return load_file(directory / WEIGHTS)
+    except (SafetensorError, OSError, RuntimeError, KeyError, AttributeError, ValueError) as error:
+        raise CheckpointError(f"{directory / WEIGHTS} is damaged: {error}. Use another checkpoint.") from error
+
+
+def put_weights(
+    model: SpectralModel,
+    stored: Mapping[str, Tensor],
+    directory: Path,
+    *,
+    cast: bool = False,
+    int8: Collection[str] = (),
+) -> None:
+    """Give a model the parameters and buffers of a weights file, every name and shape as in the model.
+
+    directory: that holds the file. cast: give the model the precision of the file, where otherwise the file's values
+    are cast to the model's. int8: layers whose weights are int8 in the file, and in the model from then on.
+    Raises CheckpointError for a file that does not fit the model, or has tensors of several precisions.
+    """
+    weights, found = _check_fit(model, stored, directory, int8)
+    if cast:
+        model.to(precision_of(weights, directory))
+    put_int8(model, found)
+    weights.update({f"{layer}.weight": model.get_parameter(f"{layer}.weight").data for layer in found})
+    model.load_state_dict(weights)
+
+
+def precision_of(weights: Mapping[str, Tensor], directory: Path) -> torch.dtype:
+    """The one dtype of all weights in floating point. Raises CheckpointError, with names, for several or for another."""
+    kinds: dict[torch.dtype, str] = {}
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() or tensor.is_complex():
+            kinds.setdefault(tensor.dtype, name)
+    if len(kinds) > 1 or not kinds.keys() <= set(_PRECISIONS):
+        has = ", ".join(f"{name} is {str(dtype).removeprefix('torch.')}" for dtype, name in kinds.items())
+        raise CheckpointError(
+            f"{directory / WEIGHTS} has weights that cannot be computed with: {has}. All are to be float32, float64, "
+            "float16 or bfloat16. Save the model again after model.float()."
+        )
+    return next(iter(kinds), torch.float32)
+
+
+def _check_size(config: ModelConfig, stored: Mapping[str, Tensor], directory: Path, int8: Collection[str]) -> None:
+    """Raise CheckpointError for a config of another model than the weights', before memory is taken for it."""
+    stacks = [part for _, part in [("", config), *parts_of(config)] if isinstance(part, StackConfig)]
+    layers = max((stack.num_layers for stack in stacks), default=0)
+    if layers > len(stored):
+        raise CheckpointError(
+            f"{directory / WEIGHTS} does not fit its config: {len(stored)} tensors for {layers} layers. Leave out "
+            "overrides of sizes, or use another checkpoint."
+        )
+    try:
+        with torch.device("meta"):
+            model = config.build()
+    except SpectralError:
+        raise
+    except Exception:  # a part that needs memory to be built: build_model says what it lacks
+        return
+    _check_fit(model, stored, directory, int8)
+
+
+def _check_fit(
+    model: SpectralModel, stored: Mapping[str, Tensor], directory: Path, int8: Collection[str]
+) -> tuple[dict[str, Tensor], dict[str, tuple[Tensor, Tensor]]]:
+    """Weights by the model's names, and those of layers that are int8. Raises CheckpointError unless all of them fit."""
+    weights = {model.earlier_names.get(name, name): tensor for name, tensor in stored.items()}
+    try:
         found = take_int8(weights, int8)
-        put_int8(model, found)
-        weights.update({f"{layer}.weight": model.get_parameter(f"{layer}.weight").data for layer in found})
-        if cast:
-            for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-                tensor.data = tensor.data.to(weights.get(name, tensor).dtype)
-        if misfits := _misfits(model.state_dict(), weights):
-            raise CheckpointError(
-                f"{directory / WEIGHTS} does not fit its config: {misfits}. Leave out overrides of "
-                "sizes and parts, or use another checkpoint."
-            )
-        model.load_state_dict(weights)
-    except (SafetensorError, OSError, RuntimeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{directory / WEIGHTS} does not fit its config: {error}") from error
+    except KeyError as error:
+        raise CheckpointError(f"{directory / WEIGHTS} does not fit its config: {error} is missing.") from None
+    precision = precision_of(weights, directory)
+    ours = model.state_dict()
+    given = {**weights, **{f"{layer}.weight": integers for layer, (integers, _) in found.items()}}
+    misfits = _misfits(ours, given)
+    for name, tensor in given.items():
+        layer = name.removesuffix(".weight")
+        wanted = torch.int8 if layer in found else precision if ours[name].is_floating_point() else ours[name].dtype
+        if not misfits and tensor.dtype != wanted:
+            misfits = f"{name} is {tensor.dtype} and should be {wanted}"
+        if not misfits and layer in found and found[layer][1].shape not in ((len(tensor), 1), (len(tensor),)):
+            misfits = f"{name} has scales of shape {tuple(found[layer][1].shape)} for {len(tensor)} rows"
+    if misfits:
+        raise CheckpointError(
+            f"{directory / WEIGHTS} does not fit its config: {misfits}. Leave out overrides of "
+            "sizes and parts, or use another checkpoint."
+        )
+    return weights, found
 
 
 def _misfits(ours: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> str:
@@ -283,21 +330,5 @@ def _swap(temporary: Path, target: Path) -> None:
         if previous.exists():
             previous.rename(target)
         raise
-    _sync(target.parent)
+    sync(target.parent)
     shutil.rmtree(previous, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
+
 from spectral_core import SpectralError, UnsupportedInputError
+
+_REMEDIES = {
+    errno.ENOSPC: "Free space",
+    errno.EDQUOT: "Free space within your quota",
+    errno.EFBIG: "Raise the limit on the size of files (ulimit -f)",
+    errno.EACCES: "Choose a path that you may write to",
+    errno.EPERM: "Choose a path that you may write to",
+    errno.EROFS: "Choose a path that is not read-only",
+    errno.ENOTDIR: "Choose a path whose parents are directories",
+    errno.EMFILE: "Raise the limit on open files (ulimit -n)",
+    errno.ENAMETOOLONG: "Choose a shorter path",
+}
 
 
 class CheckpointError(SpectralError, ValueError):
@@ -18,4 +34,21 @@ def not_numbers(what: str) -> UnsupportedInputError:
     return UnsupportedInputError(
         f"the model's {what} are not numbers: its weights are not, as after a training that diverged. Use an earlier "
         "checkpoint, or train at a lower rate (training.learning_rate)."
+    )
+
+
+def not_written(what: object, error: Exception, then: str) -> CheckpointError:
+    """The error of files that could not be written: why, and what helps against that.
+
+    what: could not be written. error: an OSError, or how safetensors and torch.save report one. then: what to do when
+    that is mended, and what is left as it was.
+    """
+    number = getattr(error, "errno", None)
+    if found := re.search(r"os error (\d+)", str(error)):  # safetensors
+        number = int(found[1])
+    elif "inline_container" in str(error):  # torch.save's archive, which stops at a write that came out short
+        number = errno.ENOSPC
+    reason = os.strerror(number) if number in _REMEDIES else getattr(error, "strerror", None) or str(error)
+    return CheckpointError(
+        f"could not write {what}: {reason}. {_REMEDIES.get(number or 0, 'Choose another path')}{then}"
     )

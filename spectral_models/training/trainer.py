@@ -15,10 +15,11 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from spectral_layers import Filter
 from spectral_layers.projection import Projection
-from spectral_models.checkpoint import load_weights, verify, write_files, write_marker
+from spectral_models.checkpoint import put_weights, read_weights, write_files
 from spectral_models.errors import CheckpointError
 from spectral_models.loss import IGNORE, StepLoss
 from spectral_models.model import SpectralModel
+from spectral_models.seal import verify, write_marker
 from spectral_models.training.task import InTraining, Task
 
 TRAINING_MARKER = "training-complete.json"
@@ -134,7 +135,8 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
                 write_marker(directory, TRAINING_MARKER, sorted(files))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        load_weights(self.spectral_model, Path(resume_from_checkpoint))
+        directory = Path(resume_from_checkpoint)
+        put_weights(self.spectral_model, read_weights(directory), directory)
 
 
 @contextmanager

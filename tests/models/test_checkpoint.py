@@ -25,9 +25,10 @@ from spectral_core import ConfigError, FFTBackendConfig, PluginError, __version_
 from spectral_core.backends.torch_fft import TorchFFT
 from spectral_core.plugins import HOST, Registrar
 from spectral_models import CheckpointError, build_model, load_checkpoint, load_config, save_checkpoint
-from spectral_models.checkpoint import MARKER, WEIGHTS, write_files, write_marker
+from spectral_models.checkpoint import WEIGHTS, write_files
 from spectral_models.model import SpectralModel
 from spectral_models.record import CONFIG
+from spectral_models.seal import MARKER, write_marker
 from spectral_models.variants.language_model import LanguageModelConfig
 
 SMALL = {
@@ -443,7 +444,7 @@ def test_a_file_in_the_way_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "model").write_text("mine")
     with pytest.raises(CheckpointError, match="not a checkpoint"):
         save_checkpoint(made(), tmp_path / "model")
-    with pytest.raises(CheckpointError, match=r"could not save to .*Free space or choose another path"):
+    with pytest.raises(CheckpointError, match=r"could not write .*inside: File exists\. Choose another path;"):
         save_checkpoint(made(), tmp_path / "model" / "inside")
     assert (tmp_path / "model").read_text() == "mine"
 
@@ -479,7 +480,7 @@ def test_weights_that_do_not_fit_on_the_disk_leave_what_was_there(saved: Path) -
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
-        with pytest.raises(CheckpointError, match=r"could not save to .*File too large.*Free space"):
+        with pytest.raises(CheckpointError, match=r"could not write .*File too large\. Raise the limit on the size of files"):
             save_checkpoint(made(1), saved)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

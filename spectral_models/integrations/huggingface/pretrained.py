@@ -15,13 +15,14 @@ from transformers import PreTrainedModel
 from spectral_core import ConfigError, UnsupportedInputError
 from spectral_layers.frontends.tokens import Tokens
 from spectral_models.assembly import build_model
-from spectral_models.checkpoint import MARKER, WEIGHTS, own_memory, preprocessor, write_marker
+from spectral_models.checkpoint import WEIGHTS, own_memory, preprocessor
 from spectral_models.config import ModelConfig
 from spectral_models.errors import CheckpointError
 from spectral_models.integrations.huggingface.config import SpectralHFConfig
 from spectral_models.model import SpectralModel
 from spectral_models.quantization import int8_layers
 from spectral_models.record import CONFIG
+from spectral_models.seal import MARKER, write_marker
 
 
 class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
