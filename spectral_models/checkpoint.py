@@ -199,7 +199,7 @@ def put_weights(
 
 
 def precision_of(weights: Mapping[str, Tensor], directory: Path) -> torch.dtype:
-    """The one dtype of all weights in floating point. Raises CheckpointError, with names, for several or for another."""
+    """The dtype of all weights in floating point. Raises CheckpointError, naming them, for several or another."""
     kinds: dict[torch.dtype, str] = {}
     for name, tensor in weights.items():
         if tensor.is_floating_point() or tensor.is_complex():
@@ -235,7 +235,7 @@ def _check_size(config: ModelConfig, stored: Mapping[str, Tensor], directory: Pa
 def _check_fit(
     model: SpectralModel, stored: Mapping[str, Tensor], directory: Path, int8: Collection[str]
 ) -> tuple[dict[str, Tensor], dict[str, tuple[Tensor, Tensor]]]:
-    """Weights by the model's names, and those of layers that are int8. Raises CheckpointError unless all of them fit."""
+    """Weights by the model's names, and those of int8 layers. Raises CheckpointError unless all of them fit."""
     weights = {model.earlier_names.get(name, name): tensor for name, tensor in stored.items()}
     try:
         found = take_int8(weights, int8)

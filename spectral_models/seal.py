@@ -113,7 +113,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_stably(path: Path, find: Callable[[Path], Path], read: Callable[[Path], T]) -> T:
     """``read(find(path))``, again when another process replaced the checkpoint meanwhile: at most 10 times.
 
-    A read that fails is repeated only if the directory or its marker has become another one: damage is an error at once.
+    A read that fails is repeated only if the directory or its marker became another one: damage is an error at once.
     """
     for attempt in range(1, _ATTEMPTS + 1):
         before = _generation(path, find)
@@ -143,7 +143,7 @@ def _generation(path: Path, find: Callable[[Path], Path]) -> tuple[int, ...] | N
 
 
 def _opened(path: Path) -> BinaryIO:
-    """A regular file, opened; a pipe or a device would block, or never end. Raises CheckpointError for anything else."""
+    """A regular file, opened: a pipe or a device would block, or never end. Raises CheckpointError for those."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         if stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -20,8 +20,8 @@ from spectral_models.integrations.huggingface import (
     SpectralForCausalLM,
     SpectralForSequenceClassification,
     SpectralHFConfig,
+    pretrained,
 )
-from spectral_models.integrations.huggingface import pretrained
 from spectral_models.quantization import quantize
 from spectral_models.record import CONFIG
 from spectral_models.seal import MARKER, write_marker

@@ -480,9 +480,7 @@ def test_weights_that_do_not_fit_on_the_disk_leave_what_was_there(saved: Path) -
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
-        with pytest.raises(
-            CheckpointError, match=r"could not write .*File too large\. Raise the limit on the size of files"
-        ):
+        with pytest.raises(CheckpointError, match=r"could not write .*File too large\. Raise the limit on the size"):
             save_checkpoint(made(1), saved)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -20,7 +20,6 @@ import spectral_models.checkpoint
 import spectral_models.training.trainer
 from spectral_core import ConfigError
 from spectral_models import CheckpointError, load_checkpoint
-
 from spectral_models.record import CONFIG
 from spectral_models.seal import write_marker
 from spectral_models.training import RunConfig, load_run

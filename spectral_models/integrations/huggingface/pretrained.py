@@ -86,7 +86,7 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
         that they were not. Raises CheckpointError for damage and for weights that are lacking; with
         ``ignore_mismatched_sizes=True`` weights of another size begin anew.
         """
-        if path is not None and not os.path.isdir(path):  # of a hub, only the files that are asked for are fetched
+        if path is not None and not Path(path).is_dir():  # of a hub, only the files that are asked for are fetched
             where = {name: kwargs[name] for name in _WHERE if name in kwargs}
             cached_file(path, MARKER, **where, **_QUIETLY)
         renamed = {f"^{re.escape(old)}$": new for old, new in cls.earlier_names.items()}
