@@ -70,7 +70,9 @@ def save_checkpoint(model: SpectralModel, path: str | Path, *, tokenizer: Tokeni
         write_files(model, temporary, tokenizer)
         _swap(temporary, target)
     except (OSError, SafetensorError) as error:
-        raise not_written(target, error, "; a checkpoint that was there before is untouched.") from error
+        raise not_written(
+            f"could not save to {target}", error, "; a checkpoint that was there before is untouched."
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Path(path)

@@ -12,12 +12,7 @@ _REMEDIES = {
     errno.ENOSPC: "Free space",
     errno.EDQUOT: "Free space within your quota",
     errno.EFBIG: "Raise the limit on the size of files (ulimit -f)",
-    errno.EACCES: "Choose a path that you may write to",
-    errno.EPERM: "Choose a path that you may write to",
-    errno.EROFS: "Choose a path that is not read-only",
-    errno.ENOTDIR: "Choose a path whose parents are directories",
     errno.EMFILE: "Raise the limit on open files (ulimit -n)",
-    errno.ENAMETOOLONG: "Choose a shorter path",
 }
 
 
@@ -37,11 +32,11 @@ def not_numbers(what: str) -> UnsupportedInputError:
     )
 
 
-def not_written(what: object, error: Exception, then: str) -> CheckpointError:
+def not_written(failure: str, error: Exception, then: str, *, remedy: str = "Choose another path") -> CheckpointError:
     """The error of files that could not be written: why, and what helps against that.
 
-    what: could not be written. error: an OSError, or how safetensors and torch.save report one. then: what to do when
-    that is mended, and what is left as it was.
+    failure: ``could not save PATH``. error: an OSError, or what safetensors and torch.save make of one. then: what to
+    do when that is mended. remedy: where that is another path, or the cause is not known here.
     """
     number = getattr(error, "errno", None)
     if found := re.search(r"os error (\d+)", str(error)):  # safetensors
@@ -49,6 +44,4 @@ def not_written(what: object, error: Exception, then: str) -> CheckpointError:
     elif "inline_container" in str(error):  # torch.save's archive, which stops at a write that came out short
         number = errno.ENOSPC
     reason = os.strerror(number) if number in _REMEDIES else getattr(error, "strerror", None) or str(error)
-    return CheckpointError(
-        f"could not write {what}: {reason}. {_REMEDIES.get(number or 0, 'Choose another path')}{then}"
-    )
+    return CheckpointError(f"{failure}: {reason}. {_REMEDIES.get(number or 0, remedy)}{then}")

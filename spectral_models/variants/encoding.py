@@ -79,7 +79,7 @@ class Encoder(StackedModel):
         Raises UnsupportedInputError for inputs that do not fit, rows without a token and rows over a declared limit.
         """
         if inputs.is_floating_point():
-            inputs = inputs.to(self.norm.weight.dtype)
+            inputs = inputs.to(next(self.parameters()).dtype)
         found = self.frontend(inputs, lengths)
         x, rows = found.x, found.rows
         if rows is not None and not torch.compiler.is_exporting():

@@ -444,7 +444,7 @@ def test_a_file_in_the_way_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "model").write_text("mine")
     with pytest.raises(CheckpointError, match="not a checkpoint"):
         save_checkpoint(made(), tmp_path / "model")
-    with pytest.raises(CheckpointError, match=r"could not write .*inside: File exists\. Choose another path;"):
+    with pytest.raises(CheckpointError, match=r"could not save to .*inside: File exists\. Choose another path;"):
         save_checkpoint(made(), tmp_path / "model" / "inside")
     assert (tmp_path / "model").read_text() == "mine"
 
@@ -480,7 +480,7 @@ def test_weights_that_do_not_fit_on_the_disk_leave_what_was_there(saved: Path) -
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
-        with pytest.raises(CheckpointError, match=r"could not write .*File too large\. Raise the limit on the size"):
+        with pytest.raises(CheckpointError, match=r"could not save to .*File too large\. Raise the limit on the size"):
             save_checkpoint(made(1), saved)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

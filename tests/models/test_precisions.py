@@ -1,4 +1,4 @@
-"""Checkpoints in another precision than float32: every command takes them, and what cannot be computed with is refused."""
+"""Checkpoints in other precisions: every command takes them, and what cannot be computed with is refused by name."""
 
 from __future__ import annotations
 
