@@ -43,5 +43,5 @@ def not_written(failure: str, error: Exception, then: str, *, remedy: str = "Cho
         number = int(found[1])
     elif "inline_container" in str(error):  # torch.save's archive, which stops at a write that came out short
         number = errno.ENOSPC
-    reason = os.strerror(number) if number in _REMEDIES else getattr(error, "strerror", None) or str(error)
+    reason = os.strerror(number) if number else str(error)
     return CheckpointError(f"{failure}: {reason}. {_REMEDIES.get(number or 0, remedy)}{then}")

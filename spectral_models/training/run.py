@@ -91,7 +91,8 @@ def _train(run: RunConfig, directory: Path, checkpoint: Path | None, arguments: 
     if trainer.is_world_process_zero():
         save_checkpoint(model, directory / "model", tokenizer=task.tokenizer)
         task.draw(history, directory / "curve.png")
-        metrics = {**task.metrics(judged), "history": history}
+        rows = [dict(sorted(row.items())) for row in history]  # as they are read back from a checkpoint
+        metrics = {**task.metrics(judged), "history": rows}
         (directory / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     return task.result(model, judged, history, directory)
 
