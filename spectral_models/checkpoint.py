@@ -243,17 +243,9 @@ def _check_fit(
         found = take_int8(weights, int8)
     except KeyError as error:
         raise CheckpointError(f"{directory / WEIGHTS} does not fit its config: {error} is missing.") from None
-    precision = precision_of(weights, directory)
-    ours = model.state_dict()
     given = {**weights, **{f"{layer}.weight": integers for layer, (integers, _) in found.items()}}
-    misfits = _misfits(ours, given)
-    for name, tensor in given.items():
-        layer = name.removesuffix(".weight")
-        wanted = torch.int8 if layer in found else precision if ours[name].is_floating_point() else ours[name].dtype
-        if not misfits and tensor.dtype != wanted:
-            misfits = f"{name} is {tensor.dtype} and should be {wanted}"
-        if not misfits and layer in found and found[layer][1].shape not in ((len(tensor), 1), (len(tensor),)):
-            misfits = f"{name} has scales of shape {tuple(found[layer][1].shape)} for {len(tensor)} rows"
+    precision = precision_of({**weights, **{layer: scale for layer, (_, scale) in found.items()}}, directory)
+    misfits = _misfits(model.state_dict(), given) or _foreign_kinds(model.state_dict(), given, found, precision)
     if misfits:
         raise CheckpointError(
             f"{directory / WEIGHTS} does not fit its config: {misfits}. Leave out overrides of "
@@ -277,6 +269,27 @@ def _misfits(ours: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> str:
     return "; ".join(
         f"{len(names)} {kind} ({names[0]}{', ...' if len(names) > 1 else ''})" for kind, names in kinds.items() if names
     )
+
+
+def _foreign_kinds(
+    ours: Mapping[str, Tensor],
+    stored: Mapping[str, Tensor],
+    int8: Mapping[str, tuple[Tensor, Tensor]],
+    precision: torch.dtype,
+) -> str:
+    """The first tensor, of those that fit in names and shapes, of another dtype than it should be; empty if none is."""
+    for name, tensor in stored.items():
+        layer = name.removesuffix(".weight")
+        wanted = ours[name].dtype
+        if layer in int8:
+            wanted, scale = torch.int8, int8[layer][1]
+            if scale.shape not in ((len(tensor), 1), (len(tensor),)):
+                return f"the scales of {layer} are {tuple(scale.shape)} and should be {(len(tensor), 1)}"
+        elif ours[name].is_floating_point():
+            wanted = precision
+        if tensor.dtype != wanted:
+            return f"{name} is {tensor.dtype} and should be {wanted}"
+    return ""
 
 
 def _check_replaceable(target: Path) -> None:

@@ -79,7 +79,8 @@ def config_of(record: Mapping[str, Any], source: object, overrides: Mapping[str,
             _require(part, source)
         if overrides:
             raise
-        raise CheckpointError(f"the config of {source} no longer validates: {error}") from error
+        problems = "; ".join(str(error).splitlines())
+        raise CheckpointError(f"the config of {source} no longer validates: {problems}") from error
     for component in components_of(config):
         part = recorded.get((component.kind, component.name), {})
         before = part.get("provider", component.provider), part.get("version", component.version)
