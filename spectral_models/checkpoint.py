@@ -283,8 +283,8 @@ def _foreign_kinds(
         wanted = ours[name].dtype
         if layer in int8:
             wanted, scale = torch.int8, int8[layer][1]
-            if scale.shape not in ((len(tensor), 1), (len(tensor),)):
-                return f"the scales of {layer} are {tuple(scale.shape)} and should be {(len(tensor), 1)}"
+            if scale.shape not in ((len(tensor), 1), (len(tensor),)) or scale.dtype != precision:
+                return f"the scales of {layer} are {scale.dtype} {tuple(scale.shape)}, for {len(tensor)} rows"
         elif ours[name].is_floating_point():
             wanted = precision
         if tensor.dtype != wanted:
