@@ -216,7 +216,7 @@ def test_a_changed_tokenizer_is_noticed(bpe, tmp_path):
     with (tmp_path / "model" / "tokenizer.json").open("a") as file:
         file.write(" ")
     with pytest.raises(CheckpointError, match=r"tokenizer.json is truncated or changed"):
-        load_checkpoint(tmp_path / "model")
+        load_tokenizer(tmp_path / "model")
 
 
 def test_transformers_reads_the_tokenizer_of_a_checkpoint(bpe, tmp_path):
