@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from spectral_core import SpectralError
@@ -37,14 +37,14 @@ from spectral_models.data.subwords import SETTINGS, TOKENIZER, read_tokenizer
 from spectral_models.data.tokenizer import ByteTokenizer, Tokenizer
 from spectral_models.errors import CheckpointError, DataError, not_written
 from spectral_models.model import SpectralModel
-from spectral_models.quantization import SCHEME, flattened, int8_layers, put_int8, take_int8
+from spectral_models.quantization import SCHEME, flattened, int8_layers
 from spectral_models.record import CONFIG, config_of, int8_of, make_record, read_record
 from spectral_models.seal import MARKER, read_stably, sealed, sync, verify, write_marker
 from spectral_models.variants.encoding import EncoderConfig
 from spectral_models.variants.stack import StackConfig
+from spectral_models.weights import fitting, put_weights, read_weights
 
 WEIGHTS, PREPROCESSOR = "model.safetensors", "preprocessor_config.json"
-_PRECISIONS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def save_checkpoint(model: SpectralModel, path: str | Path, *, tokenizer: Tokenizer | None = None) -> Path:
@@ -82,17 +82,18 @@ def load_checkpoint(path: str | Path, *, device: str | torch.device = "cpu", **o
     """The model saved at ``path``, in eval mode. A run's directory stands for the model it finished with.
 
     overrides: config values to replace, as in :func:`build_model`, where the weights still fit: ``fft="hierarchical"``.
-    The weights keep the dtypes they were saved in.
+    The weights keep the precision they were saved in. A checkpoint that another process replaces meanwhile is read
+    again, so that config and weights are of one save.
 
-    Raises CheckpointError for a directory that is missing, incomplete, tampered with or of a newer schema, and
-    PluginError naming the package to install when a part's provider is missing.
+    Raises CheckpointError for a directory that is missing, incomplete, tampered with or of a newer schema, for weights
+    of several precisions, and PluginError naming the package to install when a part's provider is missing.
     """
     record, stored, directory = read_stably(Path(path), find, _read)
     config = config_of(record, directory, overrides)
     int8 = int8_of(record, directory)
     _check_size(config, stored, directory, int8)
     model = build_model(config)
-    put_weights(model, stored, directory, cast=True, int8=int8)
+    put_weights(model, stored, directory / WEIGHTS, cast=True, int8=int8)
     return model.to(device).eval()
 
 
@@ -104,7 +105,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
 def _read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor], Path]:
     """The record, and the weights as memory maps, which outlive the files that another save replaces."""
     verify(directory, files=(CONFIG, WEIGHTS), only=True)
-    return read_record(directory), read_weights(directory), directory
+    return read_record(directory), read_weights(directory / WEIGHTS), directory
 
 
 def _read_tokenizer(directory: Path) -> Tokenizer:
@@ -114,7 +115,7 @@ def _read_tokenizer(directory: Path) -> Tokenizer:
         return ByteTokenizer()
     try:
         return read_tokenizer(directory)
-    except DataError as error:
+    except DataError as error:  # as damage of a checkpoint, which is read again if it was replaced
         raise CheckpointError(str(error)) from error
 
 
@@ -170,51 +171,6 @@ def find(path: Path) -> Path:
     return path
 
 
-def read_weights(directory: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint's weights file, by name. Raises CheckpointError for what is no such file."""
-    try:
-        return load_file(directory / WEIGHTS)
-    except (SafetensorError, OSError, RuntimeError, KeyError, AttributeError, ValueError) as error:
-        raise CheckpointError(f"{directory / WEIGHTS} is damaged: {error}. Use another checkpoint.") from error
-
-
-def put_weights(
-    model: SpectralModel,
-    stored: Mapping[str, Tensor],
-    directory: Path,
-    *,
-    cast: bool = False,
-    int8: Collection[str] = (),
-) -> None:
-    """Give a model the parameters and buffers of a weights file, every name and shape as in the model.
-
-    directory: that holds the file. cast: give the model the precision of the file, where otherwise the file's values
-    are cast to the model's. int8: layers whose weights are int8 in the file, and in the model from then on.
-    Raises CheckpointError for a file that does not fit the model, or has tensors of several precisions.
-    """
-    weights, found = _check_fit(model, stored, directory, int8)
-    if cast:
-        model.to(precision_of(weights, directory))
-    put_int8(model, found)
-    weights.update({f"{layer}.weight": model.get_parameter(f"{layer}.weight").data for layer in found})
-    model.load_state_dict(weights)
-
-
-def precision_of(weights: Mapping[str, Tensor], directory: Path) -> torch.dtype:
-    """The dtype of all weights in floating point. Raises CheckpointError, naming them, for several or another."""
-    kinds: dict[torch.dtype, str] = {}
-    for name, tensor in weights.items():
-        if tensor.is_floating_point() or tensor.is_complex():
-            kinds.setdefault(tensor.dtype, name)
-    if len(kinds) > 1 or not kinds.keys() <= set(_PRECISIONS):
-        has = ", ".join(f"{name} is {str(dtype).removeprefix('torch.')}" for dtype, name in kinds.items())
-        raise CheckpointError(
-            f"{directory / WEIGHTS} has weights that cannot be computed with: {has}. All are to be float32, float64, "
-            "float16 or bfloat16. Save the model again after model.float()."
-        )
-    return next(iter(kinds), torch.float32)
-
-
 def _check_size(config: ModelConfig, stored: Mapping[str, Tensor], directory: Path, int8: Collection[str]) -> None:
     """Raise CheckpointError for a config of another model than the weights', before memory is taken for it."""
     stacks = [part for _, part in [("", config), *parts_of(config)] if isinstance(part, StackConfig)]
@@ -231,65 +187,7 @@ def _check_size(config: ModelConfig, stored: Mapping[str, Tensor], directory: Pa
         raise
     except Exception:  # a part that needs memory to be built: build_model says what it lacks
         return
-    _check_fit(model, stored, directory, int8)
-
-
-def _check_fit(
-    model: SpectralModel, stored: Mapping[str, Tensor], directory: Path, int8: Collection[str]
-) -> tuple[dict[str, Tensor], dict[str, tuple[Tensor, Tensor]]]:
-    """Weights by the model's names, and those of int8 layers. Raises CheckpointError unless all of them fit."""
-    weights = {model.earlier_names.get(name, name): tensor for name, tensor in stored.items()}
-    try:
-        found = take_int8(weights, int8)
-    except KeyError as error:
-        raise CheckpointError(f"{directory / WEIGHTS} does not fit its config: {error} is missing.") from None
-    given = {**weights, **{f"{layer}.weight": integers for layer, (integers, _) in found.items()}}
-    precision = precision_of({**weights, **{layer: scale for layer, (_, scale) in found.items()}}, directory)
-    misfits = _misfits(model.state_dict(), given) or _foreign_kinds(model.state_dict(), given, found, precision)
-    if misfits:
-        raise CheckpointError(
-            f"{directory / WEIGHTS} does not fit its config: {misfits}. Leave out overrides of "
-            "sizes and parts, or use another checkpoint."
-        )
-    return weights, found
-
-
-def _misfits(ours: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> str:
-    """How stored weights differ from a model's in names and shapes, an example of each kind; empty if they do not."""
-    shapes = [
-        f"{name} is {tuple(stored[name].shape)} and should be {tuple(tensor.shape)}"
-        for name, tensor in ours.items()
-        if name in stored and stored[name].shape != tensor.shape
-    ]
-    kinds = {
-        "missing": [name for name in ours if name not in stored],
-        "unknown": [name for name in stored if name not in ours],
-        "of another shape": shapes,
-    }
-    return "; ".join(
-        f"{len(names)} {kind} ({names[0]}{', ...' if len(names) > 1 else ''})" for kind, names in kinds.items() if names
-    )
-
-
-def _foreign_kinds(
-    ours: Mapping[str, Tensor],
-    stored: Mapping[str, Tensor],
-    int8: Mapping[str, tuple[Tensor, Tensor]],
-    precision: torch.dtype,
-) -> str:
-    """The first tensor, of those that fit in names and shapes, of another dtype than it should be; empty if none is."""
-    for name, tensor in stored.items():
-        layer = name.removesuffix(".weight")
-        wanted = ours[name].dtype
-        if layer in int8:
-            wanted, scale = torch.int8, int8[layer][1]
-            if scale.shape not in ((len(tensor), 1), (len(tensor),)) or scale.dtype != precision:
-                return f"the scales of {layer} are {scale.dtype} {tuple(scale.shape)}, for {len(tensor)} rows"
-        elif ours[name].is_floating_point():
-            wanted = precision
-        if tensor.dtype != wanted:
-            return f"{name} is {tensor.dtype} and should be {wanted}"
-    return ""
+    fitting(model, stored, directory / WEIGHTS, int8)
 
 
 def _check_replaceable(target: Path) -> None:

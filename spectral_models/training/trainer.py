@@ -16,13 +16,14 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from spectral_layers import Filter
 from spectral_layers.projection import Projection
-from spectral_models.checkpoint import WEIGHTS, put_weights, read_weights, write_files
+from spectral_models.checkpoint import WEIGHTS, write_files
 from spectral_models.errors import CheckpointError, not_written
 from spectral_models.loss import IGNORE, StepLoss
 from spectral_models.model import SpectralModel
 from spectral_models.record import CONFIG
 from spectral_models.seal import sealed, verify, write_marker
 from spectral_models.training.task import InTraining, Task
+from spectral_models.weights import put_weights, read_weights
 
 TRAINING_MARKER = "training-complete.json"
 CONTINUE = ", then continue from the last complete checkpoint with --resume."
@@ -157,8 +158,8 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
                 shutil.rmtree(path)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        directory = Path(resume_from_checkpoint)
-        put_weights(self.spectral_model, read_weights(directory), directory)
+        file = Path(resume_from_checkpoint) / WEIGHTS
+        put_weights(self.spectral_model, read_weights(file), file)
 
 
 @contextmanager
