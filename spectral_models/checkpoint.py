@@ -7,7 +7,7 @@ model.safetensors    all parameters and buffers, under the model's own names
 tokenizer.json       the tokenizer, with tokenizer_config.json beside it; neither for a model that reads bytes
 preprocessor_...     preprocessor_config.json, of a model of pictures or sound: how config.json says they are read, for
                      Hugging Face
-complete.json        size and SHA-256 of the others; written last
+complete.json        size and SHA-256 of the others, of config.json our own fields': see seal.py; written last
 ===================  =====================================================================================
 
 Files are written to a temporary directory beside the target, synced, and renamed into place; a reader never sees
@@ -17,31 +17,34 @@ half a checkpoint, and an interrupted save leaves the one before it. ``config.js
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from spectral_core import SpectralError
 from spectral_models.assembly import build_model
-from spectral_models.config import ModelConfig
+from spectral_models.config import ModelConfig, parts_of
 from spectral_models.data.readers import reader_of
 from spectral_models.data.subwords import SETTINGS, TOKENIZER, read_tokenizer
 from spectral_models.data.tokenizer import ByteTokenizer, Tokenizer
-from spectral_models.errors import CheckpointError
+from spectral_models.errors import CheckpointError, DataError, not_written
 from spectral_models.model import SpectralModel
-from spectral_models.quantization import SCHEME, flattened, int8_layers, put_int8, take_int8
+from spectral_models.quantization import SCHEME, flattened, int8_layers
 from spectral_models.record import CONFIG, config_of, int8_of, make_record, read_record
+from spectral_models.seal import MARKER, read_stably, sealed, sync, verify, write_marker
 from spectral_models.variants.encoding import EncoderConfig
+from spectral_models.variants.stack import StackConfig
+from spectral_models.weights import fitting, put_weights, read_weights
 
-WEIGHTS, MARKER, PREPROCESSOR = "model.safetensors", "complete.json", "preprocessor_config.json"
+WEIGHTS, PREPROCESSOR = "model.safetensors", "preprocessor_config.json"
 
 
 def save_checkpoint(model: SpectralModel, path: str | Path, *, tokenizer: Tokenizer | None = None) -> Path:
@@ -67,9 +70,8 @@ def save_checkpoint(model: SpectralModel, path: str | Path, *, tokenizer: Tokeni
         write_files(model, temporary, tokenizer)
         _swap(temporary, target)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"could not save to {target}: {getattr(error, 'strerror', None) or error}. Free space or choose another "
-            "path; a checkpoint that was there before is untouched."
+        raise not_written(
+            f"could not save to {target}", error, "; a checkpoint that was there before is untouched."
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -80,23 +82,41 @@ def load_checkpoint(path: str | Path, *, device: str | torch.device = "cpu", **o
     """The model saved at ``path``, in eval mode. A run's directory stands for the model it finished with.
 
     overrides: config values to replace, as in :func:`build_model`, where the weights still fit: ``fft="hierarchical"``.
-    The weights keep the dtypes they were saved in.
+    The weights keep the precision they were saved in. A checkpoint that another process replaces meanwhile is read
+    again, so that config and weights are of one save.
 
-    Raises CheckpointError for a directory that is missing, incomplete, tampered with or of a newer schema, and
-    PluginError naming the package to install when a part's provider is missing.
+    Raises CheckpointError for a directory that is missing, incomplete, tampered with or of a newer schema, for weights
+    of several precisions, and PluginError naming the package to install when a part's provider is missing.
     """
-    directory = find(Path(path))
-    verify(directory, files=(CONFIG, WEIGHTS))
-    record = read_record(directory)
-    model = build_model(config_of(record, directory, overrides))
-    load_weights(model, directory, cast=True, int8=int8_of(record, directory))
+    record, stored, directory = read_stably(Path(path), find, _read)
+    config = config_of(record, directory, overrides)
+    int8 = int8_of(record, directory)
+    _check_size(config, stored, directory, int8)
+    model = build_model(config)
+    put_weights(model, stored, directory / WEIGHTS, cast=True, int8=int8)
     return model.to(device).eval()
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """The tokenizer kept with the model at ``path``, which :func:`load_checkpoint` reads; bytes where there is none."""
-    directory = find(Path(path))
-    return read_tokenizer(directory) if (directory / TOKENIZER).exists() else ByteTokenizer()
+    return read_stably(Path(path), find, _read_tokenizer)
+
+
+def _read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor], Path]:
+    """The record, and the weights as memory maps, which outlive the files that another save replaces."""
+    verify(directory, files=(CONFIG, WEIGHTS), only=True)
+    return read_record(directory), read_weights(directory / WEIGHTS), directory
+
+
+def _read_tokenizer(directory: Path) -> Tokenizer:
+    kept = (TOKENIZER, SETTINGS)
+    verify(directory, files=[name for name in kept if name in sealed(directory)], only=True)
+    if not (directory / TOKENIZER).exists():
+        return ByteTokenizer()
+    try:
+        return read_tokenizer(directory)
+    except DataError as error:  # as damage of a checkpoint, which is read again if it was replaced
+        raise CheckpointError(str(error)) from error
 
 
 def write_files(model: SpectralModel, directory: Path, tokenizer: Tokenizer | None = None) -> None:
@@ -109,6 +129,7 @@ def write_files(model: SpectralModel, directory: Path, tokenizer: Tokenizer | No
         record["quantization"] = {"scheme": SCHEME, "layers": layers}
     (directory / CONFIG).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     save_file(own_memory(flattened(model.state_dict())), directory / WEIGHTS, metadata={"format": "pt"})
+    shutil.copymode(directory / CONFIG, directory / WEIGHTS)  # safetensors' own is readable to nobody else
     write_marker(directory, MARKER, [CONFIG, WEIGHTS, *beside])
 
 
@@ -132,44 +153,6 @@ def own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return made
 
 
-def write_marker(directory: Path, name: str, files: Iterable[str]) -> None:
-    """Sync files, then write the marker that says they are all there, each with its size and SHA-256."""
-    entries = {}
-    for file in files:
-        _sync(directory / file)
-        entries[file] = {"bytes": (directory / file).stat().st_size, "sha256": _digest(directory / file)}
-    marker = directory / name
-    marker.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
-    _sync(marker)
-    _sync(directory)
-
-
-def verify(directory: Path, marker: str = MARKER, *, files: Iterable[str] = ()) -> None:
-    """Raise CheckpointError unless every file is what the marker says, and the marker names all of ``files``."""
-    try:
-        entries: dict[str, dict[str, Any]] = json.loads((directory / marker).read_text(encoding="utf-8"))
-        for file, entry in [*entries.items(), *((file, {}) for file in files if file not in entries)]:
-            size = (directory / file).stat().st_size
-            if size != entry["bytes"]:
-                raise CheckpointError(
-                    f"{directory / file} is truncated or changed: {size} bytes, not {entry['bytes']}. "
-                    "Use another checkpoint, or copy this one again."
-                )
-            if _digest(directory / file) != entry["sha256"]:
-                raise CheckpointError(
-                    f"{directory / file} was changed after it was saved (its SHA-256 differs). "
-                    "Use another checkpoint, or copy this one again."
-                )
-    except OSError as error:
-        name = Path(error.filename).name if error.filename else marker
-        raise CheckpointError(
-            f"{directory} is not a complete checkpoint: {name} is missing or unreadable. "
-            "Saving was interrupted, or the path is wrong."
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError, AttributeError):
-        raise CheckpointError(f"{directory / marker} is damaged. Use another checkpoint.") from None
-
-
 def find(path: Path) -> Path:
     """The checkpoint directory a user means by ``path``: itself, or the ``model`` inside a run's directory."""
     path = Path(os.path.realpath(path))
@@ -188,46 +171,23 @@ def find(path: Path) -> Path:
     return path
 
 
-def load_weights(model: SpectralModel, directory: Path, *, cast: bool = False, int8: Collection[str] = ()) -> None:
-    """Parameters and buffers from a checkpoint's weights file, every name and shape as in the model.
-
-    cast: give the model's tensors the dtypes in the file, where otherwise the file's values are cast to the model's.
-    int8: layers whose weights are int8 in the file, and in the model from then on.
-    """
+def _check_size(config: ModelConfig, stored: Mapping[str, Tensor], directory: Path, int8: Collection[str]) -> None:
+    """Raise CheckpointError for a config of another model than the weights', before memory is taken for it."""
+    stacks = [part for _, part in [("", config), *parts_of(config)] if isinstance(part, StackConfig)]
+    layers = max((stack.num_layers for stack in stacks), default=0)
+    if layers > len(stored):
+        raise CheckpointError(
+            f"{directory / WEIGHTS} does not fit its config: {len(stored)} tensors for {layers} layers. Leave out "
+            "overrides of sizes, or use another checkpoint."
+        )
     try:
-        stored = load_file(directory / WEIGHTS)
-        weights = {model.earlier_names.get(name, name): tensor for name, tensor in stored.items()}
-        found = take_int8(weights, int8)
-        put_int8(model, found)
-        weights.update({f"{layer}.weight": model.get_parameter(f"{layer}.weight").data for layer in found})
-        if cast:
-            for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-                tensor.data = tensor.data.to(weights.get(name, tensor).dtype)
-        if misfits := _misfits(model.state_dict(), weights):
-            raise CheckpointError(
-                f"{directory / WEIGHTS} does not fit its config: {misfits}. Leave out overrides of "
-                "sizes and parts, or use another checkpoint."
-            )
-        model.load_state_dict(weights)
-    except (SafetensorError, OSError, RuntimeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{directory / WEIGHTS} does not fit its config: {error}") from error
-
-
-def _misfits(ours: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> str:
-    """How stored weights differ from a model's in names and shapes, an example of each kind; empty if they do not."""
-    shapes = [
-        f"{name} is {tuple(stored[name].shape)} and should be {tuple(tensor.shape)}"
-        for name, tensor in ours.items()
-        if name in stored and stored[name].shape != tensor.shape
-    ]
-    kinds = {
-        "missing": [name for name in ours if name not in stored],
-        "unknown": [name for name in stored if name not in ours],
-        "of another shape": shapes,
-    }
-    return "; ".join(
-        f"{len(names)} {kind} ({names[0]}{', ...' if len(names) > 1 else ''})" for kind, names in kinds.items() if names
-    )
+        with torch.device("meta"):
+            model = config.build()
+    except SpectralError:
+        raise
+    except Exception:  # a part that needs memory to be built: build_model says what it lacks
+        return
+    fitting(model, stored, directory / WEIGHTS, int8)
 
 
 def _check_replaceable(target: Path) -> None:
@@ -283,21 +243,5 @@ def _swap(temporary: Path, target: Path) -> None:
         if previous.exists():
             previous.rename(target)
         raise
-    _sync(target.parent)
+    sync(target.parent)
     shutil.rmtree(previous, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
+
 from spectral_core import SpectralError, UnsupportedInputError
+
+_REMEDIES = {
+    errno.ENOSPC: "Free space",
+    errno.EDQUOT: "Free space within your quota",
+    errno.EFBIG: "Raise the limit on the size of files (ulimit -f)",
+    errno.EMFILE: "Raise the limit on open files (ulimit -n)",
+}
 
 
 class CheckpointError(SpectralError, ValueError):
@@ -19,3 +30,18 @@ def not_numbers(what: str) -> UnsupportedInputError:
         f"the model's {what} are not numbers: its weights are not, as after a training that diverged. Use an earlier "
         "checkpoint, or train at a lower rate (training.learning_rate)."
     )
+
+
+def not_written(failure: str, error: Exception, then: str, *, remedy: str = "Choose another path") -> CheckpointError:
+    """The error of files that could not be written: why, and what helps against that.
+
+    failure: ``could not save PATH``. error: an OSError, or what safetensors and torch.save make of one. then: what to
+    do when that is mended. remedy: where that is another path, or the cause is not known here.
+    """
+    number = getattr(error, "errno", None)
+    if found := re.search(r"os error (\d+)", str(error)):  # safetensors
+        number = int(found[1])
+    elif "inline_container" in str(error):  # torch.save's archive, which stops at a write that came out short
+        number = errno.ENOSPC
+    reason = os.strerror(number) if number else str(error)
+    return CheckpointError(f"{failure}: {reason}. {_REMEDIES.get(number or 0, remedy)}{then}")

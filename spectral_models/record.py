@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from spectral_models.config import ModelConfig, override
 from spectral_models.errors import CheckpointError
 from spectral_models.quantization import SCHEME
 from spectral_models.registries import MODELS
+from spectral_models.seal import read_json
 from spectral_models.variants.stack import StackConfig
 
 SCHEMA_VERSION = 4
@@ -44,11 +44,8 @@ def make_record(config: ModelConfig) -> dict[str, Any]:
 
 def read_record(directory: Path) -> dict[str, Any]:
     """config.json, checked for its schema."""
-    try:
-        record = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise CheckpointError(f"{directory / CONFIG} is missing or damaged. Use another checkpoint.") from None
-    if not isinstance(record, dict) or "schema_version" not in record:
+    record = read_json(directory / CONFIG)
+    if "schema_version" not in record:
         raise CheckpointError(f"{directory / CONFIG} is not a checkpoint's config.")
     _check_schema(record, directory)
     return record
@@ -82,7 +79,8 @@ def config_of(record: Mapping[str, Any], source: object, overrides: Mapping[str,
             _require(part, source)
         if overrides:
             raise
-        raise CheckpointError(f"the config of {source} no longer validates: {error}") from error
+        problems = "; ".join(str(error).splitlines())
+        raise CheckpointError(f"the config of {source} no longer validates: {problems}") from error
     for component in components_of(config):
         part = recorded.get((component.kind, component.name), {})
         before = part.get("provider", component.provider), part.get("version", component.version)

@@ -24,7 +24,7 @@ def train(
     changes: list[str] = typer.Option(
         [], "--set", metavar="PATH=VALUE", help="Replace a value, as in training.steps=1000. Repeatable."
     ),
-    out_dir: Path = typer.Option(None, "--out", help="The run's directory. By default runs/<name of the config>."),
+    out_dir: str = typer.Option(None, "--out", help="The run's directory. By default runs/<name of the config>."),
     resume: bool = typer.Option(False, "--resume", help="Continue the run in --out from its newest whole checkpoint."),
 ) -> None:
     """Train a language model or a classifier, with checkpoints, TensorBoard logs and a learning curve.
@@ -58,9 +58,9 @@ def train(
     if data is not None:
         assignments["data.source"] = data
     run = load_run(config, assignments)
-    directory = out_dir or Path("runs") / Path(config).stem
+    directory = Path("runs") / Path(config).stem if out_dir is None else Path(out_dir)
     try:
-        result = run_training(run, directory, resume=resume)
+        result = run_training(run, directory if out_dir is None else out_dir, resume=resume)
     except KeyboardInterrupt:
         newest = newest_complete(directory / "checkpoints")
         kept = f"{newest} is complete" if newest else "no checkpoint was saved yet"

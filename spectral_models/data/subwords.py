@@ -6,12 +6,14 @@ Needs the ``tokenizers`` library, which is imported where it is used.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spectral_models.data.tokenizer import TextStream, Tokenizer
-from spectral_models.errors import DataError
+from spectral_models.errors import CheckpointError, DataError
+from spectral_models.seal import read_json
 
 if TYPE_CHECKING:
     import tokenizers
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 TOKENIZER, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 _EOS = "<|endoftext|>"
 _UNKNOWN = "\ufffd"
+_LARGEST = 256 << 20
+"""Bytes of a tokenizer.json; the largest in use have 40 million."""
 
 
 class SubwordTokenizer(Tokenizer):
@@ -30,11 +34,13 @@ class SubwordTokenizer(Tokenizer):
 
     def __init__(self, inner: tokenizers.Tokenizer, eos: str | None = None) -> None:
         """eos: the token that ends a document, one of the tokenizer's; None for a tokenizer without one."""
+        if not inner.get_vocab_size(with_added_tokens=True):
+            raise DataError("the tokenizer has no tokens at all. Give another.")
         inner.no_padding()
         inner.no_truncation()
         inner.encode_special_tokens = True
         if eos is not None and inner.token_to_id(eos) is None:
-            raise DataError(f"the tokenizer has no token {eos!r} to end a document. Give one that it has: eos.")
+            raise DataError(f"the tokenizer has no token {eos[:80]!r} to end a document. Give one that it has: eos.")
         self._inner = inner
         self._eos = eos
 
@@ -58,19 +64,21 @@ class SubwordTokenizer(Tokenizer):
         return self.encode_batch([_text(text)])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return [found.ids for found in self._inner.encode_batch_fast(texts, add_special_tokens=False)]
+        with _answering("the tokenizer cannot read the text"):
+            return [found.ids for found in self._inner.encode_batch_fast(texts, add_special_tokens=False)]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of tokens, special ones left out."""
         pieces: list[str] = []
         known: list[int] = []
-        for token in map(int, ids):
-            if self._inner.id_to_token(token) is None:
-                pieces += [self._inner.decode(known), _UNKNOWN]
-                known = []
-            else:
-                known.append(token)
-        return "".join([*pieces, self._inner.decode(known)])
+        with _answering("the tokenizer cannot write the text"):
+            for token in map(int, ids):
+                if self._inner.id_to_token(token) is None:
+                    pieces += [self._inner.decode(known), _UNKNOWN]
+                    known = []
+                else:
+                    known.append(token)
+            return "".join([*pieces, self._inner.decode(known)])
 
     def stream(self) -> TextStream:
         return SubwordStream(self)
@@ -140,10 +148,11 @@ def read_tokenizer(path: Path, eos: str | None = None) -> SubwordTokenizer:
             f"there is no tokenizer at {file}. Give a tokenizer.json or a directory that holds one; transformers' "
             "AutoTokenizer writes one: AutoTokenizer.from_pretrained(NAME).save_pretrained(DIRECTORY)."
         )
-    try:
-        inner = _library().Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises nothing narrower
-        raise DataError(f"{file} is not a tokenizer of the tokenizers library: {error}") from error
+    if (size := file.stat().st_size) > _LARGEST:
+        raise DataError(f"{file} has {size:,} bytes, and a tokenizer at most {_LARGEST:,}. Give another.")
+    library = _library()
+    with _answering(f"{file} is not a tokenizer of the tokenizers library"):
+        inner = library.Tokenizer.from_file(str(file))
     return SubwordTokenizer(inner, eos or _named_eos(file.with_name(SETTINGS)))
 
 
@@ -151,10 +160,28 @@ def _named_eos(settings: Path) -> str | None:
     if not settings.is_file():
         return None
     try:
-        token = json.loads(settings.read_text(encoding="utf-8")).get("eos_token")
-    except (ValueError, AttributeError) as error:
-        raise DataError(f"{settings} is damaged: {error}. Repair it, or name eos yourself.") from None
-    return token.get("content") if isinstance(token, dict) else token
+        token = read_json(settings).get("eos_token")
+    except CheckpointError as error:
+        raise DataError(f"{error} Or name eos yourself.") from None
+    token = token.get("content") if isinstance(token, dict) else token
+    if not isinstance(token, str | None):
+        raise DataError(f"{settings} is damaged: its eos_token is no text. Repair it, or name eos yourself.")
+    return token
+
+
+@contextmanager
+def _answering(failure: str) -> Iterator[None]:
+    """DataError for whatever the library raises, which is nothing narrower than Exception, or a panic of Rust's.
+
+    It panics at a pattern that takes more than ten million steps on a text, too.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = str(error).partition("\n")[0][:300]
+        raise DataError(f"{failure}: {reason}. Give another tokenizer.") from error
 
 
 def _text(text: str | bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,7 +12,7 @@ from torch import Tensor
 from spectral_models.assembly import build_model
 from spectral_models.data import Tokenizer
 from spectral_models.data.batches import LabelledExamples, LabelledFiles, LabelledTokens, ShuffledBatches, padded
-from spectral_models.data.labelled import LabelledConfig, LabelledData, load_labelled
+from spectral_models.data.labelled import Labelled, LabelledConfig, LabelledData, load_labelled
 from spectral_models.data.readers import PictureReader, reader_of
 from spectral_models.data.tables import LabelledTextsConfig
 from spectral_models.data.tokenizer import require_vocabulary
@@ -20,7 +21,7 @@ from spectral_models.loss import StepLoss
 from spectral_models.model import SpectralModel
 from spectral_models.training.config import RunConfig
 from spectral_models.training.curve import plot_accuracy
-from spectral_models.training.task import Batch, Task, TrainingResult, keep_tokenizer, kept_tokenizer
+from spectral_models.training.task import Batch, Fingerprint, Task, TrainingResult, keep_tokenizer, kept_tokenizer
 from spectral_models.variants.classifier import Classifier, ClassifierConfig
 from spectral_models.variants.encoder import TextEncoderConfig
 from spectral_models.variants.encoding import EncoderConfig
@@ -88,6 +89,13 @@ class ClassificationTask(Task):
             return encoder.model_copy(update={"image_size": train.reader.size})
         return encoder
 
+    def fingerprint(self) -> Fingerprint:
+        parts = {"training": self.data.train, "held out": self.data.validation}
+        return {
+            name: {"count": len(part.items), "what": self.train.what, "sha256": _digest(part)}
+            for name, part in parts.items()
+        }
+
     def build(self) -> SpectralModel:
         return build_model(self.model_config)
 
@@ -133,3 +141,13 @@ class ClassificationTask(Task):
         training = self.run.training
         title = f"{len(self.train):,} {self.train.what}: {training.steps} steps of {training.batch_size}"
         plot_accuracy(history, path, title=title, majority=self.majority, what=self.train.what)
+
+
+def _digest(data: Labelled[Any]) -> str:
+    """SHA-256 of items, texts or the contents of files, and the numbers of their labels."""
+    digest = hashlib.sha256()
+    for item, label in zip(data.items, data.labels, strict=True):
+        content = item.encode(errors="surrogatepass") if isinstance(item, str) else item.read("file").getbuffer()
+        digest.update(f"{label} {len(content)} ".encode())
+        digest.update(content)
+    return digest.hexdigest()

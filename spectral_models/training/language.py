@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ from spectral_models.loss import StepLoss
 from spectral_models.model import SpectralModel
 from spectral_models.training.config import RunConfig
 from spectral_models.training.curve import plot_bits
-from spectral_models.training.task import Batch, Task, TrainingResult, keep_tokenizer, kept_tokenizer
+from spectral_models.training.task import Batch, Fingerprint, Task, TrainingResult, keep_tokenizer, kept_tokenizer
 from spectral_models.variants.language_model import LanguageModel, LanguageModelConfig
 
 
@@ -51,6 +52,13 @@ class LanguageTask(Task):
         require_vocabulary(self.tokenizer, run.model.vocab_size, "model.vocab_size")
         keep_tokenizer(directory, self.tokenizer)
         self.held_out = ContiguousWindows(self.corpus.validation, self.data.context, self.corpus.validation_bytes)
+
+    def fingerprint(self) -> Fingerprint:
+        parts = {"training": self.corpus.train, "held out": self.corpus.validation}
+        return {
+            name: {"count": len(tokens), "what": "tokens", "sha256": hashlib.sha256(tokens.numpy().data).hexdigest()}
+            for name, tokens in parts.items()
+        }
 
     def build(self) -> SpectralModel:
         return build_model(self.run.model)

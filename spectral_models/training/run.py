@@ -6,34 +6,28 @@ from spectral_models.training import libraries  # noqa: F401
 
 # isort: split
 import json
-import logging
 import os
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import torch
-import yaml
 from safetensors import SafetensorError
 from transformers import PrinterCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from spectral_core import ConfigError
-from spectral_models.assembly import read_yaml
 from spectral_models.checkpoint import save_checkpoint
-from spectral_models.errors import CheckpointError
-from spectral_models.record import SCHEMA_VERSION, read_record
+from spectral_models.errors import not_written
 from spectral_models.training.classification import ClassificationTask
 from spectral_models.training.config import RunConfig, TrainingConfig
+from spectral_models.training.directory import begin, check_data, claimed
 from spectral_models.training.language import LanguageTask
 from spectral_models.training.progress import TrainingProgress, held_out_numbers
 from spectral_models.training.task import Task, TrainingResult
-from spectral_models.training.trainer import SpectralTrainer, newest_complete, remove_newer
+from spectral_models.training.trainer import CONTINUE, SpectralTrainer
 from spectral_models.variants.classifier import Classifier
 from spectral_models.variants.language_model import LanguageModel
-
-_log = logging.getLogger("spectral_models")
-
 
 TASKS: dict[str, Callable[[RunConfig, Path], Task]] = {"language_model": LanguageTask, "classifier": ClassificationTask}
 
@@ -43,6 +37,8 @@ def train(run: RunConfig, out: str | Path, *, resume: bool = False) -> TrainingR
 
     ===============  ======================================================================
     run.yaml         the whole config, defaults included
+    data.json        how much it reads, and the SHA-256 of that
+    run.lock         held while it runs; names the process
     tokenizer/       the tokenizer it began with, unless it reads bytes
     checkpoints/     the last few states of training, each whole or ignored
     logs/            TensorBoard
@@ -53,15 +49,28 @@ def train(run: RunConfig, out: str | Path, *, resume: bool = False) -> TrainingR
 
     resume: continue from the newest complete checkpoint, to the same losses as a run that was never interrupted.
     Under ``torchrun`` or ``accelerate launch`` the processes share each step's batch. Returns a LanguageResult or a
-    ClassificationResult. Raises ConfigError when ``out`` holds a run and resume is not asked for, or holds a different
-    one, and DataError for data that cannot be read or does not fit the model.
+    ClassificationResult. Raises ConfigError when ``out`` holds a checkpoint, a run and resume is not asked for, or one
+    with another config or other data; when another process trains there; DataError for data that cannot be read or do
+    not fit the model.
     """
+    if not str(out).strip():
+        raise ConfigError("the run's directory has no name. Give one: --out DIRECTORY.")
     directory = Path(out)
     share = _share(run.training)
-    checkpoint = _prepare(run, directory, resume)
-    arguments = _arguments(run.training, share, directory)
+    leads = int(os.environ.get("RANK", "0")) == 0
+    with claimed(directory, leads=leads):
+        checkpoint = begin(run, directory, resume=resume, leads=leads)
+        try:
+            return _train(run, directory, checkpoint, _arguments(run.training, share, directory))
+        except (OSError, SafetensorError) as error:
+            raise not_written(f"the run in {directory} stopped", error, CONTINUE, remedy="Mend that") from error
+
+
+def _train(run: RunConfig, directory: Path, checkpoint: Path | None, arguments: TrainingArguments) -> TrainingResult:
     with arguments.main_process_first():  # what it learns from the data, the others read
         task = TASKS[run.model.type](run, directory)
+        if arguments.process_index == 0:
+            check_data(directory, task.fingerprint())
     set_seed(run.training.seed)
     model = task.build()
     assert isinstance(model, LanguageModel | Classifier)
@@ -70,66 +79,22 @@ def train(run: RunConfig, out: str | Path, *, resume: bool = False) -> TrainingR
     trainer.remove_callback(PrinterCallback)
     progress = TrainingProgress(task.headline, task.describe)
     trainer.add_callback(progress)
-    try:
-        with closing(progress):
-            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        history = trainer.state.log_history
-        headline = f"eval_{task.headline}"
-        if not any(row["step"] == run.training.steps and headline in row for row in history):
-            trainer.evaluate()
-        last = next(row for row in reversed(history) if headline in row)
-        judged = held_out_numbers(last)
-        model.eval()
-        if trainer.is_world_process_zero():
-            save_checkpoint(model, directory / "model", tokenizer=task.tokenizer)
-            task.draw(history, directory / "curve.png")
-            metrics = {**task.metrics(judged), "history": history}
-            (directory / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"could not write to {directory}: {error}. Free space, then continue from the last complete checkpoint "
-            "with --resume."
-        ) from error
+    with closing(progress):
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    history = trainer.state.log_history
+    headline = f"eval_{task.headline}"
+    if not any(row["step"] == run.training.steps and headline in row for row in history):
+        trainer.evaluate()
+    last = next(row for row in reversed(history) if headline in row)
+    judged = held_out_numbers(last)
+    model.eval()
+    if trainer.is_world_process_zero():
+        save_checkpoint(model, directory / "model", tokenizer=task.tokenizer)
+        task.draw(history, directory / "curve.png")
+        rows = [dict(sorted(row.items())) for row in history]  # as they are read back from a checkpoint
+        metrics = {**task.metrics(judged), "history": rows}
+        (directory / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     return task.result(model, judged, history, directory)
-
-
-def _prepare(run: RunConfig, directory: Path, resume: bool) -> Path | None:
-    """Claim the directory; the checkpoint to continue from, if any."""
-    record = directory / "run.yaml"
-    described = yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False)
-    begun = (directory / "model").exists() or any((directory / "checkpoints").glob("checkpoint-*"))
-    if begun and not resume:
-        raise ConfigError(f"{directory} already holds a run. Continue it with --resume, or choose another --out.")
-    newest = newest_complete(directory / "checkpoints") if resume else None
-    if newest is not None and (schema := read_record(newest)["schema_version"]) != SCHEMA_VERSION:
-        raise CheckpointError(
-            f"{newest} has schema version {schema}, and models began otherwise then than in this release, which writes "
-            f"{SCHEMA_VERSION}. Finish the run with the release that began it, or choose another --out."
-        )
-    if begun and record.exists():
-        before = RunConfig.parse(read_yaml(record))
-        changed = sorted(key for key in type(run).model_fields if getattr(before, key) != getattr(run, key))
-        if changed:
-            raise ConfigError(
-                f"{directory} holds a run with another config (its {', '.join(changed)} differ, see {record}). "
-                "Resume with the config it began with, or choose another --out."
-            )
-    try:
-        (directory / "checkpoints").mkdir(parents=True, exist_ok=True)
-        # Written once: a resumed run that the disk has no room for must not lose it.
-        if int(os.environ.get("RANK", "0")) == 0 and not (begun and record.exists()):
-            record.write_text(described, encoding="utf-8")
-    except OSError as error:
-        raise CheckpointError(f"cannot write to {directory}: {error.strerror}. Choose another --out.") from None
-    if not resume:
-        return None
-    if int(os.environ.get("RANK", "0")) == 0:
-        if newest is None:
-            _log.warning("no complete checkpoint in %s: training begins at step 0", directory)
-        else:
-            for path in remove_newer(directory / "checkpoints", int(newest.name.rpartition("-")[2])):
-                _log.warning("%s was not complete and is removed; continuing from %s", path, newest.name)
-    return newest
 
 
 def _processes() -> int:
@@ -173,7 +138,7 @@ def _arguments(config: TrainingConfig, share: int, directory: Path) -> TrainingA
         eval_steps=config.eval_every,
         save_strategy="steps",
         save_steps=config.save_every,
-        save_total_limit=config.keep,
+        save_total_limit=None,  # SpectralTrainer deletes
         logging_steps=config.log_every,
         disable_tqdm=True,  # TrainingProgress reports instead
         report_to=["tensorboard"],

@@ -20,6 +20,8 @@ from spectral_models.model import SpectralModel
 from spectral_models.training.config import RunConfig
 
 Batch = dict[str, Tensor]
+Fingerprint = dict[str, dict[str, Any]]
+"""Of each part of a run's data: how many there are of what, and their SHA-256 (``count``, ``what``, ``sha256``)."""
 LossFunction = Callable[[Any, Batch, Tensor | int | None], StepLoss]
 
 
@@ -59,6 +61,10 @@ class Task(ABC):
     headline: ClassVar[str]
     run: RunConfig
     tokenizer: Tokenizer | None
+
+    @abstractmethod
+    def fingerprint(self) -> Fingerprint:
+        """What is trained and judged on; a run that is continued must read the same."""
 
     @abstractmethod
     def build(self) -> SpectralModel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,19 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from spectral_layers import Filter
 from spectral_layers.projection import Projection
-from spectral_models.checkpoint import load_weights, verify, write_files, write_marker
-from spectral_models.errors import CheckpointError
+from spectral_models.checkpoint import WEIGHTS, write_files
+from spectral_models.errors import CheckpointError, not_written
 from spectral_models.loss import IGNORE, StepLoss
 from spectral_models.model import SpectralModel
+from spectral_models.record import CONFIG
+from spectral_models.seal import sealed, verify, write_marker
 from spectral_models.training.task import InTraining, Task
+from spectral_models.weights import put_weights, read_weights
 
 TRAINING_MARKER = "training-complete.json"
+CONTINUE = ", then continue from the last complete checkpoint with --resume."
+_NEEDED = (CONFIG, WEIGHTS, "optimizer.pt", "scheduler.pt", "trainer_state.json")
+"""What a run cannot continue without; and the random states of its processes."""
 
 
 class RunningMeans:
@@ -100,8 +107,22 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
         ]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the parts' metrics to every training log."""
-        super().log({**logs, **self.reported.drain()} if "loss" in logs else logs, start_time)
+        """Adds the parts' metrics to every training log; of the last one keeps what does not depend on the session.
+
+        Trainer's own train_loss is the mean over the steps since the run was resumed.
+        """
+        if "loss" in logs:
+            logs = {**logs, **self.reported.drain()}
+        elif "train_loss" in logs:
+            logs = {"train_loss": self._mean_loss()}
+        super().log(logs, start_time)
+
+    def _mean_loss(self) -> float:
+        """Over all steps of the run. Each log has the mean of the steps since the one before."""
+        rows = [(row["step"], row["loss"]) for row in self.state.log_history if "loss" in row]
+        steps = [step - before for before, (step, _) in zip([0, *(step for step, _ in rows)], rows, strict=False)]
+        total: float = sum(count * loss for count, (_, loss) in zip(steps, rows, strict=True))
+        return total / max(sum(steps), 1)
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
@@ -132,9 +153,13 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
             files = [path.name for path in directory.iterdir() if path.is_file() and path.name != TRAINING_MARKER]
             with _saving(directory):
                 write_marker(directory, TRAINING_MARKER, sorted(files))
+            # By step: Trainer would go by time, and a clock that was set back makes the newest the oldest.
+            for path in _numbered(directory.parent)[: -self.task.run.training.keep]:
+                shutil.rmtree(path)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        load_weights(self.spectral_model, Path(resume_from_checkpoint))
+        file = Path(resume_from_checkpoint) / WEIGHTS
+        put_weights(self.spectral_model, read_weights(file), file)
 
 
 @contextmanager
@@ -142,21 +167,24 @@ def _saving(directory: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
-        raise CheckpointError(
-            f"could not save {directory}: {error}. Free space, then continue from the last complete checkpoint "
-            "with --resume."
-        ) from error
+        raise not_written(f"could not save {directory}", error, CONTINUE) from error
 
 
 def newest_complete(directory: Path) -> Path | None:
-    """The newest training checkpoint all of whose files are as they were written; None when there is none."""
-    for path in sorted(_numbered(directory), key=_step, reverse=True):
+    """The newest training checkpoint that has all it needs, as it was written; None when there is none."""
+    for path in reversed(_numbered(directory)):
         try:
-            verify(path, TRAINING_MARKER)
+            verify(path, TRAINING_MARKER, _NEEDED)
         except CheckpointError:
             continue
-        return path
+        if processes_of(path):
+            return path
     return None
+
+
+def processes_of(checkpoint: Path) -> int:
+    """How many processes kept their random states in a training checkpoint."""
+    return sum(fnmatch(name, "rng_state*.pth") for name in sealed(checkpoint, TRAINING_MARKER))
 
 
 def remove_newer(directory: Path, step: int) -> list[Path]:
@@ -168,7 +196,9 @@ def remove_newer(directory: Path, step: int) -> list[Path]:
 
 
 def _numbered(directory: Path) -> list[Path]:
-    return [path for path in directory.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    """Checkpoints in the order of their steps."""
+    found = [path for path in directory.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
+    return sorted(found, key=_step)
 
 
 def _step(path: Path) -> int:

@@ -74,9 +74,12 @@ class Encoder(StackedModel):
     def encode(self, inputs: Tensor, lengths: Tensor | None = None) -> EncoderOutput:
         """What the front end makes of the inputs, through the blocks and the norm, and pooled.
 
-        inputs: a batch whose rows begin at index 0. lengths: (B,), how much of the last axis is real.
+        inputs: a batch whose rows begin at index 0; numbers are taken in the model's precision, whatever theirs.
+        lengths: (B,), how much of the last axis is real.
         Raises UnsupportedInputError for inputs that do not fit, rows without a token and rows over a declared limit.
         """
+        if inputs.is_floating_point():
+            inputs = inputs.to(next(self.parameters()).dtype)
         found = self.frontend(inputs, lengths)
         x, rows = found.x, found.rows
         if rows is not None and not torch.compiler.is_exporting():

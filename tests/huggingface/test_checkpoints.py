@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 from transformers.utils import hub
 
 from spectral_core import ConfigError, PluginError, UnsupportedInputError
@@ -20,9 +20,11 @@ from spectral_models.integrations.huggingface import (
     SpectralForCausalLM,
     SpectralForSequenceClassification,
     SpectralHFConfig,
+    pretrained,
 )
 from spectral_models.quantization import quantize
 from spectral_models.record import CONFIG
+from spectral_models.seal import MARKER, write_marker
 
 FILES = {"complete.json", "config.json", "model.safetensors"}
 
@@ -85,6 +87,7 @@ def test_names_of_earlier_checkpoints_are_read(tmp_path):
     weights = load_file(tmp_path / "saved" / WEIGHTS)
     weights["embedding.weight"] = weights.pop("frontend.embedding.weight")
     save_file(weights, tmp_path / "saved" / WEIGHTS, metadata={"format": "pt"})
+    write_marker(tmp_path / "saved", MARKER, [CONFIG, WEIGHTS])
     found = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
     assert torch.equal(found.get_input_embeddings().weight, model.frontend.embedding.weight)
     found.save_pretrained(tmp_path / "again")
@@ -100,8 +103,72 @@ def test_weights_that_do_not_fit_are_an_error(change, message, tmp_path):
     else:
         weights["more"] = torch.zeros(1)
     save_file(weights, tmp_path / "saved" / WEIGHTS, metadata={"format": "pt"})
+    write_marker(tmp_path / "saved", MARKER, [CONFIG, WEIGHTS])
     with pytest.raises(CheckpointError, match=f"do not fit their config; {message}"):
         SpectralForCausalLM.from_pretrained(tmp_path / "saved")
+
+
+def flipped(file: Path, index: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[index] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_flipped_bit_of_the_weights_is_refused(share, kind, tmp_path):
+    """In every class, through its Auto class and its own."""
+    kind.model().save_pretrained(tmp_path)
+    weights = tmp_path / WEIGHTS
+    flipped(weights, int(share * weights.stat().st_size))
+    for cls in (kind.auto, kind.cls):
+        with pytest.raises(CheckpointError, match="was changed after it was saved"):
+            cls.from_pretrained(tmp_path)
+
+
+def test_a_model_whose_weights_or_config_were_cut_or_edited_is_refused(tmp_path):
+    """Like :func:`load_checkpoint`; and fields that are Hugging Face's may be edited, as on a hub."""
+    saved = save_checkpoint(build_model({"hidden_dim": 8, "num_layers": 1}), tmp_path / "saved")
+    record = json.loads((saved / CONFIG).read_text())
+    theirs = {"pad_token_id": 3, "torch_dtype": "float32", "auto_map": {}, "architectures": ["X"], "_more": [1.5]}
+    (saved / CONFIG).write_text(json.dumps({**theirs, **record}))
+    assert AutoModelForCausalLM.from_pretrained(saved).config.pad_token_id == 3
+    (saved / CONFIG).write_text(json.dumps({**record, "spectral": {**record["spectral"], "norm": "layer_norm"}}))
+    with pytest.raises((CheckpointError, ConfigError)):
+        AutoModelForCausalLM.from_pretrained(saved)
+    (saved / CONFIG).write_text(json.dumps({**record, "schema_version": 2}))
+    with pytest.raises(CheckpointError, match=r"config\.json was changed after it was saved"):
+        AutoModelForCausalLM.from_pretrained(saved)
+    (saved / CONFIG).write_text(json.dumps(record))
+    (saved / WEIGHTS).write_bytes((saved / WEIGHTS).read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="are damaged"):
+        AutoModelForCausalLM.from_pretrained(saved)
+
+
+def test_weights_without_a_marker_are_loaded_with_a_warning(tmp_path):
+    saved = save_checkpoint(build_model({"hidden_dim": 8, "num_layers": 1}), tmp_path / "saved")
+    (saved / MARKER).unlink()
+    with pytest.warns(UserWarning, match=r"model\.safetensors was not checked for damage: no complete\.json"):
+        AutoModelForCausalLM.from_pretrained(saved)
+
+
+def test_a_hub_s_cache_is_checked_too(tmp_path, monkeypatch):
+    """There a snapshot links to files that lie elsewhere, and holds only what was asked for: so the marker is."""
+    saved = save_checkpoint(build_model({"hidden_dim": 8, "num_layers": 1}), tmp_path / "saved")
+    snapshot = tmp_path / "snapshot"
+    snapshot.mkdir()
+    for file in saved.iterdir():
+        (snapshot / file.name).symlink_to(file)
+    asked = []
+    monkeypatch.setattr(pretrained, "cached_file", lambda path, name, **options: asked.append((path, name, options)))
+    plain = PreTrainedModel.from_pretrained.__func__
+    monkeypatch.setattr(
+        PreTrainedModel, "from_pretrained", classmethod(lambda cls, path, **kwargs: plain(cls, snapshot, **kwargs))
+    )
+    SpectralForCausalLM.from_pretrained("some/model", revision="v1")
+    assert [(path, name, options["revision"]) for path, name, options in asked] == [("some/model", MARKER, "v1")]
+    flipped(saved / WEIGHTS, -5)
+    with pytest.raises(CheckpointError, match="was changed after it was saved"):
+        SpectralForCausalLM.from_pretrained("some/model")
 
 
 def test_a_class_takes_its_own_kind_only(kind, text, tmp_path):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
 import resource
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -21,13 +23,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from spectral_core import ConfigError, FFTBackendConfig, PluginError, __version__, hookimpl
+import spectral_models.checkpoint
+from spectral_core import ConfigError, FFTBackendConfig, PluginError, SpectralError, __version__, hookimpl
 from spectral_core.backends.torch_fft import TorchFFT
 from spectral_core.plugins import HOST, Registrar
 from spectral_models import CheckpointError, build_model, load_checkpoint, load_config, save_checkpoint
-from spectral_models.checkpoint import MARKER, WEIGHTS, write_files, write_marker
+from spectral_models.checkpoint import WEIGHTS, load_tokenizer, write_files
+from spectral_models.data.subwords import learn_bpe
 from spectral_models.model import SpectralModel
 from spectral_models.record import CONFIG
+from spectral_models.seal import MARKER, verify, write_marker
 from spectral_models.variants.language_model import LanguageModelConfig
 
 SMALL = {
@@ -232,6 +237,231 @@ def rewritten(directory: Path, change: Callable[[dict[str, Any]], object]) -> Pa
     (directory / CONFIG).write_text(json.dumps(record))
     write_marker(directory, MARKER, [CONFIG, WEIGHTS])
     return directory
+
+
+# What is sealed, and what is others' to change
+
+
+def reordered(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: reordered(value) if isinstance(value, dict) else value for name, value in reversed(record.items())}
+
+
+def plainly(value: Any) -> Any:
+    """As JavaScript writes numbers: 1.0 as 1."""
+    if isinstance(value, dict):
+        return {name: plainly(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [plainly(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: (
+            record | {"pad_token_id": 3, "id2label": {"0": "good"}, "architectures": ["SpectralForCausalLM"]}
+        ),
+        lambda record: record | {"torch_dtype": "float16", "auto_map": {"AutoModel": "x.Y"}, "_commit_hash": None},
+        lambda record: record | {"framework_version": "0.0"},
+        reordered,
+        plainly,
+    ],
+    ids=["tokens and labels", "dtype and code", "version", "order", "numbers"],
+)
+def test_fields_of_other_programs_may_be_changed(saved: Path, change: Callable[[Any], Any]) -> None:
+    """As people edit config.json on a hub, and as its tools write it."""
+    assert 0.0 in made().config.model_dump()["layers"][0].values(), "a number that is written in two ways"
+    edit(saved / CONFIG, change)
+    (saved / "README.md").write_text("a model")
+    assert torch.equal(logits(load_checkpoint(saved)), logits(made()))
+
+
+def test_fields_of_ours_may_not(saved: Path) -> None:
+    record = json.loads((saved / CONFIG).read_text())
+    components = record["components"]
+    for changed in (
+        {"schema_version": 2},
+        {"spectral": record["spectral"] | {"tie_embeddings": False}},
+        {"components": [*components[1:], components[0] | {"version": "9"}]},
+        {"quantization": {"scheme": "int8_weight_only", "layers": []}},
+    ):
+        (saved / CONFIG).write_text(json.dumps(record | changed))
+        assert re.search(r"config\.json was changed after it was saved .*undo the change", refusal(saved)), changed
+    (saved / CONFIG).write_text(json.dumps(record))
+    load_checkpoint(saved)
+
+
+def test_a_tokenizer_is_sealed_and_its_settings_as_far_as_they_are_ours(tmp_path: Path) -> None:
+    path = save_checkpoint(made(vocab_size=300), tmp_path / "model", tokenizer=learn_bpe(["some words " * 9], 280))
+    ids = load_tokenizer(path).encode("some words")
+    edit(path / "tokenizer_config.json", lambda settings: settings | {"chat_template": "{{ x }}", "pad_token": "a"})
+    assert load_tokenizer(path).encode("some words") == ids
+    whole = (path / "tokenizer_config.json").read_bytes()
+    for name, change in (
+        ("tokenizer_config.json", lambda at: edit(at, lambda settings: settings | {"eos_token": "w"})),
+        ("tokenizer.json", flip),
+        ("tokenizer.json", lambda at: os.truncate(at, 0)),
+        ("tokenizer.json", Path.unlink),
+    ):
+        change(path / name)
+        with pytest.raises(CheckpointError, match=name):
+            load_tokenizer(path)
+        load_checkpoint(path)  # whose weights are whole
+        (path / "tokenizer_config.json").write_bytes(whole)
+
+
+def sealed_whole(directory: Path, *more: str) -> Path:
+    """A marker as earlier releases wrote it."""
+    contents = {name: (directory / name).read_bytes() for name in (CONFIG, WEIGHTS, *more)}
+    entries = {
+        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for name, content in contents.items()
+    }
+    (directory / MARKER).write_text(json.dumps(entries))
+    return directory
+
+
+def test_checkpoints_of_earlier_releases_are_sealed_whole(saved: Path) -> None:
+    assert torch.equal(logits(load_checkpoint(sealed_whole(saved))), logits(made()))
+    edit(saved / CONFIG, lambda record: record | {"pad_token_id": 3})
+    assert re.search(
+        r"config\.json is truncated or changed: .* undo the change; in checkpoints that this", refusal(saved)
+    )
+
+
+def test_a_file_is_hashed_once_until_it_changes(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed = []
+    plain = hashlib.sha256
+
+    def counted(*content: bytes) -> Any:
+        hashed.append(len(content))  # without content: a file's
+        return plain(*content)
+
+    monkeypatch.setattr("spectral_models.seal.hashlib.sha256", counted)
+    for young, passes in ((1 << 62, [1, 1]), (0, [1, 0])):  # what is younger than its times tell is hashed again
+        monkeypatch.setattr("spectral_models.seal._RECENT_NS", young)
+        for expected in passes:
+            hashed.clear()
+            load_checkpoint(saved)
+            assert hashed.count(0) == expected
+    flip(saved / WEIGHTS)
+    assert "was changed after it was saved" in refusal(saved)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
+def test_all_files_have_the_mode_of_a_new_one(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        path = save_checkpoint(made(), tmp_path / "model")
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in path.iterdir()} == {0o666 & ~mask}
+
+
+# Checkpoints that someone made who means harm, and signed
+
+
+def hostile_weights(directory: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
+    weights = load_file(directory / WEIGHTS)
+    change(weights)
+    save_file(weights, directory / WEIGHTS)
+
+
+def as_int8(directory: Path, integers: Tensor, scale: Tensor) -> None:
+    layer = "blocks.0.mixer.out_proj"
+    hostile_weights(
+        directory,
+        lambda weights: (
+            weights.pop(f"{layer}.weight"),
+            weights.update({f"{layer}.weight.qdata": integers, f"{layer}.weight.scale": scale}),
+        ),
+    )
+    edit(
+        directory / CONFIG, lambda record: record | {"quantization": {"scheme": "int8_weight_only", "layers": [layer]}}
+    )
+
+
+def with_spectral(**values: Any) -> Callable[[Path], object]:
+    return lambda at: edit(at / CONFIG, lambda record: record | {"spectral": record["spectral"] | values})
+
+
+def int8(*shape: int) -> Tensor:
+    return torch.zeros(shape, dtype=torch.int8)
+
+
+HOSTILE: dict[str, Callable[[Path], object]] = {
+    "deep config": lambda at: (at / CONFIG).write_text('{"schema_version": 3, "a": ' + "[" * 200_000),
+    "deep and whole": lambda at: (at / CONFIG).write_text('{"a":' * 3000 + "1" + "}" * 3000),
+    "long number": lambda at: (at / CONFIG).write_text('{"schema_version": ' + "3" * 100_000 + "}"),
+    "large config": lambda at: (at / CONFIG).write_text('{"schema_version": 3, "a": "' + " " * (17 << 20) + '"}'),
+    "many layers": with_spectral(num_layers=10**9),
+    "wide": with_spectral(hidden_dim=10**6),
+    "large vocabulary": with_spectral(vocab_size=10**12),
+    "larger than a number": with_spectral(hidden_dim=10**30),
+    "a type with a NUL": with_spectral(type="a\0b"),
+    "int8 of another shape": lambda at: as_int8(at, int8(16, 3), torch.ones(16, 1)),
+    "int8 of one axis": lambda at: as_int8(at, int8(16), torch.ones(16, 1)),
+    "int8 of no axis": lambda at: as_int8(at, int8(), torch.ones(())),
+    "int8 of floats": lambda at: as_int8(at, torch.zeros(16, 16), torch.ones(16, 1)),
+    "int8 of other scales": lambda at: as_int8(at, int8(16, 16), torch.ones(2, 2)),
+    "int8 of scales in integers": lambda at: as_int8(at, int8(16, 16), int8(16, 1)),
+    "weights of another dtype": lambda at: hostile_weights(at, lambda w: w.update({"norm.weight": int8(16)})),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_checkpoint_that_is_signed_is_refused_in_one_line(saved: Path, name: str) -> None:
+    HOSTILE[name](saved)
+    with pytest.raises(SpectralError) as caught:
+        load_checkpoint(sealed_whole(saved))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("name", [MARKER, CONFIG, WEIGHTS])
+@pytest.mark.parametrize("kind", ["fifo", "device", "directory", "loop"])
+def test_what_is_no_file_is_not_read(saved: Path, name: str, kind: str) -> None:
+    """A reader of a pipe would wait, and one of a device would never end."""
+    (saved / name).unlink()
+    make: dict[str, Callable[[Path], object]] = {
+        "fifo": os.mkfifo,
+        "device": lambda path: path.symlink_to("/dev/zero"),
+        "directory": Path.mkdir,
+        "loop": lambda path: path.symlink_to(path),
+    }
+    make[kind](saved / name)
+    assert re.search(rf"not a complete checkpoint: {name} is (no file|unreadable|missing)", refusal(saved))
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "../model/config.json", "a\0b", "", "..", "."])
+def test_a_marker_names_files_of_its_directory_only(saved: Path, name: str) -> None:
+    edit(saved / MARKER, lambda entries: entries | {name: {"bytes": 0, "sha256": ""}})
+    with pytest.raises(CheckpointError, match=r"complete\.json is damaged|not a complete checkpoint"):
+        verify(saved)
+
+
+def tokenizer_with(**changes: Any) -> str:
+    (content,) = (text for name, text in learn_bpe(["aaa"], 260).files().items() if name == "tokenizer.json")
+    found: dict[str, Any] = json.loads(content)
+    return json.dumps(found | changes)
+
+
+def test_a_hostile_tokenizer_that_is_signed_is_refused(saved: Path) -> None:
+    nothing = {"type": "BPE", "vocab": {}, "merges": []}
+    exploding = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
+    for content in (
+        "[" * 100_000,
+        "{}",
+        tokenizer_with(model=nothing, added_tokens=[]),
+        tokenizer_with(model={"type": "BPE", "vocab": {"a": 2**40}, "merges": []}),
+        tokenizer_with(model={"type": "BPE", "vocab": {"a": 0}, "merges": [["x", "y"]]}),
+        tokenizer_with(pre_tokenizer=exploding),
+    ):
+        (saved / "tokenizer.json").write_text(content)
+        sealed_whole(saved, "tokenizer.json")
+        with pytest.raises(SpectralError) as caught:
+            load_tokenizer(saved).encode("a" * 40 + "b")
+        assert "\n" not in str(caught.value)
 
 
 def test_a_newer_schema_names_the_release_that_reads_it(saved: Path) -> None:
@@ -443,7 +673,7 @@ def test_a_file_in_the_way_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "model").write_text("mine")
     with pytest.raises(CheckpointError, match="not a checkpoint"):
         save_checkpoint(made(), tmp_path / "model")
-    with pytest.raises(CheckpointError, match=r"could not save to .*Free space or choose another path"):
+    with pytest.raises(CheckpointError, match=r"could not save to .*inside: File exists\. Choose another path;"):
         save_checkpoint(made(), tmp_path / "model" / "inside")
     assert (tmp_path / "model").read_text() == "mine"
 
@@ -479,7 +709,7 @@ def test_weights_that_do_not_fit_on_the_disk_leave_what_was_there(saved: Path) -
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
-        with pytest.raises(CheckpointError, match=r"could not save to .*File too large.*Free space"):
+        with pytest.raises(CheckpointError, match=r"could not save to .*File too large\. Raise the limit on the size"):
             save_checkpoint(made(1), saved)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -565,6 +795,37 @@ def test_what_killed_saves_left_is_removed_and_live_ones_are_not(saved: Path) ->
     assert names(saved.parent) == {"model", live.name, other.name}
 
 
+# A reader beside a writer
+
+
+@pytest.mark.parametrize("moment", ["verify", "read_record", "read_weights"])
+def test_a_reader_reads_again_when_the_checkpoint_was_replaced(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Another process saves between what it reads: it gets one checkpoint or the other, and never a mixture."""
+    seeds = iter(range(1, 4))
+    plain = getattr(spectral_models.checkpoint, moment)
+
+    def meanwhile(*arguments: Any, **options: Any) -> Any:
+        if (seed := next(seeds, None)) is not None:
+            save_checkpoint(made(seed), saved)
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(spectral_models.checkpoint, moment, meanwhile)
+    assert torch.equal(logits(load_checkpoint(saved)), logits(made(3)))
+
+
+def test_a_reader_gives_up_on_a_checkpoint_that_never_rests(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = spectral_models.checkpoint.read_record
+
+    def meanwhile(directory: Path) -> Any:
+        save_checkpoint(made(1), saved)
+        return plain(directory)
+
+    monkeypatch.setattr(spectral_models.checkpoint, "read_record", meanwhile)
+    assert "was replaced 10 times while it was read. Try again" in refusal(saved)
+
+
 SAVER = """
 import sys, torch
 from spectral_models import load_checkpoint, save_checkpoint
@@ -588,6 +849,11 @@ def test_a_process_killed_while_saving_leaves_a_whole_checkpoint(saved: Path) ->
         assert process.stdout is not None
         for _ in range(5):
             assert process.stdout.readline().strip(), "the saving process died"
+        for _ in range(20):
+            values = {
+                value for parameter in load_checkpoint(saved).parameters() for value in parameter.unique().tolist()
+            }
+            assert len(values) == 1, "a reader got weights of different saves"
         time.sleep(0.0123)  # anywhere in a save
         process.kill()
         finished = [int(line) for line in process.stdout.read().split()]

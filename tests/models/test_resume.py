@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -20,9 +22,13 @@ import spectral_models.checkpoint
 import spectral_models.training.trainer
 from spectral_core import ConfigError
 from spectral_models import CheckpointError, load_checkpoint
-from spectral_models.checkpoint import write_marker
+from spectral_models.checkpoint import load_tokenizer
+from spectral_models.data import RandomWindows
+from spectral_models.errors import not_written
 from spectral_models.record import CONFIG
+from spectral_models.seal import write_marker
 from spectral_models.training import RunConfig, load_run
+from spectral_models.training.directory import begin, claimed
 from spectral_models.training.language import LanguageResult
 from spectral_models.training.run import train
 from spectral_models.training.trainer import TRAINING_MARKER, newest_complete, remove_newer
@@ -40,23 +46,41 @@ RUN = {
     "data": {"context": 64, "validation_bytes": 2000},
     "training": {"steps": 18, "batch_size": 4, "accumulation": 2, "eval_every": 6, "save_every": 5, "log_every": 4},
 }
-KILLED_AT = 13
-SCRIPT = f"""
-import os, signal, sys
+SCRIPT = """
+import os, shutil, signal, sys, torch
+from pathlib import Path
+import spectral_models.checkpoint
 from spectral_models.data import RandomWindows
 from spectral_models.training import load_run
 from spectral_models.training.run import train
 
-plain = RandomWindows.__getitem__
+torch.set_num_threads(1)
+file, directory, name, number = sys.argv[1:]
+owners = {
+    "__getitem__": RandomWindows, "fsync": os, "rename": Path, "rmtree": shutil, "save": torch,
+    "save_file": spectral_models.checkpoint, "write_text": Path,
+}
+plain, left = getattr(owners[name], name), [int(number)]
 
-def deadly(self, index):
-    if index == {KILLED_AT} * 4:
+def deadly(*arguments, **options):
+    left[0] -= 1
+    if not left[0]:
         os.kill(os.getpid(), signal.SIGKILL)
-    return plain(self, index)
+    return plain(*arguments, **options)
 
-RandomWindows.__getitem__ = deadly
-train(load_run(sys.argv[1]), sys.argv[2])
+setattr(owners[name], name, deadly)
+train(load_run(file), directory)
 """
+"""Kills itself (SIGKILL) at the so manieth call of a function."""
+MOMENTS = [
+    *(("__getitem__", number) for number in (1, 2, 21, 37, 57, 72)),  # batches
+    *(("write_text", number) for number in (2, 3, 4, 6, 11, 18)),  # run.yaml, data.json, configs, markers, metrics.json
+    *(("save_file", number) for number in (1, 3, 5)),  # weights
+    *(("save", number) for number in (1, 2, 6, 11)),  # optimizers, schedulers, random states
+    *(("fsync", number) for number in (1, 9, 30, 54)),
+    ("rmtree", 2),  # an old checkpoint is deleted
+    ("rename", 1),  # the model is put in its place
+]
 
 
 @pytest.fixture(scope="module")
@@ -83,17 +107,21 @@ def uninterrupted(run, tmp_path_factory) -> LanguageResult:
 def killed(run_file, tmp_path_factory) -> Path:
     """The directory of a run that was killed (SIGKILL) between the checkpoints 10 and 15."""
     directory = tmp_path_factory.mktemp("killed") / "run"
-    ended = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(run_file), str(directory)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    kill(run_file, directory, "__getitem__", 53)
     assert checkpoints(directory) == ["checkpoint-10", "checkpoint-5"]
     assert not (directory / "model").exists()
     return directory
+
+
+def kill(run_file: Path, directory: Path, name: str, number: int) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(run_file), str(directory), name, str(number)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
 
 
 @pytest.fixture
@@ -106,16 +134,13 @@ def checkpoints(directory: Path) -> list[str]:
     return sorted(path.name for path in (directory / "checkpoints").iterdir())
 
 
-def numbers(result: LanguageResult) -> list[dict[str, float]]:
-    """The log without the summary of each session, which tells the time it took."""
-    return [row for row in result.history if "train_runtime" not in row]
-
-
 def assert_same(resumed: LanguageResult, whole: LanguageResult) -> None:
-    assert numbers(resumed) == numbers(whole)
+    assert resumed.history == whole.history
     assert resumed.bits_per_byte == whole.bits_per_byte
     for name, value in whole.model.state_dict().items():
         assert torch.equal(resumed.model.state_dict()[name], value), name
+    for file in ("metrics.json", "model/model.safetensors", "model/complete.json"):
+        assert (resumed.directory / file).read_bytes() == (whole.directory / file).read_bytes(), file
 
 
 def flip_a_byte(path: Path) -> None:
@@ -131,8 +156,40 @@ def truncate(path: Path) -> None:
 def test_a_killed_run_resumes_to_the_numbers_of_one_that_never_stopped(run, stopped, uninterrupted):
     resumed = train(run, stopped, resume=True)
     assert_same(resumed, uninterrupted)
-    assert [row["step"] for row in numbers(resumed) if "loss" in row] == [4, 5, 8, 10, 12, 15, 16, 18]
-    assert [row["step"] for row in numbers(resumed) if "eval_bits_per_byte" in row] == [6, 12, 18]
+    assert [row["step"] for row in resumed.history if "loss" in row] == [4, 5, 8, 10, 12, 15, 16, 18]
+    assert [row["step"] for row in resumed.history if "eval_bits_per_byte" in row] == [6, 12, 18]
+    assert checkpoints(stopped) == ["checkpoint-15", "checkpoint-18"]
+    losses = [row["loss"] for row in resumed.history if "loss" in row]
+    counts = [4, 1, 3, 2, 2, 3, 1, 2]
+    mean = sum(count * loss for count, loss in zip(counts, losses, strict=True)) / 18
+    assert resumed.history[-1]["train_loss"] == pytest.approx(mean, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [pytest.param(*moment, marks=() if moment == ("save", 6) else pytest.mark.slow) for moment in MOMENTS],
+)
+def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(run, run_file, uninterrupted, tmp_path, name, number):
+    kill(run_file, tmp_path / "run", name, number)
+    assert_same(train(run, tmp_path / "run", resume=True), uninterrupted)
+
+
+@pytest.mark.parametrize("without", [["optimizer.pt"], ["scheduler.pt"], ["rng_state.pth"], ["trainer_state.json"]])
+def test_a_checkpoint_whose_marker_leaves_out_what_resuming_needs_is_passed_over(stopped, without):
+    """Trainer would go on without a word: from zero moments, at another rate, or from other random numbers."""
+    folder = stopped / "checkpoints"
+    newest = folder / "checkpoint-10"
+    for name in without:
+        (newest / name).unlink()
+    write_marker(newest, TRAINING_MARKER, [path.name for path in newest.iterdir() if path.name != TRAINING_MARKER])
+    assert newest_complete(folder) == folder / "checkpoint-5"
+
+
+def test_checkpoints_are_deleted_by_step_whatever_the_clock_says(run, stopped, uninterrupted):
+    """A clock that was set back: those of before are of the future."""
+    for path in (stopped / "checkpoints").iterdir():
+        os.utime(path, (2e9, 2e9 + path.stat().st_size))
+    assert_same(train(run, stopped, resume=True), uninterrupted)
     assert checkpoints(stopped) == ["checkpoint-15", "checkpoint-18"]
 
 
@@ -212,6 +269,72 @@ def test_a_run_with_another_config_is_not_resumed(run, stopped):
     assert {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()} == before
 
 
+def test_changed_data_are_not_trained_on(run, stopped, tmp_path):
+    text = Path(run.data.source)
+    before = text.read_text(encoding="utf-8")
+    state = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file() and path.name != "run.lock"}
+    try:
+        for changed, message in (
+            (before + "one more line\n", r"begun with other data \(training: \d+ tokens with .* then, \d+ tokens with"),
+            (
+                before.replace("fox", "dog"),
+                r"other data \(.*held out: .* Give it the data it began with, or begin another",
+            ),
+        ):
+            text.write_text(changed, encoding="utf-8")
+            with pytest.raises(ConfigError, match=message):
+                train(run, stopped, resume=True)
+    finally:
+        text.write_text(before, encoding="utf-8")
+    for path, content in state.items():
+        assert path.read_bytes() == content, path
+
+
+def test_a_run_of_a_release_that_kept_nothing_of_its_data_is_resumed(run, stopped, uninterrupted, caplog):
+    (stopped / "data.json").unlink()
+    assert_same(train(run, stopped, resume=True), uninterrupted)
+    assert "data.json is missing: whether the run began with these data cannot be checked" in caplog.text
+
+
+def test_a_directory_is_one_run_s_at_a_time(run, stopped, uninterrupted):
+    """The run that was killed left its lock, which a process holds no longer than it lives."""
+    with claimed(stopped, leads=True):
+        begin(run, stopped, resume=True, leads=True)
+        whose = rf"is in use by process {os.getpid()} on {re.escape(socket.gethostname())} since 20\d\d-"
+        for resume in (True, False):
+            with pytest.raises(ConfigError, match=whose):
+                train(run, stopped, resume=resume)
+        load_checkpoint(stopped / "checkpoints" / "checkpoint-10")
+    assert_same(train(run, stopped, resume=True), uninterrupted)
+
+
+def test_a_checkpoint_s_directory_is_no_run_s(run, stopped, uninterrupted):
+    for held in (uninterrupted.directory / "model", stopped / "checkpoints" / "checkpoint-10"):
+        before = {path: path.read_bytes() for path in held.rglob("*") if path.is_file()}
+        for resume in (True, False):
+            with pytest.raises(ConfigError, match=r"is a checkpoint's directory: it holds .*Choose another --out"):
+                train(run, held, resume=resume)
+        assert {path: path.read_bytes() for path in held.rglob("*") if path.is_file()} == before
+
+
+def test_a_directory_has_a_name(run, run_file, spectral, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="has no name"):
+        train(run, "")
+    spectral("train", run_file, "--out", "").refused("the run's directory has no name. Give one: --out DIRECTORY")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_tokenizer_that_a_killed_run_left_is_not_another_run_s(run, tmp_path):
+    learned = {"model.vocab_size": 300, "training.steps": 1}
+    for size in (270, 290):  # the first one saved nothing
+        directory = tmp_path / "run"
+        train(load_run(run.model_dump(), {**learned, "data.tokenizer": {"type": "bpe", "vocab_size": size}}), directory)
+        assert load_tokenizer(directory).vocab_size == size
+        for saved in ("model", "checkpoints"):
+            shutil.rmtree(directory / saved)
+
+
 def test_a_run_begun_by_a_release_with_other_defaults_is_not_resumed(run, stopped):
     """Its run.yaml leaves open what this release fills in otherwise, embed_scale say."""
     checkpoint = stopped / "checkpoints" / "checkpoint-10"
@@ -231,6 +354,8 @@ def test_a_run_whose_config_is_lost_or_damaged_is_neither_overwritten_nor_misrea
     (stopped / "run.yaml").unlink()
     with pytest.raises(ConfigError, match="already holds a run"):
         train(run, stopped)
+    with pytest.raises(ConfigError, match=r"run\.yaml is missing, and nothing else says how the run there was begun"):
+        train(load_run(run.model_dump(), {"training.learning_rate": 1.0}), stopped, resume=True)
 
 
 def test_a_run_that_saved_nothing_can_be_begun_anew_with_another_config(run, tmp_path):
@@ -299,6 +424,34 @@ def test_a_full_disk_ends_the_run_and_leaves_the_checkpoint_before(
     load_checkpoint(newest)
     if name == "save_file":
         assert_same(train(run, tmp_path / "run", resume=True), uninterrupted)
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "No space left on device. Free space, then continue"),
+        (errno.EDQUOT, "quota"),
+        (errno.EFBIG, "File too large. Raise the limit on the size of files"),
+        (errno.EIO, "Input/output error. Choose another path"),
+        (errno.EACCES, "Permission denied. Choose another path"),
+        (errno.EROFS, "Read-only file system. Choose another path"),
+    ],
+)
+def test_only_a_full_disk_is_called_one(number, advice):
+    for error in (OSError(number, os.strerror(number)), SafetensorError(f"I/O error: x (os error {number})")):
+        said = str(not_written("could not save X", error, ", then continue."))
+        assert said.startswith("could not save X: ")
+        assert advice in said
+        assert ("Free space" in said) == (number in (errno.ENOSPC, errno.EDQUOT))
+
+
+def test_a_file_that_cannot_be_read_is_not_called_a_full_disk(run, tmp_path, monkeypatch):
+    def unreachable(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(RandomWindows, "__getitem__", unreachable)
+    with pytest.raises(CheckpointError, match=r"the run in .* stopped: Input/output error\. Mend that, then continue"):
+        train(run, tmp_path / "run")
 
 
 def test_a_full_disk_at_the_very_end_is_an_error_of_ours_too(run, tmp_path, monkeypatch, uninterrupted):

@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from spectral_core.errors import ConfigError
-from spectral_models import build_model, load_checkpoint, load_tokenizer, save_checkpoint
+from spectral_models import build_model, load_tokenizer, save_checkpoint
 from spectral_models.checkpoint import CheckpointError
 from spectral_models.cli.app import app
 from spectral_models.data import ByteTokenizer, ContiguousWindows, DataConfig, DataError, SubwordTokenizer, load_corpus
@@ -216,7 +216,7 @@ def test_a_changed_tokenizer_is_noticed(bpe, tmp_path):
     with (tmp_path / "model" / "tokenizer.json").open("a") as file:
         file.write(" ")
     with pytest.raises(CheckpointError, match=r"tokenizer.json is truncated or changed"):
-        load_checkpoint(tmp_path / "model")
+        load_tokenizer(tmp_path / "model")
 
 
 def test_transformers_reads_the_tokenizer_of_a_checkpoint(bpe, tmp_path):

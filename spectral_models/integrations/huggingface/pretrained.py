@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.utils import cached_file
 
 from spectral_core import ConfigError, UnsupportedInputError
 from spectral_layers.frontends.tokens import Tokens
 from spectral_models.assembly import build_model
-from spectral_models.checkpoint import MARKER, WEIGHTS, own_memory, preprocessor, write_marker
+from spectral_models.checkpoint import WEIGHTS, own_memory, preprocessor
 from spectral_models.config import ModelConfig
 from spectral_models.errors import CheckpointError
 from spectral_models.integrations.huggingface.config import SpectralHFConfig
 from spectral_models.model import SpectralModel
 from spectral_models.quantization import int8_layers
 from spectral_models.record import CONFIG
+from spectral_models.seal import MARKER, sealed, verify, write_marker
+
+_WHERE = ("cache_dir", "force_download", "proxies", "token", "revision", "local_files_only", "subfolder")
+_QUIETLY = {
+    f"_raise_exceptions_for_{trouble}": False for trouble in ("missing_entries", "connection_errors", "gated_repo")
+}
 
 
 class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
@@ -72,15 +82,38 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
     def from_pretrained(cls, path: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
         """As everywhere in Hugging Face, but that weights which the file lacks are an error, and not made up.
 
-        Raises CheckpointError for these; with ``ignore_mismatched_sizes=True`` weights of another size begin anew.
+        Weights are checked against the marker beside them, as by :func:`load_checkpoint`; without one, a warning says
+        that they were not. Raises CheckpointError for damage and for weights that are lacking; with
+        ``ignore_mismatched_sizes=True`` weights of another size begin anew.
         """
+        if path is not None and not Path(path).is_dir():  # of a hub, only the files that are asked for are fetched
+            where = {name: kwargs[name] for name in _WHERE if name in kwargs}
+            cached_file(path, MARKER, **where, **_QUIETLY)
         renamed = {f"^{re.escape(old)}$": new for old, new in cls.earlier_names.items()}
         kwargs.setdefault("key_mapping", renamed)
-        model, info = super().from_pretrained(path, *args, output_loading_info=True, **kwargs)
+        try:
+            model, info = super().from_pretrained(path, *args, output_loading_info=True, **kwargs)
+        except SafetensorError as error:
+            raise CheckpointError(f"the weights at {path} are damaged: {error}. Copy them again.") from error
         for what in ("missing", "unexpected"):
             if names := sorted(info[f"{what}_keys"]):
                 raise CheckpointError(f"the weights at {path} do not fit their config; {what}: {', '.join(names)}.")
         return (model, info) if output_loading_info else model
+
+    @staticmethod
+    def _load_pretrained_model(
+        model: Any, state_dict: Any, checkpoint_files: list[str] | None, *args: Any, **kwargs: Any
+    ) -> Any:
+        for file in map(Path, checkpoint_files or ()):
+            if not (file.parent / MARKER).exists() or file.name not in (WEIGHTS, *sealed(file.parent)):
+                warnings.warn(
+                    f"{file} was not checked for damage: no {MARKER} beside it says what it held. save_pretrained and "
+                    "save_checkpoint write one.",
+                    stacklevel=2,
+                )
+            else:
+                verify(file.parent, files=(CONFIG, file.name), only=True)
+        return PreTrainedModel._load_pretrained_model(model, state_dict, checkpoint_files, *args, **kwargs)
 
     @classmethod
     def get_init_context(cls, *args: Any, **kwargs: Any) -> list[Any]:
@@ -123,6 +156,7 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
             beside = preprocessor(self.model.config)
             for name, content in beside.items():
                 (Path(save_directory) / name).write_text(content, encoding="utf-8")
+            shutil.copymode(Path(save_directory) / CONFIG, Path(save_directory) / WEIGHTS)
             write_marker(Path(save_directory), MARKER, [CONFIG, WEIGHTS, *beside])
             if push_to_hub:
                 self.push_to_hub(hub.pop("repo_id", Path(save_directory).name), token=kwargs.get("token"), **hub)

@@ -1,0 +1,121 @@
+"""The weights file of a checkpoint: its tensors, held against a model before they are put into it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from spectral_models.errors import CheckpointError
+from spectral_models.model import SpectralModel
+from spectral_models.quantization import put_int8, take_int8
+
+_PRECISIONS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint's weights file, by name. Raises CheckpointError for what is no such file."""
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError, RuntimeError, KeyError, AttributeError, ValueError) as error:
+        raise CheckpointError(f"{file} is damaged: {error}. Use another checkpoint.") from error
+
+
+def put_weights(
+    model: SpectralModel,
+    stored: Mapping[str, Tensor],
+    file: Path,
+    *,
+    cast: bool = False,
+    int8: Collection[str] = (),
+) -> None:
+    """Give a model the parameters and buffers of a weights file, every name and shape as in the model.
+
+    file: what they were read from, for messages. cast: give the model the precision of the file, where otherwise the
+    file's values are cast to the model's. int8: layers whose weights are int8 in the file, and in the model from then
+    on. Raises CheckpointError, and leaves the model as it was, for weights that do not fit it or have several
+    precisions.
+    """
+    weights, found = fitting(model, stored, file, int8)
+    if cast:
+        model.to(precision_of(weights, file))
+    put_int8(model, found)
+    weights.update({f"{layer}.weight": model.get_parameter(f"{layer}.weight").data for layer in found})
+    model.load_state_dict(weights)
+
+
+def precision_of(weights: Mapping[str, Tensor], file: Path) -> torch.dtype:
+    """The dtype of all weights in floating point. Raises CheckpointError, naming them, for several or another."""
+    kinds: dict[torch.dtype, str] = {}
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() or tensor.is_complex():
+            kinds.setdefault(tensor.dtype, name)
+    if len(kinds) > 1 or not kinds.keys() <= set(_PRECISIONS):
+        has = ", ".join(f"{name} is {str(dtype).removeprefix('torch.')}" for dtype, name in kinds.items())
+        raise CheckpointError(
+            f"{file} has weights that cannot be computed with: {has}. All are to be float32, float64, "
+            "float16 or bfloat16. Save the model again after model.float()."
+        )
+    return next(iter(kinds), torch.float32)
+
+
+def fitting(
+    model: SpectralModel, stored: Mapping[str, Tensor], file: Path, int8: Collection[str]
+) -> tuple[dict[str, Tensor], dict[str, tuple[Tensor, Tensor]]]:
+    """Weights by the model's names, and those of int8 layers. Raises CheckpointError unless all of them fit."""
+    weights = {model.earlier_names.get(name, name): tensor for name, tensor in stored.items()}
+    try:
+        found = take_int8(weights, int8)
+    except KeyError as error:
+        raise CheckpointError(f"{file} does not fit its config: {error} is missing.") from None
+    given = {**weights, **{f"{layer}.weight": integers for layer, (integers, _) in found.items()}}
+    precision = precision_of({**weights, **{layer: scale for layer, (_, scale) in found.items()}}, file)
+    misfits = _misfits(model.state_dict(), given) or _other_dtypes(model.state_dict(), given, found, precision)
+    if misfits:
+        raise CheckpointError(
+            f"{file} does not fit its config: {misfits}. Leave out overrides of "
+            "sizes and parts, or use another checkpoint."
+        )
+    return weights, found
+
+
+def _misfits(ours: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> str:
+    """How stored weights differ from a model's in names and shapes, an example of each kind; empty if they do not."""
+    shapes = [
+        f"{name} is {tuple(stored[name].shape)} and should be {tuple(tensor.shape)}"
+        for name, tensor in ours.items()
+        if name in stored and stored[name].shape != tensor.shape
+    ]
+    kinds = {
+        "missing": [name for name in ours if name not in stored],
+        "unknown": [name for name in stored if name not in ours],
+        "of another shape": shapes,
+    }
+    return "; ".join(
+        f"{len(names)} {kind} ({names[0]}{', ...' if len(names) > 1 else ''})" for kind, names in kinds.items() if names
+    )
+
+
+def _other_dtypes(
+    ours: Mapping[str, Tensor],
+    stored: Mapping[str, Tensor],
+    int8: Mapping[str, tuple[Tensor, Tensor]],
+    precision: torch.dtype,
+) -> str:
+    """The first tensor of another dtype than it should have, where all fit in names and shapes; empty if none has."""
+    for name, tensor in stored.items():
+        layer = name.removesuffix(".weight")
+        wanted = ours[name].dtype
+        if layer in int8:
+            wanted, scale = torch.int8, int8[layer][1]
+            if scale.shape not in ((len(tensor), 1), (len(tensor),)) or scale.dtype != precision:
+                return f"the scales of {layer} are {scale.dtype} {tuple(scale.shape)}, for {len(tensor)} rows"
+        elif ours[name].is_floating_point():
+            wanted = precision
+        if tensor.dtype != wanted:
+            return f"{name} is {tensor.dtype} and should be {wanted}"
+    return ""
