@@ -146,10 +146,10 @@ def test_a_binary_file_is_refused_for_its_nul(tmp_path):
 def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_bytes(b"abc")
 
-    def denied(path: Path) -> bytes:  # not chmod: the superuser may read everything
+    def denied(path: Path, mode: str) -> None:  # not chmod: the superuser may read everything
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "read_bytes", denied)
+    monkeypatch.setattr(Path, "open", denied)
     refuse(tmp_path, str(tmp_path / "a.txt"), "cannot be read: Permission denied")
 
 
