@@ -7,16 +7,20 @@ out on one machine is held out on every other. All of them are read into one buf
 from __future__ import annotations
 
 import sysconfig
+import warnings
 from array import array
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rich.console import Console
+
 from spectral_core.errors import suggestion
 from spectral_models.data.config import DataConfig
 from spectral_models.data.utf8 import pieces, records, refuse_nul
 from spectral_models.errors import DataError
+from spectral_models.quiet import without_bars
 
 _SOURCES = (
     "Allowed: a path to a UTF-8 text file, a .jsonl file or a directory of them; 'stdlib'; 'datasets:NAME[:CONFIG]'"
@@ -217,13 +221,29 @@ def load_splits(source: str) -> Any:
             f"source {source!r} needs the datasets library ({error}): pip install 'spectral-networks[train]'."
         ) from error
     try:
-        return datasets.load_dataset(name, subset or None)
+        with without_bars(), Console(stderr=True).status(f"loading {name}"):
+            return _loaded(name, subset or None)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        cause = error.__cause__ or error
         raise DataError(
             f"source {source!r}: datasets could not load {name!r}{f' with config {subset!r}' if subset else ''}: "
-            f"{type(error).__name__}: {error}. "
+            f"{type(cause).__name__}: {cause}. "
             "Give a name from huggingface.co/datasets (with its config, if it has several) or a local dataset folder."
         ) from error
+
+
+def _loaded(name: str, subset: str | None) -> Any:
+    import datasets
+
+    builder = datasets.load_dataset_builder(name, subset)
+    with warnings.catch_warnings():
+        if builder.name == "csv":
+            # pandas takes the first column for names of rows where rows have more fields than the header, unless it is
+            # told that there are none; then it warns, and leaves fields out.
+            builder = datasets.load_dataset_builder(name, subset, index_col=False)
+            warnings.filterwarnings("error", "Length of header or names does not match")
+        builder.download_and_prepare()
+    return builder.as_dataset()
 
 
 def _dataset(source: str, text_field: str) -> Iterator[_Parts]:

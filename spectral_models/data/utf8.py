@@ -35,13 +35,26 @@ def pieces(path: Path) -> Iterator[bytes]:
         ) from error
 
 
+def lines(contents: Iterable[bytes]) -> Iterator[str]:
+    """The lines of a text in pieces, without the line feeds between them: what follows the last is one, if empty."""
+    rest: list[bytes] = []
+    for piece in contents:
+        *whole, last = piece.split(b"\n")
+        if whole:
+            yield b"".join([*rest, whole[0]]).decode()
+            yield from map(bytes.decode, whole[1:])
+            rest = []
+        rest.append(last)
+    yield b"".join(rest).decode()
+
+
 def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a JSONL file with the numbers of their lines, blank lines left out.
 
     Raises DataError, with the line, for what is no object and for a key that is written twice, of which only one value
     would be read.
     """
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in enumerate(lines(pieces(path)), start=1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
@@ -56,18 +69,6 @@ def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not isinstance(record, dict):
             raise DataError(f"{where}: holds {type(record).__name__}; a line is an object, as {{'text': '...'}}.")
         yield number, record
-
-
-def _lines(path: Path) -> Iterator[str]:
-    rest: list[bytes] = []
-    for piece in pieces(path):
-        *whole, last = piece.split(b"\n")
-        if whole:
-            yield b"".join([*rest, whole[0]]).decode()
-            yield from map(bytes.decode, whole[1:])
-            rest = []
-        rest.append(last)
-    yield b"".join(rest).decode()
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

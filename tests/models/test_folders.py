@@ -271,7 +271,7 @@ def test_a_label_that_the_model_has_not(stripes, configs, spectral, tmp_path):
         ),
         (SoundReader(4000), lambda path: sound(path, np.zeros(9), 8000), r"has 8000 samples a second.*hears 4000"),
         (SoundReader(4000), lambda path: sound(path, np.zeros(0)), r"new.png has no samples"),
-        (SoundReader(4000), lambda path: path.write_bytes(b"RIFF"), r"new.png is no WAV file of integers"),
+        (SoundReader(4000), lambda path: path.write_bytes(b"RIFF"), r"new.png is no WAV file of plain samples: it ends early"),
     ],
 )
 def test_files_that_do_not_fit_are_named_before_anything_is_trained(tmp_path, reader, write, message):
