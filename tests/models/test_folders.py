@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import warnings
 import wave
 from pathlib import Path
 
@@ -322,3 +324,67 @@ def test_a_dataset_gives_the_files_that_it_holds(kind, stripes, tones, tmp_path)
     write(datasets.Features({"kind": label}))
     with pytest.raises(DataError, match=r"has 0 columns of pictures or sounds, and one is needed. Its columns: kind"):
         LabelledFilesConfig(source="-", label="kind").table(f"datasets:{tmp_path}")
+
+
+# Modes of Pillow's
+
+MODES = ("1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "LA", "PA", "RGBX", "RGBa", "La")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_picture_of_any_mode_of_eight_bits_is_read(mode, channels):
+    """As what is seen of it: whatever is left out, a mid grey stays a mid grey."""
+    grey = Image.new("RGB", (8, 4), (255, 255, 255) if mode == "1" else (128, 128, 128))
+    steps = {"La": ["LA", "La"], "RGBa": ["RGBA", "RGBa"], "PA": ["P", "PA"]}.get(mode, [mode])
+    for step in ["L", *steps] if mode in ("LA", "La") else steps:
+        grey = grey.convert(step, palette=Image.Palette.ADAPTIVE)
+    assert grey.mode == mode
+    values = PictureReader(channels).numbers(grey, "a")
+    assert values.shape == (channels, 4, 8)
+    wanted = 1.0 if mode == "1" else 0.0
+    torch.testing.assert_close(values, torch.full_like(values, wanted), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("transparency", [0, bytes(range(256))])
+def test_transparency_of_a_palette_is_left_out_without_a_warning(tmp_path, channels, transparency):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    coloured = Image.fromarray(pixels).convert("P")
+    coloured.save(tmp_path / "plain.png")
+    coloured.save(tmp_path / "clear.png", transparency=transparency)
+    plain, clear = (PictureReader(channels)(File.at(tmp_path / name)) for name in ("plain.png", "clear.png"))
+    torch.testing.assert_close(plain, clear, atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("mode", ["I", "F", "I;16", "I;16B"])
+def test_a_picture_of_more_bits_is_refused(mode):
+    with pytest.raises(DataError, match=r"more than 8 bits a channel"):
+        PictureReader(1).numbers(Image.new(mode, (4, 4)), "a")
+
+
+def test_a_picture_that_would_fill_the_memory_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    path = picture(tmp_path / "large.png", np.zeros((60, 60)))
+    for limit in (3000, 1000):  # Pillow warns of the first, and refuses the second
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with pytest.raises(DataError, match=r"large.png is too large: .*3600 pixels.* Make it smaller"):
+            PictureReader(1)(File.at(path))
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "bmp", "tiff", "webp"])
+def test_any_bytes_are_a_picture_or_one_error(suffix):
+    """Seeded changes of a good file: other bytes, or cut."""
+    random, content = np.random.default_rng(0), io.BytesIO()
+    Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(content, {"jpg": "jpeg"}.get(suffix, suffix))
+    whole = content.getvalue()
+    for _ in range(60):
+        changed = bytearray(whole)
+        for place in random.integers(0, len(whole), random.integers(1, 8)):
+            changed[place] = random.integers(256)
+        given = bytes(changed[: random.integers(len(whole))] if random.integers(2) else changed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, of what it overlooks
+            try:
+                assert PictureReader(3)(File("a", lambda given=given: given)).isfinite().all()
+            except DataError as error:
+                assert "\n" not in str(error)

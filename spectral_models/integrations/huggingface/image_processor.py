@@ -130,7 +130,10 @@ def _is_first(shape: tuple[int, ...], name: str, channels: str | None, size: tup
         if str(channels) not in ("channels_first", "channels_last"):
             raise DataError(f"input_data_format is channels_first or channels_last; got {channels!r}.")
         return str(channels) == "channels_first"
-    first, last = shape[0] in _CHANNELS, shape[2] in _CHANNELS
+    # Of transparency there are four; a picture of 3 x 6 with it is less likely than one of 6 x 4 without.
+    first, last = (axis in (1, 3) for axis in (shape[0], shape[2]))
+    if not (first or last):
+        first, last = (axis == 4 for axis in (shape[0], shape[2]))
     if first and last and size is not None:
         first, last = shape[1:] == size, shape[:2] == size
     if first and last:
