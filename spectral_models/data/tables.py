@@ -56,7 +56,7 @@ def read_table(source: str, text: str, label: str, *, split: str = "train") -> T
         raise DataError(f"{where}: no rows. Give a table with texts and labels.")
     for number, content in enumerate(texts, start=1):
         if (problem := _problem(content)) is not None:
-            raise DataError(f"{where}, row {number}: column {text!r} {problem}; every row needs a text. Remove the row.")
+            raise DataError(f"{where}, row {number}: column {text!r} {problem}; a row needs a text. Remove it.")
     rows = [f"row {number}" for number in range(1, len(texts) + 1)]
     return Table(where, list(texts), written_labels(where, label, labels, names), rows, key=str)
 
@@ -122,7 +122,9 @@ def _not_as_many(where: str, row: list[str], header: list[str], tabs: bool) -> D
     if len(row) < len(header):
         hint = "Fill it up, or remove it"
     else:
-        hint = "A field cannot hold a tab: remove it" if tabs else 'Put a field that holds a comma in quotes: "one, two"'
+        hint = (
+            "A field cannot hold a tab: remove it" if tabs else 'Put a field that holds a comma in quotes: "one, two"'
+        )
     return DataError(f"{where}: a row of {len(row)} fields, where the header has {len(header)}. {hint}.")
 
 

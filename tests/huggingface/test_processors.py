@@ -145,7 +145,7 @@ def test_which_axis_has_the_channels_is_known_from_the_size_or_told():
         assert torch.equal(sized(array, return_tensors="pt")["pixel_values"], expected)
         found = SpectralImageProcessor(3)(array, return_tensors="pt", input_data_format=told)
         assert torch.equal(found["pixel_values"], expected)
-    with pytest.raises(DataError, match=r"number 1 is an array of shape \(3, 8, 3\), whose channels are its first axis"):
+    with pytest.raises(DataError, match=r"number 1 is an array of shape \(3, 8, 3\), whose channels are its first"):
         SpectralImageProcessor(3)(array)
 
 
@@ -176,7 +176,11 @@ def test_which_axis_has_the_channels_is_known_from_the_size_or_told():
         (BYTES, {"do_resize": True}, r"do_resize=True is not possible"),
         (BYTES, {"do_rescale": False}, r"do_rescale=False is not possible"),
         (BYTES, {"size": 224}, r"size=224 is not possible"),
-        ([BYTES, BYTES[:5]], {"return_tensors": "pt"}, r"of one size, and at least one; got pictures of 5 x 4 and 6 x 4"),
+        (
+            [BYTES, BYTES[:5]],
+            {"return_tensors": "pt"},
+            r"of one size.* got pictures of 5 x 4 and 6 x 4",
+        ),
     ],
 )
 def test_arrays_that_could_mean_two_things_are_refused(given, options, message):

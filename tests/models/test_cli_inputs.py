@@ -185,7 +185,7 @@ def test_nothing_to_read_is_one_clear_error(texts, spectral, tmp_path, command):
     spectral(command, texts, "a", " ").refused(r"text 2 is empty, and there is nothing in it to read")
     spectral(command, texts, "--file", tmp_path / "gap.txt").refused(r"line 2 of .*gap\.txt is empty")
     spectral(command, texts, "--file", tmp_path / "empty.txt").refused(r"empty\.txt is empty")
-    spectral(command, texts, "--file", tmp_path / "latin.txt").refused(r"latin\.txt: not UTF-8 text: byte 0x.. at offset 3")
+    spectral(command, texts, "--file", tmp_path / "latin.txt").refused(r"latin\.txt: not UTF-8 text: .* at offset 3")
     spectral(command, texts, "--file", tmp_path / "none.txt").refused(r"none\.txt: cannot be read: No such file")
     spectral(command, tmp_path / "none", "a").refused(r"there is no checkpoint directory at .*none")
 

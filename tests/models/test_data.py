@@ -213,7 +213,10 @@ def test_pieces_of_a_file_are_its_bytes_and_whole_characters(tmp_path, size):
 @pytest.mark.parametrize(("suffix", "tokenizer"), [(".txt", "bytes"), (".jsonl", "bytes"), (".jsonl", "bpe")])
 def test_a_corpus_takes_about_as_much_memory_as_its_text(tmp_path, suffix, tokenizer):
     """Of Python's allocations at their peak; they were three to forty times the text."""
-    lines = [f"A line of text that is about as long as lines are, number {i}.\n" for i in range(20_000 if tokenizer == "bpe" else 60_000)]
+    lines = [
+        f"A line of text that is about as long as lines are, number {i}.\n"
+        for i in range(20_000 if tokenizer == "bpe" else 60_000)
+    ]
     content = "".join(lines)
     if suffix == ".jsonl":
         texts = ("".join(lines[i : i + 20]) for i in range(0, len(lines), 20))

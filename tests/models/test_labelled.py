@@ -166,8 +166,16 @@ def test_only_parquet_needs_a_library_and_the_error_says_which(tmp_path, monkeyp
 
 
 MALFORMED = {
-    "an unquoted comma in every row": (".csv", "text,label\nI liked it, really 0,neg\nYes, I did,pos\n", r"line 2: .* 3 f"),
-    "an unquoted comma in one row": (".csv", "text,label\nfine,pos\n\nI liked it, really,neg\n", r"line 4: .* 3 fields"),
+    "an unquoted comma in every row": (
+        ".csv",
+        "text,label\nI liked it, really 0,neg\nYes, I did,pos\n",
+        r"line 2: .* 3 f",
+    ),
+    "an unquoted comma in one row": (
+        ".csv",
+        "text,label\nfine,pos\n\nI liked it, really,neg\n",
+        r"line 4: .* 3 fields",
+    ),
     "two more in every row": (".csv", "text,label\na,b,c,neg\n", r"line 2: a row of 4 fields, where the header has 2"),
     "a comma at the end of rows": (".csv", "text,label\na,pos,\nb,neg,\n", r"line 2: .* 3 fields"),
     "a row too short": (".csv", "text,label\na,pos\nb\n", r"line 3: a row of 1 fields, where the header has 2"),
@@ -183,7 +191,11 @@ MALFORMED = {
     "a NUL": (".csv", "text,label\na\0,pos\n", r"NUL byte at offset 12"),
     "no JSON": (".jsonl", '{"text": "a", "label": 1}\n{not json\n', r"line 2: not JSON"),
     "a key that is missing": (".jsonl", '{"text": "a", "label": 1}\n\n{"text": "a"}\n', r"line 3: no field 'label'"),
-    "a key written twice": (".jsonl", '{"text": "a", "label": 0, "text": "b"}\n', r"line 1: .* 'text' is written twice"),
+    "a key written twice": (
+        ".jsonl",
+        '{"text": "a", "label": 0, "text": "b"}\n',
+        r"line 1: .* 'text' is written twice",
+    ),
     "no object": (".jsonl", '[{"text": "a", "label": 0}]\n', r"line 1: holds list"),
     "half a character": (".jsonl", '{"text": "\\ud800", "label": 0}\n', r"row 1: .*character 0 is half of"),
     "a number of too many digits": (".jsonl", f'{{"text": "a", "label": {"1" * 5000}}}\n', r"line 1: cannot be read"),
@@ -213,7 +225,7 @@ def test_a_text_may_be_long_and_other_columns_hold_what_they_like(tmp_path, suff
 def test_tables_as_spreadsheets_and_libraries_write_them(tmp_path):
     """A byte-order mark, line ends of two characters, blank lines at the end, a column of numbers without a name."""
     file = tmp_path / "t.csv"
-    file.write_bytes("\ufeff,text,label\r\n0,\"one\r\ntwo\",a\r\n1,Zoë,b\r\n\r\n".encode())
+    file.write_bytes('\ufeff,text,label\r\n0,"one\r\ntwo",a\r\n1,Zoë,b\r\n\r\n'.encode())
     table = read_table(str(file), "text", "label")
     assert (table.items, table.labels) == (["one\r\ntwo", "Zoë"], ["a", "b"])
 

@@ -67,7 +67,7 @@ class SpectralImageProcessor(BaseImageProcessor):  # type: ignore[misc]  # trans
         for place, picture in enumerate(_pictures(images), start=1):
             name = f"number {place}"
             if isinstance(picture, np.ndarray):
-                picture = _from_array(picture, name, input_data_format, size)  # noqa: PLW2901
+                picture = _from_array(picture, name, input_data_format, size)
             to_numbers = reader.standardised if isinstance(picture, Tensor) else reader.numbers
             values.append(to_numbers(picture, name))
         shapes = {tuple(value.shape[1:]) for value in values}
@@ -112,14 +112,14 @@ def _from_array(
         return Image.fromarray(octets[..., 0] if octets.shape[2] == 1 else octets)
     if not np.issubdtype(array.dtype, np.floating):
         raise DataError(
-            f"{name} is an array of {array.dtype}; bytes (uint8, to 255), floats from 0 to 1 and booleans have a scale. "
+            f"{name} is an array of {array.dtype}; bytes (uint8), floats from 0 to 1 and booleans have a scale. "
             "Convert it to one of them."
         )
     low, high = array.min(), array.max()
     if not (low >= 0 and high <= 1):  # NaN is neither
         raise DataError(
-            f"{name} is an array of floats from {low:g} to {high:g}, and floats run from 0 to 1. Divide pixels by their "
-            "largest value, 255, and undo a mean and deviation: the model's are applied here."
+            f"{name} is an array of floats from {low:g} to {high:g}, and floats run from 0 to 1. Divide pixels "
+            "by 255, and undo a mean and deviation: the model's are applied here."
         )
     return torch.from_numpy(array.astype(np.float32))
 
