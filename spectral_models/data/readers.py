@@ -86,13 +86,13 @@ class PictureReader:
 
     def numbers(self, picture: Image, name: str) -> Tensor:
         """The same of a picture that is open. name: what errors call it."""
-        if self.channels not in (1, 3):
-            raise DataError(f"this model's pictures have {self.channels} channels; files have 1 (grey) or 3 (colour).")
         if picture.mode == "F" or picture.mode.startswith("I"):  # Pillow would cut larger values off at 255
             raise DataError(
                 f"the picture {name} has more than 8 bits a channel (Pillow's mode {picture.mode}), and 8 are read. "
                 f"Convert it: magick {name} -depth 8 OUT.png."
             )
+        if self.size not in (None, (picture.height, picture.width), picture.size):  # it may be huge
+            self._check_size(picture.height, picture.width, name)
         try:
             pixels = np.array(_shown(picture, "L" if self.channels == 1 else "RGB"), dtype=np.float32)
         except Exception as error:  # a damaged one makes Pillow's readers raise all kinds, some not before this
@@ -101,6 +101,8 @@ class PictureReader:
 
     def standardised(self, pixels: Tensor, name: str) -> Tensor:
         """The same of pixels (H, W, C) from 0 to 1: grey, colour, or colour with transparency, which is left out."""
+        if self.channels not in (1, 3):
+            raise DataError(f"this model's pictures have {self.channels} channels; files have 1 (grey) or 3 (colour).")
         self._check_size(pixels.shape[0], pixels.shape[1], name)
         pixels = pixels[..., :3]
         if pixels.shape[-1] > self.channels:

@@ -158,4 +158,7 @@ def _columns(where: str, dataset: Any, text: str, label: str) -> Columns:
     for column in (text, label):
         if column not in dataset.column_names:
             raise missing_field(where, column, dataset.column_names, setting=_SETTING)
-    return list(dataset[text]), list(dataset[label]), class_names(dataset, label)
+    try:
+        return list(dataset[text]), list(dataset[label]), class_names(dataset, label)
+    except Exception as error:  # pyarrow and datasets raise all kinds
+        raise DataError(f"{where}: its rows cannot be read: {error}. Write the table again.") from error

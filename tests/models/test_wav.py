@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -158,15 +157,3 @@ def test_floats_that_are_no_sound_are_refused(kind, value):
     samples[7] = value
     with pytest.raises(DataError, match=r"samples of .*, where full scale is 1"):
         read(riff(chunk(b"fmt ", form(kind, 1, False)), chunk(b"data", encoded(samples, kind))))
-
-
-def test_any_bytes_are_a_sound_or_one_error():
-    """Seeded changes of a good file: other bytes, cut, or repeated."""
-    random = np.random.default_rng(0)
-    for _ in range(300):
-        changed = bytearray(PLAIN)
-        for place in random.integers(0, 60, random.integers(1, 5)):
-            changed[place] = random.integers(256)
-        content = bytes(changed[: random.integers(len(changed))] if random.integers(2) else changed)
-        with suppress(DataError):
-            assert np.isfinite(read(content, None)).all()
