@@ -1,4 +1,4 @@
-"""Other libraries' remarks, kept from a user whom they do not concern."""
+"""Other libraries' remarks and progress bars, kept from a user whom they do not concern."""
 
 from __future__ import annotations
 
@@ -18,3 +18,19 @@ def quietly(*loggers: str) -> Iterator[None]:
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Without the bars of datasets and huggingface_hub, which redraw lines in log files too."""
+    import datasets
+    import huggingface_hub.utils
+
+    shown = [library for library in (datasets, huggingface_hub.utils) if not library.are_progress_bars_disabled()]
+    try:
+        for library in shown:
+            library.disable_progress_bars()
+        yield
+    finally:
+        for library in shown:
+            library.enable_progress_bars()

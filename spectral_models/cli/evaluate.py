@@ -15,8 +15,8 @@ from spectral_models.checkpoint import load_checkpoint, load_tokenizer
 from spectral_models.cli.console import errors, out
 from spectral_models.data import ContiguousWindows, DataConfig, Tokenizer, load_corpus
 from spectral_models.data.batches import LabelledExamples, LabelledFiles, LabelledTokens
-from spectral_models.data.corpus import joined, measured_tokens
-from spectral_models.data.documents import load_documents
+from spectral_models.data.corpus import measured_tokens
+from spectral_models.data.documents import read_documents
 from spectral_models.data.folders import LabelledFilesConfig
 from spectral_models.data.labelled import Labelled, LabelledConfig, load_labelled, numbered
 from spectral_models.data.readers import reader_of
@@ -96,7 +96,7 @@ def _judge_language(
     model: LanguageModel, tokenizer: Tokenizer, config: DataConfig, batch_size: int, *, whole: bool
 ) -> None:
     if whole:
-        held_out = joined(load_documents(config))
+        held_out: bytes | bytearray = read_documents(config).text
         tokens, text_bytes = measured_tokens(held_out, tokenizer)
     else:
         corpus = load_corpus(config, tokenizer=tokenizer)

@@ -15,6 +15,7 @@ from spectral_core import ConfigError
 from spectral_models.cli.console import errors
 from spectral_models.data import Tokenizer
 from spectral_models.data.readers import File, reader_of
+from spectral_models.data.utf8 import checked, lines, pieces
 from spectral_models.variants.encoder import TextEncoderConfig
 from spectral_models.variants.encoding import Encoder
 
@@ -40,18 +41,22 @@ def read_items(given: list[str], file: Path | None) -> list[str]:
     if file is None:
         items = given
     else:
-        try:
-            content = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"cannot read {file}: {error.strerror}.") from None
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{file} is not UTF-8 text (byte {error.start}). Convert it, as by iconv.") from None
-        items = content.splitlines()
+        found = checked([_standard_input()], "the standard input") if str(file) == "-" else pieces(file)
+        items = [line.removesuffix("\r") for line in lines(found)]
+        if not items[-1]:
+            items.pop()
     empty = [number for number, item in enumerate(items, start=1) if not item.strip()]
     if empty or not items:
         which = f"line {empty[0]} of {file}" if file and items else str(file or f"text {empty[0]}")
         raise ConfigError(f"{which} is empty, and there is nothing in it to read. Leave it out.")
     return items
+
+
+def _standard_input() -> bytes:
+    try:
+        return sys.stdin.read().encode(errors="surrogateescape")
+    except UnicodeDecodeError as error:
+        return error.object
 
 
 def batches(encoder: Encoder, tokenizer: Tokenizer, items: list[str]) -> Iterator[Batch]:

@@ -49,9 +49,10 @@ class LabelledTokens(LabelledExamples):
 
     def __init__(self, data: Labelled[str], tokenizer: Tokenizer, max_length: int | None) -> None:
         super().__init__(data.labels)
-        encoded = tokenizer.encode_batch(data.items)
         # A tokenizer may make nothing of a text; token 0 then stands for it, for a row needs a token.
-        self.tokens = [torch.tensor(ids[:max_length] or [0], dtype=torch.int32) for ids in encoded]
+        self.tokens = [
+            torch.tensor(ids[:max_length] or [0], dtype=torch.int32) for ids in tokenizer.encode_each(data.items)
+        ]
 
     def inputs(self, index: int) -> Tensor:
         return self.tokens[index].long()

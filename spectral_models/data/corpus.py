@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from spectral_models.data.config import DataConfig
-from spectral_models.data.documents import Document, character_start, load_documents
+from spectral_models.data.documents import Document, Documents, character_start, read_documents
 from spectral_models.data.tokenizer import ByteTokenizer, Tokenizer
 from spectral_models.data.windows import require_window
 from spectral_models.errors import DataError
@@ -47,19 +49,22 @@ def load_corpus(config: DataConfig, *, vocab_size: int = 256, tokenizer: Tokeniz
 
     tokenizer: instead of what the config describes. vocab_size: the model's, for a tokenizer that is learned.
 
+    In memory at once are the text, a byte for each, and what is held out; with a tokenizer other than bytes, two bytes
+    for each token as well, four in a vocabulary of more than 65,536.
+
     Raises DataError when the source cannot be read, when it has too few documents to hold one out, when what is
     left for training is shorter than one window, and when the tokenizer loses some of the held-out text.
     """
-    documents = load_documents(config)
+    documents = read_documents(config)
+    total = len(documents)
     try:
-        train, validation = split_documents(documents, fraction=config.validation_fraction, seed=config.seed)
+        train, validation = _division(documents.views(), fraction=config.validation_fraction, seed=config.seed)
+        held_out = _first(documents, validation, config.validation_bytes)
+        text = documents.only(train)
         if tokenizer is None:
-            texts = (document.content.decode() for document in train)
-            tokenizer = config.tokenizer.build(texts, vocab_size=vocab_size)
-        text = joined(train)
+            tokenizer = config.tokenizer.build(_texts(text), vocab_size=vocab_size)
         tokens = tokens_of(text, tokenizer)
         require_window(tokens, config.context)
-        held_out = cut(joined(validation), config.validation_bytes)
         held_out_tokens, held_out_bytes = measured_tokens(held_out, tokenizer)
     except DataError as error:
         raise DataError(f"source {config.source!r}: {error}") from None
@@ -73,22 +78,38 @@ def load_corpus(config: DataConfig, *, vocab_size: int = 256, tokenizer: Tokeniz
         validation_bytes=held_out_bytes,
         train_documents=len(train),
         validation_documents=len(validation),
-        duplicates=len(documents) - len(train) - len(validation),
+        duplicates=total - len(train) - len(validation),
     )
 
 
-def tokens_of(text: bytes, tokenizer: Tokenizer) -> Tensor:
-    """Documents that end in NULs as tokens, in which ``eos_token_id`` stands for the NUL. (N,) integers."""
+def tokens_of(text: bytes | bytearray, tokenizer: Tokenizer) -> Tensor:
+    """Documents that end in NULs as tokens, in which ``eos_token_id`` stands for the NUL. (N,) integers.
+
+    A bytearray as bytes is the tokens' memory, not copied: leave it as it is.
+    """
     if isinstance(tokenizer, ByteTokenizer):
-        return torch.frombuffer(bytearray(text), dtype=torch.uint8)
-    *whole, rest = text.split(b"\0")
-    end = [tokenizer.eos_token_id]
-    encoded = tokenizer.encode_batch([document.decode() for document in (*whole, rest)])
-    ids = chain.from_iterable([*(document + end for document in encoded[:-1]), encoded[-1]])
-    return torch.tensor(list(ids), dtype=torch.int32)
+        return torch.frombuffer(text if isinstance(text, bytearray) else bytearray(text), dtype=torch.uint8)
+    tokens = array("H" if tokenizer.vocab_size <= 1 << 16 else "i")
+    end = tokenizer.eos_token_id
+    for ids in tokenizer.encode_each(_texts(text)):
+        tokens.extend(ids)
+        tokens.append(end)
+    if text and not text.endswith(b"\0"):  # the last document was cut off before its end
+        tokens.pop()
+    return torch.from_numpy(np.frombuffer(tokens, tokens.typecode))
 
 
-def measured_tokens(text: bytes, tokenizer: Tokenizer) -> tuple[Tensor, int]:
+def _texts(text: bytes | bytearray) -> Iterator[str]:
+    """The documents of a text, which end in NULs; the last may lack it."""
+    start = 0
+    while start < len(text):
+        end = text.find(0, start)
+        end = len(text) if end < 0 else end
+        yield text[start:end].decode()
+        start = end + 1
+
+
+def measured_tokens(text: bytes | bytearray, tokenizer: Tokenizer) -> tuple[Tensor, int]:
     """Tokens to measure a model on, and how many bytes those after the first, which nothing predicts, stand for.
 
     Bytes begin with the first byte. Other tokens begin behind the end of a document, so that every byte of the text is
@@ -98,8 +119,8 @@ def measured_tokens(text: bytes, tokenizer: Tokenizer) -> tuple[Tensor, int]:
     tokens = tokens_of(text, tokenizer)
     if isinstance(tokenizer, ByteTokenizer):
         return tokens, len(text) - 1
-    for document in text.split(b"\0"):
-        found, wanted = tokenizer.decode(tokenizer.encode(document)), document.decode()
+    for wanted in _texts(text):
+        found = tokenizer.decode(tokenizer.encode(wanted))
         if found != wanted:
             place = next((i for i, (a, b) in enumerate(zip(found, wanted, strict=False)) if a != b), len(found))
             raise DataError(
@@ -115,6 +136,18 @@ def cut(text: bytes, limit: int | None) -> bytes:
     return text if limit is None or limit >= len(text) else text[: character_start(text, limit)]
 
 
+def _first(documents: Documents, indices: Iterable[int], limit: int | None) -> bytes:
+    """These documents as one text, a NUL at the end of each, cut after so many bytes."""
+    found = bytearray()
+    for index in indices:
+        start, end = documents.span(index)
+        # One byte more than the limit shows where its last character begins.
+        found += documents.text[start : end + 1 if limit is None else min(end + 1, start + limit + 1 - len(found))]
+        if limit is not None and len(found) > limit:
+            break
+    return cut(bytes(found), limit)
+
+
 def split_documents(
     documents: Sequence[Document], *, fraction: float, seed: int
 ) -> tuple[list[Document], list[Document]]:
@@ -127,24 +160,30 @@ def split_documents(
 
     Raises DataError for fewer than two different texts.
     """
-    draws = {document.name: _draw(document.name, seed) for document in documents}
-    assert len(draws) == len(documents), "documents need different names"
-    latest: dict[bytes, int] = {}  # a text is held out only when all of its copies are
+    train, validation = _division(((name, content) for name, content in documents), fraction=fraction, seed=seed)
+    return [documents[index] for index in train], [documents[index] for index in validation]
+
+
+def _division(
+    documents: Iterable[tuple[str, bytes | memoryview]], *, fraction: float, seed: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The indices of both sides: see :func:`split_documents`."""
+    draws, texts = array("Q"), array("Q")
     for name, content in documents:
-        latest[content] = max(draws[name], latest.get(content, 0))
-    if len(latest) < 2:
+        draws.append(int.from_bytes(hashlib.sha256(f"{seed}\0{name}".encode()).digest()[:8], "big"))
+        texts.append(int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big"))
+    draw = np.frombuffer(draws, np.uint64)
+    different, text = np.unique(np.frombuffer(texts, np.uint64), return_inverse=True)
+    latest = np.zeros(len(different), np.uint64)  # a text is held out only when all of its copies are
+    np.maximum.at(latest, text, draw)
+    if len(different) < 2:
         raise DataError(
-            f"{len(documents)} document(s) with {len(latest)} different text(s), too few to train on one and hold out "
+            f"{len(draw)} document(s) with {len(different)} different text(s), too few to train on one and hold out "
             "another. Give at least two different documents, or one text of more than a kilobyte."
         )
-    threshold = min(max(int(fraction * _DRAWS), min(latest.values()) + 1), max(latest.values()))
-    train = [document for document in documents if draws[document.name] >= threshold]
-    validation = [document for document in documents if latest[document.content] < threshold]
-    return train, sorted(validation, key=lambda document: draws[document.name])
-
-
-def _draw(name: str, seed: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}\0{name}".encode()).digest()[:8], "big")
+    threshold = np.uint64(min(max(int(fraction * _DRAWS), int(latest.min()) + 1), int(latest.max())))
+    held_out = np.flatnonzero(latest[text] < threshold)
+    return np.flatnonzero(draw >= threshold), held_out[np.argsort(draw[held_out], kind="stable")]
 
 
 def joined(documents: Iterable[Document]) -> bytes:

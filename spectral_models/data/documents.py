@@ -1,22 +1,26 @@
 """Documents: named pieces of UTF-8 text, read from files, from the standard library or from a dataset.
 
 The name of a document is its place in the source and does not depend on where the source lies, so that what is held
-out on one machine is held out on every other. Everything is read into memory.
+out on one machine is held out on every other. All of them are read into one buffer.
 """
 
 from __future__ import annotations
 
-import codecs
-import json
 import sysconfig
+import warnings
+from array import array
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rich.console import Console
+
 from spectral_core.errors import suggestion
 from spectral_models.data.config import DataConfig
+from spectral_models.data.utf8 import pieces, records, refuse_nul
 from spectral_models.errors import DataError
+from spectral_models.quiet import without_bars
 
 _SOURCES = (
     "Allowed: a path to a UTF-8 text file, a .jsonl file or a directory of them; 'stdlib'; 'datasets:NAME[:CONFIG]'"
@@ -42,14 +46,101 @@ class Document(NamedTuple):
     content: bytes
 
 
-def load_documents(config: DataConfig) -> list[Document]:
+_Parts = tuple[str, Iterable[bytes]]
+"""A document's name, and its content in parts."""
+
+
+class Documents:
+    """The documents of a source in one buffer, in which a NUL follows each: a byte of memory for each of text.
+
+    text: the buffer. names: of the documents, in their order.
+    """
+
+    def __init__(self) -> None:
+        self.text = bytearray()
+        self.names: list[str] = []
+        self._ends = array("q")  # where their NULs are
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def span(self, index: int) -> tuple[int, int]:
+        """Where a document begins in the buffer, and where its NUL is."""
+        return (self._ends[index - 1] + 1 if index else 0), self._ends[index]
+
+    def __iter__(self) -> Iterator[Document]:
+        for name, content in self.views():
+            yield Document(name, bytes(content))
+
+    def views(self) -> Iterator[tuple[str, memoryview]]:
+        """Names and contents, which are not copied; each is valid until the next."""
+        with memoryview(self.text) as text:
+            for index, name in enumerate(self.names):
+                start, end = self.span(index)
+                with text[start:end] as content:
+                    yield name, content
+
+    def add(self, name: str, contents: Iterable[bytes]) -> None:
+        """Add a document, given in parts, unless it is only whitespace."""
+        start, blank = len(self.text), True
+        for content in contents:
+            self.text += content
+            blank = blank and not content.strip()
+        if blank:
+            del self.text[start:]
+            return
+        self._ends.append(len(self.text))
+        self.text.append(0)
+        self.names.append(name)
+
+    def only(self, indices: Iterable[int]) -> bytearray:
+        """The buffer with these documents alone, in rising order: the others are lost, and so is this object."""
+        filled = 0
+        with memoryview(self.text) as text:
+            for index in indices:
+                start, end = self.span(index)
+                size = end + 1 - start
+                text[filled : filled + size] = text[start : end + 1]
+                filled += size
+        del self.text[filled:]
+        return self.text
+
+    def in_blocks(self) -> Documents:
+        """A lone document as blocks: joined, they are its content.
+
+        Each is a thirty-second of it, at least 1 KiB and at most 64 KiB, and ends at a line's end where it has one.
+        """
+        (name,), text = self.names, self.text
+        (least, most), last = _BLOCK_BYTES, len(text) - 1
+        size = min(most, max(least, last // 32))
+        ends, start = array("q"), 0
+        while start < last:
+            end = min(start + size, last)
+            if end < last:
+                end = text.rfind(b"\n", start, end) + 1 or character_start(text, end)
+            ends.append(end)
+            start = end
+        # Room for a NUL behind each block but the last, which has one, and the blocks move to the left in turn.
+        text[:0] = bytes(more := len(ends) - 1)
+        blocks, start = Documents(), 0
+        with memoryview(text) as view:
+            for number, end in enumerate(ends):
+                view[start + number : end + number] = view[start + more : end + more]
+                view[end + number] = 0
+                blocks._ends.append(end + number)
+                blocks.names.append(f"{name}#{number}")
+                start = end
+        blocks.text = text
+        return blocks
+
+
+def read_documents(config: DataConfig) -> Documents:
     """The documents of a source, in a fixed order, those of only whitespace left out.
 
     A directory gives one document per file (hidden files and folders are passed over), a JSONL file (``.jsonl``,
     ``.ndjson``) one per line, a dataset one per row of its ``train`` split, the standard library one per source file.
 
-    A source of only one document, a book say, has no boundaries to split at and is cut into blocks of a thirty-second
-    of its size, at least 1 KiB and at most 64 KiB, each ending at a line's end where it has one.
+    A source of only one document, a book say, has no boundaries to split at and is cut into blocks.
 
     Raises DataError, with the file and the place in it, for whatever cannot be read as text.
     """
@@ -59,16 +150,23 @@ def load_documents(config: DataConfig) -> list[Document]:
         found = _dataset(config.source, config.text_field)
     else:
         found = _files(config.source, config.text_field)
-    documents = [document for document in found if document.content.strip()]
-    if not documents:
+    documents = Documents()
+    for name, contents in found:
+        documents.add(name, contents)
+    if not len(documents):
         raise DataError(
             f"source {config.source!r}: no text found: it is empty or holds only whitespace. "
             "Give a source with at least two documents, or one longer text."
         )
-    return _blocks(documents[0]) if len(documents) == 1 else documents
+    return documents.in_blocks() if len(documents) == 1 else documents
 
 
-def _standard_library(root: Path) -> Iterator[Document]:
+def load_documents(config: DataConfig) -> list[Document]:
+    """The same, each by itself."""
+    return list(read_documents(config))
+
+
+def _standard_library(root: Path) -> Iterator[_Parts]:
     """The Python files below ``root``, by relative path, as far as people wrote them for use.
 
     Left out: installed packages, test directories (``test``, ``tests``, ``idle_test``: fixtures, bad syntax, odd
@@ -79,10 +177,10 @@ def _standard_library(root: Path) -> Iterator[Document]:
     for path, name in _below(root, root.rglob("*.py")):
         generated = any(fnmatch(name, pattern) for pattern in _GENERATED)
         if not generated and _NOT_LIBRARY.isdisjoint(name.split("/")):
-            yield Document(name, _read(path))
+            yield name, pieces(path)
 
 
-def _files(source: str, text_field: str) -> Iterator[Document]:
+def _files(source: str, text_field: str) -> Iterator[_Parts]:
     root = Path(source).expanduser()
     if root.is_file():
         paths = [(root, root.name)]
@@ -96,55 +194,19 @@ def _files(source: str, text_field: str) -> Iterator[Document]:
         hint = suggestion(source, ["stdlib"])
         raise DataError(f"source {source!r}: no such file or directory ({root.absolute()}).{hint} {_SOURCES}.")
     for path, name in paths:
-        content = _read(path)
         if path.suffix.lower() in _JSON_LINES:
-            yield from _json_lines(path, name, content, text_field)
+            for number, record in records(path):
+                where = f"{path}, line {number}"
+                if text_field not in record:
+                    raise missing_field(where, text_field, record)
+                yield f"{name}:{number}", [_content(record[text_field], where, text_field)]
         else:
-            yield Document(name, content)
+            yield name, pieces(path)
 
 
 def _below(root: Path, paths: Iterable[Path]) -> list[tuple[Path, str]]:
     """Paths with their names relative to ``root``, ordered by name."""
     return sorted(((path, path.relative_to(root).as_posix()) for path in paths), key=lambda pair: pair[1])
-
-
-def _read(path: Path) -> bytes:
-    """A file's bytes without a byte-order mark, proved to be UTF-8 text."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read: {error.strerror}. Give a file you may read, or move it away."
-        ) from error
-    try:
-        content.decode()
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: not UTF-8 text: byte {content[error.start]:#04x} at offset {error.start}. "
-            "Convert the file to UTF-8 (iconv -f latin1 -t utf-8, say); if it holds no text, move it away."
-        ) from None
-    _refuse_nul(content, str(path))
-    return content.removeprefix(codecs.BOM_UTF8)
-
-
-def _json_lines(path: Path, name: str, content: bytes, text_field: str) -> Iterator[Document]:
-    for number, line in enumerate(content.decode().split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{where}: not JSON: {error.msg} at column {error.colno}. A JSONL file holds one object per line."
-            ) from None
-        if not isinstance(record, dict):
-            raise DataError(
-                f"{where}: holds {type(record).__name__}; a line is an object with the text in field {text_field!r}."
-            )
-        if text_field not in record:
-            raise missing_field(where, text_field, record)
-        yield Document(f"{name}:{number}", _content(record[text_field], where, text_field))
 
 
 def load_splits(source: str) -> Any:
@@ -159,16 +221,32 @@ def load_splits(source: str) -> Any:
             f"source {source!r} needs the datasets library ({error}): pip install 'spectral-networks[train]'."
         ) from error
     try:
-        return datasets.load_dataset(name, subset or None)
+        with without_bars(), Console(stderr=True).status(f"loading {name}"):
+            return _loaded(name, subset or None)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        cause = error.__cause__ or error
         raise DataError(
             f"source {source!r}: datasets could not load {name!r}{f' with config {subset!r}' if subset else ''}: "
-            f"{type(error).__name__}: {error}. "
+            f"{type(cause).__name__}: {cause}. "
             "Give a name from huggingface.co/datasets (with its config, if it has several) or a local dataset folder."
         ) from error
 
 
-def _dataset(source: str, text_field: str) -> Iterator[Document]:
+def _loaded(name: str, subset: str | None) -> Any:
+    import datasets
+
+    builder = datasets.load_dataset_builder(name, subset)
+    with warnings.catch_warnings():
+        if builder.name == "csv":
+            # pandas takes the first column for names of rows where rows have more fields than the header, unless it is
+            # told that there are none; then it warns, and leaves fields out.
+            builder = datasets.load_dataset_builder(name, subset, index_col=False)
+            warnings.filterwarnings("error", "Length of header or names does not match")
+        builder.download_and_prepare()
+    return builder.as_dataset()
+
+
+def _dataset(source: str, text_field: str) -> Iterator[_Parts]:
     splits = load_splits(source)
     if "train" not in splits:
         raise DataError(f"source {source!r}: has no 'train' split, only {', '.join(splits)}. Save its text as JSONL.")
@@ -176,7 +254,7 @@ def _dataset(source: str, text_field: str) -> Iterator[Document]:
     if text_field not in train.column_names:
         raise missing_field(f"source {source!r}", text_field, train.column_names)
     for row, text in enumerate(train[text_field]):
-        yield Document(f"train:{row}", _content(text, f"source {source!r}, row {row}", text_field))
+        yield f"train:{row}", [_content(text, f"source {source!r}, row {row}", text_field)]
 
 
 def missing_field(where: str, field: str, present: Iterable[str], *, setting: str = "text_field") -> DataError:
@@ -204,34 +282,11 @@ def _content(value: object, where: str, text_field: str) -> bytes:
             f"{where}: field {text_field!r} is not text: character {error.start} is half of a surrogate pair. "
             "Repair or remove the record."
         ) from None
-    _refuse_nul(content, f"{where}, field {text_field!r}")
+    refuse_nul(content, f"{where}, field {text_field!r}")
     return content
 
 
-def _refuse_nul(content: bytes, where: str) -> None:
-    if (offset := content.find(0)) >= 0:
-        raise DataError(
-            f"{where}: NUL byte at offset {offset}: a binary file? NUL separates documents and is never part "
-            "of a text. Remove it, or leave this out."
-        )
-
-
-def _blocks(document: Document) -> list[Document]:
-    """The document in consecutive pieces: joined, they are its content."""
-    content, (least, most) = document.content, _BLOCK_BYTES
-    size = min(most, max(least, len(content) // 32))
-    blocks: list[Document] = []
-    start = 0
-    while start < len(content):
-        end = min(start + size, len(content))
-        if end < len(content):
-            end = content.rfind(b"\n", start, end) + 1 or character_start(content, end)
-        blocks.append(Document(f"{document.name}#{len(blocks)}", content[start:end]))
-        start = end
-    return blocks
-
-
-def character_start(content: bytes, index: int) -> int:
+def character_start(content: bytes | bytearray, index: int) -> int:
     """The start of the UTF-8 character that byte ``index`` belongs to."""
     while content[index] & 0xC0 == 0x80:
         index -= 1

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spectral_models.data.documents import DATASETS, missing_field
-from spectral_models.data.labelled import LabelledConfig, Table, dataset_split, written_labels
+from spectral_models.data.labelled import LabelledConfig, Table, class_names, dataset_split, written_labels
 from spectral_models.data.readers import File
 from spectral_models.errors import DataError
 
@@ -73,7 +73,7 @@ def _hidden(path: Path) -> bool:
 
 
 def _digest(file: File) -> str:
-    return hashlib.sha256(file.read("file").getbuffer()).hexdigest()
+    return hashlib.sha256(file.read("file")).hexdigest()
 
 
 def _dataset(source: str, label: str, split: str) -> Table[File]:
@@ -93,7 +93,8 @@ def _dataset(source: str, label: str, split: str) -> Table[File]:
     if not files:
         raise DataError(f"{where}: no rows. Choose another split.")
     places = [f"row {row + 1}" for row in range(len(files))]
-    return Table(where, files, written_labels(where, table, label), places, key=_digest)
+    labels = written_labels(where, label, list(table[label]), class_names(table, label))
+    return Table(where, files, labels, places, key=_digest)
 
 
 def _content(encoded: Any, row: int) -> bytes:

@@ -161,10 +161,14 @@ def dataset_split(source: str, split: str) -> tuple[str, Any]:
     return f"{source}, split {split!r}", splits[split]
 
 
-def written_labels(where: str, table: Any, column: str) -> list[str]:
+def class_names(dataset: Any, column: str) -> Sequence[str] | None:
+    """The names that a dataset has for the numbers in a column; None where it has none."""
+    names: Sequence[str] | None = getattr(dataset.features[column], "names", None)
+    return names
+
+
+def written_labels(where: str, column: str, labels: Sequence[Any], names: Sequence[str] | None) -> list[str]:
     """A column of labels, each by its name or as it is written. Raises DataError, with the row, for what is none."""
-    names = getattr(table.features[column], "names", None)  # of a ClassLabel
-    labels = list(table[column])
     for number, given in enumerate(labels, start=1):
         if not isinstance(given, int | str) or given == "":
             raise DataError(

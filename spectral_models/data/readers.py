@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import wave
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from spectral_layers.frontends.patches import PatchesConfig
+from spectral_models.data.wav import read_wav
 from spectral_models.errors import DataError
 from spectral_models.variants.encoding import EncoderConfig
 
@@ -33,17 +34,23 @@ class File:
     def at(cls, path: str | Path) -> File:
         return cls(str(path), partial(Path.read_bytes, Path(path)))
 
-    def read(self, what: str) -> io.BytesIO:
+    def read(self, what: str) -> bytes:
         """Its bytes. Raises DataError where it cannot be read. what: that it should be, for the message."""
         try:
-            return io.BytesIO(self.content())
+            return self.content()
         except OSError as error:
             raise DataError(f"cannot read the {what} {self.name}: {error.strerror or error}.") from None
+
+
+_GREY = (0.299, 0.587, 0.114)
+"""What grey takes of red, green and blue: ITU-R BT.601, as Pillow does."""
 
 
 @dataclass(frozen=True, slots=True)
 class PictureReader:
     """(pixel / 255 - mean) / std, in each channel, of pictures as a viewer shows them, transparency left out.
+
+    Of several frames or pages it is the first.
 
     channels: 1 for grey, 3 for red, green, blue. size: height and width they must have; None for any of which
     ``multiple`` divides both. mean, std: one for all channels, or one for each.
@@ -63,32 +70,46 @@ class PictureReader:
             from PIL import Image, UnidentifiedImageError
         except ImportError:
             raise DataError("pictures need a library that is not installed: Pillow. Run: pip install pillow") from None
-        content = file.read(self.what)
+        content = io.BytesIO(file.read(self.what))
         try:
-            with Image.open(content) as picture:
-                return self.numbers(picture, file.name)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                picture = Image.open(content)
         except UnidentifiedImageError:
             raise DataError(f"{file.name} is no picture that Pillow reads. Convert it, or leave it out.") from None
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(f"the picture {file.name} is damaged: {error}. Repair it, or leave it out.") from None
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise DataError(f"the picture {file.name} is too large: {error} Make it smaller.") from None
+        except Exception as error:  # a file that is no picture makes Pillow's readers raise all kinds
+            raise _damaged(file.name, error) from None
+        with picture:
+            return self.numbers(picture, file.name)
 
     def numbers(self, picture: Image, name: str) -> Tensor:
         """The same of a picture that is open. name: what errors call it."""
-        from PIL import ImageOps
-
-        if self.channels not in (1, 3):
-            raise DataError(f"this model's pictures have {self.channels} channels; files have 1 (grey) or 3 (colour).")
         if picture.mode == "F" or picture.mode.startswith("I"):  # Pillow would cut larger values off at 255
             raise DataError(
                 f"the picture {name} has more than 8 bits a channel (Pillow's mode {picture.mode}), and 8 are read. "
                 f"Convert it: magick {name} -depth 8 OUT.png."
             )
-        shown = ImageOps.exif_transpose(picture).convert("L" if self.channels == 1 else "RGB")
-        self._check_size(shown.height, shown.width, name)
-        pixels = np.array(shown, dtype=np.float32)
-        planes = torch.from_numpy(pixels).reshape(*pixels.shape[:2], self.channels).permute(2, 0, 1)
+        if self.size not in (None, (picture.height, picture.width), picture.size):  # it may be huge
+            self._check_size(picture.height, picture.width, name)
+        try:
+            pixels = np.array(_shown(picture, "L" if self.channels == 1 else "RGB"), dtype=np.float32)
+        except Exception as error:  # a damaged one makes Pillow's readers raise all kinds, some not before this
+            raise _damaged(name, error) from None
+        return self.standardised(torch.from_numpy(pixels).reshape(*pixels.shape[:2], -1) / 255, name)
+
+    def standardised(self, pixels: Tensor, name: str) -> Tensor:
+        """The same of pixels (H, W, C) from 0 to 1: grey, colour, or colour with transparency, which is left out."""
+        if self.channels not in (1, 3):
+            raise DataError(f"this model's pictures have {self.channels} channels; files have 1 (grey) or 3 (colour).")
+        self._check_size(pixels.shape[0], pixels.shape[1], name)
+        pixels = pixels[..., :3]
+        if pixels.shape[-1] > self.channels:
+            pixels = pixels @ pixels.new_tensor(_GREY)[:, None]
+        planes = pixels.expand(*pixels.shape[:2], self.channels).permute(2, 0, 1)
         mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
-        return ((planes / 255 - mean) / std).contiguous()
+        return ((planes - mean) / std).contiguous()
 
     def like(self, file: File) -> PictureReader:
         """For pictures of the size of this one, where any would do."""
@@ -115,9 +136,24 @@ class PictureReader:
         )
 
 
+def _shown(picture: Image, mode: str) -> Image:
+    """A picture upright, as grey (L) or colour (RGB)."""
+    from PIL import ImageOps
+
+    picture.load()
+    picture = ImageOps.exif_transpose(picture)
+    # These have no way to grey, lose their colours on the way, or warn of transparency.
+    between = {"LAB": "RGB", "La": "LA", "RGBa": "RGBA", "P": "RGBA" if "transparency" in picture.info else "P"}
+    return picture.convert(between.get(picture.mode, picture.mode)).convert(mode)
+
+
+def _damaged(name: str, error: Exception) -> DataError:
+    return DataError(f"the picture {name} is damaged: {error}. Repair it, or leave it out.")
+
+
 @dataclass(frozen=True, slots=True)
 class SoundReader:
-    """The mean of the channels of a WAV file of 8, 16, 24 or 32 bits a sample, from -1 to 1.
+    """The mean of the channels of a WAV file, full scale 1.
 
     sample_rate: samples a second it must have; None for any.
     """
@@ -127,35 +163,14 @@ class SoundReader:
     sample_rate: float | None = None
 
     def __call__(self, file: File) -> Tensor:
-        """(T,). Raises DataError, with the file's name, for what is no WAV file and for another rate."""
-        content = file.read(self.what)
-        try:
-            with wave.open(content) as sound:
-                rate, channels, width = sound.getframerate(), sound.getnchannels(), sound.getsampwidth()
-                if width > 4:
-                    raise wave.Error(f"{8 * width} bits a sample")
-                samples = sound.readframes(sound.getnframes())
-        except (wave.Error, EOFError) as error:
-            raise DataError(
-                f"{file.name} is no WAV file of integers ({error or 'it ends early'}). Convert it: "
-                "sox IN -b 16 OUT.wav."
-            ) from None
+        """(T,). Raises DataError, with the file's name, for what :func:`read_wav` does not read and another rate."""
+        samples, rate = read_wav(file.read(self.what), file.name)
         if self.sample_rate is not None and rate != self.sample_rate:
             raise DataError(
                 f"{file.name} has {rate} samples a second, and this model hears {self.sample_rate:g}; nothing is "
                 f"resampled here. Convert it: sox {file.name} -r {self.sample_rate:g} OUT.wav."
             )
-        whole = len(samples) // (width * channels) * width * channels  # a file that was cut may end in half a sample
-        if not whole:
-            raise DataError(f"{file.name} has no samples, and there is nothing in it to hear. Leave it out.")
-        octets = np.frombuffer(samples[:whole], np.uint8).reshape(-1, width)
-        if width == 1:
-            values = (octets[:, 0].astype(np.float64) - 128) / 128
-        else:  # little-endian and signed: into the high bytes of 32 bits, whatever the width
-            widened = np.zeros((len(octets), 4), np.uint8)
-            widened[:, 4 - width :] = octets
-            values = widened.view("<i4")[:, 0] / 2**31
-        return torch.from_numpy(values.reshape(-1, channels).mean(1).astype(np.float32))
+        return torch.from_numpy(samples.mean(1).astype(np.float32))
 
     def like(self, file: File) -> SoundReader:
         """Itself: sounds of a batch may differ in length."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import codecs
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from spectral_models.errors import DataError
+
+_BATCH = 1 << 19  # characters
 
 
 class Tokenizer(ABC):
@@ -31,6 +33,18 @@ class Tokenizer(ABC):
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of each text."""
         return [self.encode(text) for text in texts]
+
+    def encode_each(self, texts: Iterable[str]) -> Iterator[list[int]]:
+        """The tokens of each text, a bounded part of the texts at a time: tokens as lists take much memory."""
+        batch: list[str] = []
+        size = 0
+        for text in texts:
+            batch.append(text)
+            size += len(text)
+            if size >= _BATCH:
+                yield from self.encode_batch(batch)
+                batch, size = [], 0
+        yield from self.encode_batch(batch)
 
     @abstractmethod
     def decode(self, ids: Iterable[int]) -> str:

@@ -49,6 +49,6 @@ def bits_per_byte(
     return float(total) / (windows.text_bytes * math.log(2))
 
 
-def xz_bits_per_byte(data: bytes) -> float:
+def xz_bits_per_byte(data: bytes | bytearray) -> float:
     """What ``xz -9`` needs for the same bytes, container included: the number a byte model should beat."""
     return 8 * len(lzma.compress(data, preset=9)) / len(data)

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spectral_core import UnsupportedInputError
+from spectral_core.backends.base import transform_dtype
 from spectral_core.config import OneOf, part
 from spectral_layers import POSITIONS, FrontEndConfig, PositionConfig, Rotation, Rows
-from spectral_layers.frontends.base import Modality
+from spectral_layers.frontends.base import FrontEndOutput, Modality
 from spectral_layers.positions.base import Grid, positions_of
 from spectral_models.config import ModelConfig
 from spectral_models.registries import MODELS
@@ -74,14 +75,14 @@ class Encoder(StackedModel):
     def encode(self, inputs: Tensor, lengths: Tensor | None = None) -> EncoderOutput:
         """What the front end makes of the inputs, through the blocks and the norm, and pooled.
 
-        inputs: a batch whose rows begin at index 0; numbers are taken in the model's precision, whatever theirs.
-        lengths: (B,), how much of the last axis is real.
-        Raises UnsupportedInputError for inputs that do not fit, rows without a token and rows over a declared limit.
+        inputs: a batch whose rows begin at index 0; floating point inputs are cast to the model's dtype. lengths: (B,),
+        how much of the last axis is real. Raises UnsupportedInputError for inputs that do not fit, rows without a token
+        and rows over a declared limit, and for pixels and samples that are not finite or too large to be computed with.
         """
         if inputs.is_floating_point():
             inputs = inputs.to(next(self.parameters()).dtype)
         found = self.frontend(inputs, lengths)
-        x, rows = found.x, found.rows
+        x, rows = self._refuse_extremes(found, inputs), found.rows
         if rows is not None and not torch.compiler.is_exporting():
             empty = (rows.lengths == 0).nonzero().flatten().tolist()
             if empty:
@@ -104,6 +105,29 @@ class Encoder(StackedModel):
         else:
             pooled = pool(x, rows, self.config.pooling)
         return EncoderOutput(x, pooled, mask, None, passed.losses, passed.metrics)
+
+    def _refuse_extremes(self, found: FrontEndOutput, inputs: Tensor) -> Tensor:
+        """The features, of which each is finite and has a square that norms can sum.
+
+        Else UnsupportedInputError is raised. Where reading a value would stall an accelerator or is impossible, in a
+        trace and under torch.func, the feature becomes NaN: a norm would make it 0, and logits the head's bias.
+        """
+        x = found.x
+        if not inputs.is_floating_point():
+            return x
+        limit = min(torch.finfo(x.dtype).max / 4, (torch.finfo(transform_dtype(x.dtype)).max / 4 / x.shape[-1]) ** 0.5)
+        fits = x.detach().abs() <= limit  # which NaN is not
+        if found.rows is not None:
+            fits = fits | ~found.rows.mask(x.shape[1])[..., None]
+        if x.device.type != "cpu" or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+            return x.masked_fill(~fits, torch.nan)
+        if not fits.all() and all(parameter.isfinite().all() for parameter in self.frontend.parameters()):
+            rows = (~fits.flatten(1).all(1)).nonzero().flatten().tolist()
+            raise UnsupportedInputError(
+                f"rows {rows} hold values that are not finite or too large: inputs run from {float(inputs.min()):g} to "
+                f"{float(inputs.max()):g}, and pixels and samples are about -1 to 1. Scale them, or leave the rows out."
+            )
+        return x
 
     def ways(self, grid: Grid | None, x: Tensor, rows: Rows | None, rotation: Rotation | None) -> Sequence[Way]:
         """How the blocks, in turn, go through features x (B, L, D) on that grid: here each through the sequence."""

@@ -142,7 +142,7 @@ def test_a_sound_of_another_rate_or_kind(sounds, spectral, tmp_path):
     spectral("embed", sounds, fast).refused(r"has 16000 samples a second, and this model hears 8000.*Convert it: sox")
     spectral("embed", sounds, record(tmp_path / "none.wav", np.zeros((0, 1)))).refused("has no samples")
     (tmp_path / "text.wav").write_text("no sound at all")
-    spectral("embed", sounds, tmp_path / "text.wav").refused(r"text\.wav is no WAV file of integers")
+    spectral("embed", sounds, tmp_path / "text.wav").refused(r"text\.wav is no WAV file of plain samples")
     spectral("embed", sounds, tmp_path / "missing.wav").refused(r"cannot read the sound .*missing\.wav: No such file")
 
 
@@ -185,8 +185,8 @@ def test_nothing_to_read_is_one_clear_error(texts, spectral, tmp_path, command):
     spectral(command, texts, "a", " ").refused(r"text 2 is empty, and there is nothing in it to read")
     spectral(command, texts, "--file", tmp_path / "gap.txt").refused(r"line 2 of .*gap\.txt is empty")
     spectral(command, texts, "--file", tmp_path / "empty.txt").refused(r"empty\.txt is empty")
-    spectral(command, texts, "--file", tmp_path / "latin.txt").refused(r"latin\.txt is not UTF-8 text \(byte 3\)")
-    spectral(command, texts, "--file", tmp_path / "none.txt").refused(r"cannot read .*none\.txt: No such file")
+    spectral(command, texts, "--file", tmp_path / "latin.txt").refused(r"latin\.txt: not UTF-8 text: .* at offset 3")
+    spectral(command, texts, "--file", tmp_path / "none.txt").refused(r"none\.txt: cannot be read: No such file")
     spectral(command, tmp_path / "none", "a").refused(r"there is no checkpoint directory at .*none")
 
 

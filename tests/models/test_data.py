@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,9 @@ from spectral_models.data import (
 )
 from spectral_models.data.corpus import split_documents
 from spectral_models.data.documents import Document, load_documents
+from spectral_models.data.subwords import learn_bpe
+from spectral_models.data.tables import read_table
+from spectral_models.data.utf8 import pieces
 
 
 def documents_of(path: Path, **fields: object) -> list[Document]:
@@ -146,10 +150,10 @@ def test_a_binary_file_is_refused_for_its_nul(tmp_path):
 def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_bytes(b"abc")
 
-    def denied(path: Path) -> bytes:  # not chmod: the superuser may read everything
+    def denied(path: Path, mode: str) -> None:  # not chmod: the superuser may read everything
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "read_bytes", denied)
+    monkeypatch.setattr(Path, "open", denied)
     refuse(tmp_path, str(tmp_path / "a.txt"), "cannot be read: Permission denied")
 
 
@@ -169,6 +173,69 @@ def test_a_bad_json_line_is_named_with_file_and_number(tmp_path, line, parts):
     file = tmp_path / "a.jsonl"
     file.write_text(f'{{"text": "a"}}\n\n{line}\n')
     refuse(file, f"{file}, line 3", *parts)
+
+
+@pytest.mark.parametrize("mark", [True, False], ids=["with a mark", "without a mark"])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".csv"])
+def test_text_in_another_unicode_is_called_that(tmp_path, suffix, encoding, mark):
+    """Whatever reads it; without a mark where it is Latin."""
+    text = ("\ufeff" if mark else "") + '{"text": "naïve ünïcode", "label": "a"}\n' * 300
+    file = tmp_path / f"a{suffix}"
+    file.write_bytes(text.encode(encoding))
+    with pytest.raises(DataError) as caught:
+        read_table(str(file), "text", "label") if suffix == ".csv" else documents_of(file)
+    name = encoding[:6].upper()
+    assert f"a{suffix}: {name}" in str(caught.value)
+    assert f"iconv -f {name}" in str(caught.value)
+    assert "latin" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["日本語のテキスト。\n", "Просто текст, и больше ничего.\n"])
+def test_utf16_of_other_scripts_is_known_by_its_mark(tmp_path, text):
+    (tmp_path / "a.txt").write_bytes((text * 300).encode("utf-16"))
+    refuse(tmp_path / "a.txt", "UTF-16 text, and only UTF-8 is read")
+
+
+@pytest.mark.parametrize("size", [1, 3, 1 << 20, (1 << 20) + 1])
+def test_pieces_of_a_file_are_its_bytes_and_whole_characters(tmp_path, size):
+    text = ("aé世🙂" * (size // 10 + 1)).encode()[: size + 8].decode(errors="ignore")
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    found = list(pieces(tmp_path / "a.txt"))
+    assert "".join(piece.decode() for piece in found) == text
+    (tmp_path / "a.txt").write_bytes(text.encode() + "é".encode()[:1])
+    refuse(tmp_path / "a.txt", f"byte 0xc3 at offset {len(text.encode())}")
+
+
+# Memory
+
+
+@pytest.mark.parametrize(("suffix", "tokenizer"), [(".txt", "bytes"), (".jsonl", "bytes"), (".jsonl", "bpe")])
+def test_a_corpus_takes_about_as_much_memory_as_its_text(tmp_path, suffix, tokenizer):
+    """Of Python's allocations at their peak; they were three to forty times the text."""
+    lines = [
+        f"A line of text that is about as long as lines are, number {i}.\n"
+        for i in range(20_000 if tokenizer == "bpe" else 60_000)
+    ]
+    content = "".join(lines)
+    if suffix == ".jsonl":
+        texts = ("".join(lines[i : i + 20]) for i in range(0, len(lines), 20))
+        content = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+    (tmp_path / f"a{suffix}").write_text(content)
+    config = DataConfig(source=str(tmp_path / f"a{suffix}"), context=64)
+    made = learn_bpe(lines[:100], 1000) if tokenizer == "bpe" else None
+    tracemalloc.start()
+    try:
+        corpus = load_corpus(config, tokenizer=made)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert corpus.train_bytes > 0.8 * len(content)
+    assert corpus.train.element_size() == (1 if made is None else 2)
+    held = corpus.train_bytes + len(corpus.validation_text)
+    held += 0 if made is None else 2 * len(corpus.train)
+    # A piece of a file, and a batch of tokens as lists.
+    assert peak < 1.2 * held + (5 << 20 if made is None else 10 << 20), (peak, held)
 
 
 # Datasets

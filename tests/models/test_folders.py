@@ -271,7 +271,11 @@ def test_a_label_that_the_model_has_not(stripes, configs, spectral, tmp_path):
         ),
         (SoundReader(4000), lambda path: sound(path, np.zeros(9), 8000), r"has 8000 samples a second.*hears 4000"),
         (SoundReader(4000), lambda path: sound(path, np.zeros(0)), r"new.png has no samples"),
-        (SoundReader(4000), lambda path: path.write_bytes(b"RIFF"), r"new.png is no WAV file of integers"),
+        (
+            SoundReader(4000),
+            lambda path: path.write_bytes(b"RIFF"),
+            r"new.png is no WAV file .*: it ends early",
+        ),
     ],
 )
 def test_files_that_do_not_fit_are_named_before_anything_is_trained(tmp_path, reader, write, message):
@@ -322,3 +326,48 @@ def test_a_dataset_gives_the_files_that_it_holds(kind, stripes, tones, tmp_path)
     write(datasets.Features({"kind": label}))
     with pytest.raises(DataError, match=r"has 0 columns of pictures or sounds, and one is needed. Its columns: kind"):
         LabelledFilesConfig(source="-", label="kind").table(f"datasets:{tmp_path}")
+
+
+# Modes of Pillow's
+
+MODES = ("1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "LA", "PA", "RGBX", "RGBa", "La")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_picture_of_any_mode_of_eight_bits_is_read(mode, channels):
+    """As what is seen of it: whatever is left out, a mid grey stays a mid grey."""
+    grey = Image.new("RGB", (8, 4), (255, 255, 255) if mode == "1" else (128, 128, 128))
+    steps = {"La": ["LA", "La"], "RGBa": ["RGBA", "RGBa"], "PA": ["P", "PA"]}.get(mode, [mode])
+    for step in ["L", *steps] if mode in ("LA", "La") else steps:
+        grey = grey.convert(step, palette=Image.Palette.ADAPTIVE)
+    assert grey.mode == mode
+    values = PictureReader(channels).numbers(grey, "a")
+    assert values.shape == (channels, 4, 8)
+    wanted = 1.0 if mode == "1" else 0.0
+    torch.testing.assert_close(values, torch.full_like(values, wanted), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("transparency", [0, bytes(range(256))])
+def test_transparency_of_a_palette_is_left_out_without_a_warning(tmp_path, channels, transparency):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    coloured = Image.fromarray(pixels).convert("P")
+    coloured.save(tmp_path / "plain.png")
+    coloured.save(tmp_path / "clear.png", transparency=transparency)
+    plain, clear = (PictureReader(channels)(File.at(tmp_path / name)) for name in ("plain.png", "clear.png"))
+    torch.testing.assert_close(plain, clear, atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("mode", ["I", "F", "I;16", "I;16B"])
+def test_a_picture_of_more_bits_is_refused(mode):
+    with pytest.raises(DataError, match=r"more than 8 bits a channel"):
+        PictureReader(1).numbers(Image.new(mode, (4, 4)), "a")
+
+
+def test_a_picture_that_would_fill_the_memory_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    path = picture(tmp_path / "large.png", np.zeros((60, 60)))
+    for limit in (3000, 1000):  # Pillow warns of the first, and refuses the second
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with pytest.raises(DataError, match=r"large.png is too large: .*3600 pixels.* Make it smaller"):
+            PictureReader(1)(File.at(path))

@@ -152,16 +152,99 @@ def test_files_that_are_no_tables_are_refused(tmp_path):
     (tmp_path / "t.xlsx").write_text("x")
     with pytest.raises(DataError, match=r"not a table this reads. Allowed: .*\.csv"):
         read_table(str(tmp_path / "t.xlsx"), "text", "label")
-    (tmp_path / "t.jsonl").write_text("{not json\n")
-    with pytest.raises(DataError, match=r"cannot be read as .jsonl"):
-        read_table(str(tmp_path / "t.jsonl"), "text", "label")
+    (tmp_path / "t.parquet").write_text("not parquet")
+    with pytest.raises(DataError, match=r"t.parquet: cannot be read as .parquet"):
+        read_table(str(tmp_path / "t.parquet"), "text", "label")
 
 
-def test_without_the_library_the_error_says_what_to_install(tmp_path, monkeypatch):
-    file = write(tmp_path / "t.csv", rows(4))
+def test_only_parquet_needs_a_library_and_the_error_says_which(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
+    for suffix in (".csv", ".tsv", ".jsonl"):
+        assert len(read_table(write(tmp_path / f"t{suffix}", rows(4)), "text", "label").items) == 4
     with pytest.raises(DataError, match=r"pip install 'spectral-networks\[train\]'"):
-        read_table(file, "text", "label")
+        read_table(write(tmp_path / "t.parquet", rows(4)), "text", "label")
+
+
+MALFORMED = {
+    "an unquoted comma in every row": (
+        ".csv",
+        "text,label\nI liked it, really 0,neg\nYes, I did,pos\n",
+        r"line 2: .* 3 f",
+    ),
+    "an unquoted comma in one row": (
+        ".csv",
+        "text,label\nfine,pos\n\nI liked it, really,neg\n",
+        r"line 4: .* 3 fields",
+    ),
+    "two more in every row": (".csv", "text,label\na,b,c,neg\n", r"line 2: a row of 4 fields, where the header has 2"),
+    "a comma at the end of rows": (".csv", "text,label\na,pos,\nb,neg,\n", r"line 2: .* 3 fields"),
+    "a row too short": (".csv", "text,label\na,pos\nb\n", r"line 3: a row of 1 fields, where the header has 2"),
+    "a row too short after a text of two lines": (".csv", 'text,label\n"a\nb",pos\nc\n', r"line 4: a row of 1"),
+    "a quote that nothing closes": (".csv", 'text,label\na,pos\n"b,neg\nc,pos\n', r"line 3: cannot be read as .csv"),
+    "text behind a quote": (".csv", 'text,label\n"good" film,pos\n', r"line 2: cannot be read as .csv"),
+    "a tab in a text": (".tsv", "text\tlabel\na\tpos\nb\tc\tneg\n", r"line 3: a row of 3 fields.* remove it"),
+    "a row of a .tsv too short": (".tsv", "text\tlabel\na\n", r"line 2: a row of 1"),
+    "two columns of a name": (".csv", "text,label,text\na,pos,b\n", r"2 columns are called 'text'"),
+    "another separator": (".csv", "text;label\na;pos\n", r"no field 'text'.*Its fields: text;label"),
+    "an empty file": (".csv", "", r"no field 'text'"),
+    "a header alone": (".tsv", "text\tlabel\n", r"no rows"),
+    "a NUL": (".csv", "text,label\na\0,pos\n", r"NUL byte at offset 12"),
+    "no JSON": (".jsonl", '{"text": "a", "label": 1}\n{not json\n', r"line 2: not JSON"),
+    "a key that is missing": (".jsonl", '{"text": "a", "label": 1}\n\n{"text": "a"}\n', r"line 3: no field 'label'"),
+    "a key written twice": (
+        ".jsonl",
+        '{"text": "a", "label": 0, "text": "b"}\n',
+        r"line 1: .* 'text' is written twice",
+    ),
+    "no object": (".jsonl", '[{"text": "a", "label": 0}]\n', r"line 1: holds list"),
+    "half a character": (".jsonl", '{"text": "\\ud800", "label": 0}\n', r"row 1: .*character 0 is half of"),
+    "a number of too many digits": (".jsonl", f'{{"text": "a", "label": {"1" * 5000}}}\n', r"line 1: cannot be read"),
+    "too deep a nesting": (".jsonl", "[" * 100_000, r"line 1: cannot be read"),
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_rows_that_are_not_as_the_others_are_refused_with_their_line(tmp_path, case):
+    suffix, content, message = MALFORMED[case]
+    file = tmp_path / f"t{suffix}"
+    file.write_text(content, encoding="utf-8", newline="")
+    with pytest.raises(DataError, match=message):
+        read_table(str(file), "text", "label")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_a_text_may_be_long_and_other_columns_hold_what_they_like(tmp_path, suffix):
+    """Longer than the 128 KiB that csv reads by itself; its limit is then what it was."""
+    import csv
+
+    before, text = csv.field_size_limit(), "long " * 60_000
+    assert read_table(write(tmp_path / f"t{suffix}", [(text, "a"), ("short", "b")]), "text", "label").items[0] == text
+    assert csv.field_size_limit() == before
+
+
+def test_tables_as_spreadsheets_and_libraries_write_them(tmp_path):
+    """A byte-order mark, line ends of two characters, blank lines at the end, a column of numbers without a name."""
+    file = tmp_path / "t.csv"
+    file.write_bytes('\ufeff,text,label\r\n0,"one\r\ntwo",a\r\n1,Zoë,b\r\n\r\n'.encode())
+    table = read_table(str(file), "text", "label")
+    assert (table.items, table.labels) == (["one\r\ntwo", "Zoë"], ["a", "b"])
+
+
+@pytest.mark.parametrize("file", ["t.csv", "t.jsonl"])
+def test_a_row_with_more_fields_than_the_header_of_a_dataset_s_csv_is_refused(tmp_path, file, monkeypatch):
+    """Which the library reads by taking the first column for row names; extra keys of JSON are no such thing."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    if file == "t.csv":
+        (folder / file).write_text("text,label\nI liked it, really 0,neg\nI did, too,pos\n")
+        with pytest.raises(DataError, match=r"could not load .*does not match length of data"):
+            read_table(f"datasets:{folder}", "text", "label")
+    else:
+        (folder / file).write_text('{"text": "a", "label": "x", "more": 1}\n{"text": "b", "label": "y", "more": 2}\n')
+        assert read_table(f"datasets:{folder}", "text", "label").items == ["a", "b"]
 
 
 # Batches
@@ -229,3 +312,17 @@ def test_fewer_examples_than_a_batch_are_taken_again():
 
 def test_the_majority_is_the_best_constant_answer():
     assert Labelled(["a"] * 8, [0, 1, 1, 2, 1, 1, 0, 1]).majority() == 5 / 8
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet", "datasets"])
+def test_nothing_is_drawn_where_no_terminal_is(tmp_path, suffix, capfd, monkeypatch):
+    """And the libraries' own bars are afterwards as they were."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    file = write(folder / f"t{'.csv' if suffix == 'datasets' else suffix}", rows(4))
+    assert len(read_table(f"datasets:{folder}" if suffix == "datasets" else file, "text", "label").items) == 4
+    assert capfd.readouterr() == ("", "")
+    assert not datasets.are_progress_bars_disabled()

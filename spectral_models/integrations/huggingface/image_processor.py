@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
-from transformers.image_utils import make_flat_list_of_images, to_numpy_array
 
 from spectral_models.data.readers import PictureReader
+from spectral_models.errors import DataError
+
+_CHANNELS = (1, 3, 4)
 
 
 class SpectralImageProcessor(BaseImageProcessor):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
-    """PIL pictures, or arrays of bytes (H, W) or (H, W, 3), to pixel_values, as :class:`PictureReader` reads files.
+    """Pictures to pixel_values, as :class:`PictureReader` reads files.
+
+    They are PIL's, or arrays and tensors of bytes, of floats from 0 to 1, or of booleans: (H, W), (H, W, C) or
+    (C, H, W) with 1, 3 or 4 channels, and batches of these.
 
     A checkpoint of a model of pictures holds its settings, and AutoImageProcessor finds it there. Nothing is resized:
-    DataError for pictures of another size.
+    DataError for pictures of another size, and for all that could mean two things.
     """
 
     model_input_names: ClassVar[list[str]] = ["pixel_values"]
@@ -25,23 +34,111 @@ class SpectralImageProcessor(BaseImageProcessor):  # type: ignore[misc]  # trans
     def __init__(
         self,
         channels: int = 3,
-        size: Mapping[str, int] | None = None,
+        size: Mapping[str, int] | int | None = None,
         image_mean: Sequence[float] = (0.5,),
         image_std: Sequence[float] = (0.5,),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.channels = channels
+        if isinstance(size, int):
+            size = {"height": size, "width": size}
+        if size is not None and set(size) != {"height", "width"}:
+            raise DataError(f"size is a height and a width, or one number for both; got {size!r}. Nothing is resized.")
         self.size = None if size is None else dict(size)
         self.image_mean, self.image_std = list(image_mean), list(image_std)
 
-    def preprocess(self, images: Any, return_tensors: str | None = None, **options: Any) -> BatchFeature:
-        """images: one or several. Raises DataError as the reader does."""
+    def preprocess(
+        self, images: Any, return_tensors: str | None = None, input_data_format: str | None = None, **options: Any
+    ) -> BatchFeature:
+        """images: one or several. input_data_format: where arrays have their channels, channels_first or channels_last.
+
+        Raises DataError as the reader does, and for other options that would ask for other numbers.
+        """
+        for name, value in options.items():
+            if value not in (None, name in ("do_rescale", "do_normalize", "do_convert_rgb")):
+                raise DataError(
+                    f"{name}={value!r} is not possible: pictures are scaled as the model was trained, and nothing "
+                    "else. Leave it out, and change the pictures before."
+                )
         size = None if self.size is None else (self.size["height"], self.size["width"])
         reader = PictureReader(self.channels, size, mean=tuple(self.image_mean), std=tuple(self.image_std))
-        pictures = [
-            image if isinstance(image, Image.Image) else Image.fromarray(to_numpy_array(image))
-            for image in make_flat_list_of_images(images)
-        ]
-        values = [reader.numbers(picture, f"number {place}") for place, picture in enumerate(pictures, start=1)]
+        values = []
+        for place, picture in enumerate(_pictures(images), start=1):
+            name = f"number {place}"
+            if isinstance(picture, np.ndarray):
+                picture = _from_array(picture, name, input_data_format, size)
+            to_numbers = reader.standardised if isinstance(picture, Tensor) else reader.numbers
+            values.append(to_numbers(picture, name))
+        shapes = {tuple(value.shape[1:]) for value in values}
+        if not values or (return_tensors is not None and len(shapes) > 1):
+            found = f"pictures of {' and '.join(f'{h} x {w}' for h, w in sorted(shapes))}" if values else "no pictures"
+            raise DataError(f"a batch has pictures of one size, and at least one; got {found}.")
         return BatchFeature({"pixel_values": [value.numpy() for value in values]}, tensor_type=return_tensors)
+
+
+def _pictures(images: Any) -> Iterator[Image.Image | NDArray[Any]]:
+    """Each by itself, out of batches and lists at any depth."""
+    if isinstance(images, Tensor):
+        images = images.detach().cpu()
+        images = (images.float() if images.is_floating_point() else images).numpy()
+    if isinstance(images, list | tuple):
+        for image in images:
+            yield from _pictures(image)
+    elif isinstance(images, np.ndarray) and images.ndim == 4:
+        yield from images
+    elif isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and images.ndim in (2, 3)):
+        yield images
+    else:
+        what = f"an array of shape {images.shape}" if isinstance(images, np.ndarray) else f"{type(images).__name__}"
+        raise DataError(
+            f"a picture is one of PIL's, or an array or tensor (H, W), (H, W, C) or (C, H, W); got {what}. "
+            "PIL.Image.open(PATH) opens a file."
+        )
+
+
+def _from_array(
+    array: NDArray[Any], name: str, channels: str | None, size: tuple[int, int] | None
+) -> Image.Image | Tensor:
+    """Bytes as a picture of PIL's, floats as (H, W, C). channels: channels_first or channels_last, where it is told."""
+    if array.ndim == 2:
+        array = array[..., None]
+    elif _is_first(array.shape, name, channels, size):
+        array = np.moveaxis(array, 0, 2)
+    if not array.size or array.shape[2] not in _CHANNELS:
+        raise DataError(f"{name} is an array (height, width, channels) {array.shape}; channels are 1, 3 or 4.")
+    if array.dtype in (np.uint8, bool):
+        octets = array.astype(np.uint8) * (255 if array.dtype == bool else 1)
+        return Image.fromarray(octets[..., 0] if octets.shape[2] == 1 else octets)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise DataError(
+            f"{name} is an array of {array.dtype}; bytes (uint8), floats from 0 to 1 and booleans have a scale. "
+            "Convert it to one of them."
+        )
+    low, high = array.min(), array.max()
+    if not (low >= 0 and high <= 1):  # NaN is neither
+        raise DataError(
+            f"{name} is an array of floats from {low:g} to {high:g}, and floats run from 0 to 1. Divide pixels "
+            "by 255, and undo a mean and deviation: the model's are applied here."
+        )
+    return torch.from_numpy(array.astype(np.float32))
+
+
+def _is_first(shape: tuple[int, ...], name: str, channels: str | None, size: tuple[int, int] | None) -> bool:
+    """Whether an array of three axes has its channels first: as told, as its shape allows, or as its size does."""
+    if channels is not None:
+        if str(channels) not in ("channels_first", "channels_last"):
+            raise DataError(f"input_data_format is channels_first or channels_last; got {channels!r}.")
+        return str(channels) == "channels_first"
+    # Of transparency there are four; a picture of 3 x 6 with it is less likely than one of 6 x 4 without.
+    first, last = (axis in (1, 3) for axis in (shape[0], shape[2]))
+    if not (first or last):
+        first, last = (axis == 4 for axis in (shape[0], shape[2]))
+    if first and last and size is not None:
+        first, last = shape[1:] == size, shape[:2] == size
+    if first and last:
+        raise DataError(
+            f"{name} is an array of shape {shape}, whose channels are its first axis or its last. Say which: "
+            "input_data_format='channels_first' or 'channels_last'."
+        )
+    return first

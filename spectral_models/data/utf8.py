@@ -1,0 +1,145 @@
+"""Files of text, a piece at a time: proved to be UTF-8, or refused by the name of the encoding they are in."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from spectral_models.errors import DataError
+
+_PIECE = 1 << 20
+_HEAD = 1 << 12
+_MARKS = (  # UTF-32 first: its little-endian mark begins like UTF-16's
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+)
+
+
+def pieces(path: Path) -> Iterator[bytes]:
+    """A file's bytes, about a megabyte at a time: whole characters of UTF-8 without NUL, no byte-order mark.
+
+    Raises DataError, with the path and the offset, for a file that cannot be read or is none of this.
+    """
+    try:
+        with path.open("rb") as file:
+            yield from checked(iter(partial(file.read, _PIECE), b""), str(path))
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror}. Give a file you may read, or move it away."
+        ) from error
+
+
+def lines(contents: Iterable[bytes]) -> Iterator[str]:
+    """The lines of a text in pieces, without the line feeds between them: what follows the last is one, if empty."""
+    rest: list[bytes] = []
+    for piece in contents:
+        *whole, last = piece.split(b"\n")
+        if whole:
+            yield b"".join([*rest, whole[0]]).decode()
+            yield from map(bytes.decode, whole[1:])
+            rest = []
+        rest.append(last)
+    yield b"".join(rest).decode()
+
+
+def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a JSONL file with the numbers of their lines, blank lines left out.
+
+    Raises DataError, with the line, for what is no object and for a key that is written twice, of which only one value
+    would be read.
+    """
+    for number, line in enumerate(lines(pieces(path)), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            record = json.loads(line, object_pairs_hook=_object)
+        except json.JSONDecodeError as error:
+            raise DataError(
+                f"{where}: not JSON: {error.msg} at column {error.colno}. A JSONL file holds one object per line."
+            ) from None
+        except (ValueError, RecursionError) as error:  # a number of too many digits, or too deep a nesting
+            raise DataError(f"{where}: cannot be read: {error}. Repair or remove the line.") from None
+        if not isinstance(record, dict):
+            raise DataError(f"{where}: holds {type(record).__name__}; a line is an object, as {{'text': '...'}}.")
+        yield number, record
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is written twice")
+    return found
+
+
+def checked(contents: Iterable[bytes], where: str) -> Iterator[bytes]:
+    """Consecutive parts of a text as whole characters. where: what errors call it."""
+    head, rest, offset = b"", b"", 0
+    for content in contents:
+        head = head or content[:_HEAD]
+        found = rest + content
+        try:
+            _, whole = codecs.utf_8_decode(found, "strict", False)
+        except UnicodeDecodeError as error:
+            raise _not_utf8(head, where, offset + error.start, found[error.start]) from None
+        refuse_nul(found, where, offset, head)
+        rest = found[whole:]
+        yield found[:whole].removeprefix(codecs.BOM_UTF8) if offset == 0 else found[:whole]
+        offset += whole
+    if rest:
+        raise _not_utf8(head, where, offset, rest[0])
+
+
+def refuse_nul(content: bytes, where: str, before: int = 0, head: bytes = b"") -> None:
+    """Raise DataError for a NUL. before: bytes of the text that precede the content. head: how the text begins."""
+    place = content.find(0)
+    if place < 0:
+        return
+    if encoding := _encoding(head):
+        raise _in_encoding(where, encoding)
+    raise DataError(
+        f"{where}: NUL byte at offset {before + place}: a binary file, or text in UTF-16? NUL separates documents and "
+        "is never part of a text. Remove it, or leave this out."
+    )
+
+
+def _not_utf8(head: bytes, where: str, offset: int, byte: int) -> DataError:
+    if encoding := _encoding(head):
+        return _in_encoding(where, encoding)
+    return DataError(
+        f"{where}: not UTF-8 text: byte {byte:#04x} at offset {offset}. "
+        "Convert the file to UTF-8 (iconv -f latin1 -t utf-8, say); if it holds no text, move it away."
+    )
+
+
+def _in_encoding(where: str, encoding: str) -> DataError:
+    return DataError(
+        f"{where}: {encoding} text, and only UTF-8 is read. Convert it: iconv -f {encoding} -t UTF-8 IN > OUT."
+    )
+
+
+def _encoding(head: bytes) -> str | None:
+    """UTF-16 or UTF-32, by the mark that a text begins with or by where its NULs are: in Latin text, at every other
+    byte, or at three of four.
+    """
+    for mark, name in _MARKS:
+        if head.startswith(mark):
+            return name
+    for width, name in ((4, "UTF-32"), (2, "UTF-16")):
+        units = head[: len(head) // width * width]
+        for order, high in (("LE", units[width - 1 :: width]), ("BE", units[::width])):
+            # Each unit of Latin text has its NULs in all bytes but one.
+            if len(high) > 1 and high.count(0) > 0.6 * len(high) and units.count(0) > (width - 1) * 0.6 * len(high):
+                try:
+                    codecs.getincrementaldecoder(f"{name}-{order}")().decode(units)  # the last may be cut in half
+                except UnicodeDecodeError:
+                    continue
+                return f"{name}{order}"
+    return None
