@@ -1,10 +1,35 @@
 """Models assembled from validated configs: build, train, save, generate."""
 
-from spectral_models.assembly import build_model, list_models, load_config
-from spectral_models.checkpoint import load_checkpoint, load_tokenizer, save_checkpoint
-from spectral_models.config import BlockConfig, ModelConfig, list_blocks
-from spectral_models.errors import CheckpointError
-from spectral_models.registries import MODELS
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from spectral_models.assembly import build_model, list_models, load_config
+    from spectral_models.checkpoint import load_checkpoint, load_tokenizer, save_checkpoint
+    from spectral_models.config import BlockConfig, ModelConfig, list_blocks
+    from spectral_models.errors import CheckpointError
+    from spectral_models.registries import MODELS
+else:
+
+    def __getattr__(name: str) -> object:
+        """Imports the public names at the first use of one: the command is to answer Ctrl-C while torch is loaded."""
+        from importlib import import_module
+
+        if not name.startswith("_"):
+            for module, names in _HOMES.items():
+                found = import_module(f"{__name__}.{module}")
+                globals().update({each: getattr(found, each) for each in names})
+        if name in globals():
+            return globals()[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+_HOMES = {
+    "assembly": ("build_model", "list_models", "load_config"),
+    "checkpoint": ("load_checkpoint", "load_tokenizer", "save_checkpoint"),
+    "config": ("BlockConfig", "ModelConfig", "list_blocks"),
+    "errors": ("CheckpointError",),
+    "registries": ("MODELS",),
+}
 
 __all__ = [
     "MODELS",
