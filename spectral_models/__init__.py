@@ -1,8 +1,8 @@
 """Models assembled from validated configs: build, train, save, generate."""
 
-from typing import TYPE_CHECKING
+import typing
 
-if TYPE_CHECKING:
+if typing.TYPE_CHECKING:
     from spectral_models.assembly import build_model, list_models, load_config
     from spectral_models.checkpoint import load_checkpoint, load_tokenizer, save_checkpoint
     from spectral_models.config import BlockConfig, ModelConfig, list_blocks

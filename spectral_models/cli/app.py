@@ -81,6 +81,9 @@ def _unexpected(error: BaseException) -> int:
     """Report what no command raises on purpose."""
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY in str(error)):
         return _failed("not enough memory. Ask for less: shorter inputs, fewer of them at a time, a smaller model.")
+    if isinstance(error, OSError):
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        return _failed(f"{where}{error.strerror or error}.")
     _log.info("internal error", exc_info=error)
     *_, frame = traceback.extract_tb(error.__traceback__)
     what = " ".join(f"{type(error).__name__}: {error}".split())

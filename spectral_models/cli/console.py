@@ -35,7 +35,7 @@ def show(text: str) -> None:
 
 
 def show_error(message: str) -> None:
-    """Print an error, cut where it is longer than anyone reads. Where stderr cannot be written to, nothing is left to do."""
+    """Print an error, cut where it is longer than anyone reads; nothing where stderr cannot be written to."""
     if len(message) > _LONGEST:
         message = f"{message[:_LONGEST]} ... ({len(message) - _LONGEST} more characters)"
     with suppress(OSError):
@@ -43,5 +43,5 @@ def show_error(message: str) -> None:
 
 
 def printable(text: str) -> str:
-    """The text with control characters, but for tabs and line ends, as escapes: ``\\x1b``."""
+    """The text with control characters, but for tabs and line ends, as hexadecimal escapes."""
     return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)

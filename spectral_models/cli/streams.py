@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -39,7 +39,8 @@ def prepare() -> None:
 def finish() -> None:
     """Write what is left in the streams. Raises UnwrittenError.
 
-    What cannot be written goes nowhere from then on: the interpreter, which tries again at its end, has no error to add.
+    What cannot be written goes nowhere from then on: the interpreter tries again at its end, and would report it.
+
     """
     failure = None
     for stream in (sys.stderr, sys.stdout):
@@ -69,9 +70,9 @@ class _Telling(io.FileIO):
             raise UnwrittenError(error) from None
 
 
-def _opened(flags: int, mode: str) -> TextIO:
+def _opened(flags: int, mode: Literal["r", "w"]) -> TextIO:
     """A stream on the null device, at the lowest free descriptor: that of the first stream that is closed."""
-    return open(os.open(os.devnull, flags), mode, closefd=False)  # noqa: SIM115, PTH123
+    return open(os.open(os.devnull, flags), mode, closefd=False)
 
 
 def _telling(stream: TextIO, *, errors: str) -> TextIO:

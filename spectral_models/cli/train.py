@@ -10,6 +10,7 @@ import typer
 
 from spectral_core import ConfigError
 from spectral_models.cli.console import errors, out
+from spectral_models.cli.outputs import check_output
 from spectral_models.config import parse_assignment
 
 
@@ -59,6 +60,7 @@ def train(
         assignments["data.source"] = data
     run = load_run(config, assignments)
     directory = out_dir or Path("runs") / Path(config).stem
+    check_output(directory, [run.data.source])
     try:
         result = run_training(run, directory, resume=resume)
     except KeyboardInterrupt:

@@ -17,7 +17,7 @@ _MOST_TOKENS = 1 << 26  # of all beams together, which have their memory from th
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """See :func:`spectral_models.generation.generate`. Raises ConfigError for options of another type or out of range."""
+    """See :func:`spectral_models.generation.generate`. Raises ConfigError for other types and ranges."""
 
     sampling: Sampling
     max_new_tokens: int

@@ -26,6 +26,7 @@ FORBIDDEN = ("transformers", "accelerate", "datasets", "matplotlib", "triton", "
 
 def test_the_package_exports_exactly_this() -> None:
     assert set(spectral_models.__all__) == MODELS
+    assert spectral_models.build_model is not None, "the first use of a name imports all"
     members = vars(spectral_models).items()
     assert {name for name, value in members if name[0] != "_" and not isinstance(value, types.ModuleType)} == MODELS
 
