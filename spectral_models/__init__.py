@@ -14,12 +14,17 @@ else:
         """Imports the public names at the first use of one: the command is to answer Ctrl-C while torch is loaded."""
         from importlib import import_module
 
-        if not name.startswith("_"):
+        if name in __all__:
             for module, names in _HOMES.items():
                 found = import_module(f"{__name__}.{module}")
                 globals().update({each: getattr(found, each) for each in names})
-        if name in globals():
             return globals()[name]
+        if not name.startswith("_"):
+            try:
+                return import_module(f"{__name__}.{name}")
+            except ModuleNotFoundError as error:
+                if error.name != f"{__name__}.{name}":
+                    raise
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

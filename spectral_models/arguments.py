@@ -29,7 +29,7 @@ def whole(name: str, value: Any, *, least: int | None = None, most: int | None =
 def real(
     name: str, value: Any, *, least: float | None = None, above: float | None = None, most: float | None = None
 ) -> float:
-    """A finite number, at least ``least`` or above ``above``, at most ``most``; also one of numpy or a tensor of one."""
+    """A finite number, at least ``least`` or above ``above``, at most ``most``; also of numpy, or a tensor of one."""
     limits = (("at least", least), ("above", above), ("at most", most))
     allowed = " and ".join(f"{words} {limit:g}" for words, limit in limits if limit is not None)
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import pytest
@@ -98,9 +97,3 @@ def test_a_quantised_checkpoint_is_replaced_by_a_newer_one(world, spectral):
         ended = spectral("quantize", "model", "int8", "--data", "data/text.txt")
         assert ended.code == 0, ended
     assert load_checkpoint("int8") is not None
-
-
-def test_a_hard_link_needs_no_name_in_common(world):
-    assert os.path.samefile("hard.npy", "vectors.npy")
-    with pytest.raises(ConfigError, match="is what is read"):
-        check_output(Path("hard.npy"), ["vectors.npy"])

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from spectral_models.cli import doctor
+from spectral_models.cli import app, doctor
 
 # Commands are run in forks of one process that has loaded torch: each has streams as the interpreter makes them at its
 # start (None for closed descriptors), and ends as any process does.
@@ -185,6 +185,35 @@ def test_ctrl_c_in_a_command_is_one_line(spectral, monkeypatch):
     raising(monkeypatch, KeyboardInterrupt)
     ended = spectral("doctor")
     assert (ended.code, ended.err) == (130, "interrupted\n")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_ctrl_c_while_training_says_what_it_kept_ends_it(spectral, monkeypatch, tmp_path):
+    pytest.importorskip("transformers")
+
+    def press(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("spectral_models.training.run.train", press)
+    ended = spectral("train", "tiny", "--out", tmp_path / "out")
+    assert ended.code == 130
+    assert ended.err.startswith("interrupted; no checkpoint was saved yet. Continue with:\n  spectral train tiny")
+    monkeypatch.setattr("spectral_models.training.trainer.newest_complete", press)
+    ended = spectral("train", "tiny", "--out", tmp_path / "out")
+    assert (ended.code, ended.err) == (130, "interrupted\n")
+
+
+def test_ctrl_c_while_the_process_ends_ends_it_at_once(spectral, monkeypatch):
+    class Left(BaseException):
+        pass
+
+    def left(status: int) -> None:
+        raise Left(status)
+
+    monkeypatch.setattr(os, "_exit", left)
+    monkeypatch.setattr(app.streams, "finish", lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(Left, match="130"):
+        spectral("--help")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
