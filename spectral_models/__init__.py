@@ -1,10 +1,40 @@
 """Models assembled from validated configs: build, train, save, generate."""
 
-from spectral_models.assembly import build_model, list_models, load_config
-from spectral_models.checkpoint import load_checkpoint, load_tokenizer, save_checkpoint
-from spectral_models.config import BlockConfig, ModelConfig, list_blocks
-from spectral_models.errors import CheckpointError
-from spectral_models.registries import MODELS
+import typing
+
+if typing.TYPE_CHECKING:
+    from spectral_models.assembly import build_model, list_models, load_config
+    from spectral_models.checkpoint import load_checkpoint, load_tokenizer, save_checkpoint
+    from spectral_models.config import BlockConfig, ModelConfig, list_blocks
+    from spectral_models.errors import CheckpointError
+    from spectral_models.registries import MODELS
+else:
+
+    def __getattr__(name: str) -> object:
+        """Imports the public names at the first use of one: the command is to answer Ctrl-C while torch is loaded."""
+        from importlib import import_module
+
+        if name in __all__:
+            for module, names in _HOMES.items():
+                found = import_module(f"{__name__}.{module}")
+                globals().update({each: getattr(found, each) for each in names})
+            return globals()[name]
+        if not name.startswith("_"):
+            try:
+                return import_module(f"{__name__}.{name}")
+            except ModuleNotFoundError as error:
+                if error.name != f"{__name__}.{name}":
+                    raise
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+_HOMES = {
+    "assembly": ("build_model", "list_models", "load_config"),
+    "checkpoint": ("load_checkpoint", "load_tokenizer", "save_checkpoint"),
+    "config": ("BlockConfig", "ModelConfig", "list_blocks"),
+    "errors": ("CheckpointError",),
+    "registries": ("MODELS",),
+}
 
 __all__ = [
     "MODELS",

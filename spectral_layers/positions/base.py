@@ -88,6 +88,10 @@ def positions_of(x: Tensor, rows: Rows | None, state: State | None) -> Tensor:
     indices = torch.arange(x.shape[1], device=x.device)[None]
     if state is None:
         return indices
+    if not isinstance(state, State):
+        raise UnsupportedInputError(
+            f"state must be what a call with return_state=True returned; got {type(state).__name__}."
+        )
     indices = state.position[:, None] + indices
     return indices if rows is None else torch.where(rows.mask(x.shape[1]), indices, 0)
 

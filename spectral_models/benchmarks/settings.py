@@ -10,12 +10,15 @@ import torch
 
 from spectral_core import FFT_BACKENDS, ConfigError, list_fft_backends
 from spectral_core.errors import suggestion
+from spectral_models.arguments import whole
 from spectral_models.benchmarks.memory import measurable
 from spectral_models.benchmarks.problem import DTYPES, WORKLOADS, Workload
 
 LENGTHS = (2048, 8192, 16384, 65536, 200_000)
 QUICK_LENGTHS = (2048, 8192)
 QUICK_SECONDS = 6.0
+_LARGEST = 1 << 30
+_MOST_ROUNDS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,10 +45,12 @@ class Settings:
     def __post_init__(self) -> None:
         for name in self.backends:
             FFT_BACKENDS.get(name)  # raises UnknownComponentError with the known names
-        for field in ("batch", "channels", "rounds"):
-            _positive(field, getattr(self, field))
+        # What memory is short of is skipped, size by size: see memory.shortage.
+        for field in ("batch", "channels", "attention_limit"):
+            whole(field, getattr(self, field), least=1, most=_LARGEST)
+        whole("rounds", self.rounds, least=1, most=_MOST_ROUNDS)
         for length in self.lengths:
-            _positive("length", length)
+            whole("length", length, least=1, most=_LARGEST)
         for field in ("lengths", "dtypes", "workloads"):
             if not getattr(self, field):
                 raise ConfigError(f"no {field} are given; at least one is needed.")
@@ -66,11 +71,6 @@ class Settings:
         """The backends to measure."""
         # Kernels here are as long as the signal and devices have an FFT: measured only when they are asked for.
         return self.backends or tuple(name for name in list_fft_backends() if name not in ("direct", "xla"))
-
-
-def _positive(what: str, value: int) -> None:
-    if value < 1:
-        raise ConfigError(f"{what} must be at least 1; got {value}.")
 
 
 def _known(what: str, given: Iterable[str], known: Iterable[Any]) -> None:

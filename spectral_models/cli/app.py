@@ -1,65 +1,132 @@
-"""The ``spectral`` command: registers the subcommands and turns our errors into one clear line."""
+"""Entry point of the ``spectral`` command: every way it can end is an exit status and, on stderr, one error.
+
+Imports nothing heavy before :func:`main` runs, so that Ctrl-C is answered while torch is loaded.
+
+===  ===========================================================================
+0    done
+1    what a user can mend: a config, a file, an option, a full disk
+2    wrong usage
+70   a fault of ours or of a plugin; ``spectral -v`` shows the traceback
+130  Ctrl-C
+141  the reader of our output has gone, as of ``spectral components | head -1``
+===  ===========================================================================
+"""
 
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
-import typer
+from spectral_models.cli import streams
 
-from spectral_core import SpectralError
-from spectral_models.cli import (
-    bench,
-    classify,
-    components,
-    config,
-    doctor,
-    embed,
-    evaluate,
-    export,
-    generate,
-    inspect,
-    plugins,
-    quantize,
-    train,
-)
-from spectral_models.cli.console import errors
-
-app = typer.Typer(
-    name="spectral",
-    help="Neural sequence models that mix tokens in the frequency domain, strictly causal where they say so.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
-app.command("components")(components.components)
-app.command("doctor")(doctor.doctor)
-app.add_typer(plugins.app, name="plugins")
-app.add_typer(config.app, name="config")
-app.command("train")(train.train)
-app.command("generate")(generate.generate)
-app.command("evaluate")(evaluate.evaluate)
-app.command("classify")(classify.classify)
-app.command("embed")(embed.embed)
-app.command("export")(export.export)
-app.command("quantize")(quantize.quantize)
-app.command("inspect")(inspect.inspect)
-app.add_typer(bench.app, name="bench")
-
-
-@app.callback()
-def options(
-    verbose: bool = typer.Option(False, "--verbose", "-v", help="Also show plans and what was logged on the way."),
-) -> None:
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
+_log = logging.getLogger(__name__)
+_INTERNAL, _INTERRUPTED, _NO_READER = 70, 130, 141
+_NO_MEMORY = "can't allocate memory"  # how torch's RuntimeError for the CPU says it
 
 
 def main() -> None:
-    """Entry point. Exit status 1 for what a user can mend, 2 for wrong usage, 130 for Ctrl-C."""
+    """Run the command line of this process, and exit."""
     try:
-        app()
+        streams.prepare()
+        status = _run()
+    except KeyboardInterrupt:  # outside of a command: these say themselves what they keep
+        status = _INTERRUPTED
+    with _leaving_on_ctrl_c():
+        try:
+            streams.finish()
+        except streams.UnwrittenError as error:
+            status = status or _unwritten(error)
+        sys.exit(status)
+
+
+def _run() -> int:
+    """The exit status of the command line; its error, if any, is printed."""
+    with _leaving_on_ctrl_c():
+        from spectral_core import SpectralError
+        from spectral_models.cli.commands import app
+        from spectral_models.cli.console import UsageError
+    try:
+        ended = app(standalone_mode=False)
     except SpectralError as error:
-        errors.print(f"error: {error}", style="red", markup=False, highlight=False)
-        sys.exit(1)
+        return _failed(str(error))
+    except UsageError as error:
+        return _misused(error)
+    except streams.UnwrittenError as error:
+        return _unwritten(error)
+    except BaseException as error:
+        return _unexpected(error)
+    return ended if isinstance(ended, int) else 0
+
+
+def _misused(error: Any) -> int:
+    """Report a command line that was not understood. Help that was shown in its place has no message."""
+    if message := error.format_message().rstrip("."):
+        command = error.ctx.command_path if getattr(error, "ctx", None) else "spectral"
+        _failed(f"{message}. See {command} --help.")
+    return int(error.exit_code)
+
+
+def _unwritten(error: streams.UnwrittenError) -> int:
+    """Report an output that could not be written; a reader that has gone needs no word."""
+    return _NO_READER if error.no_reader else _failed(f"cannot write to the standard output: {error}.")
+
+
+def _unexpected(error: BaseException) -> int:
+    """Report what no command raises on purpose."""
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY in str(error)):
+        return _failed("not enough memory. Ask for less: shorter inputs, fewer of them at a time, a smaller model.")
+    if isinstance(error, OSError):
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        return _failed(f"{where}{error.strerror or error}.")
+    _log.info("internal error", exc_info=error)
+    *_, frame = traceback.extract_tb(error.__traceback__)
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return _failed(
+        f"internal: {what} ({frame.filename}, line {frame.lineno}). This is a fault of that file's package, not of "
+        "yours; please report it there, with what spectral -v prints for the same command.",
+        _INTERNAL,
+    )
+
+
+def _failed(message: str, status: int = 1) -> int:
+    from spectral_models.cli.console import show_error
+
+    show_error(message)
+    return status
+
+
+@contextmanager
+def _leaving_on_ctrl_c() -> Iterator[None]:
+    """Where nothing can be lost: Ctrl-C ends the process, whatever library is being loaded or ended."""
+
+    def leave(*_: object) -> None:
+        os.write(2, b"interrupted\n")
+        os._exit(_INTERRUPTED)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:  # a background job ignores it
+        yield
+        return
+    signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def __getattr__(name: str) -> Any:
+    """``app``, the typer application: loaded when it is asked for, since it loads torch."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from spectral_models.cli.commands import app
+
+    return app
 
 
 if __name__ == "__main__":

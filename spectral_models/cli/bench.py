@@ -18,6 +18,7 @@ from spectral_models.benchmarks.problem import DTYPES, WORKLOADS, Workload
 from spectral_models.benchmarks.rows import Row
 from spectral_models.benchmarks.settings import LENGTHS, QUICK_LENGTHS, QUICK_SECONDS, Settings
 from spectral_models.cli.console import errors, out
+from spectral_models.cli.outputs import check_output
 
 app = typer.Typer(help="Measure operators on this machine; wrong results get no time.", no_args_is_help=True)
 
@@ -73,6 +74,7 @@ def fft(
     )
     if out_dir is not None:
         _check_plotting()
+        check_output(out_dir)
         try:
             out_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:

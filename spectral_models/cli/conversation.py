@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -10,34 +9,36 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 from spectral_core import SpectralError
-from spectral_models.cli.console import errors, show
+from spectral_models.cli.console import errors, show, show_error
 from spectral_models.data import Tokenizer
 from spectral_models.generation.session import Session
 
 _HELP = "Lines and answers are one text. /reset forgets it; Ctrl-C stops an answer; /quit or Ctrl-D ends."
 
 
-def converse(begin: Callable[[], Session], tokenizer: Tokenizer, prompt: str, max_new_tokens: int) -> None:
+def converse(begin: Callable[[], Session], tokenizer: Tokenizer, prompt: str, max_new_tokens: int) -> bool:
     """Answer each line of the standard input, in the state that all before it left. begin: makes an empty session.
 
     The text is what stands on a terminal: a line with its line end, unless it ends in a backslash, the answer, and a
-    line end if it has none. A pipe gets the answers only.
+    line end if it has none. A pipe gets the answers only. Returns False if a pipe got errors in place of answers: a
+    terminal's user has seen them.
     """
     terminal = sys.stdin.isatty()
     if terminal:
         errors.print(_HELP, style="dim", highlight=False)
     session = begin()
     lines = _typed() if terminal else (line.rstrip("\n") for line in sys.stdin)
-    if prompt:
-        _answer(session, tokenizer, prompt, max_new_tokens)
+    answered = not prompt or _answer(session, tokenizer, prompt, max_new_tokens)
     for line in lines:
         command = line.strip()
         if command == "/quit":
-            return
+            break
         if command == "/reset":
             session = begin()
             continue
-        _answer(session, tokenizer, line[:-1] if line.endswith("\\") else f"{line}\n", max_new_tokens)
+        text = line[:-1] if line.endswith("\\") else f"{line}\n"
+        answered = _answer(session, tokenizer, text, max_new_tokens) and answered
+    return answered or terminal
 
 
 def _typed() -> Iterator[str]:
@@ -60,9 +61,9 @@ def _ask() -> str | None:
         return None
 
 
-def _answer(session: Session, tokenizer: Tokenizer, text: str, max_new_tokens: int) -> None:
-    """Let the text go on, and print how the model goes on from there."""
-    ids = tokenizer.encode(os.fsencode(text))
+def _answer(session: Session, tokenizer: Tokenizer, text: str, max_new_tokens: int) -> bool:
+    """Let the text go on, and print how the model goes on from there, or an error; whether it was no error."""
+    ids = tokenizer.encode(text.encode(errors="surrogateescape"))
     session.append(ids or ([tokenizer.eos_token_id] if session.empty else []))  # a document begins after another's end
     stream, ended, last = tokenizer.stream(), False, ""
     try:
@@ -78,13 +79,14 @@ def _answer(session: Session, tokenizer: Tokenizer, text: str, max_new_tokens: i
                 if stopped():
                     break
     except SpectralError as error:
-        errors.print(f"error: {error} /reset begins a new text.", style="red", markup=False, highlight=False)
-        return
+        show_error(f"{error} /reset begins a new text.")
+        return False
     last = (last + stream.finish())[-1:]
     if last != "\n":
         show("\n")
         if not ended:
             session.append(tokenizer.encode("\n"))
+    return True
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from spectral_layers import fixed_weights
 from spectral_models.checkpoint import load_checkpoint, load_tokenizer
 from spectral_models.cli.console import out
 from spectral_models.cli.inputs import batches, read_items
+from spectral_models.cli.outputs import check_output
 from spectral_models.errors import not_numbers
 from spectral_models.variants.classifier import Classifier
 from spectral_models.variants.encoding import Encoder
@@ -48,6 +49,8 @@ def embed(
     if output is not None and output.suffix != ".npy":
         named = output.with_suffix(".npy") if output.name else "embeddings.npy"
         raise ConfigError(f"--out {output}: embeddings are written as .npy; call it {named}.")
+    if output is not None:
+        check_output(output, [checkpoint, *found, file or ""])
     model = load_checkpoint(checkpoint)
     encoder = model.encoder if isinstance(model, Classifier) else model
     if not isinstance(encoder, Encoder):

@@ -39,8 +39,12 @@ def evaluate(
     text: str | None = typer.Option(None, help="The column or field with the texts. By default the run's, or 'text'."),
     label: str | None = typer.Option(None, help="The column with the labels. By default the run's, or 'label'."),
     split: str = typer.Option("test", help="Which split of a dataset a classifier is judged on."),
-    context: int | None = typer.Option(None, min=1, help="Tokens a window feeds. By default the run's, or 256."),
-    batch_size: int = typer.Option(32, min=1, help="Windows or examples at a time; the numbers do not depend on it."),
+    context: int | None = typer.Option(
+        None, min=1, max=1 << 24, help="Tokens a window feeds. By default the run's, or 256."
+    ),
+    batch_size: int = typer.Option(
+        32, min=1, max=1 << 16, help="Windows or examples at a time; the numbers do not depend on it."
+    ),
     fft: str | None = typer.Option(None, help="FFT backend, instead of the checkpoint's."),
 ) -> None:
     """Bits per byte of a language model, or accuracy of a classifier.
@@ -101,12 +105,13 @@ def _judge_language(
     else:
         corpus = load_corpus(config, tokenizer=tokenizer)
         held_out, tokens, text_bytes = corpus.validation_text, corpus.validation, corpus.validation_bytes
-    windows = ContiguousWindows(tokens, config.context, text_bytes)
+    context = min(config.context, max(1, len(tokens) - 1))  # a longer window would be padding
+    windows = ContiguousWindows(tokens, context, text_bytes)
     with _progress(len(windows), "windows") as advance:
         bits = bits_per_byte(model, windows, batch_size=batch_size, on_batch=advance)
     out.print(
         f"bits per byte  {bits:.4f}  (xz -9 on the same bytes: {xz_bits_per_byte(held_out):.4f})\n"
-        f"measured on    {text_bytes:,} bytes in {len(tokens) - 1:,} tokens, in windows of {config.context}",
+        f"measured on    {text_bytes:,} bytes in {len(tokens) - 1:,} tokens, in windows of {context}",
         highlight=False,
         soft_wrap=True,
     )

@@ -10,6 +10,7 @@ import typer
 from spectral_core import ConfigError
 from spectral_models.checkpoint import load_checkpoint
 from spectral_models.cli.console import out
+from spectral_models.cli.outputs import check_output
 
 
 def export(
@@ -61,6 +62,9 @@ def export(
         raise ConfigError(
             f"{output} does not say what to write. Call it .pt2 or .onnx, or give --format torch or onnx."
         )
+    check_output(output, [checkpoint])
+    if output.is_file() and output.suffix not in SUFFIXES:
+        raise ConfigError(f"{output} exists and is not called as a program is (.pt2, .onnx). Choose another OUT.")
     made = export_model(
         load_checkpoint(checkpoint),
         output,
@@ -86,7 +90,7 @@ def export(
 def _lengths(given: list[str]) -> int | dict[str, int] | None:
     """One length for all inputs, or lengths by the names of inputs."""
     read = [text.rpartition("=") for text in given]
-    if any(not (number.isdecimal() and int(number)) for _, _, number in read):
+    if any(not (number.isdecimal() and len(number) < 20 and int(number)) for _, _, number in read):
         raise ConfigError(f"--length takes N or INPUT=N, N a whole number from 1 on; got {', '.join(given)}.")
     named = {name: int(number) for name, _, number in read if name}
     if not named and len(read) == 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -15,13 +14,14 @@ from spectral_models.cli.console import show
 from spectral_models.cli.conversation import converse
 from spectral_models.generation.sampling import Sampling
 from spectral_models.generation.session import Session
+from spectral_models.generation.settings import MOST_NEW_TOKENS
 from spectral_models.variants.language_model import LanguageModel
 
 
 def generate(
     checkpoint: Path = typer.Argument(help="A checkpoint's directory, or a run's."),
     prompt: str = typer.Option("", help="Text to continue. Empty, the default, begins a new document."),
-    max_new_tokens: int = typer.Option(256, min=1, help="Tokens to draw at most."),
+    max_new_tokens: int = typer.Option(256, min=1, max=MOST_NEW_TOKENS, help="Tokens to draw at most."),
     temperature: float = typer.Option(0.8, min=0.0, help="0 takes the likeliest token each time."),
     top_k: int = typer.Option(None, min=1, help="Draw among the k likeliest only. All by default."),
     top_p: float = typer.Option(
@@ -45,6 +45,7 @@ def generate(
 
       spectral generate runs/mine --interactive
     """
+    sampling = Sampling(temperature, top_k, top_p, repetition_penalty)
     overrides = {} if fft is None else {"fft": fft}
     model = load_checkpoint(checkpoint, **overrides)
     if not isinstance(model, LanguageModel):
@@ -54,9 +55,11 @@ def generate(
         )
     tokenizer = load_tokenizer(checkpoint)
     if interactive:
-        sampling = Sampling(temperature, top_k, top_p, repetition_penalty)
         generator = torch.Generator().manual_seed(seed)
-        converse(lambda: Session(model, sampling=sampling, generator=generator), tokenizer, prompt, max_new_tokens)
+        if not converse(
+            lambda: Session(model, sampling=sampling, generator=generator), tokenizer, prompt, max_new_tokens
+        ):
+            raise typer.Exit(1)
         return
     stream = tokenizer.stream()
 
@@ -64,7 +67,7 @@ def generate(
         if int(token) != tokenizer.eos_token_id:
             show(stream.push(int(token)))
 
-    ids = tokenizer.encode(os.fsencode(prompt))
+    ids = tokenizer.encode(prompt.encode(errors="surrogateescape"))
     show(tokenizer.decode(ids))
     model.generate(
         torch.tensor([ids or [tokenizer.eos_token_id]]),  # a document begins after the end of another

@@ -16,6 +16,7 @@ from spectral_models.assembly import build_model, list_models
 from spectral_models.checkpoint import find, load_checkpoint, load_tokenizer
 from spectral_models.cli.config import read_config
 from spectral_models.cli.console import out
+from spectral_models.cli.outputs import check_output
 from spectral_models.data import ByteTokenizer, Tokenizer
 from spectral_models.inspection.reader import inspect_model
 from spectral_models.inspection.readings import Reading
@@ -24,6 +25,7 @@ from spectral_models.training.config import RunConfig
 from spectral_models.variants.language_model import LanguageModel
 
 _TEXT_BYTES = 4096
+_DIGITS = 5  # of a layer's number
 _SAMPLE = """\
 A filter weighs what came before: a short one remembers the last word, a long one the beginning of the chapter. On a
 frequency axis the same filter is a curve. Letters alternate fast, a few tokens to a cycle; words come and go every five
@@ -80,12 +82,13 @@ def inspect(
     _check_drawing()
     wanted = None if layers is None else parse_layers(layers)
     given = None if text is None else _read(text)
+    directory = output or _beside(source)
+    check_output(directory, [source, text or ""])
     model = _model(source)
     tokenizer = load_tokenizer(source) if Path(source).is_dir() else ByteTokenizer()
     inspection = inspect_model(model, _tokens(model, tokenizer, given, text), layers=wanted, length=length)
     if not inspection.readings:
         raise ConfigError(f"there is nothing to draw of {source}. {'; '.join(map(str, inspection.silent))}.")
-    directory = output or _beside(source)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         _show(inspection.readings, directory)
@@ -100,9 +103,13 @@ def parse_layers(text: str) -> list[int]:
     layers: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+        numbers = [first, last] if dash else [first]
+        if not all(number.isdecimal() and len(number) <= _DIGITS for number in numbers) or int(numbers[-1]) < int(
+            first
+        ):
             raise ConfigError(
-                f"--layers {text}: {part.strip()!r} is no layer. Write numbers and ranges, as in 0,2,4-6."
+                f"--layers {text}: {part.strip()!r} is no layer. Write numbers and ranges, as in 0,2,4-6, of at most "
+                f"{_DIGITS} digits."
             )
         layers += range(int(first), int(last or first) + 1)
     return layers

@@ -11,6 +11,7 @@ from rich.text import Text
 from spectral_core.plugins import HOST
 from spectral_models.cli import scaffold
 from spectral_models.cli.console import out
+from spectral_models.cli.outputs import check_output
 from spectral_models.registries import MODELS
 
 app = typer.Typer()
@@ -60,6 +61,7 @@ def new(
       spectral plugins new acme --kind backend --directory ~/plugins
     """
     plugin = scaffold.Plugin.called(name)
+    check_output(directory)
     folder = scaffold.write(plugin, kind, directory)
     out.print(
         f"{folder}: a package with the {kind.value} {plugin.part(kind)}. Next:\n"

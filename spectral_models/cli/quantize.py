@@ -6,14 +6,17 @@ from pathlib import Path
 
 import typer
 
+from spectral_core import ConfigError
 from spectral_models.checkpoint import WEIGHTS, find, load_checkpoint, load_tokenizer, save_checkpoint
 from spectral_models.cli.console import out
+from spectral_models.cli.outputs import check_output
 from spectral_models.data import ByteTokenizer, DataConfig
 from spectral_models.data.corpus import cut, joined, split_documents
 from spectral_models.data.documents import load_documents
 from spectral_models.evaluation.change import changed
 from spectral_models.quantization import quantize as to_int8
 from spectral_models.quantization import torchao
+from spectral_models.record import CONFIG, int8_of, read_record
 
 _BYTES = 32768
 
@@ -40,6 +43,11 @@ def quantize(
 
       spectral generate runs/mine-int8 --prompt "def "
     """
+    check_output(output, [checkpoint, data or ""], replaced=True)
+    if (output / CONFIG).is_file() and int8_of(read_record(output), output) == []:
+        raise ConfigError(
+            f"{output} holds a model whose weights are not int8, which would be lost. Choose another OUT."
+        )
     torchao()  # a missing library is reported before a model is read
     model, tokenizer = load_checkpoint(checkpoint), load_tokenizer(checkpoint)
     config = DataConfig(source=data or "stdlib")

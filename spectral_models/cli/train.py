@@ -10,6 +10,7 @@ import typer
 
 from spectral_core import ConfigError
 from spectral_models.cli.console import errors, out
+from spectral_models.cli.outputs import check_output
 from spectral_models.config import parse_assignment
 
 
@@ -59,6 +60,7 @@ def train(
         assignments["data.source"] = data
     run = load_run(config, assignments)
     directory = Path("runs") / Path(config).stem if out_dir is None else Path(out_dir)
+    check_output(directory, [run.data.source])
     try:
         result = run_training(run, directory if out_dir is None else out_dir, resume=resume)
     except KeyboardInterrupt:

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from spectral_layers import fixed_weights
+from spectral_models.arguments import whole
 from spectral_models.data.batches import LabelledExamples, padded
 from spectral_models.errors import not_numbers
 from spectral_models.variants.classifier import Classifier
@@ -36,6 +37,7 @@ def judge_classifier(
     Auxiliary losses and label smoothing do not count. The model should be in eval mode. Under torch.distributed each
     process takes its share and all get the same numbers. on_batch: called with the number of examples of each batch.
     """
+    batch_size = whole("batch_size", batch_size, least=1)
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     rank, world = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if distributed else (0, 1)
     device = next(model.parameters()).device

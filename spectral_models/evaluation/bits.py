@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 
 from spectral_layers import fixed_weights
+from spectral_models.arguments import whole
 from spectral_models.data import ContiguousWindows
 from spectral_models.errors import not_numbers
 from spectral_models.variants.language_model import LanguageModel
@@ -29,6 +30,7 @@ def bits_per_byte(
     torch.distributed each process takes its share of the windows and all get
     the same, exact number. on_batch: called with the number of windows of each batch.
     """
+    batch_size = whole("batch_size", batch_size, least=1)
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     rank, world = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if distributed else (0, 1)
     device = next(model.parameters()).device

@@ -74,6 +74,8 @@ def export_model(
     path = Path(path)
     if path.is_dir():
         raise ExportError(f"cannot write {path}: it is a directory. Choose another path.")
+    if format not in FORMATS:
+        raise ConfigError(f"a program's format is {' or '.join(FORMATS)}; got {format!r}.")
     if int8_layers(model):
         raise ConfigError("this model has int8 weights, which have no program here; export the one it was made from.")
     reference = program_of(_in_float32(model, {}))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from spectral_core import ConfigError
 from spectral_core.errors import suggestion
 from spectral_layers import Rows
+from spectral_models.arguments import whole
 from spectral_models.export.inputs import Input, Pictures, Shape, Size, input_of
 from spectral_models.model import SpectralModel
 from spectral_models.variants.classifier import Classifier
@@ -21,6 +22,7 @@ from spectral_models.variants.language_model import LanguageModel
 from spectral_models.variants.multimodal import Multimodal
 from spectral_models.variants.seq2seq import Seq2Seq
 
+_MOST_LENGTH, _MOST_SIDE = 1 << 20, 1 << 13
 Lengths = int | Mapping[str, int] | None
 """Of all inputs that have a length, or by an input's name; None, and names left out, take the default."""
 
@@ -68,6 +70,8 @@ class Program(nn.Module):
         if size is not None and None not in sizes and size not in sizes:
             made_for = " and ".join(f"{height} x {width}" for height, width in filter(None, sizes))
             raise ConfigError(f"this model takes pictures of {made_for}, not of {size[0]} x {size[1]}. Give no size.")
+        named = {name: whole("length", given, least=1, most=_MOST_LENGTH) for name, given in named.items()}
+        size = size and (whole("height", size[0], most=_MOST_SIDE), whole("width", size[1], most=_MOST_SIDE))
         return {name: taken.shape(named.get(name), size) for name, taken in self.takes.items()}
 
     def sample(self, shapes: Mapping[str, Shape], batch: int, *, masked: bool) -> dict[str, Tensor]:

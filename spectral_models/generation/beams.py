@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from spectral_models.generation.settings import Settings
 
 
 class Beams:
@@ -23,26 +23,15 @@ class Beams:
     O(B K V) a step. Of a row's K sequences, all alike at first, only one counts until they differ.
     """
 
-    def __init__(
-        self,
-        rows: int,
-        *,
-        beams: int,
-        length_penalty: float,
-        early_stopping: bool,
-        max_new_tokens: int,
-        stop_tokens: Collection[int],
-        pad_token_id: int,
-        device: torch.device,
-    ) -> None:
-        self.beams = beams
-        self.max_new_tokens = max_new_tokens
-        self.pad_token_id = pad_token_id
-        self.length_penalty = length_penalty
-        self.early_stopping = early_stopping
+    def __init__(self, rows: int, settings: Settings, device: torch.device) -> None:
+        self.beams = beams = settings.num_beams
+        self.max_new_tokens = settings.max_new_tokens
+        self.pad_token_id = settings.pad_token_id
+        self.length_penalty = settings.length_penalty
+        self.early_stopping = settings.early_stopping
         self.length = 0
-        self.stops = torch.tensor(sorted(stop_tokens), dtype=torch.long, device=device)
-        self.running = torch.full((rows, beams, max_new_tokens), pad_token_id, device=device)
+        self.stops = torch.tensor(settings.stop_tokens, dtype=torch.long, device=device)
+        self.running = torch.full((rows, beams, self.max_new_tokens), self.pad_token_id, device=device)
         self.ended = self.running.clone()
         self.log_probability = torch.full((rows, beams), -torch.inf, device=device)
         self.log_probability[:, 0] = 0.0

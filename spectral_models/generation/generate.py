@@ -11,8 +11,10 @@ from spectral_core import ConfigError, UnsupportedInputError
 from spectral_core.axes import describe
 from spectral_layers import State, fixed_weights
 from spectral_models.generation.beams import Beams
+from spectral_models.generation.draws import Draws
 from spectral_models.generation.prefill import CHUNK, CausalModel, prefill, prompt_lengths
-from spectral_models.generation.sampling import Draws, Sampling
+from spectral_models.generation.sampling import Sampling
+from spectral_models.generation.settings import Settings
 
 
 @torch.no_grad()
@@ -48,15 +50,24 @@ def generate(
     on_token: called with each step's (B R,) tokens as they are drawn; beams have no such tokens. generator: for
     reproducible sampling. The model should be in eval mode: dropout would act here too. Its weights must not change
     meanwhile (:func:`spectral_layers.fixed_weights`), by ``on_token`` either.
-    Raises UnsupportedInputError for empty prompts, ConfigError for options out of range.
+    Raises UnsupportedInputError for empty prompts, ConfigError for options of another type or out of range.
     """
-    sampling = Sampling(temperature, top_k, top_p, repetition_penalty)
-    if max_new_tokens < 0:
-        raise ConfigError(f"max_new_tokens must be at least 0; got {max_new_tokens}.")
-    _check_counts(num_beams, num_return_sequences, temperature, streamed=on_token is not None)
-    lengths = prompt_lengths(input_ids, attention_mask)
+    settings = Settings(
+        sampling=Sampling(temperature, top_k, top_p, repetition_penalty),
+        max_new_tokens=max_new_tokens,
+        num_beams=num_beams,
+        length_penalty=length_penalty,
+        early_stopping=early_stopping,
+        num_return_sequences=num_return_sequences,
+        stop_tokens=stop_tokens,
+        pad_token_id=pad_token_id,
+    )
+    _check_helpers(settings, generator, on_token)
+    lengths = prompt_lengths(input_ids, attention_mask, state)
+    settings.check_batch(len(lengths))
+    max_new_tokens = settings.max_new_tokens
     batch, device = input_ids.shape[0], input_ids.device
-    prompts = input_ids.repeat_interleave(num_return_sequences, 0)
+    prompts = input_ids.repeat_interleave(settings.num_return_sequences, 0)
     if max_new_tokens == 0:
         return prompts
     limit = getattr(model, "length_limit", None)
@@ -68,48 +79,29 @@ def generate(
             "Ask for fewer, or build the model with a larger max_seq_len."
         )
     logits, state = prefill(model, input_ids, attention_mask, state=state, chunk=prefill_chunk)
-    if not 0 <= pad_token_id < logits.shape[1]:
-        raise ConfigError(f"pad_token_id must be a token, from 0 to {logits.shape[1] - 1}; got {pad_token_id}.")
+    settings.check_vocabulary(logits.shape[1])
     if logits.shape[1] - 1 > torch.iinfo(input_ids.dtype).max:
         raise UnsupportedInputError(
             f"tokens up to {logits.shape[1] - 1} do not fit the prompt's {describe(input_ids)}; give it as int64."
         )
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask != 0
     seen = torch.zeros(logits.shape, dtype=torch.int64, device=device).scatter_add(1, input_ids.long(), mask.long()) > 0
-    copies = max(num_beams, num_return_sequences)
-    if copies > 1:
-        of_each = torch.arange(batch, device=device).repeat_interleave(copies)
+    if settings.copies > 1:
+        of_each = torch.arange(batch, device=device).repeat_interleave(settings.copies)
         logits, seen, state = logits[of_each], seen[of_each], _selected(state, of_each)
     search: Beams | Draws
-    if num_beams > 1:
-        search = Beams(
-            batch,
-            beams=num_beams,
-            length_penalty=length_penalty,
-            early_stopping=early_stopping,
-            max_new_tokens=max_new_tokens,
-            stop_tokens=stop_tokens,
-            pad_token_id=pad_token_id,
-            device=device,
-        )
+    if settings.num_beams > 1:
+        search = Beams(batch, settings, device)
     else:
-        search = Draws(
-            batch * copies,
-            sampling=sampling,
-            generator=generator,
-            max_new_tokens=max_new_tokens,
-            stop_tokens=stop_tokens,
-            pad_token_id=pad_token_id,
-            device=device,
-        )
+        search = Draws(batch * settings.copies, settings, generator, device)
     with fixed_weights(model):
         while True:
-            tokens, parents = search.advance(sampling.penalised(logits, seen))
+            tokens, parents = search.advance(settings.sampling.penalised(logits, seen))
             tokens = tokens.to(input_ids.dtype)
             if on_token is not None:
                 on_token(tokens)
             if search.done:
-                return torch.cat([prompts, search.sequences(num_return_sequences).to(input_ids.dtype)], 1)
+                return torch.cat([prompts, search.sequences(settings.num_return_sequences).to(input_ids.dtype)], 1)
             if parents is not None:
                 seen, state = seen[parents], _selected(state, parents)
             seen = seen.scatter(1, tokens[:, None].long(), True)
@@ -122,30 +114,13 @@ def _selected(state: State | None, index: Tensor) -> State:
     return state.select(index)
 
 
-def _check_counts(num_beams: int, num_return_sequences: int, temperature: float, *, streamed: bool) -> None:
-    """Raise ConfigError for numbers of beams and of sequences that cannot go together."""
-    if num_beams < 1:
-        raise ConfigError(f"num_beams must be at least 1, which searches nothing; got {num_beams}.")
-    if num_return_sequences < 1:
-        raise ConfigError(f"num_return_sequences must be at least 1; got {num_return_sequences}.")
-    if num_beams == 1:
-        if num_return_sequences > 1 and temperature == 0:
-            raise ConfigError(
-                f"num_return_sequences is {num_return_sequences}, and the likeliest tokens make one sequence. Sample "
-                f"(temperature above 0), or search with num_beams of {num_return_sequences} or more."
-            )
-        return
-    if num_return_sequences > num_beams:
+def _check_helpers(settings: Settings, generator: object, on_token: object) -> None:
+    """Raise ConfigError for a generator that is none, and for a listener that could not be called in time."""
+    if not isinstance(generator, torch.Generator | None):
+        raise ConfigError(f"generator must be a torch.Generator; got {generator!r}. torch.Generator().manual_seed(0)?")
+    if on_token is not None and not callable(on_token):
+        raise ConfigError(f"on_token must be a function of each step's tokens; got {on_token!r}.")
+    if on_token is not None and settings.num_beams > 1:
         raise ConfigError(
-            f"num_return_sequences is {num_return_sequences}, and num_beams {num_beams} beams end in {num_beams} "
-            f"sequences. Ask for fewer, or search with num_beams {num_return_sequences}."
-        )
-    if temperature != 0:
-        raise ConfigError(
-            f"num_beams {num_beams} searches for the likeliest sequences and draws nothing; got temperature "
-            f"{temperature}. Leave temperature 0, or num_beams 1."
-        )
-    if streamed:
-        raise ConfigError(
-            f"on_token hears tokens as they are drawn; a search with num_beams {num_beams} decides at its end."
+            f"on_token hears tokens as they are drawn; a search with num_beams {settings.num_beams} decides at its end."
         )

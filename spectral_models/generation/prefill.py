@@ -8,10 +8,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from spectral_core import ConfigError, UnsupportedInputError
+from spectral_core import UnsupportedInputError
 from spectral_core.axes import describe
 from spectral_layers import State, fixed_weights
 from spectral_layers.rows import Alignment
+from spectral_models.arguments import whole
 
 CHUNK = 16_384
 
@@ -49,11 +50,10 @@ def prefill(
     attention_mask: (B, L), for prompts of different lengths, padded on either side. state: what they continue, if
     anything; it is consumed. chunk: tokens of a row read at a time; None reads all at once. The result is the same up
     to rounding, and memory depends on the chunk, not on the prompt, where states have a fixed size.
-    Raises UnsupportedInputError for empty prompts, ConfigError for a chunk below 1.
+    Raises UnsupportedInputError for empty prompts, ConfigError for a chunk that is no whole number from 1 on.
     """
-    if chunk is not None and chunk < 1:
-        raise ConfigError(f"a prompt is read in chunks of at least 1 token; got {chunk}.")
-    lengths = prompt_lengths(input_ids, attention_mask)
+    chunk = None if chunk is None else whole("chunk", chunk, least=1)
+    lengths = prompt_lengths(input_ids, attention_mask, state)
     longest = int(lengths.max())
     if attention_mask is not None:
         input_ids = Alignment.of(attention_mask).gather(input_ids)
@@ -73,16 +73,20 @@ def prefill(
     return logits, state
 
 
-def prompt_lengths(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+def prompt_lengths(input_ids: Tensor, attention_mask: Tensor | None, state: State | None) -> Tensor:
     """(B,) real tokens of each row of a prompt. Raises UnsupportedInputError for what is none, and for empty rows."""
-    if not isinstance(input_ids, Tensor) or input_ids.dim() != 2 or 0 in input_ids.shape:
+    if not isinstance(input_ids, Tensor) or input_ids.dim() != 2 or 0 in input_ids.shape or not _integers(input_ids):
         hint = "" if isinstance(input_ids, Tensor) else " Of a text: torch.tensor([load_tokenizer(path).encode(text)])."
         raise UnsupportedInputError(
             f"a prompt is (B, L) integers with at least one token per row; got {describe(input_ids)}.{hint}"
         )
+    if not isinstance(state, State | None):
+        raise UnsupportedInputError(
+            f"state must be what a call of the model with return_state=True returned; got {describe(state)}."
+        )
     if attention_mask is None:
         return torch.full(input_ids.shape[:1], input_ids.shape[1], device=input_ids.device)
-    if attention_mask.shape != input_ids.shape:
+    if not isinstance(attention_mask, Tensor) or attention_mask.shape != input_ids.shape:
         raise UnsupportedInputError(
             f"the attention mask {describe(attention_mask)} must have the prompt's shape {describe(input_ids)}."
         )
@@ -91,3 +95,7 @@ def prompt_lengths(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
     if empty:
         raise UnsupportedInputError(f"rows {empty} of the prompt are empty.")
     return lengths
+
+
+def _integers(tensor: Tensor) -> bool:
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)

@@ -1,15 +1,16 @@
-"""From logits to the next token, and so to a sequence."""
+"""From logits to the next token."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from spectral_core import ConfigError
+from spectral_models.arguments import real, whole
 from spectral_models.errors import not_numbers
+
+_FLOAT32 = torch.finfo(torch.float32)
 
 
 @dataclass(frozen=True)
@@ -28,32 +29,37 @@ class Sampling:
     repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        allowed = (
-            ("temperature", self.temperature, self.temperature >= 0, "at least 0"),
-            ("top_k", self.top_k, self.top_k is None or self.top_k >= 1, "at least 1"),
-            ("top_p", self.top_p, self.top_p is None or 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("repetition_penalty", self.repetition_penalty, self.repetition_penalty > 0, "above 0"),
-        )
-        for name, value, good, range_ in allowed:
-            if not good:
-                raise ConfigError(f"{name} must be {range_}; got {value}.")
+        """Raises ConfigError for values of another type or out of range."""
+        checked = {
+            "temperature": real("temperature", self.temperature, least=0),
+            "top_k": None if self.top_k is None else whole("top_k", self.top_k, least=1),
+            "top_p": None if self.top_p is None else real("top_p", self.top_p, above=0, most=1),
+            "repetition_penalty": real("repetition_penalty", self.repetition_penalty, above=0),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
     def penalised(self, logits: Tensor, seen: Tensor) -> Tensor:
-        """logits: (B, V). seen: (B, V) bool, tokens that occurred. Returns them in float32. NaN is refused."""
-        if logits.isnan().any():
-            raise not_numbers("logits")
+        """logits: (B, V). seen: (B, V) bool, tokens that occurred. Returns them in float32, the largest finite.
+
+        Raises UnsupportedInputError for logits that are NaN or infinite; -inf is a token that cannot occur, while
+        another can.
+        """
         logits = logits.float()
+        if not logits.amax(-1).isfinite().all():
+            raise not_numbers("logits")
         if self.repetition_penalty == 1.0:
             return logits
-        penalised = torch.where(logits > 0, logits / self.repetition_penalty, logits * self.repetition_penalty)
-        return torch.where(seen, penalised, logits)
+        penalty = _in_float32(self.repetition_penalty)
+        penalised = torch.where(logits > 0, logits / penalty, logits * penalty).clamp(_FLOAT32.min, _FLOAT32.max)
+        return torch.where(seen & logits.isfinite(), penalised, logits)
 
     def draw(self, logits: Tensor, generator: torch.Generator | None) -> Tensor:
         """logits: (B, V), penalised. Returns (B,) token ids."""
         if self.temperature == 0:
             return logits.argmax(-1)
-        # Relative to the likeliest, so that no temperature is too low to divide by; float32 holds none below its least.
-        scaled = (logits - logits.amax(-1, keepdim=True)) / max(self.temperature, torch.finfo(torch.float32).tiny)
+        # Relative to the likeliest, so that no temperature is too low to divide by.
+        scaled = (logits - logits.amax(-1, keepdim=True)) / _in_float32(self.temperature)
         return torch.multinomial(self._kept(scaled).softmax(-1), 1, generator=generator)[:, 0]
 
     def _kept(self, logits: Tensor) -> Tensor:
@@ -66,44 +72,11 @@ class Sampling:
             ordered, order = logits.sort(-1, descending=True)
             probability = ordered.softmax(-1)
             # A token goes when those before it hold the mass already; the likeliest always stays.
-            beyond = probability.cumsum(-1) - probability >= self.top_p
+            beyond = probability.cumsum(-1) - probability >= _in_float32(self.top_p)
             logits = logits.masked_fill(beyond.scatter(-1, order, beyond), -torch.inf)
         return logits
 
 
-class Draws:
-    """Sequences each of which grows by one drawn token a step, until it has drawn a stop token."""
-
-    def __init__(
-        self,
-        rows: int,
-        *,
-        sampling: Sampling,
-        generator: torch.Generator | None,
-        max_new_tokens: int,
-        stop_tokens: Collection[int],
-        pad_token_id: int,
-        device: torch.device,
-    ) -> None:
-        self.sampling = sampling
-        self.max_new_tokens = max_new_tokens
-        self.pad_token_id = pad_token_id
-        self.generator = generator
-        self.stops = torch.tensor(sorted(stop_tokens), dtype=torch.long, device=device)
-        self.stopped = torch.zeros(rows, dtype=torch.bool, device=device)
-        self.drawn: list[Tensor] = []
-
-    @property
-    def done(self) -> bool:
-        return len(self.drawn) >= self.max_new_tokens or bool(self.stopped.all())
-
-    def advance(self, logits: Tensor) -> tuple[Tensor, None]:
-        """One step: the next token of each sequence (B,), by the logits (B, V) of what follows it."""
-        tokens = torch.where(self.stopped, self.pad_token_id, self.sampling.draw(logits, self.generator))
-        self.drawn.append(tokens)
-        self.stopped = self.stopped | torch.isin(tokens, self.stops)
-        return tokens, None
-
-    def sequences(self, count: int) -> Tensor:
-        """All of them, ``count`` for each prompt: (B, N), with padding behind a stop token."""
-        return torch.stack(self.drawn, 1)
+def _in_float32(value: float) -> float:
+    """A positive number as near as float32 has a normal one: what is less or more would be 0 or infinite there."""
+    return min(max(value, _FLOAT32.tiny), _FLOAT32.max)

@@ -27,6 +27,7 @@ from spectral_layers.filters.base import Poles
 from spectral_layers.mixing.multiscale import Multiscale
 from spectral_layers.mixing.response import Response
 from spectral_layers.short_convolution import ShortConvolution
+from spectral_models.arguments import whole
 from spectral_models.inspection.readings import (
     FilterReading,
     GateReading,
@@ -67,13 +68,16 @@ def inspect_model(
     """Everything known to show in a model, in evaluation mode; layers are its mixers, counted from 0.
 
     input_ids: (1, L), what gates hear; without them gates are listed as not read. length: tokens of a filter's kernel
-    that are looked at. Raises ConfigError for a layer there is none of.
+    that are looked at, at most 2^18. Raises ConfigError for a layer there is none of.
     """
+    length = whole("length", length, least=2, most=1 << 18)
     mixers = list(_mixers(model))
-    wanted = range(len(mixers)) if layers is None else sorted(set(layers))
-    for layer in wanted:
+    chosen = set()
+    for layer in range(len(mixers)) if layers is None else layers:
+        chosen.add(whole("layer", layer))
         if not 0 <= layer < len(mixers):
             raise ConfigError(f"there is no layer {layer}: this model's are 0 to {len(mixers) - 1}.")
+    wanted = sorted(chosen)
     inspection = Inspection()
     training = model.training
     model.eval()

@@ -119,7 +119,8 @@ def test_the_end_of_a_document_ends_the_answer(talk, monkeypatch):
 def test_a_text_over_the_models_limit_is_an_error_and_the_loop_goes_on(talk, tmp_path):
     limited = save_checkpoint(build_model(MODEL, position="learned", max_seq_len=12), tmp_path / "limited")
     ended = talk("a line of sixteen\n/reset\none\n", model=limited)
-    assert ended.code == 0
+    assert ended.code == 1, "a script is told that a line has no answer"
+    assert talk("one\n", model=limited).code == 0
     assert "limited to 12 tokens" in ended.err
     assert "/reset begins a new text" in ended.err
     assert len(ended.out.encode(errors="surrogateescape")) >= 6

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -307,10 +308,90 @@ def test_options_out_of_range_are_refused(model: LanguageModel, options: dict[st
         model.generate(tokens(1, 3), **{"max_new_tokens": 2, **options})
 
 
+WHOLE = ("max_new_tokens", "top_k", "num_beams", "num_return_sequences", "pad_token_id", "prefill_chunk")
+REAL = ("temperature", "top_p", "repetition_penalty", "length_penalty")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in WHOLE for value in (1.5, 2.0, True, "1", [1], torch.ones(2, dtype=torch.long), {})),
+        *((name, -(10**30)) for name in WHOLE),
+        *((name, 10**12) for name in ("max_new_tokens", "num_beams", "num_return_sequences", "pad_token_id")),
+        *((name, value) for name in REAL for value in (math.nan, math.inf, -math.inf, True, "1", [1.0], 1j, 10**400)),
+        ("length_penalty", 1e9),
+        *(("early_stopping", value) for value in (1, "never", None)),
+        *(("stop_tokens", value) for value in (3, "abc", b"abc", None, [1.5], [True], [[1]], [-1], [99], 0.5)),
+        *(("generator", value) for value in (3, torch)),
+        ("on_token", 3),
+    ],
+    ids=lambda value: repr(value)[:24],
+)
+def test_options_of_another_kind_are_one_error_before_anything_is_computed(name: str, value: Any) -> None:
+    stub = Fixed(LOGITS)
+    with pytest.raises(ConfigError, match=name.replace("prefill_chunk", "chunk")) as raised:
+        generate(stub, tokens(1, 3) % 5, **{"max_new_tokens": 2, name: value})
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 300
+    assert len(stub.fed) <= 1, "what depends on the vocabulary is known after the prompt"
+
+
+@pytest.mark.parametrize("name", [*WHOLE, *REAL])
+def test_numbers_of_numpy_and_tensors_of_one_are_numbers(name: str) -> None:
+    one = [np.int64(1), np.uint8(1), torch.tensor(1)]
+    made = [
+        generate(Fixed(LOGITS), tokens(1, 3) % 5, **{"max_new_tokens": 2, "top_k": 1, name: value})
+        for value in (1, *one)
+    ]
+    assert all(torch.equal(found, made[0]) for found in made)
+    stops = np.array([0, 4])
+    assert generate(Fixed(LOGITS), tokens(1, 3) % 5, stop_tokens=stops).shape == (1, 4)
+
+
+def test_more_beams_than_fit_are_refused_before_they_have_memory() -> None:
+    stub = Fixed(LOGITS)
+    with pytest.raises(ConfigError, match=r"more than fit.*1,048,576 sequences"):
+        generate(stub, tokens(4, 3) % 5, num_beams=1 << 19)
+    with pytest.raises(ConfigError, match=r"more than fit.*67,108,864 tokens"):
+        generate(stub, tokens(4, 3) % 5, num_beams=16, max_new_tokens=1 << 23)
+    assert not stub.fed
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-300, 1e-40, 1.0, 1e38, 1e300])
+@pytest.mark.parametrize("top_p", [None, 1e-300, 1e-50, 1e-8, 0.5])
+@pytest.mark.parametrize("repetition_penalty", [1e-300, 1.0, 1e300])
+@pytest.mark.parametrize(
+    "logits",
+    [[0.0, -1.0, -math.inf], [3e38, -3e38, -math.inf], [1e38, 1e38, -math.inf], [-3e38, -3e38, -math.inf]],
+    ids=str,
+)
+def test_no_option_in_range_draws_a_token_that_cannot_occur(
+    temperature: float, top_p: float | None, repetition_penalty: float, logits: list[float]
+) -> None:
+    """Overflow in the penalty or the temperature makes no NaN, of which any token could be drawn."""
+    made = generate(
+        Fixed(logits),
+        torch.tensor([[0, 1, 2]]),
+        max_new_tokens=3,
+        temperature=temperature,
+        top_p=top_p,
+        repetition_penalty=repetition_penalty,
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert set(made[0, 3:].tolist()) <= {0, 1}
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_logits_that_are_not_numbers_are_refused(temperature: float) -> None:
+@pytest.mark.parametrize("logits", [[0.0, math.nan], [0.0, math.inf], [-math.inf, -math.inf]], ids=str)
+def test_logits_that_are_not_numbers_are_refused(temperature: float, logits: list[float]) -> None:
     with pytest.raises(UnsupportedInputError, match=r"not numbers.*diverged"):
-        generate(Fixed([0.0, math.nan]), torch.zeros(1, 1, dtype=torch.long), temperature=temperature)
+        generate(Fixed(logits), torch.zeros(1, 1, dtype=torch.long), temperature=temperature)
+
+
+@pytest.mark.parametrize("state", [3, "state", torch.zeros(1), {}])
+def test_a_state_that_is_none_is_refused(model: LanguageModel, state: Any) -> None:
+    with pytest.raises(UnsupportedInputError, match=r"state must be what a call of the model with return_state=True"):
+        model.generate(tokens(1, 3), state=state)
 
 
 def test_an_option_that_does_not_exist_is_refused(model: LanguageModel) -> None:
@@ -329,7 +410,8 @@ def test_an_option_that_does_not_exist_is_refused(model: LanguageModel) -> None:
         (tokens(2, 3), torch.ones(2, 4), r"mask \(2, 4\).*must have the prompt's shape \(2, 3\)"),
         (tokens(2, 3), torch.ones(3), r"must have the prompt's shape"),
         (torch.tensor([[99]]), None, "got 99 to 99"),
-        (torch.zeros(1, 3), None, "integers"),
+        *((torch.zeros(1, 3, dtype=kind), None, "integers") for kind in (torch.float32, torch.bool, torch.complex64)),
+        (tokens(2, 3), [[1, 1, 1]] * 2, r"mask list must have the prompt's shape"),
     ],
 )
 def test_prompts_that_are_none_are_refused(

@@ -129,7 +129,7 @@ def test_a_resonant_models_state_does_not_grow() -> None:
 
 def test_what_cannot_be_read_is_refused() -> None:
     model = made("holographic")
-    with pytest.raises(ConfigError, match="chunks of at least 1 token; got 0"):
+    with pytest.raises(ConfigError, match="chunk must be at least 1; got 0"):
         prefill(model, tokens(1, 4), chunk=0)
     with pytest.raises(UnsupportedInputError, match=r"rows \[1\] of the prompt are empty"):
         prefill(model, tokens(2, 4), torch.tensor([[1, 1, 1, 1], [0, 0, 0, 0]]))

@@ -26,6 +26,7 @@ FORBIDDEN = ("transformers", "accelerate", "datasets", "matplotlib", "triton", "
 
 def test_the_package_exports_exactly_this() -> None:
     assert set(spectral_models.__all__) == MODELS
+    assert spectral_models.build_model is not None, "the first use of a name imports all"
     members = vars(spectral_models).items()
     assert {name for name, value in members if name[0] != "_" and not isinstance(value, types.ModuleType)} == MODELS
 
@@ -49,3 +50,17 @@ def test_importing_and_building_load_no_optional_library() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["[]", "['colorsys']"]
+
+
+def test_every_name_and_module_is_there_in_whatever_order_they_are_imported() -> None:
+    """Names are imported at their first use, so that the command answers Ctrl-C while torch is loaded."""
+    script = (
+        "import sys, spectral_models\n"
+        "assert 'torch' not in sys.modules\n"
+        "from spectral_models import registries, cli, generation\n"
+        "assert spectral_models.data.ByteTokenizer and not hasattr(spectral_models, 'nothing')\n"
+        "from spectral_models import *\n"
+        "assert all(globals()[name] is getattr(spectral_models, name) for name in spectral_models.__all__)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

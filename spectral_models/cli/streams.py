@@ -1,0 +1,95 @@
+"""The process's standard streams: closed, full, without a reader, or in an encoding that lacks a character."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import TYPE_CHECKING, Literal, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+
+class UnwrittenError(OSError):
+    """A standard stream that takes nothing any more. no_reader: since the process at the pipe's other end has gone."""
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(cause.strerror)  # no errno: libraries exit by themselves on EPIPE
+        self.no_reader = isinstance(cause, BrokenPipeError)
+
+
+def prepare() -> None:
+    """Make the standard streams safe to use: from here on failing to write to one is an UnwrittenError.
+
+    A character that the output's encoding lacks becomes a question mark; input that is no text in its encoding is kept
+    as bytes are in arguments (``surrogateescape``). A stream that was closed gets a descriptor again, so that no file
+    opened later is written to by mistake. Reading a closed input and writing to a closed output fail; errors that
+    nobody can read go nowhere.
+    """
+    sys.stdin = sys.stdin or _opened(os.O_WRONLY, "r")
+    sys.stdout = sys.stdout or _opened(os.O_RDONLY, "w")
+    sys.stderr = sys.stderr or _opened(os.O_WRONLY, "w")
+    if isinstance(sys.stdin, io.TextIOWrapper) and sys.stdin.errors == "strict":
+        sys.stdin.reconfigure(errors="surrogateescape")
+    sys.stdout = _telling(sys.stdout, errors="replace")
+    sys.stderr = _telling(sys.stderr, errors="backslashreplace")
+
+
+def finish() -> None:
+    """Write what is left in the streams. Raises UnwrittenError.
+
+    What cannot be written goes nowhere from then on: the interpreter tries again at its end, and would report it.
+
+    """
+    failure = None
+    for stream in (sys.stderr, sys.stdout):
+        try:
+            stream.flush()
+        except UnwrittenError as error:
+            failure = error
+        raw = _raw(stream)
+        if isinstance(raw, _Telling) and raw.failed:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, raw.fileno())
+            os.close(nowhere)
+    if failure is not None:
+        raise failure
+
+
+class _Telling(io.FileIO):
+    """A standard stream whose failures are distinct from those of files."""
+
+    failed = False
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.failed = True
+            raise UnwrittenError(error) from None
+
+
+def _opened(flags: int, mode: Literal["r", "w"]) -> TextIO:
+    """A stream on the null device, at the lowest free descriptor: that of the first stream that is closed."""
+    return open(os.open(os.devnull, flags), mode, closefd=False)
+
+
+def _telling(stream: TextIO, *, errors: str) -> TextIO:
+    """The stream by other means; of what is no plain file (a test's capture, a Windows console) itself."""
+    if not isinstance(stream, io.TextIOWrapper) or type(_raw(stream)) is not io.FileIO:
+        return stream
+    raw = _Telling(stream.fileno(), "w", closefd=False)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw) if isinstance(stream.buffer, io.BufferedWriter) else raw,
+        encoding=stream.encoding,
+        errors=errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
+
+
+def _raw(stream: TextIO) -> object:
+    """What writes a stream's bytes; with PYTHONUNBUFFERED it has no buffer."""
+    buffer = getattr(stream, "buffer", None)
+    return getattr(buffer, "raw", buffer)

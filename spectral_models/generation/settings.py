@@ -1,0 +1,100 @@
+"""Everything a caller may ask of generation, checked once: what is kept here can be carried out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from spectral_core import ConfigError
+from spectral_models.arguments import real, whole
+from spectral_models.generation.sampling import Sampling
+
+MOST_NEW_TOKENS = 1 << 24
+_MOST_ROWS = 1 << 20
+_MOST_TOKENS = 1 << 26  # of all beams together, which have their memory from the beginning
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """See :func:`spectral_models.generation.generate`. Raises ConfigError for other types and ranges."""
+
+    sampling: Sampling
+    max_new_tokens: int
+    num_beams: int
+    length_penalty: float
+    early_stopping: bool
+    num_return_sequences: int
+    stop_tokens: Collection[int]
+    pad_token_id: int
+
+    def __post_init__(self) -> None:
+        self._set("max_new_tokens", whole("max_new_tokens", self.max_new_tokens, least=0, most=MOST_NEW_TOKENS))
+        self._set("num_beams", whole("num_beams", self.num_beams, least=1, most=_MOST_ROWS))
+        self._set(
+            "num_return_sequences",
+            whole("num_return_sequences", self.num_return_sequences, least=1, most=_MOST_ROWS),
+        )
+        # Sequences of n tokens are scored by n^length_penalty, which float32 must hold.
+        self._set("length_penalty", real("length_penalty", self.length_penalty, least=-5, most=5))
+        self._set("pad_token_id", whole("pad_token_id", self.pad_token_id))
+        self._set("stop_tokens", _tokens("stop_tokens", self.stop_tokens))
+        if not isinstance(self.early_stopping, bool):
+            raise ConfigError(f"early_stopping must be True or False; got {self.early_stopping!r}.")
+        self._check_counts()
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    @property
+    def copies(self) -> int:
+        """Sequences of each prompt that are computed at a time."""
+        return max(self.num_beams, self.num_return_sequences)
+
+    def check_batch(self, rows: int) -> None:
+        """Raise ConfigError for more sequences of so many prompts than could be held."""
+        tokens = rows * self.num_beams * self.max_new_tokens if self.num_beams > 1 else 0
+        if rows * self.copies > _MOST_ROWS or tokens > _MOST_TOKENS:
+            raise ConfigError(
+                f"{rows} prompts with num_beams {self.num_beams}, num_return_sequences {self.num_return_sequences} and "
+                f"max_new_tokens {self.max_new_tokens} are more than fit: {_MOST_ROWS:,} sequences at a time, and "
+                f"{_MOST_TOKENS:,} tokens of beams. Ask for fewer, or give fewer prompts at a time."
+            )
+
+    def check_vocabulary(self, size: int) -> None:
+        """Raise ConfigError for tokens that a vocabulary of that size lacks."""
+        for name, token in (("pad_token_id", self.pad_token_id), *(("stop_tokens", stop) for stop in self.stop_tokens)):
+            if not 0 <= token < size:
+                raise ConfigError(f"{name} must be a token, from 0 to {size - 1}; got {token}.")
+
+    def _check_counts(self) -> None:
+        """Raise ConfigError for numbers of beams and of sequences that cannot go together."""
+        temperature = self.sampling.temperature
+        if self.num_beams == 1:
+            if self.num_return_sequences > 1 and temperature == 0:
+                raise ConfigError(
+                    f"num_return_sequences is {self.num_return_sequences}, and the likeliest tokens make one sequence. "
+                    f"Sample (temperature above 0), or search with num_beams of {self.num_return_sequences} or more."
+                )
+            return
+        if self.num_return_sequences > self.num_beams:
+            raise ConfigError(
+                f"num_return_sequences is {self.num_return_sequences}, and num_beams {self.num_beams} beams end in "
+                f"{self.num_beams} sequences. Ask for fewer, or search with num_beams {self.num_return_sequences}."
+            )
+        if temperature != 0:
+            raise ConfigError(
+                f"num_beams {self.num_beams} searches for the likeliest sequences and draws nothing; got temperature "
+                f"{temperature}. Leave temperature 0, or num_beams 1."
+            )
+
+
+def _tokens(name: str, given: Any) -> tuple[int, ...]:
+    """Token ids, each once and in order."""
+    if isinstance(given, str | bytes):
+        raise ConfigError(f"{name} must be token ids, as in [0]; got the text {given!r}. A tokenizer encodes it.")
+    try:
+        each = list(given)
+    except TypeError:
+        raise ConfigError(f"{name} must be a list or set of token ids, as in [0]; got {given!r}.") from None
+    return tuple(sorted({whole(name, token) for token in each}))
