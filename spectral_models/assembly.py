@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -11,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from pydantic_core import PydanticCustomError
 
 from spectral_core import ConfigError, PluginError, SpectralError
 from spectral_core.config import OneOf
-from spectral_core.errors import suggestion
+from spectral_core.errors import shown, suggestion
+from spectral_core.plain_data import from_json, from_yaml, is_file, read_text
 from spectral_core.plugins import BUILTIN_PROVIDER, HOST
 from spectral_models.causality import check_causality
 from spectral_models.config import ModelConfig, override, parts_of
@@ -42,7 +41,7 @@ def list_models(pattern: str = "*") -> list[str]:
     return sorted(fnmatch.filter(names, pattern))
 
 
-def load_config(source: str | Path | Mapping[str, Any] | ModelConfig, **overrides: Any) -> ModelConfig:
+def load_config(source: str | Path | Mapping[str, Any] | ModelConfig, /, **overrides: Any) -> ModelConfig:
     """A validated model config from a preset's name, a YAML or JSON file, a mapping or a config.
 
     overrides: values replaced before validation, at dotted paths where nested:
@@ -57,12 +56,12 @@ def parse_model(data: Mapping[str, Any]) -> ModelConfig:
     data = {"type": "language_model", **data}
     name = data["type"]
     if not isinstance(name, str):
-        raise ConfigError(f"type: the name of a model variant, one of {', '.join(MODELS.names())}; got {name!r}.")
+        raise ConfigError(f"type: the name of a model variant, one of {', '.join(MODELS.names())}; got {shown(name)}.")
     config: ModelConfig = MODELS.get(name).load().parse(data)
     return config
 
 
-def build_model(source: str | Path | Mapping[str, Any] | ModelConfig, **overrides: Any) -> SpectralModel:
+def build_model(source: str | Path | Mapping[str, Any] | ModelConfig, /, **overrides: Any) -> SpectralModel:
     """The model that :func:`load_config` describes, freshly initialised.
 
     A decoder with third-party parts is checked once for strict causality on a small float64 copy with random
@@ -121,17 +120,11 @@ def components_of(config: ModelConfig) -> list[Component]:
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML or JSON file."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         # JSON is not quite YAML: it may be indented with tabs.
-        data = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except OSError as error:
-        raise ConfigError(f"cannot read the config {path}: {error.strerror}.") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"the config {path} is not UTF-8 text (byte {error.start}).") from None
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"the config {path} is not JSON: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"the config {path} is not YAML: {error}") from None
+        data = from_json(text) if path.suffix == ".json" else from_yaml(text)
+    except ConfigError as error:
+        raise ConfigError(f"the config {path} {error}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"the config {path} must be a mapping of keys to values; got {type(data).__name__}.")
     return data
@@ -154,9 +147,9 @@ def _data(source: str | Path | Mapping[str, Any] | ModelConfig) -> Mapping[str, 
     if isinstance(source, str) and source in presets:
         return read_yaml(Path(str(_PRESETS / f"{source}.yaml")))
     path = Path(source)
-    if path.suffix in (".yaml", ".yml", ".json") or path.is_file():
+    if path.suffix in (".yaml", ".yml", ".json") or is_file(path):
         return read_yaml(path)
     raise ConfigError(
-        f"no preset is called {str(source)!r}.{suggestion(str(source), presets)} Presets: {', '.join(presets)}. "
+        f"no preset is called {shown(str(source))}.{suggestion(str(source), presets)} Presets: {', '.join(presets)}. "
         "A config file ends in .yaml, .yml or .json."
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from spectral_core import ConfigError, PluginError, __version__
+from spectral_core.plain_data import from_json, read_text
 from spectral_core.plugins import HOST
 from spectral_models.assembly import components_of, parse_model
 from spectral_models.config import ModelConfig, override
@@ -44,8 +44,8 @@ def make_record(config: ModelConfig) -> dict[str, Any]:
 def read_record(directory: Path) -> dict[str, Any]:
     """config.json, checked for its schema."""
     try:
-        record = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        record = from_json(read_text(directory / CONFIG))
+    except ConfigError:
         raise CheckpointError(f"{directory / CONFIG} is missing or damaged. Use another checkpoint.") from None
     if not isinstance(record, dict) or "schema_version" not in record:
         raise CheckpointError(f"{directory / CONFIG} is not a checkpoint's config.")

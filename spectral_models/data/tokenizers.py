@@ -10,7 +10,7 @@ from pydantic import Field, PlainValidator, PositiveInt, SerializeAsAny
 from pydantic_core import PydanticCustomError
 
 from spectral_core.config import Config
-from spectral_core.errors import suggestion
+from spectral_core.errors import shown, suggestion
 from spectral_models.data.subwords import learn_bpe, read_tokenizer
 from spectral_models.data.tokenizer import ByteTokenizer, Tokenizer
 
@@ -65,7 +65,7 @@ def _chosen(value: Any) -> _Config:
     if not isinstance(name, str) or name not in _KINDS:
         hint = suggestion(name, _KINDS) if isinstance(name, str) else ""
         message = (
-            f"no tokenizer is called {name!r}.{hint} Tokenizers: {', '.join(_KINDS)}, by name or as a mapping with "
+            f"no tokenizer is called {shown(name)}.{hint} Tokenizers: {', '.join(_KINDS)}, by name or as a mapping with "
             "'type'; {type: file, path: PATH} reads a tokenizer.json."
         )
         raise PydanticCustomError("unknown_part", "{message}", {"message": message})

@@ -19,6 +19,8 @@ from pydantic_core import PydanticCustomError
 
 from spectral_core import ConfigError
 from spectral_core.config import Config, OneOf
+from spectral_core.errors import shown
+from spectral_core.plain_data import is_file
 from spectral_models.assembly import list_models, load_config, read_yaml
 from spectral_models.config import ModelConfig, override
 from spectral_models.data import DataConfig
@@ -81,10 +83,10 @@ def _data_of(value: Any) -> _Data:
     if isinstance(value, _Data):
         return value
     kind = value.get("type", "text") if isinstance(value, Mapping) else None
-    if kind not in _DATA:
+    if not isinstance(kind, str) or kind not in _DATA:
         message = (
             "data is a mapping of type 'text' (language models), 'labelled' (classifiers of texts) or "
-            f"'labelled_files' (classifiers of pictures and sound); got {value!r}"
+            f"'labelled_files' (classifiers of pictures and sound); got {shown(value)}"
         )
         raise PydanticCustomError("unknown_part", "{message}", {"message": message})
     return _DATA[kind].model_validate(value)
@@ -156,9 +158,9 @@ def load_run(source: str | Path | Mapping[str, Any], changes: Mapping[str, Any] 
         data = {"model": source}
     else:
         path = Path(source)
-        if path.suffix not in (".yaml", ".yml", ".json") and not path.is_file():
+        if path.suffix not in (".yaml", ".yml", ".json") and not is_file(path):
             raise ConfigError(
-                f"{str(source)!r} is neither a run config (.yaml, .json) nor a preset: {', '.join(list_models())}."
+                f"{shown(str(source))} is neither a run config (.yaml, .json) nor a preset: {', '.join(list_models())}."
             )
         data = read_yaml(path)
         if "model" not in changes and not data.keys() & RunConfig.model_fields.keys():
