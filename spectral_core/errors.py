@@ -14,7 +14,7 @@ _LONGEST = 6000
 
 
 class SpectralError(Exception):
-    """Base of every error this framework raises on purpose. Its message is safe to print: short, no control characters."""
+    """Base of every error this framework raises on purpose. Its message is short and holds no control characters."""
 
     def __init__(self, *args: object) -> None:
         super().__init__(*(_message(arg) if isinstance(arg, str) else arg for arg in args))

@@ -62,25 +62,25 @@ def within_limits(data: object) -> None:
         pending += [(member, depth + 1) for member in members]
 
 
-def read_text(path: Path) -> str:
-    """A small file's text. Raises ConfigError that goes on after ``the file X``: ``is not UTF-8 text (byte 3)``."""
+def read_text(path: Path, what: str) -> str:
+    """A small file's text. Raises ConfigError for one that is large, unreadable or no UTF-8. what: to call it there."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise ConfigError("cannot be read: it is no regular file.")
+            raise ConfigError(f"cannot read {what} {path}: it is not a regular file.")
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}.") from None
-    except UnicodeEncodeError:
-        raise ConfigError("cannot be read: its name holds characters that no file's name has.") from None
+        raise ConfigError(f"cannot read {what} {path}: {error.strerror}.") from None
+    except ValueError:  # NUL, or half of a surrogate pair
+        raise ConfigError(f"cannot read {what} {path}: its name has characters that no file's name has.") from None
     if len(content) > MAX_BYTES:
-        raise ConfigError(f"is larger than {MAX_BYTES:,} bytes.")
+        raise ConfigError(f"{what} {path} is larger than {MAX_BYTES:,} bytes.")
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ConfigError("is UTF-16 text. Convert it to UTF-8: iconv -f utf-16 -t utf-8.")
+        raise ConfigError(f"{what} {path} is UTF-16 text. Convert it: iconv -f utf-16 -t utf-8.")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"is not UTF-8 text (byte {error.start}).") from None
+        raise ConfigError(f"{what} {path} is not UTF-8 text (byte {error.start}).") from None
 
 
 def is_file(path: Path) -> bool:
@@ -188,7 +188,7 @@ class _Document:
 
 
 def _plain(text: str) -> Any:
-    """What a scalar without quotes stands for. ``1e-3``, ``010`` and ``1_000`` stay text, which numbers are read from."""
+    """What a scalar without quotes stands for. ``1e-3`` and ``1_000`` stay text, from which numeric fields are read."""
     if text in _WORDS:
         return _WORDS[text]
     if _INTEGER.fullmatch(text):

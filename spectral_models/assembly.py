@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -69,12 +70,23 @@ def build_model(source: str | Path | Mapping[str, Any] | ModelConfig, /, **overr
     Raises ConfigError for a model that does not fit in memory.
     """
     config = load_config(source, **overrides)
-    foreign = [component for component in components_of(config) if component.provider != BUILTIN_PROVIDER]
-    suspects = [f"{part.kind} {part.name!r} of {part.provider}" for part in foreign]
-    try:
-        if foreign and config.decoder:
+    suspects = _third_parties(config)
+    with _construction(suspects):
+        if suspects and config.decoder:
             check_causality(config, suspects=suspects)
         return config.build()
+
+
+def _third_parties(config: ModelConfig) -> list[str]:
+    foreign = (component for component in components_of(config) if component.provider != BUILTIN_PROVIDER)
+    return [f"{part.kind} {part.name!r} of {part.provider}" for part in foreign]
+
+
+@contextmanager
+def _construction(suspects: list[str]) -> Iterator[None]:
+    """What goes wrong while a model is built, as an error of ours. suspects: third-party parts it is made of."""
+    try:
+        yield
     except SpectralError:
         raise
     except Exception as error:
@@ -83,7 +95,7 @@ def build_model(source: str | Path | Mapping[str, Any] | ModelConfig, /, **overr
                 f"there is no memory for the model: {str(error).splitlines()[0]}. Lower hidden_dim, num_layers or "
                 "vocab_size; spectral config list has the sizes of presets."
             ) from error
-        if not foreign:
+        if not suspects:
             raise
         raise PluginError(
             f"this model has third-party parts and could not be built: {type(error).__name__}: {error}. "
@@ -101,8 +113,11 @@ def _too_large(error: Exception) -> bool:
 
 
 def count_parameters(config: ModelConfig) -> int:
-    """Parameters of the model a config describes, shared ones once; on the meta device, so of any size in a second."""
-    with torch.device("meta"):
+    """Parameters of the model a config describes, shared ones once; on the meta device, so of any size in a second.
+
+    Raises ConfigError and PluginError for what :func:`build_model` cannot build.
+    """
+    with torch.device("meta"), _construction(_third_parties(config)):
         return sum(parameter.numel() for parameter in config.build().parameters())
 
 
@@ -119,8 +134,8 @@ def components_of(config: ModelConfig) -> list[Component]:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML or JSON file."""
+    text = read_text(path, "the config")
     try:
-        text = read_text(path)
         # JSON is not quite YAML: it may be indented with tabs.
         data = from_json(text) if path.suffix == ".json" else from_yaml(text)
     except ConfigError as error:

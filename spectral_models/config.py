@@ -13,7 +13,6 @@ from pydantic import (
     AfterValidator,
     Field,
     GetJsonSchemaHandler,
-    PositiveInt,
     ValidatorFunctionWrapHandler,
     WrapValidator,
     model_validator,
@@ -21,7 +20,7 @@ from pydantic import (
 from pydantic_core import CoreSchema
 
 from spectral_core import ConfigError
-from spectral_core.config import Config, OneOf, PartConfig, part, problem
+from spectral_core.config import Config, Length, OneOf, PartConfig, part, problem
 from spectral_core.errors import shown, suggestion
 from spectral_core.plain_data import MAX_DEPTH, from_yaml
 from spectral_layers import FEEDFORWARDS, MIXERS, FeedForwardConfig, MixerConfig
@@ -45,7 +44,7 @@ class BlockConfig(Config):
     """Normalisation in front of both."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Dropout on what each adds to the residual stream, in training."""
-    feedforward_chunk: PositiveInt | None = None
+    feedforward_chunk: Length | None = None
     """Tokens of a row the feed-forward takes at a time. In training the backward pass makes each chunk again, so that
     nothing inside is kept; the same numbers, more work. Null gives it all of them."""
 
@@ -142,7 +141,7 @@ def _joined(members: tuple[list[BlockConfig], ...]) -> tuple[BlockConfig, ...]:
 Blocks = Annotated[
     tuple[Annotated[BlockConfig, WrapValidator(_each)], ...],
     AfterValidator(_joined),
-    Field(json_schema_extra={"minItems": 1}),
+    Field(max_length=1024, json_schema_extra={"minItems": 1}),
 ]
 """Blocks that take turns. A name among them that is several blocks gives all of these."""
 

@@ -44,7 +44,7 @@ def make_record(config: ModelConfig) -> dict[str, Any]:
 def read_record(directory: Path) -> dict[str, Any]:
     """config.json, checked for its schema."""
     try:
-        record = from_json(read_text(directory / CONFIG))
+        record = from_json(read_text(directory / CONFIG, "the config"))
     except ConfigError:
         raise CheckpointError(f"{directory / CONFIG} is missing or damaged. Use another checkpoint.") from None
     if not isinstance(record, dict) or "schema_version" not in record:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import PositiveFloat
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from spectral_core.config import Scale
 from spectral_layers.context import LayerContext
 from spectral_layers.feedforward.base import FeedForward, FeedForwardConfig, FeedForwardOutput
 from spectral_layers.initialisation import begin_reading, begin_writing
@@ -35,7 +36,7 @@ class SwiGLUConfig(FeedForwardConfig):
     """Gated linear unit with SiLU."""
 
     type: Literal["swiglu"] = "swiglu"
-    expansion: PositiveFloat = 8 / 3
+    expansion: Scale = Field(default=8 / 3, le=1024)
     """Inner width over hidden_dim; 8/3 has the parameters of an mlp with 4."""
 
     def build(self, context: LayerContext) -> SwiGLU:

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spectral_core import ConfigError
+from spectral_core.config import Length, Width
 from spectral_layers.context import FilterContext
 from spectral_layers.filters.base import Filter, FilterConfig
 
@@ -101,9 +101,9 @@ class HankelConfig(FilterConfig):
     """Fixed eigenvectors of a Hankel matrix, mixed per channel."""
 
     type: Literal["hankel"] = "hankel"
-    vectors: PositiveInt = 24
+    vectors: Width = 24
     """Eigenvectors, each used plainly and with alternating sign; fewer where fewer are resolved (16 lags: 14)."""
-    length: PositiveInt | None = None
+    length: Length | None = None
     """Lags, and the longest sequence; null takes the model's max_seq_len."""
 
     def build(self, context: FilterContext) -> Hankel:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from spectral_core.config import Width
 from spectral_layers.context import FilterContext
 from spectral_layers.filters.base import Filter, FilterConfig
 
@@ -73,9 +74,9 @@ class MultiresolutionConfig(FilterConfig):
     """A few taps per octave of lag."""
 
     type: Literal["multiresolution"] = "multiresolution"
-    taps: Annotated[int, Field(ge=2)] = 4
+    taps: Width = Field(default=4, ge=2)
     """Taps per octave, and of the low-pass between octaves."""
-    octaves: Annotated[int, Field(ge=2)] = 10
+    octaves: int = Field(default=10, ge=2, le=40)
     """Octaves, two at least, for the low-pass stands between them; the kernel ends after (taps - 1) 2^octaves lags."""
 
     def build(self, context: FilterContext) -> Multiresolution:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any, ClassVar
 
-from pydantic import ConfigDict, Field, PositiveInt, PrivateAttr, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator
 
-from spectral_core.config import Config
+from spectral_core.config import Config, Length, Width
 from spectral_core.errors import suggestion
 from spectral_models.assembly import parse_model
 from spectral_models.compat.sizes import preset_of
@@ -44,26 +44,26 @@ class SpectralConfig(Config):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=False, validate_assignment=True)
 
-    vocab_size: PositiveInt = 50_257
-    embed_dim: PositiveInt = 768
-    hidden_dim: PositiveInt = 3072
-    num_layers: PositiveInt = 12
-    num_heads: PositiveInt | None = None
-    max_seq_len: PositiveInt = 200_000
+    vocab_size: Length = 50_257
+    embed_dim: Width = 768
+    hidden_dim: Width = 3072
+    num_layers: Width = Field(default=12, le=1024)
+    num_heads: Width | None = None
+    max_seq_len: Length = 200_000
     layer_type: LayerType = LayerType.ADAPTIVE
     modality: ModalityType = ModalityType.TEXT
     adaptive_sparsity: bool | None = None
     use_adaptive_sparsity: bool | None = None
     sparsity: float = Field(default=0.15, gt=0, lt=1)
     use_moe: bool = False
-    num_experts: PositiveInt = 8
-    num_active_experts: PositiveInt = 2
+    num_experts: Width = 8
+    num_active_experts: Width = 2
     use_phase_aware: bool | None = None
     use_cross_frequency: bool = True
     use_rope: bool = True
     hierarchical_fft: bool | None = None
     use_hierarchical_fft: bool | None = None
-    chunk_size: PositiveInt = 8192
+    chunk_size: Length = 8192
     use_xla: bool = False
     use_custom_kernels: bool = False
     use_fused_ops: bool = True
@@ -72,8 +72,8 @@ class SpectralConfig(Config):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     tie_word_embeddings: bool = True
     use_gradient_checkpointing: bool = False
-    vision_patch_size: PositiveInt = 16
-    audio_sample_rate: PositiveInt = 16_000
+    vision_patch_size: Width = 16
+    audio_sample_rate: Width = 16_000
 
     _preset: LanguageModelConfig | None = PrivateAttr(default=None)
     _shown: dict[str, Any] = PrivateAttr(default_factory=dict)
