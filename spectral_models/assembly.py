@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from pydantic_core import PydanticCustomError
+from torch.overrides import TorchFunctionMode
 
 from spectral_core import ConfigError, PluginError, SpectralError
 from spectral_core.config import OneOf
@@ -112,12 +113,30 @@ def _too_large(error: Exception) -> bool:
     )
 
 
+class _NothingDrawn(TorchFunctionMode):
+    """Meta tensors are not initialised: there is nothing to draw, and it would take most of a build's time."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            tensor = args[0] if args else kwargs["tensor"]
+            if tensor.is_meta:
+                return tensor
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Models built inside have shapes and no memory: on the meta device, of any size in about a second."""
+    with torch.device("meta"), _NothingDrawn():
+        yield
+
+
 def count_parameters(config: ModelConfig) -> int:
-    """Parameters of the model a config describes, shared ones once; on the meta device, so of any size in a second.
+    """Parameters of the model a config describes, shared ones once, counted without their memory.
 
     Raises ConfigError and PluginError for what :func:`build_model` cannot build.
     """
-    with torch.device("meta"), _construction(_third_parties(config)):
+    with without_memory(), _construction(_third_parties(config)):
         return sum(parameter.numel() for parameter in config.build().parameters())
 
 

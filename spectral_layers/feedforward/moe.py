@@ -120,7 +120,7 @@ class MoEConfig(FeedForwardConfig):
     """Experts chosen per token, with load-balancing and router-z losses."""
 
     type: Literal["moe"] = "moe"
-    experts: Width = 16
+    experts: Width = Field(default=16, le=512)
     """Feed-forwards to choose from."""
     active: Width = 2
     """Experts each token goes through."""

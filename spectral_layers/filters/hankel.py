@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -103,7 +104,7 @@ class HankelConfig(FilterConfig):
     type: Literal["hankel"] = "hankel"
     vectors: Width = 24
     """Eigenvectors, each used plainly and with alternating sign; fewer where fewer are resolved (16 lags: 14)."""
-    length: Length | None = None
+    length: Annotated[Length, Field(le=1 << 22)] | None = None
     """Lags, and the longest sequence; null takes the model's max_seq_len."""
 
     def build(self, context: FilterContext) -> Hankel:

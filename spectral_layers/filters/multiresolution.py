@@ -10,7 +10,6 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spectral_core.config import Width
 from spectral_layers.context import FilterContext
 from spectral_layers.filters.base import Filter, FilterConfig
 
@@ -74,7 +73,7 @@ class MultiresolutionConfig(FilterConfig):
     """A few taps per octave of lag."""
 
     type: Literal["multiresolution"] = "multiresolution"
-    taps: Width = Field(default=4, ge=2)
+    taps: int = Field(default=4, ge=2, le=1024)
     """Taps per octave, and of the low-pass between octaves."""
     octaves: int = Field(default=10, ge=2, le=40)
     """Octaves, two at least, for the low-pass stands between them; the kernel ends after (taps - 1) 2^octaves lags."""

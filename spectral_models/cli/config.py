@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import torch
 import typer
 import yaml
 from rich.syntax import Syntax
@@ -14,7 +13,7 @@ from rich.table import Table
 from spectral_core import ConfigError
 from spectral_core.errors import printable
 from spectral_core.plain_data import is_file
-from spectral_models.assembly import build_model, count_parameters, list_models, load_config, read_yaml
+from spectral_models.assembly import build_model, count_parameters, list_models, load_config, read_yaml, without_memory
 from spectral_models.cli.console import out
 from spectral_models.config import ModelConfig, list_blocks, parse_assignment
 from spectral_models.registries import MODELS
@@ -82,7 +81,7 @@ def validate(source: str = _SOURCE, changes: list[str] = _SET) -> None:
       spectral config validate mine.yaml --set num_layers=12
     """
     config = read_config(source, changes)
-    with torch.device("meta"):  # a hundred billion parameters are checked without their memory
+    with without_memory():  # a hundred billion parameters are checked
         model = build_model(config.model if isinstance(config, RunConfig) else config)
     count = sum(parameter.numel() for parameter in model.parameters())
     out.print(f"{printable(source)}: valid, {model.config.type} with {count:,} parameters", highlight=False)
