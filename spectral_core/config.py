@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound="Config")
 _KIND = "x-spectral-kind"
 _MOST_PROBLEMS, _LONGEST_LINE = 20, 1000
+_MORE = "more_problems"
 _OURS = ("spectral_core.", "spectral_layers.", "spectral_models.")
 _STANDARD_ERRORS = frozenset(get_args(core_schema.ErrorType))
 _WORDS = {
@@ -69,7 +70,13 @@ class Config(BaseModel):
 
     @classmethod
     def _taught(cls, error: ValidationError) -> Iterator[InitErrorDetails]:
-        for line in error.errors():
+        """The first problems with what is known instead, and how many there are more."""
+        taught = more = 0
+        for line in error.errors(include_url=False):
+            if line["type"] == _MORE or taught == _MOST_PROBLEMS:
+                more += line["ctx"]["count"] if line["type"] == _MORE else 1
+                continue
+            taught += 1
             kind: str | PydanticCustomError = line["type"]
             context = line.get("ctx", {})
             if line["type"] == "extra_forbidden" and len(line["loc"]) == 1:
@@ -79,6 +86,9 @@ class Config(BaseModel):
             elif line["type"] not in _STANDARD_ERRORS:
                 kind = PydanticCustomError(line["type"], "{message}", {**context, "message": line["msg"]})
             yield InitErrorDetails(type=kind, loc=line["loc"], input=line["input"], ctx=context)
+        if more:
+            kind = PydanticCustomError(_MORE, "{count} more problems", {"count": more})
+            yield InitErrorDetails(type=kind, loc=(), input=None)
 
     @classmethod
     def parse(cls, data: object) -> Any:
@@ -177,16 +187,16 @@ def part(name: str) -> Any:
 
 
 def render(error: ValidationError) -> str:
-    """One line per problem, each with its full path, in the words of a YAML file: lists and mappings.
-
-    Of many problems the first ones and how many there are more.
-    """
+    """One line per problem, each with its full path, in the words of a YAML file: lists and mappings."""
     problems = error.errors(include_url=False)
     parents = {line["loc"][:depth] for line in problems for depth in range(len(line["loc"]))}
     # pydantic counts what was valid: the entries that are not have a line of their own
     problems = [line for line in problems if line["type"] != "too_short" or line["loc"] not in parents]
     lines = []
-    for line in problems[:_MOST_PROBLEMS]:
+    for line in problems:
+        if line["type"] == _MORE:
+            lines.append(f"... and {line['ctx']['count']:,} more problems.")
+            continue
         place = line["loc"]
         message = _WORDS.get(line["type"], line["msg"].removeprefix("Value error, "))
         message = message.replace("Tuple should", "The list should").replace(" after validation", "")
@@ -197,8 +207,6 @@ def render(error: ValidationError) -> str:
         telling = line["type"] in ("unknown_key", "unknown_part", "missing", "value_error")
         got = "" if telling else f" (got {shown(line['input'])})"
         lines.append(f"{path}: {message[:_LONGEST_LINE]}{got}")
-    if len(problems) > len(lines):
-        lines.append(f"... and {len(problems) - len(lines):,} more problems.")
     return "\n".join(lines)
 
 

@@ -8,7 +8,6 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spectral_core.config import Scale
 from spectral_layers.context import LayerContext
 from spectral_layers.feedforward.base import FeedForward, FeedForwardConfig, FeedForwardOutput
 from spectral_layers.initialisation import begin_reading, begin_writing
@@ -35,7 +34,7 @@ class MLPConfig(FeedForwardConfig):
     """Two linear layers with GELU."""
 
     type: Literal["mlp"] = "mlp"
-    expansion: Scale = Field(default=4.0, le=1024)
+    expansion: float = Field(default=4.0, gt=0, le=1024)
     """Inner width over hidden_dim."""
 
     def build(self, context: LayerContext) -> MLP:

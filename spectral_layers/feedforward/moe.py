@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spectral_core.config import Scale, Weight, Width
+from spectral_core.config import Weight, Width
 from spectral_layers.context import LayerContext
 from spectral_layers.feedforward.base import FeedForward, FeedForwardConfig, FeedForwardOutput
 from spectral_layers.feedforward.swiglu import SwiGLU
@@ -120,11 +120,11 @@ class MoEConfig(FeedForwardConfig):
     """Experts chosen per token, with load-balancing and router-z losses."""
 
     type: Literal["moe"] = "moe"
-    experts: Width = Field(default=16, le=512)
+    experts: int = Field(default=16, gt=0, le=512)
     """Feed-forwards to choose from."""
     active: Width = 2
     """Experts each token goes through."""
-    expansion: Scale = Field(default=8 / 3, le=1024)
+    expansion: float = Field(default=8 / 3, gt=0, le=1024)
     """Inner width of an expert over hidden_dim."""
     balance_weight: Weight = 0.01
     """Weight of the load-balancing loss."""

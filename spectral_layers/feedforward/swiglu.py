@@ -8,7 +8,6 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spectral_core.config import Scale
 from spectral_layers.context import LayerContext
 from spectral_layers.feedforward.base import FeedForward, FeedForwardConfig, FeedForwardOutput
 from spectral_layers.initialisation import begin_reading, begin_writing
@@ -36,7 +35,7 @@ class SwiGLUConfig(FeedForwardConfig):
     """Gated linear unit with SiLU."""
 
     type: Literal["swiglu"] = "swiglu"
-    expansion: Scale = Field(default=8 / 3, le=1024)
+    expansion: float = Field(default=8 / 3, gt=0, le=1024)
     """Inner width over hidden_dim; 8/3 has the parameters of an mlp with 4."""
 
     def build(self, context: LayerContext) -> SwiGLU:

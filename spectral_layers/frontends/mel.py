@@ -122,11 +122,11 @@ class MelConfig(FrontEndConfig):
     type: Literal["mel"] = "mel"
     sample_rate: Scale = 16_000
     """Samples a second of the sound that comes in."""
-    n_fft: Width = Field(default=400, multiple_of=2, le=1 << 15)
+    n_fft: int = Field(default=400, multiple_of=2, gt=0, le=1 << 15)
     """Samples of a frame."""
     hop_length: Length = 160
     """Samples from one frame to the next."""
-    n_mels: Width = Field(default=80, le=512)
+    n_mels: int = Field(default=80, gt=0, le=512)
     """Filters."""
     f_min: Weight = 0.0
     """Where the lowest filter begins, in hertz."""

@@ -47,7 +47,7 @@ class SpectralConfig(Config):
     vocab_size: Length = 50_257
     embed_dim: Width = 768
     hidden_dim: Width = 3072
-    num_layers: Width = Field(default=12, le=512)
+    num_layers: int = Field(default=12, gt=0, le=512)
     num_heads: Width | None = None
     max_seq_len: Length = 200_000
     layer_type: LayerType = LayerType.ADAPTIVE

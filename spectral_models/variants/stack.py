@@ -160,7 +160,7 @@ class StackConfig(ModelConfig):
 
     hidden_dim: Width = 256
     """Width of the residual stream."""
-    num_layers: Width = Field(default=4, le=512)
+    num_layers: int = Field(default=4, gt=0, le=512)
     """Blocks in the stack."""
     fft: Annotated[FFTBackendConfig, OneOf(FFT_BACKENDS)] = part("auto")
     """FFT backend of every spectral operator. A named one never falls back to another."""
