@@ -22,7 +22,7 @@ MAX_BYTES = 1 << 20
 """Bytes of a file."""
 MAX_DEPTH = 64
 """Levels of mappings and lists."""
-MAX_VALUES = 100_000
+MAX_VALUES = 50_000
 """Values and keys, those of an anchor counted wherever an alias repeats them."""
 MAX_TEXT = 1 << 16
 """Characters of one text."""

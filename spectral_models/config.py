@@ -140,8 +140,8 @@ def _joined(members: tuple[list[BlockConfig], ...]) -> tuple[BlockConfig, ...]:
 
 Blocks = Annotated[
     tuple[Annotated[BlockConfig, WrapValidator(_each)], ...],
-    AfterValidator(_joined),
     Field(max_length=1024, json_schema_extra={"minItems": 1}),
+    AfterValidator(_joined),
 ]
 """Blocks that take turns. A name among them that is several blocks gives all of these."""
 
