@@ -38,9 +38,9 @@ Width = Annotated[int, Field(gt=0, le=1 << 20)]
 """What a tensor has along an axis that is no sequence: channels, heads, modes, taps, labels."""
 Length = Annotated[int, Field(gt=0, le=1 << 32)]
 """Tokens of a sequence or a vocabulary, samples, steps."""
-Scale = Annotated[float, Field(gt=0, le=1e12)]
+Scale = Annotated[float, Field(gt=0, le=1e38)]
 """Timescales, rates, temperatures and other positive factors."""
-Weight = Annotated[float, Field(ge=0, le=1e12)]
+Weight = Annotated[float, Field(ge=0, le=1e38)]
 """What a term of a loss counts, a frequency, a deviation: a factor that may be 0."""
 
 

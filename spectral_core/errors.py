@@ -54,7 +54,8 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 def shown(value: object) -> str:
     """A value for an error's message, as repr writes it, and shortened."""
-    return _REPR.repr(value)
+    text = _REPR.repr(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def printable(text: str) -> str:

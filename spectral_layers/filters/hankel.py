@@ -17,6 +17,7 @@ from spectral_core.config import Length, Width
 from spectral_layers.context import FilterContext
 from spectral_layers.filters.base import Filter, FilterConfig
 
+_MOST_LAGS = 1 << 20
 # The nodes' spacing in log x: the quadrature's error falls as exp(-pi^2 / step) and is below rounding here.
 _STEP = 0.15
 # Eigenvalues below this part of the largest have vectors that float64 does not determine to float32's precision.
@@ -104,7 +105,7 @@ class HankelConfig(FilterConfig):
     type: Literal["hankel"] = "hankel"
     vectors: Width = 24
     """Eigenvectors, each used plainly and with alternating sign; fewer where fewer are resolved (16 lags: 14)."""
-    length: Annotated[Length, Field(le=1 << 22)] | None = None
+    length: Annotated[Length, Field(le=_MOST_LAGS)] | None = None
     """Lags, and the longest sequence; null takes the model's max_seq_len."""
 
     def build(self, context: FilterContext) -> Hankel:
@@ -112,5 +113,10 @@ class HankelConfig(FilterConfig):
         if length is None:
             raise ConfigError(
                 "the filter 'hankel' has eigenvectors of one length: set its length, or the model's max_seq_len."
+            )
+        if length > _MOST_LAGS:
+            raise ConfigError(
+                f"the filter 'hankel' computes eigenvectors of at most {_MOST_LAGS:,} lags; got {length:,}. Set its "
+                "length or the model's max_seq_len lower, or use another filter."
             )
         return Hankel(context.channels, vectors=self.vectors, length=length)

@@ -138,6 +138,8 @@ def _json_lines(path: Path, name: str, content: bytes, text_field: str) -> Itera
             raise DataError(
                 f"{where}: not JSON: {error.msg} at column {error.colno}. A JSONL file holds one object per line."
             ) from None
+        except (ValueError, RecursionError):
+            raise DataError(f"{where}: holds an integer too long, or nesting too deep, to be read.") from None
         if not isinstance(record, dict):
             raise DataError(
                 f"{where}: holds {type(record).__name__}; a line is an object with the text in field {text_field!r}."

@@ -152,7 +152,7 @@ def _named_eos(settings: Path) -> str | None:
         return None
     try:
         token = json.loads(settings.read_text(encoding="utf-8")).get("eos_token")
-    except (ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise DataError(f"{settings} is damaged: {error}. Repair it, or name eos yourself.") from None
     return token.get("content") if isinstance(token, dict) else token
 
