@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
-from spectral_core.errors import ConfigError, SpectralError, suggestion
+from spectral_core.errors import ConfigError, PluginError, SpectralError, printable, shown, suggestion
+from spectral_core.plain_data import within_limits
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -24,11 +25,23 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound="Config")
 _KIND = "x-spectral-kind"
+_MOST_PROBLEMS, _LONGEST_LINE = 20, 1000
+_MORE = "more_problems"
+_OURS = ("spectral_core.", "spectral_layers.", "spectral_models.")
 _STANDARD_ERRORS = frozenset(get_args(core_schema.ErrorType))
 _WORDS = {
     "tuple_type": "Input should be a list, also for a single entry: [entry]",
     "model_type": "Input should be a mapping of keys to values",
 }
+
+Width = Annotated[int, Field(gt=0, le=1 << 20)]
+"""What a tensor has along an axis that is no sequence: channels, heads, modes, taps, labels."""
+Length = Annotated[int, Field(gt=0, le=1 << 32)]
+"""Tokens of a sequence or a vocabulary, samples, steps."""
+Scale = Annotated[float, Field(gt=0, le=1e38)]
+"""Timescales, rates, temperatures and other positive factors."""
+Weight = Annotated[float, Field(ge=0, le=1e38)]
+"""What a term of a loss counts, a frequency, a deviation: a factor that may be 0."""
 
 
 class Config(BaseModel):
@@ -45,23 +58,45 @@ class Config(BaseModel):
             return handler(data)
         except ValidationError as error:
             raise ValidationError.from_exception_data(cls.__name__, list(cls._taught(error))) from None
+        except SpectralError:
+            raise
+        except Exception as error:
+            if f"{cls.__module__}.".startswith(_OURS):
+                raise
+            raise PluginError(
+                f"the config {cls.__module__}.{cls.__qualname__} failed to check its values: "
+                f"{type(error).__name__}: {error}. Report it to the author of {cls.__module__.partition('.')[0]}."
+            ) from error
 
     @classmethod
     def _taught(cls, error: ValidationError) -> Iterator[InitErrorDetails]:
-        for line in error.errors():
+        """The first problems with what is known instead, and how many there are more."""
+        taught = more = 0
+        for line in error.errors(include_url=False):
+            if line["type"] == _MORE or taught == _MOST_PROBLEMS:
+                more += line["ctx"]["count"] if line["type"] == _MORE else 1
+                continue
+            taught += 1
             kind: str | PydanticCustomError = line["type"]
             context = line.get("ctx", {})
             if line["type"] == "extra_forbidden" and len(line["loc"]) == 1:
                 known = [name for name in cls.model_fields if name != "type"]
-                hint = suggestion(str(line["loc"][0]), known) + f" Known: {', '.join(known) or 'none'}."
-                kind = PydanticCustomError("unknown_key", "unknown key.{hint}", {"hint": hint})
+                text = "unknown key. Known: {known}."
+                kind = PydanticCustomError("unknown_key", text, {"known": ", ".join(known) or "none"})
             elif line["type"] not in _STANDARD_ERRORS:
-                kind = PydanticCustomError(line["type"], "{message}", {"message": line["msg"]})
+                kind = PydanticCustomError(line["type"], "{message}", {**context, "message": line["msg"]})
             yield InitErrorDetails(type=kind, loc=line["loc"], input=line["input"], ctx=context)
+        if more:
+            kind = PydanticCustomError(_MORE, "{count} more problems", {"count": more})
+            yield InitErrorDetails(type=kind, loc=(), input=None)
 
     @classmethod
     def parse(cls, data: object) -> Any:
         """Validate, with every problem in one ConfigError: ``block.mixer.gate.heads: ... (got 'x')``."""
+        try:
+            within_limits(data)
+        except ConfigError as error:
+            raise ConfigError(f"config: {error}") from None
         try:
             return cls.model_validate(data)
         except ValidationError as error:
@@ -134,7 +169,7 @@ class OneOf:
 
     def _class(self, name: object) -> type[PartConfig]:
         if not isinstance(name, str):
-            raise self._refusal(f"the 'type' of a {self.registry.label} is a name; got {name!r}")
+            raise self._refusal(f"the 'type' of a {self.registry.label} is a name; got {shown(name)}")
         try:
             found: type[PartConfig] = self.registry.get(name).load()
         except SpectralError as error:
@@ -153,17 +188,25 @@ def part(name: str) -> Any:
 
 def render(error: ValidationError) -> str:
     """One line per problem, each with its full path, in the words of a YAML file: lists and mappings."""
-    lines = []
     problems = error.errors(include_url=False)
+    parents = {line["loc"][:depth] for line in problems for depth in range(len(line["loc"]))}
+    # pydantic counts what was valid: the entries that are not have a line of their own
+    problems = [line for line in problems if line["type"] != "too_short" or line["loc"] not in parents]
+    lines = []
     for line in problems:
+        if line["type"] == _MORE:
+            lines.append(f"... and {line['ctx']['count']:,} more problems.")
+            continue
         place = line["loc"]
-        inside = any(other["loc"][: len(place)] == place != other["loc"] for other in problems)
-        if line["type"] == "too_short" and inside:
-            continue  # pydantic counts what was valid: the entries that are not have a line of their own
         message = _WORDS.get(line["type"], line["msg"].removeprefix("Value error, "))
         message = message.replace("Tuple should", "The list should").replace(" after validation", "")
-        shown = "" if line["type"] in ("unknown_key", "unknown_part", "missing", "value_error") else _got(line["input"])
-        lines.append(f"{'.'.join(map(str, place)) or 'config'}: {message}{shown}")
+        if line["type"] == "unknown_key":
+            hint = suggestion(str(place[-1]), line.get("ctx", {}).get("known", "").split(", "))
+            message = message.replace("unknown key.", f"unknown key.{hint}", 1)
+        path = ".".join(_step(step) for step in place) or "config"
+        telling = line["type"] in ("unknown_key", "unknown_part", "missing", "value_error")
+        got = "" if telling else f" (got {shown(line['input'])})"
+        lines.append(f"{path}: {message[:_LONGEST_LINE]}{got}")
     return "\n".join(lines)
 
 
@@ -173,9 +216,10 @@ def problem(path: tuple[str | int, ...], message: str, value: object = None) -> 
     return ValidationError.from_exception_data("config", [InitErrorDetails(type=kind, loc=path, input=value)])
 
 
-def _got(value: object) -> str:
-    shown = repr(value)
-    return f" (got {shown if len(shown) <= 80 else shown[:77] + '...'})"
+def _step(step: str | int) -> str:
+    """A key in a path. Keys of strangers may be long, or hold line breaks."""
+    text = str(step)
+    return printable(text if len(text) <= 80 else f"{text[:77]}...").replace("\n", "\\n")
 
 
 def _references(node: object) -> Iterator[dict[str, Any]]:

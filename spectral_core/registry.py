@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from spectral_core.errors import DuplicateComponentError, PluginError, UnknownComponentError, suggestion
+from spectral_core.errors import DuplicateComponentError, PluginError, UnknownComponentError, shown, suggestion
 
 if TYPE_CHECKING:
     from spectral_core.config import PartConfig
@@ -99,7 +99,7 @@ class Registry(Generic[T]):
         self._populate()
         entry = self._entries.get(name)
         if entry is None:
-            message = f"no {self.label} is called {name!r}.{suggestion(name, self._entries)}"
+            message = f"no {self.label} is called {shown(name)}.{suggestion(name, self._entries)}"
             message += f" Known: {', '.join(sorted(self._entries)) or 'none'}."
             for line in self._failures():
                 message += f" {line}"

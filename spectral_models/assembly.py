@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import fnmatch
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from pydantic_core import PydanticCustomError
+from torch.overrides import TorchFunctionMode
 
 from spectral_core import ConfigError, PluginError, SpectralError
 from spectral_core.config import OneOf
-from spectral_core.errors import suggestion
+from spectral_core.errors import shown, suggestion
+from spectral_core.plain_data import from_json, from_yaml, is_file, read_text
 from spectral_core.plugins import BUILTIN_PROVIDER, HOST
 from spectral_models.causality import check_causality
 from spectral_models.config import ModelConfig, override, parts_of
@@ -42,7 +43,7 @@ def list_models(pattern: str = "*") -> list[str]:
     return sorted(fnmatch.filter(names, pattern))
 
 
-def load_config(source: str | Path | Mapping[str, Any] | ModelConfig, **overrides: Any) -> ModelConfig:
+def load_config(source: str | Path | Mapping[str, Any] | ModelConfig, /, **overrides: Any) -> ModelConfig:
     """A validated model config from a preset's name, a YAML or JSON file, a mapping or a config.
 
     overrides: values replaced before validation, at dotted paths where nested:
@@ -57,12 +58,12 @@ def parse_model(data: Mapping[str, Any]) -> ModelConfig:
     data = {"type": "language_model", **data}
     name = data["type"]
     if not isinstance(name, str):
-        raise ConfigError(f"type: the name of a model variant, one of {', '.join(MODELS.names())}; got {name!r}.")
+        raise ConfigError(f"type: the name of a model variant, one of {', '.join(MODELS.names())}; got {shown(name)}.")
     config: ModelConfig = MODELS.get(name).load().parse(data)
     return config
 
 
-def build_model(source: str | Path | Mapping[str, Any] | ModelConfig, **overrides: Any) -> SpectralModel:
+def build_model(source: str | Path | Mapping[str, Any] | ModelConfig, /, **overrides: Any) -> SpectralModel:
     """The model that :func:`load_config` describes, freshly initialised.
 
     A decoder with third-party parts is checked once for strict causality on a small float64 copy with random
@@ -70,12 +71,23 @@ def build_model(source: str | Path | Mapping[str, Any] | ModelConfig, **override
     Raises ConfigError for a model that does not fit in memory.
     """
     config = load_config(source, **overrides)
-    foreign = [component for component in components_of(config) if component.provider != BUILTIN_PROVIDER]
-    suspects = [f"{part.kind} {part.name!r} of {part.provider}" for part in foreign]
-    try:
-        if foreign and config.decoder:
+    suspects = _third_parties(config)
+    with _construction(suspects):
+        if suspects and config.decoder:
             check_causality(config, suspects=suspects)
         return config.build()
+
+
+def _third_parties(config: ModelConfig) -> list[str]:
+    foreign = (component for component in components_of(config) if component.provider != BUILTIN_PROVIDER)
+    return [f"{part.kind} {part.name!r} of {part.provider}" for part in foreign]
+
+
+@contextmanager
+def _construction(suspects: list[str]) -> Iterator[None]:
+    """What goes wrong while a model is built, as an error of ours. suspects: third-party parts it is made of."""
+    try:
+        yield
     except SpectralError:
         raise
     except Exception as error:
@@ -84,7 +96,7 @@ def build_model(source: str | Path | Mapping[str, Any] | ModelConfig, **override
                 f"there is no memory for the model: {str(error).splitlines()[0]}. Lower hidden_dim, num_layers or "
                 "vocab_size; spectral config list has the sizes of presets."
             ) from error
-        if not foreign:
+        if not suspects:
             raise
         raise PluginError(
             f"this model has third-party parts and could not be built: {type(error).__name__}: {error}. "
@@ -101,9 +113,30 @@ def _too_large(error: Exception) -> bool:
     )
 
 
+class _NothingDrawn(TorchFunctionMode):
+    """Meta tensors are not initialised: there is nothing to draw, and it would take most of a build's time."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            tensor = args[0] if args else kwargs["tensor"]
+            if tensor.is_meta:
+                return tensor
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Models built inside have shapes and no memory: on the meta device, of any size in about a second."""
+    with torch.device("meta"), _NothingDrawn():
+        yield
+
+
 def count_parameters(config: ModelConfig) -> int:
-    """Parameters of the model a config describes, shared ones once; on the meta device, so of any size in a second."""
-    with torch.device("meta"):
+    """Parameters of the model a config describes, shared ones once, counted without their memory.
+
+    Raises ConfigError and PluginError for what :func:`build_model` cannot build.
+    """
+    with without_memory(), _construction(_third_parties(config)):
         return sum(parameter.numel() for parameter in config.build().parameters())
 
 
@@ -120,18 +153,12 @@ def components_of(config: ModelConfig) -> list[Component]:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML or JSON file."""
+    text = read_text(path, "the config")
     try:
-        text = path.read_text(encoding="utf-8")
         # JSON is not quite YAML: it may be indented with tabs.
-        data = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except OSError as error:
-        raise ConfigError(f"cannot read the config {path}: {error.strerror}.") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"the config {path} is not UTF-8 text (byte {error.start}).") from None
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"the config {path} is not JSON: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"the config {path} is not YAML: {error}") from None
+        data = from_json(text) if path.suffix == ".json" else from_yaml(text)
+    except ConfigError as error:
+        raise ConfigError(f"the config {path} {error}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"the config {path} must be a mapping of keys to values; got {type(data).__name__}.")
     return data
@@ -154,9 +181,9 @@ def _data(source: str | Path | Mapping[str, Any] | ModelConfig) -> Mapping[str, 
     if isinstance(source, str) and source in presets:
         return read_yaml(Path(str(_PRESETS / f"{source}.yaml")))
     path = Path(source)
-    if path.suffix in (".yaml", ".yml", ".json") or path.is_file():
+    if path.suffix in (".yaml", ".yml", ".json") or is_file(path):
         return read_yaml(path)
     raise ConfigError(
-        f"no preset is called {str(source)!r}.{suggestion(str(source), presets)} Presets: {', '.join(presets)}. "
+        f"no preset is called {shown(str(source))}.{suggestion(str(source), presets)} Presets: {', '.join(presets)}. "
         "A config file ends in .yaml, .yml or .json."
     )

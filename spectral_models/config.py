@@ -9,12 +9,10 @@ from importlib import resources
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     Field,
     GetJsonSchemaHandler,
-    PositiveInt,
     ValidatorFunctionWrapHandler,
     WrapValidator,
     model_validator,
@@ -22,8 +20,9 @@ from pydantic import (
 from pydantic_core import CoreSchema
 
 from spectral_core import FFT_BACKENDS, ConfigError, FFTBackend, FFTBackendConfig
-from spectral_core.config import Config, OneOf, PartConfig, part, problem
-from spectral_core.errors import suggestion
+from spectral_core.config import Config, Length, OneOf, PartConfig, part, problem
+from spectral_core.errors import shown, suggestion
+from spectral_core.plain_data import MAX_DEPTH, from_yaml
 from spectral_layers import FEEDFORWARDS, MIXERS, FeedForwardConfig, MixerConfig
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class BlockConfig(Config):
     """Normalisation in front of both."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Dropout on what each adds to the residual stream, in training."""
-    feedforward_chunk: PositiveInt | None = None
+    feedforward_chunk: Length | None = None
     """Tokens of a row the feed-forward takes at a time. In training the backward pass makes each chunk again, so that
     nothing inside is kept; the same numbers, more work. Null gives it all of them."""
 
@@ -89,7 +88,7 @@ def spelled_out(value: Any) -> list[Any]:
         hint = suggestion(name, list_blocks()) if isinstance(name, str) else ""
         raise problem(
             (),
-            f"no block is called {name!r}.{hint} Known: {', '.join(list_blocks())}. "
+            f"no block is called {shown(name)}.{hint} Known: {', '.join(list_blocks())}. "
             f"Or write one: a mapping of {', '.join(BlockConfig.model_fields)}.",
         )
     changes = {} if isinstance(value, str) else {key: given for key, given in value.items() if key != "type"}
@@ -125,7 +124,7 @@ def _leaves(changes: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, A
 @cache
 def _named_blocks() -> dict[str, list[dict[str, Any]]]:
     text = (resources.files("spectral_models") / "blocks.yaml").read_text(encoding="utf-8")
-    found: dict[str, list[dict[str, Any]]] = yaml.safe_load(text)
+    found: dict[str, list[dict[str, Any]]] = from_yaml(text)
     return found
 
 
@@ -141,8 +140,8 @@ def _joined(members: tuple[list[BlockConfig], ...]) -> tuple[BlockConfig, ...]:
 
 Blocks = Annotated[
     tuple[Annotated[BlockConfig, WrapValidator(_each)], ...],
+    Field(max_length=1024, json_schema_extra={"minItems": 1}),
     AfterValidator(_joined),
-    Field(json_schema_extra={"minItems": 1}),
 ]
 """Blocks that take turns. A name among them that is several blocks gives all of these."""
 
@@ -220,6 +219,8 @@ def override(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     """
     made: dict[str, Any] = dict(data)
     for path, value in changes.items():
+        if path.count(".") >= MAX_DEPTH:
+            raise ConfigError(f"{path[:80]}...: a path has at most {MAX_DEPTH} steps.")
         made = _replaced(made, path, value, path)
     return made
 
@@ -233,20 +234,20 @@ def _replaced(node: Any, rest: str, value: Any, path: str) -> Any:
             node = {**node, _INSTEAD[head]: None}
         return {**node, head: _replaced(node.get(head), further, value, path) if further else value}
     if isinstance(node, list | tuple):
-        if not head.isdecimal() or int(head) >= len(node):
-            raise ConfigError(f"{path}: {head!r} is not an index into a list of {len(node)}.")
+        if not (head.isdecimal() and len(head) < 10) or int(head) >= len(node):
+            raise ConfigError(f"{path}: {shown(head)} is not an index into a list of {len(node)}.")
         members = list(node)
         members[int(head)] = _replaced(members[int(head)], further, value, path) if further else value
         return members
-    raise ConfigError(f"{path}: nothing can be set inside {node!r}.")
+    raise ConfigError(f"{path}: nothing can be set inside {shown(node)}.")
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
     """``block.mixer.filter.modes=8`` → the path and the value, read as YAML."""
     path, equals, value = text.partition("=")
     if not (equals and all(step.strip() for step in path.split("."))):
-        raise ConfigError(f"cannot set {text!r}: write PATH=VALUE, as in block.mixer.filter.modes=8.")
+        raise ConfigError(f"cannot set {shown(text)}: write PATH=VALUE, as in block.mixer.filter.modes=8.")
     try:
-        return path.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"cannot set {path.strip()}: {value!r} is not YAML: {error}") from None
+        return path.strip(), from_yaml(value)
+    except ConfigError as error:
+        raise ConfigError(f"cannot set {path.strip()}: {shown(value)} {error}") from None

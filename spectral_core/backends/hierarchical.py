@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor
 
 from spectral_core.backends.base import FFTBackendConfig, Mode, PreparedKernel, Support, transform_dtype
 from spectral_core.backends.blocks import Plan, block_rows, convolve_blocks, respond_blocks
 from spectral_core.backends.layouts import Whole
 from spectral_core.backends.torch_fft import TorchFFT
+from spectral_core.config import Length
 
 
 class _Kernel(NamedTuple):
@@ -80,9 +80,9 @@ class HierarchicalFFTConfig(FFTBackendConfig):
     """Exact transforms in cache-sized blocks of channels and chunks of time."""
 
     type: Literal["hierarchical"] = "hierarchical"
-    chunk_size: PositiveInt = 8192
+    chunk_size: Length = 8192
     """Tokens in a chunk of a long sequence; reduced to the sequence."""
-    block_bytes: PositiveInt | None = None
+    block_bytes: Length | None = None
     """Working set of a block of channels, in bytes, for each thread: about what its cache holds. Null chooses."""
 
     def build(self) -> HierarchicalFFT:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import PositiveFloat
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -34,7 +34,7 @@ class MLPConfig(FeedForwardConfig):
     """Two linear layers with GELU."""
 
     type: Literal["mlp"] = "mlp"
-    expansion: PositiveFloat = 4.0
+    expansion: float = Field(default=4.0, gt=0, le=1024)
     """Inner width over hidden_dim."""
 
     def build(self, context: LayerContext) -> MLP:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from spectral_core.config import Weight, Width
 from spectral_layers.context import LayerContext
 from spectral_layers.feedforward.base import FeedForward, FeedForwardConfig, FeedForwardOutput
 from spectral_layers.feedforward.swiglu import SwiGLU
@@ -113,15 +114,15 @@ class MoEConfig(FeedForwardConfig):
     """Experts chosen per token, with load-balancing and router-z losses."""
 
     type: Literal["moe"] = "moe"
-    experts: PositiveInt = 16
+    experts: int = Field(default=16, gt=0, le=512)
     """Feed-forwards to choose from."""
-    active: PositiveInt = 2
+    active: Width = 2
     """Experts each token goes through."""
-    expansion: PositiveFloat = 8 / 3
+    expansion: float = Field(default=8 / 3, gt=0, le=1024)
     """Inner width of an expert over hidden_dim."""
-    balance_weight: NonNegativeFloat = 0.01
+    balance_weight: Weight = 0.01
     """Weight of the load-balancing loss."""
-    z_weight: NonNegativeFloat = 0.001
+    z_weight: Weight = 0.001
     """Weight of the router-z loss."""
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import PositiveFloat
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -35,7 +35,7 @@ class SwiGLUConfig(FeedForwardConfig):
     """Gated linear unit with SiLU."""
 
     type: Literal["swiglu"] = "swiglu"
-    expansion: PositiveFloat = 8 / 3
+    expansion: float = Field(default=8 / 3, gt=0, le=1024)
     """Inner width over hidden_dim; 8/3 has the parameters of an mlp with 4."""
 
     def build(self, context: LayerContext) -> SwiGLU:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spectral_core import ConfigError
+from spectral_core.config import Length, Width
 from spectral_layers.constant import Constant
 from spectral_layers.context import FilterContext
 from spectral_layers.filters.base import Filter, FilterConfig
 
+_MOST_LAGS = 1 << 20
 # The nodes' spacing in log x: the quadrature's error falls as exp(-pi^2 / step) and is below rounding here.
 _STEP = 0.15
 # Eigenvalues below this part of the largest have vectors that float64 does not determine to float32's precision.
@@ -100,9 +102,9 @@ class HankelConfig(FilterConfig):
     """Fixed eigenvectors of a Hankel matrix, mixed per channel."""
 
     type: Literal["hankel"] = "hankel"
-    vectors: PositiveInt = 24
+    vectors: Width = 24
     """Eigenvectors, each used plainly and with alternating sign; fewer where fewer are resolved (16 lags: 14)."""
-    length: PositiveInt | None = None
+    length: Annotated[Length, Field(le=_MOST_LAGS)] | None = None
     """Lags, and the longest sequence; null takes the model's max_seq_len."""
 
     def build(self, context: FilterContext) -> Hankel:
@@ -110,5 +112,10 @@ class HankelConfig(FilterConfig):
         if length is None:
             raise ConfigError(
                 "the filter 'hankel' has eigenvectors of one length: set its length, or the model's max_seq_len."
+            )
+        if length > _MOST_LAGS:
+            raise ConfigError(
+                f"the filter 'hankel' computes eigenvectors of at most {_MOST_LAGS:,} lags; got {length:,}. Set its "
+                "length or the model's max_seq_len lower, or use another filter."
             )
         return Hankel(context.channels, vectors=self.vectors, length=length)

@@ -6,9 +6,9 @@ import math
 from typing import Literal
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from spectral_core.config import Scale, Width
 from spectral_layers.context import FilterContext
 from spectral_layers.filters.base import Filter, FilterConfig
 from spectral_layers.projection import Projection
@@ -56,11 +56,11 @@ class ImplicitConfig(FilterConfig):
     """A sine network of t, decayed."""
 
     type: Literal["implicit"] = "implicit"
-    width: PositiveInt = 64
+    width: Width = 64
     """Width of the network's two hidden layers."""
-    bands: PositiveInt = 8
+    bands: Width = 8
     """Frequencies in the features of the lag."""
-    timescale: PositiveFloat = 1024.0
+    timescale: Scale = 1024.0
     """Tokens over which the slowest channel decays by e^-1.5; the unit of the lag."""
 
     def build(self, context: FilterContext) -> Implicit:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -73,9 +73,9 @@ class MultiresolutionConfig(FilterConfig):
     """A few taps per octave of lag."""
 
     type: Literal["multiresolution"] = "multiresolution"
-    taps: Annotated[int, Field(ge=2)] = 4
+    taps: int = Field(default=4, ge=2, le=1024)
     """Taps per octave, and of the low-pass between octaves."""
-    octaves: Annotated[int, Field(ge=2)] = 10
+    octaves: int = Field(default=10, ge=2, le=40)
     """Octaves, two at least, for the low-pass stands between them; the kernel ends after (taps - 1) 2^octaves lags."""
 
     def build(self, context: FilterContext) -> Multiresolution:

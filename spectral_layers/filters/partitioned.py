@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spectral_core import FFTBackend, Spectrum
 from spectral_core.backends.base import transform_dtype
+from spectral_core.config import Width
 from spectral_layers.context import FilterContext
 from spectral_layers.filters.base import Filter, FilterConfig
 
@@ -65,9 +66,9 @@ class PartitionedConfig(FilterConfig):
     """A spectrum per chunk of lags, each frequency fading at its own rate."""
 
     type: Literal["partitioned"] = "partitioned"
-    chunk: Annotated[int, Field(ge=2)] = 64
+    chunk: Width = Field(default=64, ge=2)
     """Lags in a chunk."""
-    chunks: PositiveInt = 16
+    chunks: Width = 16
     """Chunks; the kernel ends after chunk * chunks lags."""
 
     def build(self, context: FilterContext) -> Partitioned:

@@ -6,10 +6,11 @@ import math
 from typing import Literal
 
 import torch
-from pydantic import PositiveFloat, PositiveInt, model_validator
+from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from spectral_core.config import Scale, Width
 from spectral_layers.context import FilterContext
 from spectral_layers.filters.base import FilterConfig, Poles, RecurrentFilter
 from spectral_layers.rows import span
@@ -124,9 +125,9 @@ class ResonantConfig(FilterConfig):
     """Damped complex modes: FFT in training, O(1) recurrence in decoding."""
 
     type: Literal["resonant"] = "resonant"
-    modes: PositiveInt = 16
+    modes: Width = 16
     """Complex modes per channel."""
-    timescales: tuple[PositiveFloat, PositiveFloat] = (2.0, 1024.0)
+    timescales: tuple[Scale, Scale] = (2.0, 1024.0)
     """Shortest and longest initial time constant, in tokens."""
 
     @model_validator(mode="after")

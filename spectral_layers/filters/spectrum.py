@@ -6,13 +6,13 @@ import math
 from typing import Literal
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spectral_core import ConfigError, FFTBackend
 from spectral_core import Spectrum as Bins
 from spectral_core.backends.base import transform_dtype
+from spectral_core.config import Length
 from spectral_layers.context import FilterContext
 from spectral_layers.filters.base import Filter, FilterConfig
 
@@ -48,7 +48,7 @@ class SpectrumConfig(FilterConfig):
     """Magnitude and phase on a frequency grid, projected to causal support."""
 
     type: Literal["spectrum"] = "spectrum"
-    size: PositiveInt | None = None
+    size: Length | None = None
     """Taps, and the longest sequence; null takes the model's max_seq_len."""
 
     def build(self, context: FilterContext) -> Spectrum:

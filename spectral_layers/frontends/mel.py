@@ -6,13 +6,14 @@ import math
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spectral_core import ConfigError, FFTBackend
 from spectral_core.axes import describe
 from spectral_core.backends.base import transform_dtype
+from spectral_core.config import Length, Scale, Weight, Width
 from spectral_core.errors import UnsupportedInputError
 from spectral_layers.constant import Constant
 from spectral_layers.context import LayerContext
@@ -132,21 +133,21 @@ class MelConfig(FrontEndConfig):
     modality: ClassVar[Modality] = "audio"
 
     type: Literal["mel"] = "mel"
-    sample_rate: PositiveFloat = 16_000
+    sample_rate: Scale = 16_000
     """Samples a second of the sound that comes in."""
-    n_fft: PositiveInt = Field(default=400, multiple_of=2)
+    n_fft: int = Field(default=400, multiple_of=2, gt=0, le=1 << 15)
     """Samples of a frame."""
-    hop_length: PositiveInt = 160
+    hop_length: Length = 160
     """Samples from one frame to the next."""
-    n_mels: PositiveInt = 80
+    n_mels: int = Field(default=80, gt=0, le=512)
     """Filters."""
-    f_min: NonNegativeFloat = 0.0
+    f_min: Weight = 0.0
     """Where the lowest filter begins, in hertz."""
-    f_max: PositiveFloat | None = None
+    f_max: Scale | None = None
     """Where the highest filter ends, in hertz; null takes half the sample rate."""
     scale: MelScale = "slaney"
     """How filters are spaced: linear below 1 kHz and logarithmic above (slaney), or by one formula (htk)."""
-    bands: PositiveInt = 1
+    bands: Width = 1
     """Tokens of a frame: the filters in so many parts of neighbours, on a grid of frames and bands."""
 
     @property

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from spectral_core.axes import describe
+from spectral_core.config import Width
 from spectral_core.errors import UnsupportedInputError
 from spectral_layers.context import LayerContext
 from spectral_layers.frontends.base import FrontEnd, FrontEndConfig, FrontEndOutput, Modality
@@ -59,9 +59,9 @@ class PatchesConfig(FrontEndConfig):
     modality: ClassVar[Modality] = "image"
 
     type: Literal["patches"] = "patches"
-    size: PositiveInt = 16
+    size: Width = 16
     """Pixels along each side of a patch."""
-    channels: PositiveInt = 3
+    channels: Width = 3
     """Channels of a picture: 3 for colour, 1 for grey."""
 
     def build(self, context: LayerContext) -> Patches:

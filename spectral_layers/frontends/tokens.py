@@ -6,11 +6,11 @@ import math
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spectral_core.axes import describe
+from spectral_core.config import Length, Scale, Width
 from spectral_core.errors import UnsupportedInputError
 from spectral_layers.context import LayerContext
 from spectral_layers.entry import Entered, entry
@@ -96,11 +96,11 @@ class TokensConfig(FrontEndConfig):
     modality: ClassVar[Modality] = "text"
 
     type: Literal["tokens"] = "tokens"
-    vocab_size: PositiveInt = 256
+    vocab_size: Length = 256
     """Token ids run from 0 to vocab_size - 1."""
-    embed_dim: PositiveInt | None = None
+    embed_dim: Width | None = None
     """Width of the embedding; a projection follows unless it is hidden_dim, which null takes."""
-    embed_scale: PositiveFloat | None = None
+    embed_scale: Scale | None = None
     """Features are this times the embeddings; null takes sqrt(hidden_dim)."""
 
     def build(self, context: LayerContext) -> Tokens:

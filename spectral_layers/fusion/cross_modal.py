@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spectral_core import ConfigError, Spectrum
+from spectral_core.config import Scale, Width
 from spectral_layers.bands import FLOOR, across_bands, hats, log_energies
 from spectral_layers.context import LayerContext
 from spectral_layers.entry import Entered, entry
@@ -209,14 +210,14 @@ class CrossModalConfig(FusionConfig):
     """Any of several named modalities, fused on one of them by bands of frequencies."""
 
     type: Literal["cross_modal"] = "cross_modal"
-    modalities: tuple[str, ...] | None = Field(default=None, min_length=2)
+    modalities: tuple[str, ...] | None = Field(default=None, min_length=2, max_length=16)
     """Names of the streams, two or more; each has parameters of its own, and any may be absent from a call. Null takes
     the names that the model has for them."""
-    bands: int = Field(default=8, ge=2)
+    bands: Width = Field(default=8, ge=2)
     """Bands from 0 to half a cycle per token of the target."""
-    head_dim: PositiveInt = 32
+    head_dim: Width = 32
     """Channels per head."""
-    temperature: PositiveFloat = 1.0
+    temperature: Scale = 1.0
     """Initial temperature of gates and importance: lower is more decided."""
 
     @field_validator("modalities")

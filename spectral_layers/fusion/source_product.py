@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spectral_core import ConfigError, UnsupportedInputError
+from spectral_core.config import Width
 from spectral_layers.context import LayerContext
 from spectral_layers.fusion.base import Fusion, FusionConfig, FusionOutput, Stream, lengths_of
 from spectral_layers.initialisation import begin_reading
@@ -129,9 +129,9 @@ class SourceProductConfig(FusionConfig):
     directions: ClassVar[frozenset[Direction]] = frozenset({"causal"})
 
     type: Literal["source_product"] = "source_product"
-    head_dim: PositiveInt = 32
+    head_dim: Width = 32
     """Channels per head. Heads take turns: places from the source's start, from its end, contents."""
-    phases: PositiveInt = 64
+    phases: Width = 64
     """Phases per head: sources of up to twice as many tokens are read exactly by place."""
 
     def build(self, context: LayerContext) -> SourceProduct:

@@ -6,10 +6,11 @@ import math
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from spectral_core.config import Scale, Width
 from spectral_layers.bands import across_bands, contrast, hats, log_energies
 from spectral_layers.context import GateContext
 from spectral_layers.gating.base import Gate, GateConfig, Modulation, SpectralView
@@ -111,11 +112,11 @@ class AdvancedConfig(GateConfig):
     """Gains and phases of bands, coarse to fine, with thresholds, cross-head fusion, dropout and entropy."""
 
     type: Literal["advanced"] = "advanced"
-    resolutions: tuple[Annotated[int, Field(ge=2)], ...] = Field(default=(4, 8, 16), min_length=1)
+    resolutions: tuple[Annotated[Width, Field(ge=2)], ...] = Field(default=(4, 8, 16), min_length=1, max_length=16)
     """Numbers of bands from 0 to half a cycle per token, coarse to fine; their gates are combined."""
-    threshold: PositiveFloat | None = 0.1
+    threshold: Scale | None = 0.1
     """Initial soft threshold on magnitudes, in units of the spectrum's root mean square; null for none."""
-    phase_terms: PositiveInt | None = 4
+    phase_terms: Width | None = 4
     """Sines and as many cosines of frequency in the learned phase; null leaves phases alone altogether."""
     cross_head: bool = True
     """Let heads mix their gates."""

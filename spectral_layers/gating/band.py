@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from spectral_core.config import Width
 from spectral_layers.bands import across_bands, hats, log_energies
 from spectral_layers.context import GateContext
 from spectral_layers.gating.base import Gate, GateConfig, Modulation, SpectralView
@@ -37,7 +38,7 @@ class BandConfig(GateConfig):
     """Gain of each band from the energies of all bands, per head."""
 
     type: Literal["band"] = "band"
-    bands: int = Field(default=8, ge=2)
+    bands: Width = Field(default=8, ge=2)
     """Bands from 0 to half a cycle per token."""
 
     def build(self, context: GateContext) -> Band:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spectral_core.config import Config
+from spectral_core.config import Config, Weight
 from spectral_layers.bands import band_means
 from spectral_layers.gating.base import SMOOTHING, SpectralView
 
@@ -88,11 +88,11 @@ class EntropyConfig(Config):
 
     target: float = Field(default=0.9, gt=0, le=1)
     """Entropy of the usage of bands to aim at: 1 for all evenly, towards 0 for a single one."""
-    weight: NonNegativeFloat = 0.01
+    weight: Weight = 0.01
     """Weight of the squared gap in the training loss."""
-    noise: NonNegativeFloat = 0.1
+    noise: Weight = 0.1
     """Standard deviation of the noise on logits in training, per unit of entropy below the target."""
-    diversity: NonNegativeFloat = 1.0
+    diversity: Weight = 1.0
     """Largest push of logits toward bands used less, per unit of entropy below the target."""
 
     def build(self) -> EntropyRegulariser:

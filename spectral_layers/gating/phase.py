@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from spectral_core.config import Width
 from spectral_layers.bands import across_bands, contrast, hats, log_energies
 from spectral_layers.context import GateContext
 from spectral_layers.gating.base import Gate, GateConfig, Modulation, SpectralView
@@ -47,7 +48,7 @@ class PhaseConfig(GateConfig):
     """Phase shift of each band, per head."""
 
     type: Literal["phase"] = "phase"
-    bands: int = Field(default=8, ge=2)
+    bands: Width = Field(default=8, ge=2)
     """Bands from 0 to half a cycle per token."""
     from_input: bool = False
     """Let the energies of the input's bands turn each band, too."""

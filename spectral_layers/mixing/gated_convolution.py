@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from spectral_core import convolve
-from spectral_core.config import OneOf, part
+from spectral_core.config import OneOf, Width, part
 from spectral_layers.context import FilterContext, LayerContext
 from spectral_layers.filters.base import Filter, FilterConfig
 from spectral_layers.initialisation import begin_reading, begin_writing
@@ -94,7 +93,7 @@ class GatedConvolutionConfig(MixerConfig):
     type: Literal["gated_convolution"] = "gated_convolution"
     filter: Annotated[FilterConfig, OneOf(FILTERS)] = part("resonant")
     """The long filter; in an encoder one for each direction."""
-    short_taps: PositiveInt = 4
+    short_taps: Width = 4
     """Taps of the short convolution in front."""
 
     def build(self, context: LayerContext) -> GatedConvolution:

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from typing import Literal
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spectral_core import ConfigError
+from spectral_core.config import Scale, Width
 from spectral_kernels.delta_rule.chunked import delta_rule
 from spectral_layers.context import LayerContext
 from spectral_layers.initialisation import begin_reading, begin_writing
@@ -167,11 +168,11 @@ class HolographicConfig(MixerConfig):
     """Associative memory of phase-coded keys bound to values; O(1) state."""
 
     type: Literal["holographic"] = "holographic"
-    head_dim: PositiveInt = 32
+    head_dim: Width = 32
     """Channels per head."""
-    phases: PositiveInt = 64
+    phases: Width = 64
     """Phases per head: the memory's capacity grows with them."""
-    timescales: tuple[PositiveFloat, PositiveFloat] = Field(default=(8.0, 4096.0))
+    timescales: tuple[Scale, Scale] = Field(default=(8.0, 4096.0))
     """Shortest and longest initial time constant of the heads' memories, in tokens."""
     forgetting: bool = False
     """Whether tokens decide how fast each head fades what came before them."""

@@ -7,12 +7,12 @@ from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spectral_core import FFTBackend, convolve
-from spectral_core.config import OneOf, part
+from spectral_core.config import OneOf, Width, part
 from spectral_layers.context import FilterContext, LayerContext
 from spectral_layers.entry import Entered, entry
 from spectral_layers.filters.base import Filter, FilterConfig
@@ -150,9 +150,9 @@ class MultiscaleConfig(MixerConfig):
     type: Literal["multiscale"] = "multiscale"
     filter: Annotated[FilterConfig, OneOf(FILTERS)] = part("resonant")
     """The long filter, one of its own for each scale; its lags are blocks."""
-    scales: tuple[PositiveInt, ...] = Field(default=(1, 4, 16), min_length=2)
+    scales: tuple[Width, ...] = Field(default=(1, 4, 16), min_length=2, max_length=16)
     """Tokens per block, from the finest resolution to the coarsest."""
-    short_taps: PositiveInt = 4
+    short_taps: Width = 4
     """Taps of the short convolution in front."""
 
     @property

@@ -7,12 +7,12 @@ from functools import reduce
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spectral_core import ConfigError, convolve, modulate
-from spectral_core.config import OneOf, part
+from spectral_core.config import Length, OneOf, Width, part
 from spectral_layers.context import GateContext, LayerContext
 from spectral_layers.gating.base import Gate, GateConfig, Modulation, SpectralView
 from spectral_layers.initialisation import begin_reading, begin_writing
@@ -247,15 +247,17 @@ class SpectralGatingConfig(MixerConfig):
     directions: ClassVar[frozenset[Direction]] = frozenset({"causal", "bidirectional"})
 
     type: Literal["spectral_gating"] = "spectral_gating"
-    gates: tuple[Annotated[GateConfig, OneOf(GATES)], ...] = Field(default=(part("magnitude"),), min_length=1)
+    gates: tuple[Annotated[GateConfig, OneOf(GATES)], ...] = Field(
+        default=(part("magnitude"),), min_length=1, max_length=16
+    )
     """Gates, applied one after the other: gains multiply, phases add."""
     sparsity: Annotated[SparsityConfig, OneOf(SPARSITIES)] | None = None
     """Which bins pass, of the spectrum as the gates leave it; null for all."""
-    head_dim: PositiveInt = 32
+    head_dim: Width = 32
     """Channels per head."""
-    block: PositiveInt = 32
+    block: Length = 32
     """Causal: tokens between renewals of the gate."""
-    window: PositiveInt = 64
+    window: Length = 64
     """Causal: tokens before the block that the gate sees, and taps of its kernel; with a sparsity the kernel has twice
     as many. Even, at least a block."""
 

@@ -6,10 +6,10 @@ import math
 from typing import Literal
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from spectral_core import convolve
+from spectral_core.config import Scale, Width
 from spectral_layers.context import LayerContext
 from spectral_layers.initialisation import begin_reading, begin_writing
 from spectral_layers.mixing.base import Mixer, MixerConfig, MixerOutput
@@ -81,9 +81,9 @@ class SpectralProductConfig(MixerConfig):
     """Convolves two streams of the input with each other: a data-dependent causal kernel."""
 
     type: Literal["spectral_product"] = "spectral_product"
-    timescales: tuple[PositiveFloat, PositiveFloat] = (3.0, 1024.0)
+    timescales: tuple[Scale, Scale] = (3.0, 1024.0)
     """Shortest and longest initial time constant of the kernel's decay over the channels, in tokens."""
-    short_taps: PositiveInt = 4
+    short_taps: Width = 4
     """Taps of the short convolution in front."""
 
     def build(self, context: LayerContext) -> SpectralProduct:

@@ -37,7 +37,7 @@ class RopeConfig(PositionConfig):
     """Every mixer's input, its channel pairs turned in proportion to the position."""
 
     type: Literal["rope"] = "rope"
-    base: float = Field(default=500_000.0, gt=1.0)
+    base: float = Field(default=500_000.0, gt=1.0, le=1e12)
     """Angles a token fall from 1 to nearly 1 / base over the pairs."""
 
     def build(self, context: LayerContext) -> Rope:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import Field, PositiveFloat
+from pydantic import Field
 from torch import Tensor, nn
 
+from spectral_core.config import Scale
 from spectral_layers.context import LayerContext
 from spectral_layers.positions.base import Grid, Position, PositionConfig, angles
 
@@ -37,9 +38,9 @@ class SinusoidalConfig(PositionConfig):
     """Sines and cosines of the place, in one or two dimensions, added to the model's input."""
 
     type: Literal["sinusoidal"] = "sinusoidal"
-    base: float = Field(default=10_000.0, gt=1.0)
+    base: float = Field(default=10_000.0, gt=1.0, le=1e12)
     """Angles a token fall from 1 to nearly 1 / base."""
-    scale: PositiveFloat | None = None
+    scale: Scale | None = None
     """What the scale begins with; null takes the size with which the features begin that it is added to."""
 
     def build(self, context: LayerContext) -> Sinusoidal:

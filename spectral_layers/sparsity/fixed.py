@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import Field, PositiveFloat
+from pydantic import Field
 from torch import Tensor, nn
 
+from spectral_core.config import Scale, Width
 from spectral_layers.bands import hats
 from spectral_layers.context import GateContext
 from spectral_layers.gating.base import Modulation, SpectralView
@@ -44,9 +45,9 @@ class FixedConfig(SparsityConfig):
     type: Literal["fixed"] = "fixed"
     share: float = Field(default=0.125, gt=0, le=1)
     """Of the bins, what is kept; at least one."""
-    bands: int = Field(default=16, ge=2)
+    bands: Width = Field(default=16, ge=2)
     """Knots of the importance over frequency."""
-    temperature: PositiveFloat = 1.0
+    temperature: Scale = 1.0
     """How softly the gradient sees the border between kept and dropped: its width in importance."""
 
     def build(self, context: GateContext) -> Fixed:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import torch
 import typer
 import yaml
 from rich.syntax import Syntax
 from rich.table import Table
 
 from spectral_core import ConfigError
-from spectral_models.assembly import build_model, count_parameters, list_models, load_config, read_yaml
+from spectral_core.errors import printable
+from spectral_core.plain_data import is_file
+from spectral_models.assembly import build_model, count_parameters, list_models, load_config, read_yaml, without_memory
 from spectral_models.cli.console import out
 from spectral_models.config import ModelConfig, list_blocks, parse_assignment
 from spectral_models.registries import MODELS
@@ -80,10 +81,10 @@ def validate(source: str = _SOURCE, changes: list[str] = _SET) -> None:
       spectral config validate mine.yaml --set num_layers=12
     """
     config = read_config(source, changes)
-    with torch.device("meta"):  # a hundred billion parameters are checked without their memory
+    with without_memory():  # a hundred billion parameters are checked
         model = build_model(config.model if isinstance(config, RunConfig) else config)
     count = sum(parameter.numel() for parameter in model.parameters())
-    out.print(f"{source}: valid, {model.config.type} with {count:,} parameters", highlight=False)
+    out.print(f"{printable(source)}: valid, {model.config.type} with {count:,} parameters", highlight=False)
 
 
 @app.command()
@@ -105,6 +106,6 @@ def schema(
 def read_config(source: str, changes: list[str]) -> ModelConfig | RunConfig:
     """The config a user means by a preset's name or the path of a model's or a run's file."""
     assignments = dict(map(parse_assignment, changes))
-    if source not in list_models() and Path(source).is_file() and "model" in read_yaml(Path(source)):
+    if source not in list_models() and is_file(Path(source)) and "model" in read_yaml(Path(source)):
         return load_run(source, assignments)
     return load_config(source, **assignments)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
-from spectral_core.config import Config
+from spectral_core.config import Config, Length
 from spectral_models.data.tokenizers import BytesConfig, TokenizerConfig
 
 
@@ -26,14 +26,14 @@ class DataConfig(Config):
     tokenizer: TokenizerConfig = BytesConfig()
     """What a token is: ``bytes``, ``bpe``, learned from the documents to train on, or ``{type: file, path: PATH}``."""
 
-    context: PositiveInt = 256
+    context: Length = 256
     """Tokens a window feeds to the model."""
 
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """Share of the documents that is held out, on average: each document is drawn by itself."""
 
-    seed: int = 0
+    seed: int = Field(default=0, ge=-(1 << 63), lt=1 << 63)
     """Chooses which documents are held out."""
 
-    validation_bytes: Annotated[int, Field(ge=8)] | None = 262144
+    validation_bytes: Annotated[int, Field(ge=8, le=1 << 40)] | None = 262144
     """At most so many held-out bytes are used for evaluation, whole characters; null for all of them."""

@@ -78,7 +78,7 @@ class LabelledConfig(Config):
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of the different items that is held out, on average, where ``validation`` is null."""
 
-    seed: int = 0
+    seed: int = Field(default=0, ge=-(1 << 63), lt=1 << 63)
     """Chooses which are held out."""
 
     def table(self, source: str, split: str = "train") -> Table[Any]:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
+from spectral_core.config import Length
 from spectral_models.data.documents import DATASETS, missing_field
 from spectral_models.data.labelled import LabelledConfig, Table, class_names, dataset_split, written_labels
 from spectral_models.data.tokenizers import BytesConfig, TokenizerConfig
@@ -37,7 +38,7 @@ class LabelledTextsConfig(LabelledConfig):
     tokenizer: TokenizerConfig = BytesConfig()
     """What a token is: ``bytes``, ``bpe``, learned from the texts to train on, or ``{type: file, path: PATH}``."""
 
-    max_length: PositiveInt = 512
+    max_length: Length = 512
     """Tokens of a text that are read, in training and whenever the commands use the model; what goes beyond is not."""
 
     def table(self, source: str, split: str = "train") -> Table[str]:

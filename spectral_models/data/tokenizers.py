@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainValidator, PositiveInt, SerializeAsAny
+from pydantic import Field, PlainValidator, SerializeAsAny
 from pydantic_core import PydanticCustomError
 
-from spectral_core.config import Config
-from spectral_core.errors import suggestion
+from spectral_core.config import Config, Length
+from spectral_core.errors import shown, suggestion
 from spectral_models.data.subwords import learn_bpe, read_tokenizer
 from spectral_models.data.tokenizer import ByteTokenizer, Tokenizer
 
@@ -28,7 +28,7 @@ class BpeConfig(Config):
     """A byte-level byte-pair encoding, learned from what the run trains on."""
 
     type: Literal["bpe"] = "bpe"
-    vocab_size: Annotated[PositiveInt, Field(ge=257)] | None = None
+    vocab_size: Annotated[Length, Field(ge=257)] | None = None
     """Tokens at most: 256 bytes, one that ends a document, and merges. Null takes the model's vocab_size."""
 
     def build(self, texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
@@ -65,8 +65,8 @@ def _chosen(value: Any) -> _Config:
     if not isinstance(name, str) or name not in _KINDS:
         hint = suggestion(name, _KINDS) if isinstance(name, str) else ""
         message = (
-            f"no tokenizer is called {name!r}.{hint} Tokenizers: {', '.join(_KINDS)}, by name or as a mapping with "
-            "'type'; {type: file, path: PATH} reads a tokenizer.json."
+            f"no tokenizer is called {shown(name)}.{hint} Tokenizers: {', '.join(_KINDS)}, by name or as a mapping "
+            "with 'type'; {type: file, path: PATH} reads a tokenizer.json."
         )
         raise PydanticCustomError("unknown_part", "{message}", {"message": message})
     return _KINDS[name].model_validate(data)

@@ -6,19 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Field,
-    NonNegativeFloat,
-    PlainValidator,
-    PositiveFloat,
-    PositiveInt,
-    SerializeAsAny,
-    model_validator,
-)
+from pydantic import Field, PlainValidator, SerializeAsAny, model_validator
 from pydantic_core import PydanticCustomError
 
 from spectral_core import ConfigError
-from spectral_core.config import Config, OneOf
+from spectral_core.config import Config, Length, OneOf, Scale, Weight, Width
+from spectral_core.errors import shown
+from spectral_core.plain_data import is_file
 from spectral_models.assembly import list_models, load_config, read_yaml
 from spectral_models.config import ModelConfig, override
 from spectral_models.data import DataConfig
@@ -37,34 +31,34 @@ _Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
 class TrainingConfig(Config):
     """AdamW with warm-up and cosine decay, gradients clipped; weight decay on linear and embedding weights only."""
 
-    steps: PositiveInt = 500
+    steps: Length = 500
     """Optimiser steps."""
-    batch_size: PositiveInt = 16
+    batch_size: Length = 16
     """Sequences or examples per step over all processes and accumulated batches."""
-    accumulation: PositiveInt = 1
+    accumulation: Length = 1
     """Batches whose gradients are summed into one step."""
-    learning_rate: PositiveFloat = 2e-3
+    learning_rate: Scale = 2e-3
     warmup: float = Field(default=0.1, ge=0.0, le=1.0)
     """Share of the steps over which the rate rises to learning_rate."""
     final_rate: float = Field(default=0.1, ge=0.0, le=1.0)
     """Where the cosine ends, relative to learning_rate."""
-    weight_decay: NonNegativeFloat = 0.1
+    weight_decay: Weight = 0.1
     betas: tuple[_Momentum, _Momentum] = (0.9, 0.95)
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of a label's weight that is spread over all labels; for classifiers."""
-    clip: PositiveFloat = 1.0
+    clip: Scale = 1.0
     """Largest norm of the gradient."""
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     """Autocast of matrix products; parameters, transforms and states stay in float32 or above. fp16 needs a GPU."""
     gradient_checkpointing: bool = False
     """Recompute blocks in the backward pass."""
-    eval_every: PositiveInt = 100
+    eval_every: Length = 100
     """Steps between evaluations on what is held out."""
-    save_every: PositiveInt = 100
+    save_every: Length = 100
     """Steps between checkpoints."""
-    keep: int = Field(default=2, ge=2)
+    keep: Width = Field(default=2, ge=2)
     """Checkpoints kept; at least two, so that one is whole while another is written."""
-    log_every: PositiveInt = 10
+    log_every: Length = 10
     seed: int = Field(default=0, ge=0, lt=1 << 32)
 
 
@@ -81,10 +75,10 @@ def _data_of(value: Any) -> _Data:
     if isinstance(value, _Data):
         return value
     kind = value.get("type", "text") if isinstance(value, Mapping) else None
-    if kind not in _DATA:
+    if not isinstance(kind, str) or kind not in _DATA:
         message = (
             "data is a mapping of type 'text' (language models), 'labelled' (classifiers of texts) or "
-            f"'labelled_files' (classifiers of pictures and sound); got {value!r}"
+            f"'labelled_files' (classifiers of pictures and sound); got {shown(value)}"
         )
         raise PydanticCustomError("unknown_part", "{message}", {"message": message})
     return _DATA[kind].model_validate(value)
@@ -156,9 +150,9 @@ def load_run(source: str | Path | Mapping[str, Any], changes: Mapping[str, Any] 
         data = {"model": source}
     else:
         path = Path(source)
-        if path.suffix not in (".yaml", ".yml", ".json") and not path.is_file():
+        if path.suffix not in (".yaml", ".yml", ".json") and not is_file(path):
             raise ConfigError(
-                f"{str(source)!r} is neither a run config (.yaml, .json) nor a preset: {', '.join(list_models())}."
+                f"{shown(str(source))} is neither a run config (.yaml, .json) nor a preset: {', '.join(list_models())}."
             )
         data = read_yaml(path)
         if "model" not in changes and not data.keys() & RunConfig.model_fields.keys():

@@ -7,11 +7,11 @@ from functools import partial
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spectral_core import UnsupportedInputError
+from spectral_core.config import Length
 from spectral_layers.entry import entry
 from spectral_layers.frontends.base import Modality
 from spectral_layers.frontends.tokens import Tokens
@@ -101,7 +101,7 @@ class TextEncoderConfig(VocabularyConfig, EncoderConfig):
     modality: ClassVar[Modality] = "text"
 
     type: Literal["encoder"] = "encoder"
-    max_length: PositiveInt | None = None
+    max_length: Length | None = None
     """Tokens of a text that the commands read; training writes its data's here. Null reads all that the parts can take.
     Tensors are not cut."""
     masked_lm: bool = False

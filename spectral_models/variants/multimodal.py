@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import PositiveInt, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from spectral_core import UnsupportedInputError
 from spectral_core.axes import describe
-from spectral_core.config import OneOf, part, problem
-from spectral_core.errors import suggestion
+from spectral_core.config import OneOf, Width, part, problem
+from spectral_core.errors import shown, suggestion
 from spectral_layers import FEEDFORWARDS, FUSIONS, FeedForwardConfig, FusionConfig, LayerContext, Stream
 from spectral_layers.rows import Alignment
 from spectral_models.block import NORMS, under
@@ -153,9 +153,9 @@ class MultimodalConfig(LabellerConfig):
     """One label for what several encoders read, by name: any modality may be missing."""
 
     type: Literal["multimodal"] = "multimodal"
-    encoders: dict[str, AnyEncoder]
+    encoders: dict[str, AnyEncoder] = Field(max_length=16)
     """An encoder for each modality, by the modality's name. What they pool is not used: fused tokens are pooled."""
-    hidden_dim: PositiveInt = 256
+    hidden_dim: Width = 256
     """Width in which modalities meet. Encoders of another width are projected to it."""
     fusion: Annotated[FusionConfig, OneOf(FUSIONS)] = part("cross_modal")
     """What brings all modalities together on one of them."""
@@ -174,7 +174,7 @@ class MultimodalConfig(LabellerConfig):
         taken = nn.ModuleDict()
         for name in encoders:
             if not name or "." in name or hasattr(taken, name):
-                raise ValueError(f"{name!r} cannot name a modality: it is empty, has a dot or is PyTorch's own.")
+                raise ValueError(f"{shown(name)} cannot name a modality: it is empty, has a dot or is PyTorch's own.")
         return encoders
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import NonNegativeInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,6 +25,8 @@ from spectral_models.variants.conditioning import SourceDecoder
 from spectral_models.variants.encoding import AnyEncoder, EncoderOutput
 from spectral_models.variants.language_model import DecoderConfig
 from spectral_models.variants.stack import ragged
+
+_TokenId = Annotated[int, Field(ge=0, le=1 << 32)]
 
 
 @dataclass
@@ -208,11 +210,11 @@ class Seq2SeqConfig(DecoderConfig):
     """What reads the source, in both directions. Its width may be another than the decoder's."""
     fusion: Annotated[FusionConfig, OneOf(FUSIONS)] = part("source_product")
     """What brings the source, whole, to each block of the decoder and keeps that causal."""
-    start_token_id: NonNegativeInt = 0
+    start_token_id: _TokenId = 0
     """What a target begins with; not part of what is generated."""
-    end_token_id: NonNegativeInt = 0
+    end_token_id: _TokenId = 0
     """What ends a target."""
-    pad_token_id: NonNegativeInt = 0
+    pad_token_id: _TokenId = 0
     """What stands behind the end of a target in a batch. Tokens of any meaning may stand there: masks tell."""
 
     @model_validator(mode="after")

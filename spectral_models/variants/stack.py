@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import torch
-from pydantic import PositiveInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from spectral_core import FFT_BACKENDS, FFTBackendConfig, UnsupportedInputError
 from spectral_core.axes import describe
-from spectral_core.config import OneOf, part, problem
+from spectral_core.config import Length, OneOf, Width, part, problem
 from spectral_layers import (
     MIXERS,
     POSITIONS,
@@ -158,9 +158,9 @@ def ragged(rows: Rows, length: int) -> Rows | None:
 class StackConfig(ModelConfig):
     """What the configs of all variants share."""
 
-    hidden_dim: PositiveInt = 256
+    hidden_dim: Width = 256
     """Width of the residual stream."""
-    num_layers: PositiveInt = 4
+    num_layers: int = Field(default=4, gt=0, le=512)
     """Blocks in the stack."""
     fft: Annotated[FFTBackendConfig, OneOf(FFT_BACKENDS)] | None = part("auto")
     """FFT backend of every spectral operator. A named one never falls back to another."""
@@ -171,7 +171,7 @@ class StackConfig(ModelConfig):
     layers: Blocks | None = None
     """Instead of block: several blocks, or their names, taken in turn up to num_layers. Without either, a decoder takes
     the block ``hybrid``, an encoder ``dense``, and the config has it written out."""
-    max_seq_len: PositiveInt | None = None
+    max_seq_len: Length | None = None
     """The context a model is meant for. It limits the parts with one parameter per position, and nothing else."""
 
     @model_validator(mode="before")

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from spectral_core import UnsupportedInputError
 from spectral_core.axes import describe
-from spectral_core.config import OneOf, part, problem
+from spectral_core.config import OneOf, Scale, Width, part, problem
 from spectral_layers import FRONTENDS, FrontEndConfig
 from spectral_layers.frontends.base import Modality
 from spectral_layers.frontends.patches import PatchesConfig
 from spectral_models.variants.encoding import EncoderOutput
 from spectral_models.variants.plane_encoder import PlaneEncoder, PlaneEncoderConfig
 
-_PerChannel = Annotated[tuple[float, ...], Field(min_length=1)]
-_Positive = Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+_PerChannel = Annotated[tuple[Annotated[float, Field(ge=-1e6, le=1e6)], ...], Field(min_length=1, max_length=1024)]
+_Positive = Annotated[tuple[Scale, ...], Field(min_length=1, max_length=1024)]
 
 
 class VisionEncoder(PlaneEncoder):
@@ -54,7 +54,7 @@ class VisionEncoderConfig(PlaneEncoderConfig):
     type: Literal["vision_encoder"] = "vision_encoder"
     frontend: Annotated[FrontEndConfig, OneOf(FRONTENDS)] = part("patches")
     """What makes features of pictures."""
-    image_size: tuple[PositiveInt, PositiveInt] | None = None
+    image_size: tuple[Width, Width] | None = None
     """Height and width all pictures must have, in pixels; null takes any that patches divide, until training on files
     writes theirs here."""
     image_mean: _PerChannel = (0.5,)
