@@ -18,7 +18,7 @@ from spectral_core import ConfigError, PluginError, SpectralError
 from spectral_core.config import OneOf
 from spectral_core.errors import suggestion
 from spectral_core.plugins import BUILTIN_PROVIDER, HOST
-from spectral_models.causality import check_causality
+from spectral_models.causality import check_causality, is_decoder, is_foreign
 from spectral_models.config import ModelConfig, override, parts_of
 from spectral_models.model import SpectralModel
 from spectral_models.registries import MODELS
@@ -70,15 +70,17 @@ def build_model(source: str | Path | Mapping[str, Any] | ModelConfig, **override
     Raises ConfigError for a model that does not fit in memory.
     """
     config = load_config(source, **overrides)
-    foreign = [component for component in components_of(config) if component.provider != BUILTIN_PROVIDER]
-    suspects = [f"{part.kind} {part.name!r} of {part.provider}" for part in foreign]
+    foreign = {part.type for _, part in [("", config), *parts_of(config)] if is_foreign(part)}
+    suspects = [f"{part.kind} {part.name!r} of {part.provider}" for part in components_of(config) if part.name in foreign]
     try:
-        if foreign and config.decoder:
+        if foreign and is_decoder(config):
+            pass
             check_causality(config, suspects=suspects)
+            pass
         return config.build()
-    except SpectralError:
+    except (SpectralError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:
         if _too_large(error):
             raise ConfigError(
                 f"there is no memory for the model: {str(error).splitlines()[0]}. Lower hidden_dim, num_layers or "
