@@ -1,5 +1,7 @@
 """Models assembled from validated configs: build, train, save, generate."""
 
+import spectral_core  # isort: split  # before torch and pydantic, which it keeps importable
+
 from spectral_models.assembly import build_model, list_models, load_config
 from spectral_models.checkpoint import load_checkpoint, load_tokenizer, save_checkpoint
 from spectral_models.config import BlockConfig, ModelConfig, list_blocks

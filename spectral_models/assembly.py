@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -17,7 +18,8 @@ from pydantic_core import PydanticCustomError
 from spectral_core import ConfigError, PluginError, SpectralError
 from spectral_core.config import OneOf
 from spectral_core.errors import suggestion
-from spectral_core.plugins import BUILTIN_PROVIDER, HOST
+from spectral_core.plugins import HOST
+from spectral_models import causality
 from spectral_models.causality import check_causality, is_decoder, is_foreign
 from spectral_models.config import ModelConfig, override, parts_of
 from spectral_models.model import SpectralModel
@@ -65,18 +67,18 @@ def parse_model(data: Mapping[str, Any]) -> ModelConfig:
 def build_model(source: str | Path | Mapping[str, Any] | ModelConfig, **overrides: Any) -> SpectralModel:
     """The model that :func:`load_config` describes, freshly initialised.
 
-    A decoder with third-party parts is checked once for strict causality on a small float64 copy with random
-    parameters; PluginError names the parts when it sees the future or mixes rows, or when a part cannot be built.
-    Raises ConfigError for a model that does not fit in memory.
+    A decoder with third-party parts is checked once for strict causality on a small copy with random parameters, in
+    some seconds (:func:`spectral_models.causality.check_causality`); PluginError names the parts when it sees the
+    future or mixes rows, when a part cannot be built, and when one replaced this check. Raises ConfigError for a model that does not fit in memory.
     """
     config = load_config(source, **overrides)
     foreign = {part.type for _, part in [("", config), *parts_of(config)] if is_foreign(part)}
     suspects = [f"{part.kind} {part.name!r} of {part.provider}" for part in components_of(config) if part.name in foreign]
     try:
         if foreign and is_decoder(config):
-            pass
+            HOST.require_intact(f"one of {', '.join(suspects)}")
             check_causality(config, suspects=suspects)
-            pass
+            HOST.require_intact(f"one of {', '.join(suspects)}")
         return config.build()
     except (SpectralError, KeyboardInterrupt):
         raise
@@ -162,3 +164,6 @@ def _data(source: str | Path | Mapping[str, Any] | ModelConfig) -> Mapping[str, 
         f"no preset is called {str(source)!r}.{suggestion(str(source), presets)} Presets: {', '.join(presets)}. "
         "A config file ends in .yaml, .yml or .json."
     )
+
+
+HOST.guard(sys.modules[__name__], *causality.GUARDED)
