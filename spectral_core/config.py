@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
+from spectral_core.contract import Contract
 from spectral_core.errors import ConfigError, SpectralError, suggestion
 
 if TYPE_CHECKING:
@@ -96,8 +97,10 @@ class Config(BaseModel):
         return schema
 
 
-class PartConfig(Config):
+class PartConfig(Contract, Config):
     """A config of a registered part: its ``type`` is the part's name."""
+
+    must_return: ClassVar[tuple[tuple[str, type | tuple[type, ...]], ...]] = ()
 
     type: str
 

@@ -34,7 +34,7 @@ class Unreadable:
 
 
 def installed(group: str) -> tuple[list[importlib.metadata.EntryPoint], list[Unreadable]]:
-    """The entry points of a group, and the distributions that may have had some. The first of a name wins, as in pip."""
+    """The entry points of a group, and the distributions that may have had some. The first of a name counts."""
     found: list[importlib.metadata.EntryPoint] = []
     damaged = []
     seen = set()
@@ -71,7 +71,7 @@ def name_of(distribution: importlib.metadata.Distribution) -> str | None:
 def announced(what: str) -> Iterator[None]:
     """Log what is about to run at INFO, and warn after ten seconds that it still does.
 
-    Code that ends the process leaves no other trace: ``spectral -v`` shows these lines, and the last one names it.
+    Code that ends the process leaves no other trace: ``spectral doctor``, and any command with -v, shows these lines.
     """
     _log.info("%s", what)
     late = threading.Timer(

@@ -378,7 +378,9 @@ class PluginHost:
                 reason = f"no hook has this name.{suggestion(hook, known)} Known: {', '.join(sorted(known))}"
                 found.append(PluginFailure(name, provider.distribution, hook, reason))
             for attribute in sorted(_hook_like(plugin).difference(implemented)):
-                reason = f"this function is not marked as a hook{suggestion(attribute, known)}. Write @hookimpl above it"
+                reason = (
+                    f"this function is not marked as a hook{suggestion(attribute, known)}. Write @hookimpl above it"
+                )
                 found.append(PluginFailure(name, provider.distribution, attribute, reason))
         return found
 
@@ -411,7 +413,7 @@ def _check_name(name: str) -> None:
     """Raise PluginError for a name that no part could begin with."""
     if not _NAME.fullmatch(name):
         raise PluginError(
-            f"a plugin is called by lower-case letters, digits and _ . - after a letter or digit, as in acme; got {name!r}. "
+            f"a plugin's name is a lower-case letter or digit, and then these and _ . -, as in acme; got {name!r}. "
             "Rename its entry point"
         )
 

@@ -1,6 +1,8 @@
 """Models assembled from validated configs: build, train, save, generate."""
 
-import spectral_core  # isort: split  # before torch and pydantic, which it keeps importable
+import spectral_core  # noqa: F401  # before torch and pydantic, which it keeps importable
+
+# isort: split
 
 from spectral_models.assembly import build_model, list_models, load_config
 from spectral_models.checkpoint import load_checkpoint, load_tokenizer, save_checkpoint

@@ -69,11 +69,14 @@ def build_model(source: str | Path | Mapping[str, Any] | ModelConfig, **override
 
     A decoder with third-party parts is checked once for strict causality on a small copy with random parameters, in
     some seconds (:func:`spectral_models.causality.check_causality`); PluginError names the parts when it sees the
-    future or mixes rows, when a part cannot be built, and when one replaced this check. Raises ConfigError for a model that does not fit in memory.
+    future or mixes rows, when a part cannot be built, and when one replaced this check. Raises ConfigError for a model
+    that does not fit in memory.
     """
     config = load_config(source, **overrides)
     foreign = {part.type for _, part in [("", config), *parts_of(config)] if is_foreign(part)}
-    suspects = [f"{part.kind} {part.name!r} of {part.provider}" for part in components_of(config) if part.name in foreign]
+    suspects = [
+        f"{part.kind} {part.name!r} of {part.provider}" for part in components_of(config) if part.name in foreign
+    ]
     try:
         if foreign and is_decoder(config):
             HOST.require_intact(f"one of {', '.join(suspects)}")
@@ -96,7 +99,7 @@ def build_model(source: str | Path | Mapping[str, Any] | ModelConfig, **override
         ) from error
 
 
-def _too_large(error: Exception) -> bool:
+def _too_large(error: BaseException) -> bool:
     """Whether torch could not allocate a tensor, or not even count its elements."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True

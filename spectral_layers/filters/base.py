@@ -13,18 +13,20 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from spectral_core import FFTBackend, PreparedKernel, prepare_kernel
 from spectral_core.config import PartConfig
+from spectral_core.contract import Contract
 from spectral_layers.context import FilterContext
 
 T = TypeVar("T")
 
 
-class Filter(nn.Module):
+class Filter(Contract, nn.Module):
     """Base of filters. Law: ``kernel(L1) == kernel(L2)[:, :L1]``; a tap depends on its lag, never on the length.
 
     support: taps from this lag on are zero; None when the kernel never ends.
     length_limit: the longest sequence it is defined for, and the most taps it is asked for; None for no limit.
     """
 
+    must_return = (("kernel", Tensor),)
     support: int | None = None
     length_limit: int | None = None
 
@@ -140,6 +142,8 @@ class RecurrentFilter(Filter):
 
 class FilterConfig(PartConfig):
     """Names a filter and its options; ``build(context)`` makes it."""
+
+    must_return = (("build", Filter),)
 
     def build(self, context: FilterContext) -> Filter:
         raise NotImplementedError(f"{type(self).__name__} must define build(context)")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from spectral_core.config import PartConfig
+from spectral_core.contract import Contract
 from spectral_core.errors import UnsupportedInputError
 from spectral_layers.context import LayerContext
 from spectral_layers.rows import Rows
@@ -38,7 +39,7 @@ class Rotation:
         return torch.cat([*turned, rest], -1)
 
 
-class Position(nn.Module):
+class Position(Contract, nn.Module):
     """Base of positions. A subclass overrides :meth:`embed` or :meth:`rotation`; both do nothing by themselves.
 
     length_limit: how many positions there are; None for no limit.
@@ -47,6 +48,7 @@ class Position(nn.Module):
     through a plane, row by row; None for a line. No token's features may depend on another token.
     """
 
+    must_return = (("embed", Tensor), ("rotation", (Rotation, type(None))))
     length_limit: int | None = None
 
     def embed(self, x: Tensor, positions: Tensor, grid: Grid | None = None) -> Tensor:
@@ -72,6 +74,8 @@ class Position(nn.Module):
 
 class PositionConfig(PartConfig):
     """Names a position and its options; ``build(context)`` makes it."""
+
+    must_return = (("build", Position),)
 
     def build(self, context: LayerContext) -> Position:
         raise NotImplementedError(f"{type(self).__name__} must define build(context)")

@@ -1,8 +1,8 @@
 """Which perturbations the causality check tries: lengths, positions, batches, dtypes and modes.
 
-Changing the tokens of a row from p on must leave its logits before p alone. A leak from j back to i < j shows at every p
-with i < p <= j. So one that reaches far shows at almost any p, and one that looks a single token ahead at p = j only:
-every p is needed, and rows of a batch take one p each.
+Changing the tokens of a row from p on must leave its logits before p alone. A leak from j back to i < j shows at every
+p with i < p <= j. So one that reaches far shows at almost any p, and one that looks a single token ahead at p = j
+only: every p is needed, and rows of a batch take one p each.
 
 Crossing every p with every dtype, mode and batch would take minutes. Instead each p up to 257 tokens is tried twice, in
 two settings that differ in dtype, in mode and in whether gradients are recorded. Each value of each of the three

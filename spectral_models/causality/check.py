@@ -49,9 +49,9 @@ def check_causality(config: ModelConfig, *, suspects: Sequence[str]) -> None:
     Perturbs a copy of the model on the CPU, with random parameters and a small vocabulary, that has one block of each
     kind with a third-party part in it: every position up to 257 tokens, and up to 2,049 the neighbourhoods of multiples
     of 64, 96 and 100; lengths on both sides of powers of two; batches of 1 and more; float64 and float32; training and
-    evaluation; with and without gradients recorded (:mod:`spectral_models.causality.cases`). Where all parts stream, full
-    passes must equal a stream. A part that answers differently to the same tokens, or writes into its input, is refused
-    too. :data:`OUT_OF_REACH` lists what it cannot see.
+    evaluation; with and without gradients recorded (:mod:`spectral_models.causality.cases`). Where all parts stream,
+    full passes must equal a stream. A part that answers differently to the same tokens, or writes into its input, is
+    refused too. :data:`OUT_OF_REACH` lists what it cannot see.
 
     Our feed-forwards in these blocks become narrow ones, and our own FFT backends, and any that cannot run here,
     ``torch``: they have tests of their own. Buffers are put back before each pass. Leaves the random state alone.
@@ -118,7 +118,9 @@ class _Check:
             return
         length = lengths[-1]
         tokens = torch.randint(VOCABULARY, (1, length), generator=torch.Generator().manual_seed(length))
-        bounds = range(1, length) if length <= SHORT else [SHORT - 1, *(p for p in around_blocks() if SHORT <= p < length)]
+        bounds = (
+            range(1, length) if length <= SHORT else [SHORT - 1, *(p for p in around_blocks() if SHORT <= p < length)]
+        )
         chunks = tokens.tensor_split(list(bounds), dim=1)
         streamed = self._guarded(STREAM, length, lambda: subject.streamed(STREAM, chunks))
         for end in lengths:
@@ -131,9 +133,9 @@ class _Check:
                     self.perturb(Case(STREAM, end, ((token + 1,),)))
                 raise PluginError(
                     f"this decoder streams, and gives other logits in one pass: those of token {token} differ by "
-                    f"{float(apart.max()):.0e} (the largest is {size:.0e}) between a pass over {end} tokens and the same "
-                    f"tokens one after the other ({STREAM}). A mixer that streams gives the same in a full pass, in "
-                    f"chunks and token by token, and sees no later token in any. Third-party parts: {self.suspects}."
+                    f"{float(apart.max()):.0e} of {size:.0e} between a pass over {end} tokens and the "
+                    f"same tokens one after the other ({STREAM}). A mixer that streams gives the same in a full "
+                    f"pass, in chunks and token by token, and sees no later token in any. Third-party parts: {self.suspects}."
                 )
 
     def _logits(self, setting: Setting, tokens: Tensor) -> Tensor:
@@ -162,9 +164,7 @@ class _Check:
             )
         return logits
 
-    def _leak(
-        self, case: Case, before: Tensor, base: Tensor, other: Tensor, starts: tuple[int, ...]
-    ) -> _Leak | None:
+    def _leak(self, case: Case, before: Tensor, base: Tensor, other: Tensor, starts: tuple[int, ...]) -> _Leak | None:
         """The largest one, if any is more than rounding."""
         begins = torch.tensor(starts)[:, None]
         later = torch.arange(case.length) >= begins

@@ -44,12 +44,15 @@ class Subject:
         _seed(0)
         self.model = _reduced(config, dtype).build().to(dtype)
         self.dtype = dtype
-        self._initial = [(parameter, parameter.clone(), torch.randn_like(parameter)) for parameter in self._parameters()]
+        self._initial = [
+            (parameter, parameter.clone(), torch.randn_like(parameter)) for parameter in self._parameters()
+        ]
         self._buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         self._prepared: dict[tuple[bool, bool, int], State] = {}
         decoder = self.model.decoder if isinstance(self.model, Seq2Seq) else self.model
         modules = list(decoder.modules())
-        self.limit = min((module.length_limit for module in modules if _is_limited(module)), default=None)
+        limits = [getattr(module, "length_limit", None) for module in modules]
+        self.limit: int | None = min((limit for limit in limits if isinstance(limit, int)), default=None)
         self.streams = isinstance(self.model, LanguageModel | Seq2Seq) and all(
             module.streams for module in modules if isinstance(module, Mixer | Fusion)
         )
@@ -166,10 +169,6 @@ def _runs_here(config: FFTBackendConfig, dtype: torch.dtype) -> bool:
         for grad in (False, True)
     )
     return not any(backend.unsupported_reasons(request) for request in requests)
-
-
-def _is_limited(module: nn.Module) -> bool:
-    return isinstance(getattr(module, "length_limit", None), int)
 
 
 def _watch_input(module: nn.Module) -> None:

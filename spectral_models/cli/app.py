@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 
 import typer
 
@@ -24,6 +25,8 @@ from spectral_models.cli import (
     train,
 )
 from spectral_models.cli.console import errors
+
+_MAY_EXIT = ("click", "typer", "spectral_models", "__main__")
 
 app = typer.Typer(
     name="spectral",
@@ -60,6 +63,19 @@ def main() -> None:
     except SpectralError as error:
         errors.print(f"error: {error}", style="red", markup=False, highlight=False)
         sys.exit(1)
+    except SystemExit as error:
+        place = _outside(error)
+        if place is None:
+            raise
+        errors.print(f"error: {place} called sys.exit({error.code!r}).", style="red", markup=False, highlight=False)
+        sys.exit(1)
+
+
+def _outside(error: SystemExit) -> str | None:
+    """The line that called sys.exit where it is a third party's part or plugin, which must not end a command."""
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    package = frame.f_globals.get("__name__", "").partition(".")[0]
+    return None if package in _MAY_EXIT else f"{frame.f_code.co_filename}:{line}"
 
 
 if __name__ == "__main__":
