@@ -298,8 +298,11 @@ class PluginHost:
                     implementation.function(*[register for _ in implementation.argnames])
 
     def guard(self, *owners: object) -> None:
-        """Watch the functions and classes of modules and classes: no plugin may replace them."""
-        self._guarded.extend((owner, _callables(owner)) for owner in owners)
+        """Watch what modules and classes hold: no plugin may replace it."""
+        self._guarded.extend(
+            (owner, {name: value for name, value in vars(owner).items() if not name.startswith("__")})
+            for owner in owners
+        )
 
     def require_intact(self, who: str = "it") -> None:
         """Raise PluginError, about ``who``, if something guarded was replaced, having put it back.
@@ -425,10 +428,6 @@ def _hook_like(plugin: object) -> set[str]:
         for name, value in {**vars(type(plugin)), **getattr(plugin, "__dict__", {})}.items()
         if name.startswith("spectral_register") and callable(value)
     }
-
-
-def _callables(owner: object) -> dict[str, object]:
-    return {name: value for name, value in vars(owner).items() if callable(value)}
 
 
 def _switched_off() -> bool:

@@ -135,7 +135,8 @@ class _Check:
                     f"this decoder streams, and gives other logits in one pass: those of token {token} differ by "
                     f"{float(apart.max()):.0e} of {size:.0e} between a pass over {end} tokens and the "
                     f"same tokens one after the other ({STREAM}). A mixer that streams gives the same in a full "
-                    f"pass, in chunks and token by token, and sees no later token in any. Third-party parts: {self.suspects}."
+                    "pass, in chunks and token by token, and sees no later token in any. "
+                    f"Third-party parts: {self.suspects}."
                 )
 
     def _logits(self, setting: Setting, tokens: Tensor) -> Tensor:
@@ -202,7 +203,8 @@ class _Check:
             return (
                 f"this decoder answers differently to the same tokens ({where}), so it could not be checked for "
                 "causality: a part keeps something of an earlier call, or draws random numbers of its own. Keep "
-                f"nothing between calls but buffers, and draw from torch's generator. Third-party parts: {self.suspects}."
+                "nothing between calls but buffers, and draw from torch's generator. "
+                f"Third-party parts: {self.suspects}."
             )
         start, last = starts[leak.row], case.length - 1
         size = f"by {leak.size:.0e}, later ones by {leak.scale:.0e}; {where}"
