@@ -1,5 +1,9 @@
 """Spectral operators behind swappable FFT backends, and the registry, plugin host and configs of the framework."""
 
+import spectral_core.discovery  # noqa: F401  # before torch and pydantic, which it keeps importable
+
+# isort: split
+
 from spectral_core.backends.base import FFTBackend, FFTBackendConfig, PreparedKernel, Request, Spectrum
 from spectral_core.backends.selection import FFT_BACKENDS, fft_backend, list_fft_backends
 from spectral_core.convolution import convolve, prepare_kernel

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
+from spectral_core.contract import Contract
 from spectral_core.errors import ConfigError, PluginError, SpectralError, printable, shown, suggestion
 from spectral_core.plain_data import within_limits
 
@@ -131,8 +132,10 @@ class Config(BaseModel):
         return schema
 
 
-class PartConfig(Config):
+class PartConfig(Contract, Config):
     """A config of a registered part: its ``type`` is the part's name."""
+
+    must_return: ClassVar[tuple[tuple[str, type | tuple[type, ...]], ...]] = ()
 
     type: str
 

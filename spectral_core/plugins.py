@@ -8,16 +8,21 @@ the same hooks, first and without a namespace.
 pluggy calls all implementations of a hook in one go and stops at the first that raises; here each is called alone,
 its registrations staged and committed only when all of them are good.
 
+Whatever a plugin raises is recorded, Ctrl-C apart. One that ends the process or never returns is named beforehand
+(:func:`spectral_core.discovery.announced`).
+
 Environment: ``SPECTRAL_DISABLE_PLUGINS=1`` loads no third party; ``SPECTRAL_PLUGINS=a,b`` loads only those.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import os
 import re
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeVar
@@ -25,6 +30,7 @@ from typing import Any, TypeVar
 import pluggy
 
 from spectral_core.config import PartConfig
+from spectral_core.discovery import announced, installed, name_of
 from spectral_core.errors import DuplicateComponentError, PluginError, suggestion
 from spectral_core.registry import Entry, Registry
 
@@ -32,11 +38,29 @@ ENTRY_POINT_GROUP = "spectral.plugins"
 PLUGIN_API = 1
 BUILTIN_PROVIDER = "spectral-networks"
 
+HOOKS: dict[str, tuple[str, ...]] = {
+    "spectral_register_fft_backends": ("fft",),
+    "spectral_register_layers": (
+        "mixer",
+        "filter",
+        "gate",
+        "sparsity",
+        "fusion",
+        "feedforward",
+        "position",
+        "frontend",
+    ),
+    "spectral_register_models": ("model",),
+}
+"""The kinds that each hook of the framework takes, known here before the packages that declare them are imported."""
+
 hookspec = pluggy.HookspecMarker("spectral")
 hookimpl = pluggy.HookimplMarker("spectral")
 
 T = TypeVar("T", bound=PartConfig)
-_PART_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+_log = logging.getLogger(__name__)
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+"""Of plugins and of their parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +101,13 @@ class Registrar:
         registry = self._registries.get(kind)
         if registry is None:
             known = ", ".join(self._registries)
+            owner = next((hook for hook, kinds in HOOKS.items() if kind in kinds), None)
+            if owner is not None:
+                raise PluginError(f"a {kind} is registered in the hook {owner}; this one takes: {known}.")
             raise PluginError(f"unknown kind {kind!r}.{suggestion(kind, self._registries)} This hook takes: {known}.")
         namespace = self._provider.namespace
         prefix = "" if namespace is None else f"{namespace}/"
-        if not (name.startswith(prefix) and _PART_NAME.fullmatch(name.removeprefix(prefix))):
+        if not (name.startswith(prefix) and _NAME.fullmatch(name.removeprefix(prefix))):
             raise PluginError(
                 f"the {kind} name {name!r} must be {prefix + 'name'!r}: lower case, behind the plugin's namespace."
             )
@@ -128,6 +155,7 @@ class Family:
             except BaseException:  # Ctrl-C: the next look goes on from here
                 self._populated = False
                 raise
+            self._host.warn_of_misspelt()
 
     def admit(self, name: str, provider: Provider) -> None:
         """Call one plugin's implementation, and keep all of its parts or none."""
@@ -136,7 +164,10 @@ class Family:
         register = Registrar(provider, self._registries)
         try:
             self._host.call_alone(self._hook, name, register)
-        except (Exception, SystemExit) as error:
+            self._host.require_intact()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             if provider.namespace is None:
                 raise
             self._host.record(PluginFailure(name, provider.distribution, self._hook, _reason(error)))
@@ -151,7 +182,9 @@ class PluginHost:
     """
 
     def __init__(self, entry_points: Callable[[], Iterable[importlib.metadata.EntryPoint]] | None = None) -> None:
-        self._entry_points = entry_points or (lambda: importlib.metadata.entry_points(group=ENTRY_POINT_GROUP))
+        self._entry_points = entry_points or self._installed
+        self._guarded: list[tuple[object, dict[str, object]]] = []
+        self._warned: set[tuple[str, str]] = set()
         self._manager = pluggy.PluginManager("spectral")
         self._families: list[Family] = []
         self._providers: dict[str, Provider] = {}
@@ -194,7 +227,7 @@ class PluginHost:
             before = len(self._failures)
             for family in self._families:
                 family.admit(namespace, provider)
-            failures = self._failures[before:]
+            failures = [*self._failures[before:], *(found for found in self._misspelt() if found.plugin == namespace)]
             if failures:
                 del self._failures[before:]
                 self.unregister(namespace)
@@ -220,12 +253,16 @@ class PluginHost:
             entry_point = self._waiting.pop(0)
             provider = _provider(entry_point)
             try:
-                self._adopt(entry_point.name, entry_point.load(), provider)
-            except (Exception, SystemExit) as error:
-                self.record(PluginFailure(entry_point.name, provider.distribution, "import", _reason(error)))
-            except BaseException:  # Ctrl-C, while a plugin is imported
+                _check_name(entry_point.name)
+                with announced(f"importing the plugin {entry_point.name!r} of {provider.distribution}"):
+                    plugin = entry_point.load()
+                self.require_intact()
+                self._adopt(entry_point.name, plugin, provider)
+            except KeyboardInterrupt:
                 self._waiting.insert(0, entry_point)
                 raise
+            except BaseException as error:
+                self.record(PluginFailure(entry_point.name, provider.distribution, "import", _reason(error)))
         return dict(self._providers)
 
     def failures(self) -> list[PluginFailure]:
@@ -256,7 +293,46 @@ class PluginHost:
         # Not through pluggy's subset caller, which asks every other plugin for its hash.
         for implementation in getattr(self._manager.hook, hook).get_hookimpls():
             if implementation.plugin_name == name:
-                implementation.function(*[register for _ in implementation.argnames])
+                ours = self._providers[name].namespace is None
+                with nullcontext() if ours else announced(f"calling {hook} of the plugin {name!r}"):
+                    implementation.function(*[register for _ in implementation.argnames])
+
+    def guard(self, *owners: object) -> None:
+        """Watch what modules and classes hold: no plugin may replace it."""
+        self._guarded.extend(
+            (owner, {name: value for name, value in vars(owner).items() if not name.startswith("__")})
+            for owner in owners
+        )
+
+    def require_intact(self, who: str = "it") -> None:
+        """Raise PluginError, about ``who``, if something guarded was replaced, having put it back.
+
+        For mistakes and shortcuts: code that runs in the process can undo this as it can anything else.
+        """
+        replaced = []
+        for owner, originals in self._guarded:
+            for name, original in originals.items():
+                if vars(owner).get(name) is not original:
+                    setattr(owner, name, original)
+                    replaced.append(f"{getattr(owner, '__module__', None) or owner.__name__}.{name}")  # type: ignore[attr-defined]
+        if replaced:
+            raise PluginError(
+                f"{who} replaced {', '.join(replaced)}, which checks third-party parts; the original is back in place. "
+                "A plugin adds parts through its hooks and changes nothing else"
+            )
+
+    def warn_of_misspelt(self) -> None:
+        """Log, once each, what :meth:`failures` says of hooks that nobody calls."""
+        for failure in self._misspelt():
+            if (failure.plugin, failure.stage) not in self._warned:
+                self._warned.add((failure.plugin, failure.stage))
+                _log.warning("Plugin %s.", failure)
+
+    def _installed(self) -> list[importlib.metadata.EntryPoint]:
+        found, damaged = installed(ENTRY_POINT_GROUP)
+        for other in damaged:
+            self.record(PluginFailure(other.distribution, other.distribution, "discovery", other.reason))
+        return found
 
     def _wanted(self) -> list[importlib.metadata.EntryPoint]:
         if _switched_off():
@@ -271,6 +347,9 @@ class PluginHost:
         return [entry_point for entry_point in found if entry_point.name in wanted]
 
     def _adopt(self, name: str, plugin: object, provider: Provider) -> None:
+        _check_name(name)
+        if re.sub(r"[-_.]+", "-", provider.distribution).lower() == BUILTIN_PROVIDER:
+            raise PluginError(f"{provider.distribution} is the framework's own name; give the plugin's distribution")
         api = getattr(plugin, "SPECTRAL_PLUGIN_API", None)
         if api != PLUGIN_API:
             raise PluginError(
@@ -290,15 +369,27 @@ class PluginHost:
         self._providers[name] = provider
 
     def _misspelt(self) -> list[PluginFailure]:
-        hooks = {name: caller for name, caller in vars(self._manager.hook).items() if not name.startswith("_")}
-        known = [name for name, caller in hooks.items() if caller.has_spec()]
+        """Implementations of hooks that no package has, and functions that look like one and are not marked."""
         found = []
-        for name, caller in hooks.items():
-            for implementation in [] if caller.has_spec() else caller.get_hookimpls():
-                provider = self._providers[implementation.plugin_name]
-                reason = f"no hook has this name.{suggestion(name, known)} Known: {', '.join(sorted(known))}"
-                found.append(PluginFailure(implementation.plugin_name, provider.distribution, name, reason))
+        for name, provider in self._providers.items():
+            if provider.namespace is None:
+                continue
+            plugin = self._manager.get_plugin(name)
+            implemented = {caller.name for caller in self._manager.get_hookcallers(plugin) or ()}
+            known = {*HOOKS, *(hook for hook in implemented if self._has_spec(hook))}
+            for hook in sorted(implemented.difference(known)):
+                reason = f"no hook has this name.{suggestion(hook, known)} Known: {', '.join(sorted(known))}"
+                found.append(PluginFailure(name, provider.distribution, hook, reason))
+            for attribute in sorted(_hook_like(plugin).difference(implemented)):
+                reason = (
+                    f"this function is not marked as a hook{suggestion(attribute, known)}. Write @hookimpl above it"
+                )
+                found.append(PluginFailure(name, provider.distribution, attribute, reason))
         return found
+
+    def _has_spec(self, hook: str) -> bool:
+        caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
+        return caller.has_spec()
 
     def _unusable(self) -> list[PluginFailure]:
         found = []
@@ -316,11 +407,27 @@ class PluginHost:
 def _provider(entry_point: importlib.metadata.EntryPoint) -> Provider:
     """Who supplies an entry point; a distribution whose metadata is damaged goes by the module it points to."""
     distribution = entry_point.dist
-    try:
-        name, version = (distribution.name, distribution.version) if distribution else (None, None)
-    except Exception:
-        name, version = None, None
+    name = None if distribution is None else name_of(distribution)
+    version = "unknown" if distribution is None or name is None else distribution.version
     return Provider(entry_point.name, name or entry_point.value, version or "unknown")
+
+
+def _check_name(name: str) -> None:
+    """Raise PluginError for a name that no part could begin with."""
+    if not _NAME.fullmatch(name):
+        raise PluginError(
+            f"a plugin's name is a lower-case letter or digit, and then these and _ . -, as in acme; got {name!r}. "
+            "Rename its entry point"
+        )
+
+
+def _hook_like(plugin: object) -> set[str]:
+    """Functions of a plugin that are called as hooks are."""
+    return {
+        name
+        for name, value in {**vars(type(plugin)), **getattr(plugin, "__dict__", {})}.items()
+        if name.startswith("spectral_register") and callable(value)
+    }
 
 
 def _switched_off() -> bool:

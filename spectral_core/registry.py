@@ -9,10 +9,11 @@ from __future__ import annotations
 import fnmatch
 import importlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from spectral_core.discovery import announced
 from spectral_core.errors import DuplicateComponentError, PluginError, UnknownComponentError, shown, suggestion
 
 if TYPE_CHECKING:
@@ -40,8 +41,12 @@ class Entry(Generic[T]):
         if isinstance(target, str):
             module, _, attribute = target.partition(":")
             try:
-                target = getattr(importlib.import_module(module), attribute)
-            except (Exception, SystemExit) as error:
+                ours = "/" not in self.name
+                with nullcontext() if ours else announced(f"importing {who} from {self.target!r}"):
+                    target = getattr(importlib.import_module(module), attribute)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 raise PluginError(
                     f"{who} could not be imported from {self.target!r}: {type(error).__name__}: {error}. "
                     f"Reinstall or update {self.provider}."

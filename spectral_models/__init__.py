@@ -14,6 +14,7 @@ else:
         """Imports the public names at the first use of one: the command is to answer Ctrl-C while torch is loaded."""
         from importlib import import_module
 
+        import_module("spectral_core")  # before torch and pydantic, which it keeps importable
         if name in __all__:
             for module, names in _HOMES.items():
                 found = import_module(f"{__name__}.{module}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from spectral_core import ConfigError, PluginError, SpectralError
 from spectral_core.config import OneOf
 from spectral_core.errors import shown, suggestion
 from spectral_core.plain_data import from_json, from_yaml, is_file, read_text
-from spectral_core.plugins import BUILTIN_PROVIDER, HOST
-from spectral_models.causality import check_causality
+from spectral_core.plugins import HOST
+from spectral_models import causality
+from spectral_models.causality import check_causality, is_decoder, is_foreign
 from spectral_models.config import ModelConfig, override, parts_of
 from spectral_models.model import SpectralModel
 from spectral_models.registries import MODELS
@@ -66,21 +68,24 @@ def parse_model(data: Mapping[str, Any]) -> ModelConfig:
 def build_model(source: str | Path | Mapping[str, Any] | ModelConfig, /, **overrides: Any) -> SpectralModel:
     """The model that :func:`load_config` describes, freshly initialised.
 
-    A decoder with third-party parts is checked once for strict causality on a small float64 copy with random
-    parameters; PluginError names the parts when it sees the future or mixes rows, or when a part cannot be built.
-    Raises ConfigError for a model that does not fit in memory.
+    A decoder with third-party parts is checked once for strict causality on a small copy with random parameters, in
+    some seconds (:func:`spectral_models.causality.check_causality`); PluginError names the parts when it sees the
+    future or mixes rows, when a part cannot be built, and when one replaced this check. Raises ConfigError for a model
+    that does not fit in memory.
     """
     config = load_config(source, **overrides)
     suspects = _third_parties(config)
     with _construction(suspects):
-        if suspects and config.decoder:
+        if suspects and is_decoder(config):
+            HOST.require_intact(f"one of {', '.join(suspects)}")
             check_causality(config, suspects=suspects)
+            HOST.require_intact(f"one of {', '.join(suspects)}")
         return config.build()
 
 
 def _third_parties(config: ModelConfig) -> list[str]:
-    foreign = (component for component in components_of(config) if component.provider != BUILTIN_PROVIDER)
-    return [f"{part.kind} {part.name!r} of {part.provider}" for part in foreign]
+    foreign = {part.type for _, part in [("", config), *parts_of(config)] if is_foreign(part)}
+    return [f"{part.kind} {part.name!r} of {part.provider}" for part in components_of(config) if part.name in foreign]
 
 
 @contextmanager
@@ -88,9 +93,9 @@ def _construction(suspects: list[str]) -> Iterator[None]:
     """What goes wrong while a model is built, as an error of ours. suspects: third-party parts it is made of."""
     try:
         yield
-    except SpectralError:
+    except (SpectralError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:
         if _too_large(error):
             raise ConfigError(
                 f"there is no memory for the model: {str(error).splitlines()[0]}. Lower hidden_dim, num_layers or "
@@ -104,7 +109,7 @@ def _construction(suspects: list[str]) -> Iterator[None]:
         ) from error
 
 
-def _too_large(error: Exception) -> bool:
+def _too_large(error: BaseException) -> bool:
     """Whether torch could not allocate a tensor, or not even count its elements."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
@@ -187,3 +192,6 @@ def _data(source: str | Path | Mapping[str, Any] | ModelConfig) -> Mapping[str, 
         f"no preset is called {shown(str(source))}.{suggestion(str(source), presets)} Presets: {', '.join(presets)}. "
         "A config file ends in .yaml, .yml or .json."
     )
+
+
+HOST.guard(sys.modules[__name__], *causality.GUARDED)

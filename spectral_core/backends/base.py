@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from spectral_core.config import PartConfig
+from spectral_core.contract import Contract
 from spectral_core.errors import UnsupportedInputError
 
 Mode = Literal["causal", "circular", "centered"]
@@ -62,12 +63,13 @@ class PreparedKernel:
     data: Any
 
 
-class FFTBackend(ABC):
+class FFTBackend(Contract, ABC):
     """An implementation of real transforms, convolution and modulation.
 
     Inputs reach a backend validated by :func:`spectral_core.convolve` and :func:`spectral_core.modulate`.
     """
 
+    must_return = (("rfft", Spectrum), ("irfft", Tensor))
     name: str
 
     def unsupported_reasons(self, request: Request) -> list[str]:
@@ -139,6 +141,8 @@ class FFTBackend(ABC):
 
 class FFTBackendConfig(PartConfig):
     """Names a backend and its options; ``build()`` makes it."""
+
+    must_return = (("build", FFTBackend),)
 
     def build(self) -> FFTBackend:
         raise NotImplementedError(f"{type(self).__name__} must define build()")

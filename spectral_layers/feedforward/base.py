@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from spectral_core.config import PartConfig
+from spectral_core.contract import Contract
 from spectral_layers.context import LayerContext
 from spectral_layers.rows import Rows
 
@@ -22,12 +23,13 @@ class FeedForwardOutput:
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
-class FeedForward(nn.Module):
+class FeedForward(Contract, nn.Module):
     """Base of feed-forwards. No output may depend on another token; ``rows`` serves statistics, not outputs.
 
     divisible: whether tokens may be given in several calls, because nothing is reported of all of them together.
     """
 
+    must_return = (("forward", FeedForwardOutput),)
     divisible: ClassVar[bool] = False
 
     @abstractmethod
@@ -37,6 +39,8 @@ class FeedForward(nn.Module):
 
 class FeedForwardConfig(PartConfig):
     """Names a feed-forward and its options; ``build(context)`` makes it."""
+
+    must_return = (("build", FeedForward),)
 
     def build(self, context: LayerContext) -> FeedForward:
         raise NotImplementedError(f"{type(self).__name__} must define build(context)")

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from spectral_core import FFTBackend, PreparedKernel, prepare_kernel
 from spectral_core.config import PartConfig
+from spectral_core.contract import Contract
 from spectral_layers.context import FilterContext
 from spectral_layers.entry import Entered, entry
 from spectral_layers.kept import kept
 
 
-class Filter(Entered):
+class Filter(Contract, Entered):
     """Base of filters. Law: ``kernel(L1) == kernel(L2)[:, :L1]``; a tap depends on its lag, never on the length.
 
     A kernel is synthesised in every call, so that it is that of the weights whatever wrote them;
@@ -25,6 +26,7 @@ class Filter(Entered):
     length_limit: the longest sequence it is defined for, and the most taps it is asked for; None for no limit.
     """
 
+    must_return = (("kernel", Tensor),)
     support: int | None = None
     length_limit: int | None = None
 
@@ -103,6 +105,8 @@ class RecurrentFilter(Filter):
 
 class FilterConfig(PartConfig):
     """Names a filter and its options; ``build(context)`` makes it."""
+
+    must_return = (("build", Filter),)
 
     def build(self, context: FilterContext) -> Filter:
         raise NotImplementedError(f"{type(self).__name__} must define build(context)")

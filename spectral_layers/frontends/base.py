@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from spectral_core.axes import describe
 from spectral_core.config import PartConfig
+from spectral_core.contract import Contract
 from spectral_core.errors import UnsupportedInputError
 from spectral_layers.context import LayerContext
 from spectral_layers.positions.base import Grid
@@ -32,13 +33,14 @@ class FrontEndOutput:
     grid: Grid | None = None
 
 
-class FrontEnd(nn.Module):
+class FrontEnd(Contract, nn.Module):
     """Base of front ends.
 
     takes_lengths: whether inputs may be padded on the right. feature_size: the root of the mean square that features
     begin with, about.
     """
 
+    must_return = (("forward", FrontEndOutput), ("example", Tensor))
     takes_lengths: ClassVar[bool] = True
     feature_size: float = 1.0
 
@@ -75,6 +77,8 @@ class FrontEnd(nn.Module):
 
 class FrontEndConfig(PartConfig):
     """Names a front end and its options; ``build(context)`` makes it."""
+
+    must_return = (("build", FrontEnd),)
 
     modality: ClassVar[Modality]
     """What goes in: models for one kind of input take its front ends only."""

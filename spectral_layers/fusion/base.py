@@ -15,6 +15,7 @@ from torch import Tensor
 
 from spectral_core.axes import describe
 from spectral_core.config import PartConfig
+from spectral_core.contract import Contract
 from spectral_core.errors import StateError, UnsupportedInputError, suggestion
 from spectral_layers.context import LayerContext
 from spectral_layers.entry import Entered, entry
@@ -48,7 +49,7 @@ class FusionOutput:
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Fusion(Entered):
+class Fusion(Contract, Entered):
     """Base of fusions. A subclass writes :meth:`fuse`, and :meth:`absorb` if it streams.
 
     A causal target stays causal: y[t] sees the target up to t, and all of the other streams.
@@ -56,6 +57,7 @@ class Fusion(Entered):
     streams: whether a causal target can be continued. names: the streams it has parameters for; None: any.
     """
 
+    must_return = (("fuse", FusionOutput), ("absorb", State))
     streams: ClassVar[bool] = False
     names: tuple[str, ...] | None = None
 
@@ -166,6 +168,8 @@ class Fusion(Entered):
 
 class FusionConfig(PartConfig):
     """Names a fusion and its options; ``build(context)`` makes it."""
+
+    must_return = (("build", Fusion),)
 
     directions: ClassVar[frozenset[Direction]] = frozenset({"bidirectional"})
     """What the target can be: a decoder takes only causal fusions."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from spectral_core.config import PartConfig
+from spectral_core.contract import Contract
 from spectral_layers.context import GateContext
 
 SMOOTHING = 1e-3
@@ -95,8 +96,10 @@ class Modulation:
         return SpectralView(real, imag, view.frequency)
 
 
-class Gate(nn.Module):
+class Gate(Contract, nn.Module):
     """Base of gates. Rows of the view are independent samples and must stay so."""
+
+    must_return = (("forward", Modulation),)
 
     @abstractmethod
     def forward(self, view: SpectralView) -> Modulation:
@@ -105,6 +108,8 @@ class Gate(nn.Module):
 
 class GateConfig(PartConfig):
     """Names a gate and its options; ``build(context)`` makes it."""
+
+    must_return = (("build", Gate),)
 
     def build(self, context: GateContext) -> Gate:
         raise NotImplementedError(f"{type(self).__name__} must define build(context)")

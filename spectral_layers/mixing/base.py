@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from spectral_core.axes import describe
 from spectral_core.config import PartConfig
+from spectral_core.contract import Contract
 from spectral_core.errors import StateError, UnsupportedInputError
 from spectral_layers.context import LayerContext
 from spectral_layers.kept import Kept
@@ -36,13 +37,14 @@ class MixerOutput:
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Mixer(nn.Module):
+class Mixer(Contract, nn.Module):
     """Base of mixers. A subclass sets the attributes below and writes :meth:`mix`.
 
     streams: whether it can continue a state. keeps_segments: whether packed documents stay apart.
     length_limit: the longest sequence it can mix; None for no limit.
     """
 
+    must_return = (("mix", MixerOutput),)
     streams: ClassVar[bool] = True
     keeps_segments: ClassVar[bool] = False
     length_limit: int | None = None
@@ -127,6 +129,8 @@ class Mixer(nn.Module):
 
 class MixerConfig(PartConfig):
     """Names a mixer and its options; ``build(context)`` makes it."""
+
+    must_return = (("build", Mixer),)
 
     directions: ClassVar[frozenset[Direction]] = frozenset({"causal"})
     """What the mixer can be: a decoder takes only causal ones, an encoder only bidirectional ones."""

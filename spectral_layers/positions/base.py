@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from spectral_core.config import PartConfig
+from spectral_core.contract import Contract
 from spectral_core.errors import UnsupportedInputError
 from spectral_layers.context import LayerContext
 from spectral_layers.entry import Entered, entry
@@ -39,7 +40,7 @@ class Rotation:
         return torch.cat([*turned, rest], -1)
 
 
-class Position(Entered):
+class Position(Contract, Entered):
     """Base of positions. A subclass overrides :meth:`embed` or :meth:`rotation`; both do nothing by themselves.
 
     length_limit: how many positions there are; None for no limit.
@@ -48,6 +49,7 @@ class Position(Entered):
     through a plane, row by row; None for a line. No token's features may depend on another token.
     """
 
+    must_return = (("embed", Tensor), ("rotation", (Rotation, type(None))))
     length_limit: int | None = None
 
     @entry
@@ -75,6 +77,8 @@ class Position(Entered):
 
 class PositionConfig(PartConfig):
     """Names a position and its options; ``build(context)`` makes it."""
+
+    must_return = (("build", Position),)
 
     def build(self, context: LayerContext) -> Position:
         raise NotImplementedError(f"{type(self).__name__} must define build(context)")

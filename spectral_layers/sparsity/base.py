@@ -16,16 +16,19 @@ from abc import abstractmethod
 from torch import Tensor, nn
 
 from spectral_core.config import PartConfig
+from spectral_core.contract import Contract
 from spectral_layers.context import GateContext
 from spectral_layers.gating.base import Modulation, SpectralView
 
 
-class Sparsity(nn.Module):
+class Sparsity(Contract, nn.Module):
     """Base of sparsities. Rows of the view are independent samples and must stay so.
 
     The gain is 1 or 0 in every bin, in training too; where a choice is learned, its gradient is that of a smooth
     stand-in (straight-through). At least one bin of each head is kept. Linear in the bins, up to sorting.
     """
+
+    must_return = (("forward", Modulation),)
 
     @abstractmethod
     def forward(self, view: SpectralView) -> Modulation:
@@ -34,6 +37,8 @@ class Sparsity(nn.Module):
 
 class SparsityConfig(PartConfig):
     """Names a sparsity and its options; ``build(context)`` makes it."""
+
+    must_return = (("build", Sparsity),)
 
     def build(self, context: GateContext) -> Sparsity:
         raise NotImplementedError(f"{type(self).__name__} must define build(context)")

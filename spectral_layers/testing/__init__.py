@@ -63,6 +63,8 @@ MIXER_CHECKS: tuple[Check[MixerCase], ...] = (
     weights.check_nothing_is_remembered_of_the_weights,
     outputs.check_shapes_and_dtypes,
     causality.check_no_output_sees_a_later_token,
+    causality.check_no_token_sees_the_next,
+    causality.check_no_setting_sees_a_later_token,
     causality.check_the_jacobian_is_lower_triangular,
     outputs.check_a_prefix_gives_the_prefix_of_the_output,
     batches.check_rows_do_not_mix,

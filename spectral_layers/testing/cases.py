@@ -186,6 +186,10 @@ def streams(case: MixerCase) -> bool:
     return case.causal and case.build().streams
 
 
+def is_causal_without_state(case: MixerCase) -> bool:
+    return case.causal and not streams(case)
+
+
 def cannot_stream(case: MixerCase) -> bool:
     return not streams(case)
 

@@ -1,17 +1,25 @@
 """Checks that a causal mixer does not see the future.
 
-In float64: there an FFT's rounding moves earlier outputs by 1e-15 of their size, and a leak by far more than 1e-9.
+In float64, where an FFT's rounding moves earlier outputs by 1e-15 of their size and a leak by far more than 1e-9, but
+for the check of other settings. No check sees a leak of another length, batch or dtype than it tries.
 """
 
 from __future__ import annotations
 
+from itertools import product
+
 import torch
 from torch import Tensor
 
-from spectral_layers.testing.cases import MixerCase, is_causal
+from spectral_layers.mixing.base import Mixer
+from spectral_layers.testing.cases import MixerCase, is_causal, is_causal_without_state
 from spectral_layers.testing.check import normal, only_for, relative_change
 
 _ALLOWED = 1e-9
+_ALLOWED_SINGLE = 1e-3
+"""In float32, where an FFT's rounding moves earlier outputs by 1e-5 of their size."""
+_LENGTHS = (129, 31, 128, 65, 64, 127, 33, 32)
+"""Both sides of powers of two, one for each setting."""
 
 
 @only_for(is_causal)
@@ -27,6 +35,64 @@ def check_no_output_sees_a_later_token(case: MixerCase) -> None:
         for token in _positions(case):
             changed = mixer(torch.cat([x[:, :token], other[:, token:]], 1)).y
             _require_untouched(case, changed, y, token, "new tokens")
+
+
+@only_for(is_causal_without_state)
+def check_no_token_sees_the_next(case: MixerCase) -> None:
+    """New tokens from any position on, each in a row of its own, leave every earlier output as it was.
+
+    For mixers without a state: where there is one, equal chunks of a single token say the same.
+    """
+    mixer = case.build()
+    length = min(case.length, mixer.length_limit or case.length)
+    x, other = normal(8, length, case.hidden_dim), normal(8, length, case.hidden_dim, seed=1)
+    with torch.no_grad():
+        y = mixer(x).y
+        for first in range(1, length, 8):
+            begins = (first + torch.arange(8))[:, None]
+            later = torch.arange(length) >= begins
+            moved = (mixer(other.where(later[..., None], x)).y - y).abs().amax(2)
+            answer = moved.where(later, 0).max().item()
+            leak = moved.masked_fill(later, 0)
+            if not leak.max().item() <= _ALLOWED * answer:
+                row, token = divmod(int(leak.argmax()), length)
+                raise AssertionError(
+                    f"{case} sees the future: new tokens from {first + row} on move the output of token {token} "
+                    f"already, by {leak.max().item():.2g}, later ones by {answer:.2g}. Look at what happens at the "
+                    "edges of blocks and chunks."
+                )
+
+
+@only_for(is_causal)
+def check_no_setting_sees_a_later_token(case: MixerCase) -> None:
+    """Nor in float32, in training, with gradients recorded, in batches of 1 and 9, around powers of two."""
+    settings = product((torch.float64, torch.float32), (True, False), (True, False))
+    for index, (dtype, training, grad) in enumerate(settings):
+        mixer = case.build(dtype).train(training)
+        length = min(_LENGTHS[index], mixer.length_limit or _LENGTHS[index])
+        for rows in (9, 1):
+            x = normal(rows, length, case.hidden_dim, dtype=dtype)
+            other = normal(rows, length, case.hidden_dim, seed=1, dtype=dtype)
+            with torch.set_grad_enabled(grad):
+                y = _seeded(mixer, x)
+                for token in sorted({length // 2, length - 1} - {0}):
+                    changed = _seeded(mixer, torch.cat([x[:, :token], other[:, token:]], 1))
+                    answer = (changed - y)[:, token:].abs().max().item()
+                    leak = relative_change(changed[:, :token], y[:, :token], answer)
+                    if not leak <= (_ALLOWED if dtype == torch.float64 else _ALLOWED_SINGLE):
+                        raise AssertionError(
+                            f"{case} sees the future in {str(dtype).removeprefix('torch.')}, "
+                            f"{'training' if training else 'evaluation'} mode, gradients "
+                            f"{'recorded' if grad else 'not recorded'}, {rows} rows of {length} tokens: new tokens "
+                            f"from {token} on move earlier outputs by up to {leak:.2g} of the change after. Compute "
+                            "the same in every setting."
+                        )
+
+
+def _seeded(mixer: Mixer, x: Tensor) -> Tensor:
+    """The mixer's outputs, with the same dropout at every call."""
+    torch.default_generator.manual_seed(1)
+    return mixer(x).y.detach()
 
 
 @only_for(is_causal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import platform
 
 import torch
@@ -23,8 +24,10 @@ def doctor() -> None:
     """Check the installation: versions, devices, FFT backends, plugins. Exits with 1 when a plugin failed.
 
     The lines "fft: auto" say which backend fft: auto takes at a length on this
-    machine, and why not the others.
+    machine, and why not the others. Plugins are named before they are imported: the
+    last one named is the one that ended this command, or never returns.
     """
+    logging.getLogger("spectral_core.discovery").setLevel(logging.INFO)
     assert MODELS  # the last of the registries: importing it declares them all
     device = "cuda" if torch.cuda.is_available() else "cpu"
     name = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"

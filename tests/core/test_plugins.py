@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from spectral_core import FFTBackendConfig, hookspecs
 from spectral_core.errors import PluginError, UnknownComponentError
-from spectral_core.plugins import PluginHost, hookimpl, hookspec
+from spectral_core.plugins import HOOKS, HOST, PluginHost, hookimpl, hookspec
 
 GOOD = """
 class Config(FFTBackendConfig):
@@ -48,11 +49,16 @@ def test_nothing_is_loaded_before_a_registry_is_read(world) -> None:
     [
         ("raise RuntimeError('needs libfoo')", "failed in import: RuntimeError: needs libfoo"),
         ("import sys; sys.exit('no licence')", "failed in import: SystemExit: no licence"),
+        ("class Odd(BaseException): pass\nraise Odd('no')", "failed in import: Odd: no"),
         ("import no_such_module_anywhere", "failed in import: ModuleNotFoundError"),
         ("def broken(:", "failed in import: SyntaxError"),
         (
             "@hookimpl\ndef spectral_register_fft_backends(register):\n    raise SystemExit(3)",
             "failed in spectral_register_fft_backends: SystemExit: 3",
+        ),
+        (
+            "@hookimpl\ndef spectral_register_fft_backends(register):\n    raise GeneratorExit",
+            "failed in spectral_register_fft_backends: GeneratorExit",
         ),
         (
             "@hookimpl\ndef spectral_register_fft_backends(registrar):\n    pass",
@@ -75,9 +81,11 @@ def test_nothing_is_loaded_before_a_registry_is_read(world) -> None:
     ids=[
         "raises",
         "exits",
+        "base-exception",
         "missing",
         "syntax",
         "hook-exits",
+        "hook-base-exception",
         "arguments",
         "misspelt",
         "misspelt-and-wrong",
@@ -100,9 +108,10 @@ def test_a_broken_plugin_is_recorded_and_the_others_work(world, source: str, rea
     [
         ("raise RuntimeError('needs libfoo')", "RuntimeError: needs libfoo"),
         ("import sys; sys.exit('no licence')", "SystemExit: no licence"),
+        ("class Odd(BaseException): pass\nraise Odd('no')", "Odd: no"),
         ("Config = object", "not a subclass of FFTBackendConfig"),
     ],
-    ids=["raises", "exits", "wrong"],
+    ids=["raises", "exits", "base-exception", "wrong"],
 )
 def test_a_part_that_does_not_import_is_reported_and_hides_no_other(world, source: str, reason: str) -> None:
     (world.folder / "spectral_test_broken_part.py").write_text(source)
@@ -117,6 +126,116 @@ def test_a_part_that_does_not_import_is_reported_and_hides_no_other(world, sourc
     assert "failed in loading: fft 'acme/late'" in reported
     assert reason in reported
     sys.modules.pop("spectral_test_broken_part", None)
+
+
+@pytest.mark.parametrize(
+    ("source", "hook", "reason"),
+    [
+        (
+            "@hookimpl\ndef spectral_register_layer(register):\n    pass",
+            "spectral_register_layer",
+            "no hook has this name",
+        ),
+        (
+            "@hookimpl\ndef spectral_register_modles(register):\n    pass",
+            "spectral_register_modles",
+            "no hook has this",
+        ),
+        ("def spectral_register_layers(register):\n    pass", "spectral_register_layers", "Write @hookimpl above it"),
+    ],
+)
+def test_the_first_look_into_a_registry_names_a_hook_that_nobody_calls(
+    world, caplog: pytest.LogCaptureFixture, source: str, hook: str, reason: str
+) -> None:
+    world.install("acme", source + "\n" + good("acme/fast"))
+    assert world.registry.names() == ["acme/fast", "torchlike"]
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert f"Plugin 'acme' (spectral_test_plugin_0) failed in {hook}: " in line
+    assert reason in line
+    assert "Did you mean 'spectral_register_" in line
+    assert reason in world.reasons()["acme"]
+    world.registry.names()
+    assert len(caplog.records) == 1, "once is enough"
+
+
+def test_a_hook_of_a_package_that_is_not_imported_yet_is_not_misspelt(world, caplog: pytest.LogCaptureFixture) -> None:
+    hooks = "".join(f"@hookimpl\ndef {hook}(register):\n    pass\n" for hook in HOOKS if hook not in GOOD)
+    world.install("acme", hooks + good("acme/fast"))
+    assert world.registry.names() == ["acme/fast", "torchlike"]
+    assert world.host.failures() == []
+    assert caplog.records == []
+
+
+def test_the_host_knows_the_kinds_of_every_hook() -> None:
+    from spectral_models import MODELS
+
+    assert MODELS  # the last of the registries: importing it declares them all
+    assert {family._hook: tuple(family._registries) for family in HOST._families} == HOOKS
+
+
+@pytest.mark.parametrize("kind", [kind for hook, kinds in HOOKS.items() for kind in kinds if hook not in GOOD])
+def test_a_part_in_the_wrong_hook_is_told_the_right_one(world, kind: str) -> None:
+    world.install("acme", good("acme/fast") + f'    register("{kind}", "acme/x", Config, summary="")\n')
+    assert world.registry.names() == ["torchlike"]
+    hook = next(hook for hook, kinds in HOOKS.items() if kind in kinds)
+    assert f"a {kind} is registered in the hook {hook}; this one takes: fft" in world.reasons()["acme"]
+
+
+@pytest.mark.parametrize(
+    "name", ["*", "?", "[a-z]", "../x", "/", "a/b", "Acme", "", " ", "ac me", "acme\n", "-a", ".a", "é"]
+)
+def test_a_name_that_no_part_could_begin_with_is_refused(world, name: str) -> None:
+    world.install("acme", good("acme/fast"))
+    world.install(name, good(f"{name}/fast"))
+    assert world.registry.names() == ["acme/fast", "torchlike"]
+    assert f"got {name!r}" in world.reasons()[name]
+    with pytest.raises(PluginError, match="a plugin's name is"):
+        world.host.register(plugin_object(f"{name}/a"), namespace=name)
+    assert world.registry.names() == ["acme/fast", "torchlike"]
+
+
+@pytest.mark.parametrize("distribution", ["spectral-networks", "Spectral_Networks"])
+def test_no_plugin_passes_for_one_of_ours(world, distribution: str) -> None:
+    with pytest.raises(PluginError, match="the framework's own name"):
+        world.host.register(plugin_object("mine/a"), namespace="mine", distribution=distribution)
+
+
+def test_a_plugin_is_named_before_it_runs_and_when_it_takes_long(
+    world, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spectral_core.discovery.PATIENCE", 0.01)
+    caplog.set_level(logging.INFO, "spectral_core.discovery")
+    wait = (
+        "import logging, time\n"
+        "def wait():\n"
+        "    for _ in range(1000):\n"
+        "        if any('still' in line for line in lines()): return\n"
+        "        time.sleep(0.01)\n"
+    )
+    monkeypatch.setattr("builtins.lines", lambda: caplog.messages[-1:], raising=False)
+    world.install("acme", wait + "wait()\n" + good("acme/fast") + "    wait()\n")
+    assert "acme/fast" in world.registry
+    assert [message.partition(" after ")[0] for message in caplog.messages] == [
+        "importing the plugin 'acme' of spectral_test_plugin_0",
+        "still importing the plugin 'acme' of spectral_test_plugin_0",
+        "calling spectral_register_fft_backends of the plugin 'acme'",
+        "still calling spectral_register_fft_backends of the plugin 'acme'",
+    ]
+    assert "SPECTRAL_DISABLE_PLUGINS=1" in caplog.messages[1]
+
+
+@pytest.mark.parametrize("where", ["import", "spectral_register_fft_backends"])
+def test_a_plugin_that_replaces_what_is_guarded_is_refused(world, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    checks = types.ModuleType("checks")
+    checks.check = original = len
+    monkeypatch.setitem(sys.modules, "checks", checks)
+    world.host.guard(checks)
+    patch = "import checks\ndef patch(): checks.check = print\n"
+    world.install("acme", patch + ("patch()\n" if where == "import" else "") + good("acme/fast") + "    patch()\n")
+    world.install("other", good("other/part"))
+    assert world.registry.names() == ["other/part", "torchlike"]
+    assert checks.check is original
+    assert f"failed in {where}: PluginError: it replaced checks.check" in world.reasons()["acme"]
 
 
 def test_a_raising_hook_leaves_none_of_its_parts(world) -> None:
@@ -365,14 +484,23 @@ def _distribution(folder: Path, name: str, source: str, *, metadata: bool = True
 
 
 def test_installed_distributions_are_found(tmp_path: Path) -> None:
-    """The one test with what pip leaves behind: a good distribution, a broken one, and one whose metadata is gone."""
+    """The one test with what pip leaves behind: a good distribution, broken ones, and one whose metadata is gone."""
     _distribution(tmp_path, "acme", good("acme/fast"))
     _distribution(tmp_path, "sad", "raise RuntimeError('needs libfoo')")
     _distribution(tmp_path, "torn", good("torn/part"), metadata=False)
+    # Entry points of packages that are none of ours, and that nothing can read.
+    for name, damaged in (
+        ("wordy", b"[console_scripts]\nno entry point\n"),
+        ("binary", b"[console_scripts]\n\xff = x\n"),
+    ):
+        _distribution(tmp_path, name, "")
+        (tmp_path / f"{name}-1.5.dist-info" / "entry_points.txt").write_bytes(damaged)
     script = (
         "import json\n"
+        "import importlib.metadata, spectral_models\n"
         "from spectral_core import FFT_BACKENDS, convolve\n"
         "from spectral_core.plugins import HOST\n"
+        "importlib.metadata.entry_points()\n"  # as torch, triton, pydantic and fsspec do at import
         "entry = FFT_BACKENDS.get('acme/fast')\n"
         "print(json.dumps([FFT_BACKENDS.names(), entry.provider, entry.version, [str(f) for f in HOST.failures()]]))\n"
     )
@@ -384,3 +512,7 @@ def test_installed_distributions_are_found(tmp_path: Path) -> None:
     assert {"acme/fast", "auto", "torch", "hierarchical"} <= set(names)
     assert (provider, version) == ("acme-fft", "1.5")
     assert any("'sad' (sad-fft) failed in import: RuntimeError: needs libfoo" in failure for failure in failures)
+    for name in ("wordy", "binary"):
+        (line,) = [failure for failure in failures if f"{name}-fft" in failure]
+        assert "its entry_points.txt cannot be read" in line
+        assert f"delete {tmp_path / name}-1.5.dist-info" in line

@@ -96,6 +96,44 @@ class LeaksAThousandth(Honest):
         return output
 
 
+class SeesTheNextAt(Honest):
+    """Lets one token see the next, as the last of a block may; a fast path without a state."""
+
+    streams = False
+
+    def __init__(self, context: Any, token: int) -> None:
+        super().__init__(context)
+        self.token = token
+
+    def mix(self, x, rows, state, return_state):
+        output = super().mix(x, rows, state, return_state)
+        here = torch.arange(x.shape[1])[:, None] == self.token
+        output.y = output.y + here * F.pad(x[:, 1:], (0, 0, 0, 1))
+        return output
+
+
+class SeesTheLastIn(Honest):
+    """Lets all tokens see the mean of all, in one setting only."""
+
+    def __init__(self, context: Any, setting: str) -> None:
+        super().__init__(context)
+        self.setting = setting
+
+    def mix(self, x, rows, state, return_state):
+        output = super().mix(x, rows, state, return_state)
+        here = {
+            "float32": x.dtype == torch.float32,
+            "training": self.training,
+            "gradients": torch.is_grad_enabled(),
+            "large batches": x.shape[0] >= 8,
+            "single rows": x.shape[0] == 1,
+            "powers of two": x.shape[1] == 128,
+        }
+        if here[self.setting]:
+            output.y = output.y + 0.1 * x.mean(1, keepdim=True)
+        return output
+
+
 class GatesTheWholeSpectrum(Honest):
     """The usual spectral language model: a gate computed from the spectrum of all tokens, future ones included."""
 
@@ -1048,6 +1086,11 @@ CHECKS: dict[str, Any] = {
 }
 CAUGHT = [
     (twin(LeaksAThousandth), "no_output_sees_a_later_token"),
+    *[(twin(SeesTheNextAt, token=token), "no_token_sees_the_next") for token in (0, 23, 47)],
+    *[
+        (twin(SeesTheLastIn, setting=setting), "no_setting_sees_a_later_token")
+        for setting in ("float32", "training", "gradients", "large batches", "single rows", "powers of two")
+    ],
     (twin(LeaksAThousandth), "the_jacobian_is_lower_triangular"),
     (twin(LeaksAThousandth), "a_prefix_gives_the_prefix_of_the_output"),
     (twin(GatesTheWholeSpectrum), "no_output_sees_a_later_token"),

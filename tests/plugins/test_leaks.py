@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import pkgutil
+import re
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from itertools import accumulate
 from typing import Any, Literal
 
+import numpy
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,7 +21,9 @@ from spectral_core import FFTBackend, FFTBackendConfig, PluginError, Spectrum, h
 from spectral_core.backends.base import Request
 from spectral_core.backends.torch_fft import TorchFFT
 from spectral_core.config import PartConfig
-from spectral_core.plugins import HOST, Registrar
+from spectral_core.plugins import BUILTIN_PROVIDER, HOST, Registrar
+from spectral_core.registry import Entry
+from spectral_layers import MIXERS as MIXERS_REGISTRY
 from spectral_layers import (
     FeedForward,
     FeedForwardConfig,
@@ -41,6 +49,9 @@ from spectral_layers import (
 )
 from spectral_layers.fusion.base import lengths_of
 from spectral_models import build_model, load_config
+from spectral_models.causality import is_decoder
+from spectral_models.variants.encoder import EncoderConfig
+from spectral_models.variants.language_model import LanguageModelConfig
 
 
 class BatchMean(Gate):
@@ -145,6 +156,140 @@ class RunningMean(Mixer):
         return MixerOutput(x.cumsum(1) / count)
 
 
+def past_mean(x: Tensor) -> Tensor:
+    return x.cumsum(1) / torch.arange(1, x.shape[1] + 1, dtype=x.dtype)[:, None]
+
+
+def ahead(x: Tensor, tokens: Tensor, distance: int = 1) -> Tensor:
+    """The mean of the past; at these tokens, where there are as many more, also the token that far on."""
+    tokens = tokens[tokens + distance < x.shape[1]]
+    y = past_mean(x).clone()
+    y[:, tokens] += x[:, tokens + distance]
+    return y
+
+
+def edges(x: Tensor, block: int, offset: int = -1, distance: int = 1) -> Tensor:
+    tokens = torch.arange(block + offset, x.shape[1], block) if block + offset < x.shape[1] else torch.empty(0).long()
+    return ahead(x, tokens, distance)
+
+
+def at(x: Tensor, token: int) -> Tensor:
+    return ahead(x, torch.tensor([token]))
+
+
+def whole_mean(x: Tensor) -> Tensor:
+    return past_mean(x) + 0.1 * x.mean(1, keepdim=True)
+
+
+CONDITIONS: dict[str, Callable[[Mixer, Tensor], bool]] = {
+    "in_float32": lambda mixer, x: x.dtype == torch.float32,
+    "in_float64": lambda mixer, x: x.dtype == torch.float64,
+    "in_training": lambda mixer, x: mixer.training,
+    "in_evaluation": lambda mixer, x: not mixer.training,
+    "with_gradients": lambda mixer, x: torch.is_grad_enabled(),
+    "without_gradients": lambda mixer, x: not torch.is_grad_enabled(),
+}
+LEAKS: dict[str, Callable[[Mixer, Tensor], Tensor]] = {
+    **{
+        f"edges_of_{block}": partial(lambda m, x, block: edges(x, block), block=block)
+        for block in (7, 24, 40, 112, 200)
+    },
+    "after_edges_of_72": lambda m, x: edges(x, 72, 0),
+    "two_ahead": lambda m, x: edges(x, 80, distance=2),
+    "far_ahead": lambda m, x: edges(x, 90, distance=60),
+    **{
+        f"edges_of_{block}_in_long": partial(
+            lambda m, x, block: edges(x, block, 0) if x.shape[1] > 700 else edges(x, 99999), block=block
+        )
+        for block in (40, 300, 768, 2000)
+    },
+    "over_1024": lambda m, x: edges(x, 512) if x.shape[1] > 1024 else past_mean(x),
+    "roll_by_300": lambda m, x: past_mean(x) + (0.1 * x.roll(300, 1) if x.shape[1] > 300 else 0),
+    "circle_over_1500": lambda m, x: past_mean(x) + (0.1 * x.roll(1, 1) if x.shape[1] > 1500 else 0),
+    "circle_of_a_power_of_two": lambda m, x: past_mean(x) + (0.1 * x.roll(1, 1) if x.shape[1] in (128, 512) else 0),
+    "five_rows": lambda m, x: past_mean(x) - (0.1 * past_mean(x).mean(0, keepdim=True) if x.shape[0] >= 5 else 0),
+    "alone": lambda m, x: whole_mean(x) if x.shape[0] == 1 else past_mean(x),
+    **{
+        f"{name}_at_{token}": partial(
+            lambda m, x, name, token: at(x, token) if CONDITIONS[name](m, x) else past_mean(x), name=name, token=token
+        )
+        for name in CONDITIONS
+        for token in (2, 90, 254)
+    },
+    **{
+        f"{name}_throughout": partial(
+            lambda m, x, name: whole_mean(x) if CONDITIONS[name](m, x) else past_mean(x), name=name
+        )
+        for name in CONDITIONS
+    },
+    "stream_edges_of_60": lambda m, x: edges(x, 60),
+    "stream_edges_of_1200": lambda m, x: edges(x, 1200),
+    "stream_in_training_at_77": lambda m, x: at(x, 77) if m.training else past_mean(x),
+}
+ONE_AHEAD = [name for name in LEAKS if "edges_of" in name or "_at_" in name]
+
+
+def remembers(mixer: Mixer, x: Tensor) -> Tensor:
+    before, mixer.before = getattr(mixer, "before", None), past_mean(x).detach()
+    return past_mean(x) + (0.1 * before if before is not None and before.shape == x.shape else 0)
+
+
+def leaves(mixer: Mixer, x: Tensor) -> Tensor:
+    raise SystemExit(0)
+
+
+UNCHECKABLE: dict[str, tuple[Callable[[Mixer, Tensor], Any], str]] = {
+    "remembers": (remembers, "answers differently to the same tokens"),
+    "draws": (lambda m, x: past_mean(x) + numpy.random.rand(), "answers differently to the same tokens"),
+    "writes": (lambda m, x: x.mul_(2) - x / 2 + past_mean(x), "writes into its input"),
+    "leaves": (leaves, "it raised SystemExit: 0"),
+    "short": (lambda m, x: past_mean(x)[:, :-1], "it raised RuntimeError: The size of tensor a"),
+    "nan_at_300": (
+        lambda m, x: past_mean(x).where(torch.arange(x.shape[1])[:, None] < 300, torch.nan),
+        r"are not finite \(511 tokens",
+    ),
+    "returns_a_tensor": (
+        lambda m, x: x,
+        r"must return MixerOutput\(y, state, losses, metrics\); it returned \(9, 33, 8\)",
+    ),
+}
+HONEST: dict[str, Callable[[Mixer, Tensor], Tensor]] = {
+    "mean": lambda m, x: past_mean(x),
+    "stream_mean": lambda m, x: past_mean(x),
+    "drops": lambda m, x: nn.functional.dropout(past_mean(x), 0.3, m.training),
+    "chooses": lambda m, x: (y := fft_mean(x)) * (y >= y.topk(4, -1).values[..., -1:]),
+    "transforms": lambda m, x: fft_mean(x),
+    "loops": lambda m, x: torch.stack(list(accumulate(x.unbind(1), lambda a, b: 0.9 * a + b)), 1),
+}
+
+
+def fft_mean(x: Tensor) -> Tensor:
+    """A causal convolution whose rounding spreads over the whole sequence: 1e-7 of its size in float32."""
+    length = x.shape[1]
+    decay = torch.exp(-0.1 * torch.arange(length, dtype=x.dtype))[:, None]
+    product = torch.fft.rfft(x, 2 * length, dim=1) * torch.fft.rfft(decay, 2 * length, dim=0)
+    return torch.fft.irfft(product, 2 * length, dim=1)[:, :length]
+
+
+def mixer_of(name: str, function: Callable[[Mixer, Tensor], Tensor]) -> type[Mixer]:
+    """A mixer that does this in full passes; one whose name says so streams the mean of the past."""
+
+    class Given(Mixer):
+        streams = name.startswith("stream")
+
+        def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
+            if state is None and not return_state:
+                y = function(self, x)
+                return y if name == "returns_a_tensor" else MixerOutput(y)
+            total = x.new_zeros(x.shape[0], 1, x.shape[2]) if state is None else state["total"]
+            before = self.position(x, state)
+            sums = total + x.cumsum(1)
+            count = before[:, None, None] + torch.arange(1, x.shape[1] + 1)[:, None]
+            return MixerOutput(sums / count, self.new_state(x, rows, state, {"total": sums[:, -1:]}))
+
+    return Given
+
+
 class NextRow(FeedForward):
     """Adds the following row of the batch; the last has none."""
 
@@ -233,7 +378,13 @@ GATES = {
     "single_only": SingleOnly,
     "logarithmic": Logarithmic,
 }
-MIXERS = {"whole_spectrum": WholeSpectrum, "single_convolution": SingleConvolution, "running_mean": RunningMean}
+MIXERS = {
+    "whole_spectrum": WholeSpectrum,
+    "single_convolution": SingleConvolution,
+    "running_mean": RunningMean,
+    **{name: mixer_of(name, function) for name, function in (*LEAKS.items(), *HONEST.items())},
+    **{name: mixer_of(name, function) for name, (function, _) in UNCHECKABLE.items()},
+}
 FEEDFORWARDS = {"next_row": NextRow, "peek": Peek}
 POSITIONS = {"lookahead": Lookahead, "turning": Turning}
 FUSIONS = {"said": Said, "said_later": SaidLater}
@@ -313,7 +464,7 @@ def acme() -> Iterator[None]:
     def spectral_register_layers(register: Registrar) -> None:
         for kind, base, parts, builds in FAMILIES:
             for name, part in parts.items():
-                register(kind, f"acme/{name}", config_class(base, name, builds(part)), summary=part.__doc__)
+                register(kind, f"acme/{name}", config_class(base, name, builds(part)), summary=part.__doc__ or "")
 
     @hookimpl
     def spectral_register_fft_backends(register: Registrar) -> None:
@@ -339,14 +490,22 @@ def plugin() -> Iterator[None]:
 
 
 def config(kind: str, name: str, **overrides: Any) -> dict[str, Any]:
-    """A small language model with that part."""
+    """A small language model with that part, meant for 40 tokens: all of them are quick to check."""
     block: dict[str, Any] = {"mixer": "gated_convolution", "feedforward": "mlp"}
     if kind == "gate":
         block["mixer"] = {"type": "spectral_gating", "gates": ["magnitude", name], "block": 8, "window": 16}
     elif kind in ("mixer", "feedforward"):
         block[kind] = name
     named = {kind: name} if kind in ("fft", "position", "fusion") else {}
-    return {"vocab_size": 13, "hidden_dim": 32, "num_layers": 2, "block": block, **named, **overrides}
+    return {
+        "vocab_size": 13,
+        "hidden_dim": 32,
+        "num_layers": 2,
+        "max_seq_len": 40,
+        "block": block,
+        **named,
+        **overrides,
+    }
 
 
 SEQ2SEQ = {"type": "seq2seq", "encoder": {"type": "encoder", "hidden_dim": 16, "num_layers": 1, "max_seq_len": 5}}
@@ -372,6 +531,89 @@ def test_a_part_that_sees_the_future_or_other_rows_is_refused_by_name(kind: str,
     assert "this decoder is not causal" in message
     assert f"{mode} mode" in message
     assert f"One of these parts mixes rows or looks ahead: {kind} {name!r} of acme-parts." in message
+
+
+@pytest.mark.parametrize("name", LEAKS)
+def test_a_leak_in_one_place_or_one_setting_is_found(name: str) -> None:
+    with pytest.raises(PluginError, match=rf"not causal.*looks ahead: mixer 'acme/{name}' of acme-parts\.") as caught:
+        build_model(config("mixer", f"acme/{name}", hidden_dim=8, max_seq_len=None))
+    if name in ONE_AHEAD:
+        assert re.search(
+            r"token \d+, 1 before it \(by .* tokens, \d+ rows, float\d\d, \w+ mode, gradients", str(caught.value)
+        )
+    if "_at_" in name:
+        token = int(name.rsplit("_", 1)[1])
+        assert f"changing token {token + 1} moves the logits of token {token}, 1 before it" in str(caught.value)
+    if name == "five_rows":
+        assert "moves the logits of other rows of the batch" in str(caught.value)
+
+
+def test_the_message_says_how_far_the_leak_reaches() -> None:
+    with pytest.raises(PluginError, match=r"token \d+, 60 before it"):
+        build_model(config("mixer", "acme/far_ahead", max_seq_len=None))
+
+
+@pytest.mark.parametrize("name", UNCHECKABLE)
+def test_what_cannot_be_checked_is_refused_and_says_why(name: str) -> None:
+    with pytest.raises(PluginError, match=UNCHECKABLE[name][1]):
+        build_model(config("mixer", f"acme/{name}", hidden_dim=8, max_seq_len=None))
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_a_causal_mixer_of_any_length_is_let_through(name: str) -> None:
+    """Whatever it is made of: dropout, choices that rounding may tip, a loop over tokens."""
+    build_model(
+        config(
+            "mixer", f"acme/{name}", hidden_dim=8, max_seq_len=None if name in ("transforms", "stream_mean") else 300
+        )
+    )
+
+
+def test_a_stream_that_is_not_the_full_pass_is_refused() -> None:
+    original = MIXERS["stream_mean"].mix
+    try:
+        MIXERS["stream_mean"].mix = lambda self, *given: (
+            replace(original(self, *given), y=1.001 * given[0]) if given[3] else original(self, *given)
+        )
+        with pytest.raises(PluginError, match="this decoder streams, and gives other logits in one pass"):
+            build_model(config("mixer", "acme/stream_mean"))
+    finally:
+        MIXERS["stream_mean"].mix = original
+
+
+@pytest.mark.parametrize(
+    "place", ["assembly.check_causality", "causality.check._Check.perturb", "causality.cases.LONG"]
+)
+def test_a_replaced_check_is_refused_and_put_back(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    module, _, name = f"spectral_models.{place}".rpartition(".")
+    owner = pkgutil.resolve_name(module)
+    original = getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda *given, **named: None)
+    with pytest.raises(PluginError, match=rf"one of mixer 'acme/mean' of acme-parts replaced .*{name}"):
+        build_model(config("mixer", "acme/mean"))
+    assert getattr(owner, name) is original
+
+
+def test_a_part_that_passes_for_ours_is_checked() -> None:
+    """Registered past the hooks, without a namespace, as if we provided it."""
+    made = config_class(MixerConfig, "whole_mean", _builds_mixer(mixer_of("sneaky", lambda m, x: whole_mean(x))))
+    made = type(
+        "Sneaky", (made,), {"__annotations__": {"type": Literal["sneaky"]}, "type": "sneaky", "__module__": "acme"}
+    )
+    MIXERS_REGISTRY.add(Entry("mixer", "sneaky", "Ours.", made, BUILTIN_PROVIDER, "1", MixerConfig))
+    try:
+        with pytest.raises(PluginError, match="not causal"):
+            build_model(config("mixer", "sneaky"))
+    finally:
+        MIXERS_REGISTRY.drop("sneaky")
+
+
+def test_a_variant_cannot_opt_out_of_what_its_base_promises() -> None:
+    class Encoderish(LanguageModelConfig):
+        decoder = False
+
+    assert is_decoder(Encoderish.model_construct())
+    assert not is_decoder(EncoderConfig.model_construct())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,194 @@
+"""What the causality check perturbs: a small copy of a model with random parameters, and how it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from spectral_core import FFT_BACKENDS, FFTBackendConfig, PluginError
+from spectral_core.backends.base import Request
+from spectral_core.config import OneOf, PartConfig
+from spectral_layers import FeedForward, Fusion, Mixer, State
+from spectral_layers.feedforward.mlp import MLPConfig
+from spectral_models.causality.cases import LONG, Setting
+from spectral_models.config import BlockConfig, ModelConfig, parts_of
+from spectral_models.variants.language_model import LanguageModel
+from spectral_models.variants.seq2seq import Seq2Seq
+from spectral_models.variants.stack import StackConfig
+
+VOCABULARY = 11
+_OURS = ("spectral_core", "spectral_layers", "spectral_models")
+
+
+def is_foreign(part: PartConfig) -> bool:
+    """Whether a third party wrote it. Asks its name and its class, not who claims to provide it."""
+    return "/" in part.type or type(part).__module__.partition(".")[0] not in _OURS
+
+
+def is_decoder(config: ModelConfig) -> bool:
+    """Whether it is one, or derives from one: a third party's variant cannot opt out of what its base promises."""
+    return config.decoder or any(vars(base).get("decoder") is True for base in type(config).__mro__)
+
+
+class Subject:
+    """A copy of the model in one dtype, on the CPU; the caller keeps the random state.
+
+    limit: the longest sequence its parts take; None for no limit. streams: whether it can continue a state.
+    """
+
+    def __init__(self, config: ModelConfig, dtype: torch.dtype) -> None:
+        _seed(0)
+        self.model = _reduced(config, dtype).build().to(dtype)
+        self.dtype = dtype
+        self._initial = [
+            (parameter, parameter.clone(), torch.randn_like(parameter)) for parameter in self._parameters()
+        ]
+        self._buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        self._prepared: dict[tuple[bool, bool, int], State] = {}
+        decoder = self.model.decoder if isinstance(self.model, Seq2Seq) else self.model
+        modules = list(decoder.modules())
+        limits = [getattr(module, "length_limit", None) for module in modules]
+        self.limit: int | None = min((limit for limit in limits if isinstance(limit, int)), default=None)
+        self.streams = isinstance(self.model, LanguageModel | Seq2Seq) and all(
+            module.streams for module in modules if isinstance(module, Mixer | Fusion)
+        )
+        for module in modules:
+            if isinstance(module, Mixer | FeedForward):
+                _watch_input(module)
+
+    def randomise(self, scale: float) -> None:
+        """Set each parameter to its initial value and normal noise of that size: the same noise at every call."""
+        self._prepared.clear()
+        for parameter, initial, noise in self._initial:
+            parameter.copy_(initial + scale * noise)
+
+    def logits(self, setting: Setting, tokens: Tensor) -> Tensor:
+        """(B, L) tokens → (B, L, V) in a full pass."""
+        with torch.set_grad_enabled(setting.grad):
+            if isinstance(self.model, Seq2Seq):
+                state = self._state(setting, tokens.shape[0])
+                self._restore(setting)
+                logits: Tensor = self.model(None, tokens, state=state).logits
+            else:
+                source = self._source(tokens.shape[0])
+                self._restore(setting)
+                logits = self.model(*source, tokens).logits
+        return logits.detach()
+
+    def streamed(self, setting: Setting, chunks: Sequence[Tensor]) -> Tensor:
+        """The logits of chunks (B, n) that continue each other, joined."""
+        model: Any = self.model
+        front = (None,) if isinstance(model, Seq2Seq) else ()
+        state = self._state(setting, chunks[0].shape[0]) if front else None
+        self._restore(setting)
+        found = []
+        for chunk in chunks:
+            output = model(*front, chunk, state=state, return_state=True)
+            state = output.state
+            found.append(output.logits)
+        return torch.cat(found, 1)
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return list(self.model.parameters())
+
+    def _state(self, setting: Setting, rows: int) -> State:
+        """The state that targets continue: each source is encoded once."""
+        assert isinstance(self.model, Seq2Seq)
+        key = (setting.training, setting.grad, rows)
+        if key not in self._prepared:
+            source = self._source(rows)
+            self._restore(setting)
+            self._prepared[key] = self.model.prepare(*source)
+        return self._prepared[key].clone()
+
+    def _source(self, rows: int) -> tuple[Tensor, ...]:
+        _seed(2)
+        return tuple(x.to(self.dtype) if x.is_floating_point() else x for x in self.model.example_source(rows))
+
+    def _restore(self, setting: Setting) -> None:
+        """Mode, random state (the same dropout masks in every pass) and buffers.
+
+        The running statistics of the last pass must not look like a leak in the next.
+        """
+        if self.model.training != setting.training:
+            self.model.train(setting.training)
+        with torch.no_grad():
+            for buffer, initial in self._buffers:
+                if not torch.equal(buffer, initial):
+                    buffer.copy_(initial)
+        _seed(1)
+
+
+def _reduced(config: ModelConfig, dtype: torch.dtype) -> ModelConfig:
+    """The config of a small vocabulary and of one block of each kind that the check is about."""
+    changes: dict[str, object] = {"vocab_size": VOCABULARY}
+    backend = getattr(config, "fft", None)
+    if isinstance(backend, FFTBackendConfig) and not _runs_here(backend, dtype):
+        changes["fft"] = OneOf(FFT_BACKENDS).resolve("torch")
+    if isinstance(config, StackConfig):
+        blocks = config.blocks
+        if not is_foreign(config):
+            blocks = _about(config)
+            changes.update(block=None, layers=blocks)
+        changes["num_layers"] = len(blocks)
+    # Not the config's own method, which a third party's variant may override.
+    return BaseModel.model_copy(config, update=changes)
+
+
+def _about(config: StackConfig) -> tuple[BlockConfig, ...]:
+    """The blocks with third-party parts; all where such a part serves each, one where it serves none.
+
+    Our feed-forwards become narrow ones: they take most of the time and see a token at a time.
+    """
+    shared = [value for name in type(config).model_fields if isinstance(value := getattr(config, name), PartConfig)]
+    blocks = [block for block in config.blocks if any(is_foreign(part) for _, part in parts_of(block))]
+    if any(is_foreign(part) for part in shared):
+        blocks = list(config.blocks)
+    narrow = MLPConfig(expansion=1 / config.hidden_dim)
+    found: list[BlockConfig] = []
+    for block in blocks or config.blocks[:1]:
+        if not is_foreign(block.feedforward):
+            block = block.model_copy(update={"feedforward": narrow})
+        if block not in found:
+            found.append(block)
+    return tuple(found)
+
+
+def _runs_here(config: FFTBackendConfig, dtype: torch.dtype) -> bool:
+    """Whether the check can use a third party's backend; ours have tests of their own and need none."""
+    if not is_foreign(config):
+        return False
+    backend = config.build()
+    requests = (
+        Request("convolution", "cpu", dtype, 9, 32, length, length, "causal", grad=grad)
+        for length in (160, LONG)
+        for grad in (False, True)
+    )
+    return not any(backend.unsupported_reasons(request) for request in requests)
+
+
+def _watch_input(module: nn.Module) -> None:
+    """Raise PluginError when a call of the module writes into its input."""
+    versions: list[int] = []
+
+    def before(module: nn.Module, given: tuple[Any, ...]) -> None:
+        versions.append(given[0]._version)
+
+    def after(module: nn.Module, given: tuple[Any, ...], output: object) -> None:
+        if given[0]._version != versions.pop():
+            raise PluginError(
+                f"{type(module).__name__} writes into its input, which others read after it. Work on a copy: "
+                "x = x.clone(), or use operations without a trailing underscore."
+            )
+
+    module.register_forward_pre_hook(before)
+    module.register_forward_hook(after)
+
+
+def _seed(seed: int) -> None:
+    # torch.manual_seed would also seed every accelerator, whose state fork_rng(devices=[]) does not keep.
+    torch.default_generator.manual_seed(seed)
