@@ -20,7 +20,10 @@ _COLUMNS = 4096
 
 def points_for(least: int) -> int:
     """Complex points of the transform for a negacyclic circle of at least so many samples: a power of two."""
-    return max(min(ON_CHIP), 1 << (-(-least // 2) - 1).bit_length())
+    points = min(ON_CHIP)
+    while 2 * points < least:  # by doubling: a traced length is compared with powers of two only
+        points *= 2
+    return points
 
 
 def split(points: int) -> tuple[Digits, Digits] | None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from spectral_core.config import PartConfig
 from spectral_core.errors import UnsupportedInputError
+from spectral_core.sizes import power_of_two, varies
 
 Mode = Literal["causal", "circular", "centered"]
 MODES: tuple[Mode, ...] = ("causal", "circular", "centered")
@@ -184,9 +185,16 @@ class Support(NamedTuple):
         if mode == "circular":
             return cls(0, taps, length, 0)
         centre = 0 if mode == "causal" else taps // 2
+        many = varies(length) or varies(taps)
+        if many:
+            # One transform for all lengths of the graph.
+            length = power_of_two(length)
         first, last = max(0, centre - length + 1), min(taps, centre + length)
+        if varies(taps):
+            first, last = 0, taps  # cutting would ask how taps and length compare
         before, after = centre - first, last - centre - 1
-        return cls(first, last, fast_length(length + max(before, after)), before)
+        reach = max(before, after)
+        return cls(first, last, fast_length(length + (power_of_two(reach + 1) if many else reach)), before)
 
     def place(self, kernel: Tensor) -> Tensor:
         """The taps that matter, in the transform's dtype, at most ``points`` of them."""

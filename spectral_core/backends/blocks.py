@@ -29,7 +29,7 @@ _SHARED_POINTS = 1 << 24
 # Defined by schema: torch.library.custom_op would import the compiler, and with it triton, at the first call.
 _LIBRARY = torch.library.Library("spectral", "DEF")
 _ARGUMENTS = (
-    "Tensor u, Tensor kernel, Tensor? skip, Tensor? pre_gate, Tensor? post_gate, int[] support, bool circular,"
+    "Tensor u, Tensor kernel, Tensor? skip, Tensor? pre_gate, Tensor? post_gate, SymInt[] support, bool circular,"
     " bool prepared, int chunk_size, int? block_bytes"
 )
 _LIBRARY.define(f"convolve_blocks({_ARGUMENTS}) -> Tensor")

@@ -12,6 +12,7 @@ from spectral_core.backends.base import FFTBackendConfig, Mode, PreparedKernel, 
 from spectral_core.backends.blocks import Plan, block_rows, convolve_blocks, respond_blocks
 from spectral_core.backends.layouts import Whole
 from spectral_core.backends.torch_fft import TorchFFT
+from spectral_core.sizes import varies
 
 
 class _Kernel(NamedTuple):
@@ -42,8 +43,9 @@ class HierarchicalFFT(TorchFFT):
 
     def prepare_kernel(self, kernel: Tensor, length: int, mode: Mode) -> PreparedKernel:
         support = Support.of(kernel.shape[-1], length, mode)
-        # A spectrum made here would be kept whole for the backward pass; blocks make theirs as they go.
-        prepared = not (torch.is_grad_enabled() and kernel.requires_grad)
+        # A spectrum made here would be kept whole for the backward pass; blocks make theirs as they go. Nor is its layout
+        # known in a graph for many lengths.
+        prepared = not ((torch.is_grad_enabled() and kernel.requires_grad) or varies(length))
         plan = Plan(list(support), mode == "circular", prepared, self.chunk_size, self.block_bytes)
         values = respond_blocks(kernel, length, *plan) if prepared else kernel
         return self._prepared(kernel, length, mode, support, _Kernel(values, plan))

@@ -13,6 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from spectral_core import FFTBackend, PreparedKernel, prepare_kernel
 from spectral_core.config import PartConfig
+from spectral_core.sizes import power_of_two, varies
 from spectral_layers.context import FilterContext
 
 T = TypeVar("T")
@@ -38,6 +39,18 @@ class Filter(nn.Module):
     def kernel(self, length: int) -> Tensor:
         """The first ``length`` taps, (D, length), tap s weighing the input s tokens ago. Differentiable."""
 
+    def synthesised(self, length: int) -> Tensor:
+        """:meth:`kernel` for a convolution; in a graph for many lengths up to the next power of two of taps.
+
+        Taps beyond the signal meet none of it, and the synthesis of a fixed number of them is the same for all lengths.
+        """
+        if not varies(length):
+            return self.kernel(length)
+        rounded = power_of_two(length)
+        if self.length_limit is not None and length <= self.length_limit < rounded:
+            rounded = self.length_limit
+        return self.kernel(rounded)
+
     def taps(self, length: int) -> Tensor:
         """:meth:`kernel`, kept between calls while parameters rest and no gradients are recorded.
 
@@ -55,8 +68,8 @@ class Filter(nn.Module):
         """The kernel for a causal convolution: its spectrum, kept, when no gradients are recorded."""
         if torch.is_grad_enabled():
             self._forget()
-            return self.kernel(length)
-        return self._kept((fft.name, length), lambda: prepare_kernel(self.kernel(length), length, backend=fft))
+            return self.synthesised(length)
+        return self._kept((fft.name, length), lambda: prepare_kernel(self.synthesised(length), length, backend=fft))
 
     def prepared_with(self, reverse: Filter, length: int, fft: FFTBackend) -> PreparedKernel | Tensor:
         """The same for a centered convolution: this filter weighs the past, the other the future, and both the present.
@@ -65,12 +78,12 @@ class Filter(nn.Module):
         """
         if torch.is_grad_enabled():
             self._forget()
-            return _two_sided(self.kernel(length), reverse.kernel(length))
+            return _two_sided(self.synthesised(length), reverse.synthesised(length))
         return self._cache.get(
             (self, reverse),
             ("centered", fft.name, length),
             lambda: prepare_kernel(
-                _two_sided(self.kernel(length), reverse.kernel(length)), length, mode="centered", backend=fft
+                _two_sided(self.synthesised(length), reverse.synthesised(length)), length, mode="centered", backend=fft
             ),
         )
 
