@@ -26,6 +26,7 @@ from spectral_core.backends.base import (
     transform_dtype,
 )
 from spectral_core.errors import UnsupportedInputError
+from spectral_core.sizes import power_of_two, varies
 
 CANDIDATES = ("triton", "direct", "hierarchical", "torch", "xla")
 _THRESHOLDS = json.loads(resources.files("spectral_core.backends").joinpath("thresholds.json").read_text())
@@ -128,14 +129,16 @@ def _slower(name: str, request: Request) -> list[str]:
         return [f"not measured on {request.device}"]
     if name == "direct" and request.operator != "convolution":
         return [f"no {request.operator} of its own"]
-    transform = request.length
+    # A graph for many lengths is judged, and its message written, as one of the next power of two.
+    sizes = request.channels, request.length, request.taps
+    channels, transform, taps = (power_of_two(size) if varies(size) else size for size in sizes)
     if request.operator == "convolution":
-        transform = Support.of(request.taps, request.length, request.mode).points
-    points, least = request.channels * transform, measured[f"{name}_points"]
+        transform = Support.of(taps, transform, request.mode).points
+    points, least = channels * transform, measured[f"{name}_points"]
     if name == "direct":
         most = measured["direct_taps"]["training" if request.grad else "forward"]
-        if request.taps > most:
-            return [f"{request.taps} taps, faster up to {most}"]
+        if taps > most:
+            return [f"{taps} taps, faster up to {most}"]
     return [] if points >= least else [f"{points} points, faster from {least}"]
 
 

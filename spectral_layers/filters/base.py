@@ -47,9 +47,7 @@ class Filter(nn.Module):
         if not varies(length):
             return self.kernel(length)
         rounded = power_of_two(length)
-        if self.length_limit is not None and length <= self.length_limit < rounded:
-            rounded = self.length_limit
-        return self.kernel(rounded)
+        return self.kernel(rounded if self.length_limit is None else min(rounded, self.length_limit))
 
     def taps(self, length: int) -> Tensor:
         """:meth:`kernel`, kept between calls while parameters rest and no gradients are recorded.

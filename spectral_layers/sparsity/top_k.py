@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -19,9 +21,10 @@ def top_k(scores: Tensor, share: float, *, temperature: float, draw: bool) -> Te
     if draw:
         scores = scores - torch.empty_like(scores).exponential_().log()
     bins = scores.shape[-1]
-    count = max(1, int(share * bins + 0.5))
+    count = max(1, math.floor(share * bins + 0.5))
     order = scores.argsort(dim=-1, descending=True, stable=True)
     hard = torch.zeros_like(scores).scatter(-1, order[..., :count], 1.0)
-    border = scores.gather(-1, order[..., [count - 1, min(count, bins - 1)]])
+    dropped = min(count, bins - 1)
+    border = scores.gather(-1, torch.cat([order[..., count - 1 : count], order[..., dropped : dropped + 1]], -1))
     soft = torch.sigmoid((scores - border.mean(-1, keepdim=True)) / temperature)
     return hard + (soft - soft.detach())
