@@ -26,6 +26,7 @@ class MoE(FeedForward):
 
     How many tokens an expert gets is no shape of a program that is exported (torch.export, ONNX): there every expert
     takes every token, those not chosen weighed by 0. The same y at O(E) experts a token, without losses and metrics.
+    torch.compile breaks its graph around the experts, and cannot have ``fullgraph=True``.
 
     Losses, over real tokens:
 
@@ -60,7 +61,11 @@ class MoE(FeedForward):
         probability = scores.softmax(-1)
         weight, choice = self._chosen(probability)
         counts = choice.flatten().bincount(minlength=len(self.experts))
-        y = self._through_experts(tokens, weight, choice, counts)
+        through = self._through_experts
+        if torch.compiler.is_compiling():
+            # How many tokens an expert has is no shape of a graph: rather than compile again at every call, leave it.
+            through = torch.compiler.disable(through)
+        y = through(tokens, weight, choice, counts)
         losses, metrics = self._report(scores, probability, counts)
         y = y.view_as(x) if real is None else torch.zeros_like(x).index_put((real,), y)
         return FeedForwardOutput(y, losses, metrics)
