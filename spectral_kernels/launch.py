@@ -46,6 +46,14 @@ def options(constants: dict[str, Any]) -> dict[str, int]:
     return {"num_warps": 8 if size >= 2048 else 4, "num_stages": 1}
 
 
+def refuse_higher_order() -> None:
+    """For a backward pass whose kernels have none themselves: autograd would take its gradients for constants."""
+    if torch.is_grad_enabled():
+        raise NotImplementedError(
+            "the triton kernels have no gradients of gradients (create_graph=True). Choose fft: torch, which has."
+        )
+
+
 def run(kernel: Any, programs: int, on: Tensor, *arguments: Any, **constants: Any) -> None:
     """Launch that many programs on a tensor's device."""
     with torch.cuda.device(on.device) if on.is_cuda else contextlib.nullcontext():

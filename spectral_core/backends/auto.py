@@ -26,7 +26,7 @@ from spectral_core.backends.base import (
     transform_dtype,
 )
 from spectral_core.errors import UnsupportedInputError
-from spectral_core.sizes import power_of_two, varies
+from spectral_core.tracing import power_of_two, transformed, varies
 
 CANDIDATES = ("triton", "direct", "hierarchical", "torch", "xla")
 _THRESHOLDS = json.loads(resources.files("spectral_core.backends").joinpath("thresholds.json").read_text())
@@ -51,6 +51,7 @@ class AutoFFT(FFTBackend):
     """Delegates each request to the first of its candidates that supports it and is not known to be slower."""
 
     name = "auto"
+    higher_order = True
 
     def __init__(self, candidates: tuple[FFTBackend, ...]) -> None:
         self._candidates = candidates
@@ -63,8 +64,10 @@ class AutoFFT(FFTBackend):
 
     def plan(self, request: Request) -> Plan:
         """The plan for a class of requests. Raises UnsupportedInputError when no candidate can serve it."""
-        if torch.compiler.is_compiling():
-            return self._make(request)  # a trace holds neither log lines nor caches
+        if torch.compiler.is_compiling() or transformed():
+            return self._make(
+                request
+            )  # a trace holds neither log lines nor caches, and torch.func has plans of its own
         made = self._plans.get(request)
         if made is None:
             if len(self._plans) == _KEPT:
@@ -76,7 +79,7 @@ class AutoFFT(FFTBackend):
     def _make(self, request: Request) -> Plan:
         rejected: list[tuple[str, str]] = []
         for backend in self._candidates:
-            reasons = backend.unsupported_reasons(request) or _slower(backend.name, request)
+            reasons = backend.reasons_against(request) or _slower(backend.name, request)
             if not reasons:
                 return Plan(backend, tuple(rejected))
             rejected.append((backend.name, ", ".join(reasons)))

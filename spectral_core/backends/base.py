@@ -10,14 +10,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from spectral_core.config import PartConfig
 from spectral_core.errors import UnsupportedInputError
-from spectral_core.sizes import power_of_two, varies
+from spectral_core.tracing import power_of_two, transformed, varies
 
 Mode = Literal["causal", "circular", "centered"]
 MODES: tuple[Mode, ...] = ("causal", "circular", "centered")
@@ -70,14 +70,23 @@ class FFTBackend(ABC):
     """
 
     name: str
+    higher_order: ClassVar[bool] = False
+    """Whether the operators have gradients of gradients and pass through the transforms of torch.func. Where not they
+    refuse both: an operator of one's own says so in its backward pass if gradients are recorded there."""
 
     def unsupported_reasons(self, request: Request) -> list[str]:
         """Why this backend cannot serve the request; empty when it can."""
         return []
 
+    def reasons_against(self, request: Request) -> list[str]:
+        """Why it cannot serve the request where it is called."""
+        if transformed() and not self.higher_order:
+            return ["it has no rules for the transforms of torch.func"]
+        return self.unsupported_reasons(request)
+
     def select(self, request: Request) -> FFTBackend:
         """The backend that serves the request: this one, unless it delegates. Raises UnsupportedInputError."""
-        reasons = self.unsupported_reasons(request)
+        reasons = self.reasons_against(request)
         if reasons:
             raise UnsupportedInputError(
                 f"{self.name} cannot run this {request.operator}: {'; '.join(reasons)}. "

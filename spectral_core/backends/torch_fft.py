@@ -22,6 +22,7 @@ class TorchFFT(FFTBackend):
     """torch.fft, in one go: the padded signal, its spectrum and their products are whole tensors."""
 
     name = "torch"
+    higher_order = True
 
     def rfft(self, x: Tensor, n: int) -> Spectrum:
         x = x.to(transform_dtype(x.dtype))

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from spectral_core.backends.base import FFTBackendConfig, Mode, PreparedKernel, Request, Support
 from spectral_core.backends.torch_fft import TorchFFT
-from spectral_core.sizes import varies
+from spectral_core.tracing import varies
 from spectral_kernels.availability import missing
 from spectral_kernels.gated_convolution.op import circle, gated_convolution, respond
 from spectral_kernels.launch import LONGEST, PRECISION, points_for

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spectral_kernels.factors import LEAST_DIGIT, Digits, tables
-from spectral_kernels.launch import PRECISION, run
+from spectral_kernels.launch import PRECISION, refuse_higher_order, run
 
 LONGEST = 4096
 """Places of the longest tile."""
@@ -131,6 +131,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    refuse_higher_order()
     tensors = ctx.saved_tensors
     made = torch.ops.spectral_kernels.modulation_backward(grad, *tensors, ctx.n)
     wanted = zip(made, tensors, ctx.needs_input_grad[:3], strict=True)

@@ -13,7 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from spectral_core import FFTBackend, PreparedKernel, prepare_kernel
 from spectral_core.config import PartConfig
-from spectral_core.sizes import power_of_two, varies
+from spectral_core.tracing import power_of_two, varies
 from spectral_layers.context import FilterContext
 
 T = TypeVar("T")

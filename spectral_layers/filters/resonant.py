@@ -112,7 +112,7 @@ class Resonant(RecurrentFilter):
 
 
 def _table_sizes(length: int) -> tuple[int, int]:
-    """Entries of a fine and a coarse table of powers whose products are all of ``length`` powers; about as many each."""
+    """Entries of a fine and a coarse table, about as many each, whose products are ``length`` powers or a few more."""
     fine = 1
     while fine * fine < length:
         fine *= 2

@@ -6,12 +6,12 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
 from spectral_core.axes import describe
 from spectral_core.config import PartConfig
 from spectral_core.errors import UnsupportedInputError
+from spectral_core.tracing import readable
 from spectral_layers.context import LayerContext
 from spectral_layers.positions.base import Grid
 from spectral_layers.rows import Rows
@@ -64,8 +64,7 @@ class FrontEnd(nn.Module):
             raise UnsupportedInputError(
                 f"{name} was given {inputs.shape[0]} rows and lengths {describe(lengths)}; rows have one integer each."
             )
-        # Reading the extremes back from an accelerator would stall every step, and a trace has none to read.
-        if lengths.device.type == "cpu" and lengths.numel() and not torch.compiler.is_compiling():
+        if lengths.numel() and readable(lengths):
             low, high = int(lengths.min()), int(lengths.max())
             if low < 0 or high > inputs.shape[-1]:
                 raise UnsupportedInputError(

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from spectral_core.tracing import transformed
+
 
 class Chunks(NamedTuple):
     """N chunks of S tokens in H heads, with keys of F features and values of C channels, all of one precision.
@@ -51,14 +53,10 @@ def correct(chunks: Chunks) -> tuple[Tensor, Tensor, Tensor]:
 
     To be called outside autocast.
     """
-    if torch.compiler.is_exporting() or (not torch.compiler.is_compiling() and _transformed()):
+    # To jvp an operator would be a constant, without a word.
+    if torch.compiler.is_exporting() or transformed():
         return _correct(*chunks)
     return torch.ops.spectral_layers.correct(*chunks)
-
-
-def _transformed() -> bool:
-    """Whether torch.func is at work: jvp would take an operator for a constant, and say nothing."""
-    return torch._C._are_functorch_transforms_active()
 
 
 @torch.library.impl(_LIBRARY, "correct", "CompositeExplicitAutograd")

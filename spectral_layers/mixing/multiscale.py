@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from spectral_core import FFTBackend, convolve
 from spectral_core.config import OneOf, part
-from spectral_core.sizes import varies
+from spectral_core.tracing import varies
 from spectral_layers.context import FilterContext, LayerContext
 from spectral_layers.filters.base import Filter, FilterConfig
 from spectral_layers.initialisation import begin_reading, begin_writing

@@ -1,8 +1,9 @@
-"""Sizes in a graph of ``torch.compile`` that serves many lengths."""
+"""Who calls: plain eager code, a trace of ``torch.compile``, or a transform of ``torch.func``."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 
 def varies(size: int) -> bool:
@@ -25,3 +26,16 @@ def power_of_two(minimum: int) -> int:
     while power < minimum:
         power *= 2
     return power
+
+
+def transformed() -> bool:
+    """Whether a transform of torch.func (vmap, grad, jvp, ...) is at work: operators of ours have no rules for one."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
+def readable(tensor: Tensor) -> bool:
+    """Whether a check may read the tensor's values back.
+
+    That stalls an accelerator at every step, and a trace and the transforms of torch.func have no values to read.
+    """
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling() and not transformed()
