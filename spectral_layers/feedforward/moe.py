@@ -9,6 +9,7 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from spectral_core.tracing import transformed
 from spectral_layers.context import LayerContext
 from spectral_layers.feedforward.base import FeedForward, FeedForwardConfig, FeedForwardOutput
 from spectral_layers.feedforward.swiglu import SwiGLU
@@ -24,9 +25,9 @@ class MoE(FeedForward):
     a capacity, so no token is ever dropped. Padding is not routed; its y is 0. Tokens are sorted by expert, and each
     expert runs once on all of its own: O(k) experts a token, plus the router's O(E D).
 
-    How many tokens an expert gets is no shape of a program that is exported (torch.export, ONNX): there every expert
-    takes every token, those not chosen weighed by 0. The same y at O(E) experts a token, without losses and metrics.
-    torch.compile breaks its graph around the experts, and cannot have ``fullgraph=True``.
+    How many tokens an expert gets is no shape of a program that is exported (torch.export, ONNX), nor of a transform of
+    torch.func: there every expert takes every token, those not chosen weighed by 0. The same y at O(E) experts a token,
+    without losses and metrics. torch.compile breaks its graph around the experts, and cannot have ``fullgraph=True``.
 
     Losses, over real tokens:
 
@@ -54,7 +55,7 @@ class MoE(FeedForward):
 
     def forward(self, x: Tensor, *, rows: Rows | None = None) -> FeedForwardOutput:
         real = None if rows is None else rows.mask(x.shape[1])
-        if torch.compiler.is_exporting():
+        if torch.compiler.is_exporting() or transformed():
             return FeedForwardOutput(self._through_all_experts(x, real))
         tokens = x.flatten(0, 1) if real is None else x[real]
         scores = self._scores(tokens)

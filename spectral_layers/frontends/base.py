@@ -12,6 +12,7 @@ from spectral_core.axes import describe
 from spectral_core.config import PartConfig
 from spectral_core.errors import UnsupportedInputError
 from spectral_core.tracing import readable
+from spectral_core.trees import tree
 from spectral_layers.context import LayerContext
 from spectral_layers.positions.base import Grid
 from spectral_layers.rows import Rows
@@ -19,6 +20,7 @@ from spectral_layers.rows import Rows
 Modality = Literal["text", "image", "audio"]
 
 
+@tree
 @dataclass
 class FrontEndOutput:
     """x: (B, L, D). rows: how much of each row is real, if lengths were given.

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from spectral_core.config import PartConfig
+from spectral_core.trees import tree
 from spectral_layers.context import GateContext
 
 SMOOTHING = 1e-3
@@ -66,6 +67,7 @@ class SpectralView:
         return weight * angle
 
 
+@tree
 @dataclass(frozen=True)
 class Modulation:
     """What to do to each bin: gain >= 0 and phase in radians, broadcastable to (B, H, C, F); None leaves it alone.
