@@ -20,7 +20,10 @@ _COLUMNS = 4096
 
 def points_for(least: int) -> int:
     """Complex points of the transform for a negacyclic circle of at least so many samples: a power of two."""
-    return max(min(ON_CHIP), 1 << (-(-least // 2) - 1).bit_length())
+    points = min(ON_CHIP)
+    while 2 * points < least:  # by doubling: a traced length is compared with powers of two only
+        points *= 2
+    return points
 
 
 def split(points: int) -> tuple[Digits, Digits] | None:
@@ -41,6 +44,14 @@ def options(constants: dict[str, Any]) -> dict[str, int]:
     size = constants["A"] * constants["B"] * constants.get("C", 1) * constants.get("R", 1)
     # One stage: loops over rows must not fetch the next row ahead, tables and all, into memory that is not there.
     return {"num_warps": 8 if size >= 2048 else 4, "num_stages": 1}
+
+
+def refuse_higher_order() -> None:
+    """For a backward pass whose kernels have none themselves: autograd would take its gradients for constants."""
+    if torch.is_grad_enabled():
+        raise NotImplementedError(
+            "the triton kernels have no gradients of gradients (create_graph=True). Choose fft: torch, which has."
+        )
 
 
 def run(kernel: Any, programs: int, on: Tensor, *arguments: Any, **constants: Any) -> None:

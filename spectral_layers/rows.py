@@ -15,8 +15,10 @@ from torch.nn import functional as F
 
 from spectral_core.axes import describe
 from spectral_core.errors import UnsupportedInputError
+from spectral_core.trees import tree
 
 
+@tree
 @dataclass(frozen=True)
 class Rows:
     """How much of each row of a (B, L, D) batch is real: its first ``lengths[b]`` tokens.
@@ -37,6 +39,7 @@ class Rows:
         return Rows((self.lengths - here.start).clamp(0, here.stop - here.start), segments)
 
 
+@tree
 @dataclass(frozen=True)
 class Alignment:
     """Gathers left padding away, and puts outputs back where their tokens stood."""

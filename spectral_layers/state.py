@@ -12,14 +12,16 @@ for new weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree
 
 from spectral_core.errors import StateError
+from spectral_core.trees import tree
 from spectral_layers.kept import Kept
 
 
@@ -173,6 +175,7 @@ class State:
         return f"State({self.owner}, position={self.position.tolist()})"
 
 
+@tree
 @dataclass(frozen=True)
 class Journal:
     """Two snapshots at least ``limit`` tokens apart, and the inputs since the older one.
@@ -218,6 +221,33 @@ class Journal:
         older = self.older._bare(function)
         newer = older if self.newer is self.older else self.newer._bare(function)
         return Journal(self.limit, older, newer, tuple(map(function, self.between)), tuple(map(function, self.since)))
+
+
+def _flatten_with_keys(state: State) -> tuple[list[tuple[_pytree.KeyEntry, Any]], str]:
+    state._require_unconsumed()
+    names = ("position", "tensors", "parts", "_journal")
+    return [(_pytree.GetAttrKey(name), getattr(state, name)) for name in names], state.owner
+
+
+def _flatten(state: State) -> tuple[list[Any], str]:
+    branches, owner = _flatten_with_keys(state)
+    return [branch for _, branch in branches], owner
+
+
+def _unflatten(children: Iterable[Any], owner: str) -> State:
+    position, tensors, parts, journal = children
+    made = State(owner, position, tensors, parts)
+    made._journal = journal
+    return made
+
+
+_pytree.register_pytree_node(
+    State,
+    _flatten,
+    _unflatten,
+    serialized_type_name=f"{State.__module__}.State",
+    flatten_with_keys_fn=_flatten_with_keys,
+)
 
 
 def _tokens(inputs: tuple[Tensor, ...]) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from spectral_core import ConfigError
+from spectral_core.trees import tree
 from spectral_layers import LayerContext, Rotation, Rows, State
 from spectral_layers.feedforward.base import FeedForwardOutput
 from spectral_layers.segments import tokenwise
@@ -20,6 +21,7 @@ from spectral_models.config import BlockConfig
 NORMS: dict[str, type[nn.Module]] = {"rms_norm": nn.RMSNorm, "layer_norm": nn.LayerNorm}
 
 
+@tree
 @dataclass
 class BlockOutput:
     """x: (B, L, D). losses and metrics: of the mixer and the feed-forward, prefixed by which."""

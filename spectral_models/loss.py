@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from spectral_core import UnsupportedInputError
 from spectral_core.axes import describe
+from spectral_core.trees import tree
 
 IGNORE = -100
 """The label of what counts for nothing, as in ``torch.nn.functional.cross_entropy``."""
@@ -24,6 +25,7 @@ _CHUNK_LOGITS = 1 << 22
 """Logits made at a time unless told otherwise: 16 MiB in float32, and some times that while they are worked on."""
 
 
+@tree
 @dataclass
 class StepLoss:
     """What a model makes of a step's labels, or of a part of them.

@@ -26,6 +26,7 @@ from spectral_core.backends.base import (
     transform_dtype,
 )
 from spectral_core.errors import UnsupportedInputError
+from spectral_kernels.tracing import power_of_two, transformed, varies
 
 CANDIDATES = ("triton", "direct", "hierarchical", "torch", "xla")
 _THRESHOLDS = json.loads(resources.files("spectral_core.backends").joinpath("thresholds.json").read_text())
@@ -50,6 +51,7 @@ class AutoFFT(FFTBackend):
     """Delegates each request to the first of its candidates that supports it and is not known to be slower."""
 
     name = "auto"
+    higher_order = True
 
     def __init__(self, candidates: tuple[FFTBackend, ...]) -> None:
         self._candidates = candidates
@@ -62,8 +64,10 @@ class AutoFFT(FFTBackend):
 
     def plan(self, request: Request) -> Plan:
         """The plan for a class of requests. Raises UnsupportedInputError when no candidate can serve it."""
-        if torch.compiler.is_compiling():
-            return self._make(request)  # a trace holds neither log lines nor caches
+        if torch.compiler.is_compiling() or transformed():
+            return self._make(
+                request
+            )  # a trace holds neither log lines nor caches, and torch.func has plans of its own
         made = self._plans.get(request)
         if made is None:
             if len(self._plans) == _KEPT:
@@ -75,7 +79,7 @@ class AutoFFT(FFTBackend):
     def _make(self, request: Request) -> Plan:
         rejected: list[tuple[str, str]] = []
         for backend in self._candidates:
-            reasons = backend.unsupported_reasons(request) or _slower(backend.name, request)
+            reasons = backend.reasons_against(request) or _slower(backend.name, request)
             if not reasons:
                 return Plan(backend, tuple(rejected))
             rejected.append((backend.name, ", ".join(reasons)))
@@ -128,14 +132,16 @@ def _slower(name: str, request: Request) -> list[str]:
         return [f"not measured on {request.device}"]
     if name == "direct" and request.operator != "convolution":
         return [f"no {request.operator} of its own"]
-    transform = request.length
+    # A graph for many lengths is judged, and its message written, as one of the next power of two.
+    sizes = request.channels, request.length, request.taps
+    channels, transform, taps = (power_of_two(size) if varies(size) else size for size in sizes)
     if request.operator == "convolution":
-        transform = Support.of(request.taps, request.length, request.mode).points
-    points, least = request.channels * transform, measured[f"{name}_points"]
+        transform = Support.of(taps, transform, request.mode).points
+    points, least = channels * transform, measured[f"{name}_points"]
     if name == "direct":
         most = measured["direct_taps"]["training" if request.grad else "forward"]
-        if request.taps > most:
-            return [f"{request.taps} taps, faster up to {most}"]
+        if taps > most:
+            return [f"{taps} taps, faster up to {most}"]
     return [] if points >= least else [f"{points} points, faster from {least}"]
 
 

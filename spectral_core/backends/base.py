@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from torch import Tensor
 from spectral_core.config import PartConfig
 from spectral_core.contract import Contract
 from spectral_core.errors import UnsupportedInputError
+from spectral_kernels.tracing import power_of_two, transformed, varies
 
 Mode = Literal["causal", "circular", "centered"]
 MODES: tuple[Mode, ...] = ("causal", "circular", "centered")
@@ -71,14 +72,23 @@ class FFTBackend(Contract, ABC):
 
     must_return = (("rfft", Spectrum), ("irfft", Tensor))
     name: str
+    higher_order: ClassVar[bool] = False
+    """Whether the operators have gradients of gradients and pass through the transforms of torch.func. Where not they
+    refuse both: an operator of one's own says so in its backward pass if gradients are recorded there."""
 
     def unsupported_reasons(self, request: Request) -> list[str]:
         """Why this backend cannot serve the request; empty when it can."""
         return []
 
+    def reasons_against(self, request: Request) -> list[str]:
+        """Why it cannot serve the request where it is called."""
+        if transformed() and not self.higher_order:
+            return ["it has no rules for the transforms of torch.func"]
+        return self.unsupported_reasons(request)
+
     def select(self, request: Request) -> FFTBackend:
         """The backend that serves the request: this one, unless it delegates. Raises UnsupportedInputError."""
-        reasons = self.unsupported_reasons(request)
+        reasons = self.reasons_against(request)
         if reasons:
             raise UnsupportedInputError(
                 f"{self.name} cannot run this {request.operator}: {'; '.join(reasons)}. "
@@ -188,9 +198,16 @@ class Support(NamedTuple):
         if mode == "circular":
             return cls(0, taps, length, 0)
         centre = 0 if mode == "causal" else taps // 2
+        many = varies(length) or varies(taps)
+        if many:
+            # One transform for all lengths of the graph.
+            length = power_of_two(length)
         first, last = max(0, centre - length + 1), min(taps, centre + length)
+        if varies(taps):
+            first, last = 0, taps  # cutting would ask how taps and length compare
         before, after = centre - first, last - centre - 1
-        return cls(first, last, fast_length(length + max(before, after)), before)
+        reach = max(before, after)
+        return cls(first, last, fast_length(length + (power_of_two(reach + 1) if many else reach)), before)
 
     def place(self, kernel: Tensor) -> Tensor:
         """The taps that matter, in the transform's dtype, at most ``points`` of them."""

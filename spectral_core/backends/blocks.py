@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from spectral_core.backends.base import Support, transform_dtype
 from spectral_core.backends.layouts import Layout, layout_of
@@ -29,7 +30,7 @@ _SHARED_POINTS = 1 << 24
 # Defined by schema: torch.library.custom_op would import the compiler, and with it triton, at the first call.
 _LIBRARY = torch.library.Library("spectral", "DEF")
 _ARGUMENTS = (
-    "Tensor u, Tensor kernel, Tensor? skip, Tensor? pre_gate, Tensor? post_gate, int[] support, bool circular,"
+    "Tensor u, Tensor kernel, Tensor? skip, Tensor? pre_gate, Tensor? post_gate, SymInt[] support, bool circular,"
     " bool prepared, int chunk_size, int? block_bytes"
 )
 _LIBRARY.define(f"convolve_blocks({_ARGUMENTS}) -> Tensor")
@@ -156,11 +157,53 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    tensors = ctx.saved_tensors
+    tensors = _Tensors(*ctx.saved_tensors)
     wanted = [bool(needs) and tensor is not None for needs, tensor in zip(ctx.needs_input_grad, tensors, strict=False)]
     wanted[1] = wanted[1] and not ctx.plan.prepared
-    grads = torch.ops.spectral.convolve_blocks_backward(grad, *tensors, *ctx.plan, wanted)
+    if torch.is_grad_enabled():
+        grads = _differentiable_gradients(grad, tensors, ctx.plan, wanted)
+    else:
+        grads = torch.ops.spectral.convolve_blocks_backward(grad, *tensors, *ctx.plan, wanted)
     return (*(made if wants else None for made, wants in zip(grads, wanted, strict=True)), *[None] * len(ctx.plan))
+
+
+def _differentiable_gradients(
+    grad: Tensor, tensors: _Tensors, plan: Plan, wanted: Sequence[bool]
+) -> list[Tensor | None]:
+    """What :func:`_gradients` computes, of differentiable operators: for gradients of gradients.
+
+    The matrix of a convolution is Toeplitz, so its transpose is the same convolution of the reversed signal, reversed.
+    """
+    kernel, skip, pre, post = tensors[1:]
+    dtype = transform_dtype(torch.promote_types(tensors.u.dtype, kernel.dtype))
+    u, g = tensors.u.to(dtype), grad.to(dtype)
+    x = u if pre is None else u * pre
+    to_post = None
+    if post is not None:
+        if wanted[4]:
+            y = convolve_blocks(x, kernel, skip, None, None, *plan)
+            to_post = g * y
+        g = g * post
+    to_x = convolve_blocks(g.flip(-1), kernel, skip, None, None, *plan).flip(-1)
+    to_kernel = None
+    if wanted[1]:
+        support = Support(*plan.support)
+        # The correlation at every lag of the circle: tap s is at s - offset, and a circular kernel wraps around.
+        spectra = torch.fft.rfft(g, n=support.points) * torch.fft.rfft(x, n=support.points).conj()
+        lags = torch.arange(support.last - support.first, device=g.device) - support.offset
+        taps = torch.fft.irfft(spectra, n=support.points)[..., lags % support.points]
+        taps = taps.sum(0) if kernel.dim() == 2 else taps
+        to_kernel = F.pad(taps, (support.first, kernel.shape[-1] - support.last))
+    made = (
+        to_x if pre is None else to_x * pre,
+        to_kernel,
+        None if skip is None else (g * x).sum((0, 2)),
+        None if pre is None else to_x * u,
+        to_post,
+    )
+    return [
+        None if each is None or like is None else each.to(like.dtype) for each, like in zip(made, tensors, strict=True)
+    ]
 
 
 @torch.library.impl(_LIBRARY, "respond_blocks", "CompositeExplicitAutograd")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from spectral_core.backends.blocks import Plan, block_rows, convolve_blocks, res
 from spectral_core.backends.layouts import Whole
 from spectral_core.backends.torch_fft import TorchFFT
 from spectral_core.config import Length
+from spectral_kernels.tracing import transformed, varies
 
 
 class _Kernel(NamedTuple):
@@ -42,8 +44,9 @@ class HierarchicalFFT(TorchFFT):
 
     def prepare_kernel(self, kernel: Tensor, length: int, mode: Mode) -> PreparedKernel:
         support = Support.of(kernel.shape[-1], length, mode)
-        # A spectrum made here would be kept whole for the backward pass; blocks make theirs as they go.
-        prepared = not (torch.is_grad_enabled() and kernel.requires_grad)
+        # A spectrum made here would be kept whole for the backward pass; blocks make theirs as they go. In a graph for
+        # many lengths its layout is unknown, and to torch.func the operator that makes it is.
+        prepared = not ((torch.is_grad_enabled() and kernel.requires_grad) or varies(length) or transformed())
         plan = Plan(list(support), mode == "circular", prepared, self.chunk_size, self.block_bytes)
         values = respond_blocks(kernel, length, *plan) if prepared else kernel
         return self._prepared(kernel, length, mode, support, _Kernel(values, plan))
@@ -58,6 +61,8 @@ class HierarchicalFFT(TorchFFT):
         post_gate: Tensor | None = None,
     ) -> Tensor:
         values, plan = kernel.data
+        if transformed():  # blocks are an operator, for which torch.func has no rules
+            return super().convolution(u, _whole(kernel), skip=skip, pre_gate=pre_gate, post_gate=post_gate)
         y: Tensor = convolve_blocks(u, values, skip, pre_gate, post_gate, *plan)
         return y
 
@@ -74,6 +79,17 @@ class HierarchicalFFT(TorchFFT):
             gain, phase = (None if field is None else field[:, here] for field in fields)
             blocks.append(super().modulation(x[:, here], gain, phase, n))
         return torch.cat(blocks, dim=1)
+
+
+def _whole(kernel: PreparedKernel) -> PreparedKernel:
+    """The same kernel as its transform of all points."""
+    values, plan = kernel.data
+    support = Support(*plan.support)
+    if plan.prepared:
+        taps = plan.layout(kernel.length).taps(torch.view_as_complex(values))[..., : support.last - support.first]
+    else:
+        taps = support.place(values)
+    return replace(kernel, data=torch.fft.rfft(taps, n=support.points))
 
 
 class HierarchicalFFTConfig(FFTBackendConfig):

@@ -14,6 +14,7 @@ from spectral_kernels.availability import missing
 from spectral_kernels.gated_convolution.op import circle, gated_convolution, respond
 from spectral_kernels.launch import LONGEST, PRECISION, points_for
 from spectral_kernels.modulation.op import fits, modulation
+from spectral_kernels.tracing import varies
 
 
 class _Kernel(NamedTuple):
@@ -39,6 +40,8 @@ class TritonFFT(TorchFFT):
 
     def unsupported_reasons(self, request: Request) -> list[str]:
         reasons = missing(request.device)
+        if reasons:
+            return reasons
         if request.dtype not in PRECISION:
             reasons.append(f"dtype {str(request.dtype).removeprefix('torch.')} unsupported")
         if request.operator == "convolution":
@@ -46,6 +49,8 @@ class TritonFFT(TorchFFT):
             points = points_for(circle(request.length, taps, first))
             if points > LONGEST:
                 reasons.append(f"a transform of {2 * points} points; at most {2 * LONGEST}")
+        elif request.operator == "modulation" and varies(request.length):
+            reasons.append("the factors of a length that varies within a graph are unknown")
         elif request.operator == "modulation" and not fits(request.length):
             reasons.append(f"{request.length} points have no two or three factors up to 64 that fit a tile of 4096")
         return reasons

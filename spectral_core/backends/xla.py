@@ -31,6 +31,7 @@ class XlaFFT(FFTBackend):
     """
 
     name = "xla"
+    higher_order = True
 
     def unsupported_reasons(self, request: Request) -> list[str]:
         if transform_dtype(request.dtype) == torch.float64:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from spectral_core.backends.base import FFTBackend
-from spectral_core.testing import convolutions, transforms
+from spectral_core.testing import convolutions, higher_order, transforms
 
 
 class Check(Protocol):
@@ -54,5 +54,7 @@ BACKEND_CHECKS: tuple[Check, ...] = (
     convolutions.check_prepared_kernels,
     convolutions.check_convolution_leaves_its_inputs_alone,
     convolutions.check_nan_comes_through_convolution,
+    higher_order.check_gradients_of_gradients,
+    higher_order.check_transforms_of_torch_func,
 )
 """Every promise of an FFT backend, in the order in which to mend them."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from spectral_kernels.operator import operator
+from spectral_kernels.tracing import transformed
 
 
 class Chunks(NamedTuple):
@@ -43,14 +44,9 @@ def recurrence(chunks: Chunks) -> tuple[Tensor, Tensor, Tensor]:
 
     To be called outside autocast. O(N S F C), sequential over N.
     """
-    if torch.compiler.is_exporting() or (not torch.compiler.is_compiling() and _transformed()):
+    if torch.compiler.is_exporting() or transformed():  # jvp would silently take the operator for a constant
         return _loop(*chunks)
     return _RECURRENCE(*chunks)
-
-
-def _transformed() -> bool:
-    """Whether a transform of torch.func is active: jvp would silently take the operator for a constant."""
-    return torch._C._are_functorch_transforms_active()
 
 
 def _loop(*given: Tensor) -> tuple[Tensor, Tensor, Tensor]:

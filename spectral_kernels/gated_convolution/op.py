@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spectral_kernels.factors import ON_CHIP, Digits, across_twiddles, tables
-from spectral_kernels.launch import LONGEST, PRECISION, columns, points_for, run, split
+from spectral_kernels.launch import LONGEST, PRECISION, columns, points_for, refuse_higher_order, run, split
 from spectral_kernels.operator import operator
 
 _SHIFT = 0.25
@@ -329,6 +329,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    refuse_higher_order()
     tensors = ctx.saved_tensors
     wanted = [bool(needs) and tensor is not None for needs, tensor in zip(ctx.needs_input_grad, tensors, strict=False)]
     wanted[1] = wanted[1] and not ctx.prepared

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spectral_kernels.factors import LEAST_DIGIT, Digits, tables
-from spectral_kernels.launch import PRECISION, run
+from spectral_kernels.launch import PRECISION, refuse_higher_order, run
 from spectral_kernels.operator import operator
 
 LONGEST = 4096
@@ -125,6 +125,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    refuse_higher_order()
     tensors = ctx.saved_tensors
     made = _GRADIENTS(grad, *tensors, ctx.n)
     wanted = zip(made, tensors, ctx.needs_input_grad[:3], strict=True)

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from spectral_core.config import PartConfig
 from spectral_core.contract import Contract
+from spectral_core.trees import tree
 from spectral_layers.context import LayerContext
 from spectral_layers.rows import Rows
 
 
+@tree
 @dataclass
 class FeedForwardOutput:
     """y: (B, L, D). losses: scalars for the training loss, already weighted. metrics: scalars to log."""

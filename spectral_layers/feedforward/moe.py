@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from spectral_core.config import Weight, Width
+from spectral_kernels.tracing import transformed
 from spectral_layers.context import LayerContext
 from spectral_layers.feedforward.base import FeedForward, FeedForwardConfig, FeedForwardOutput
 from spectral_layers.feedforward.swiglu import SwiGLU
@@ -24,8 +25,9 @@ class MoE(FeedForward):
     a capacity, so no token is ever dropped. Padding is not routed; its y is 0. Tokens are sorted by expert, and each
     expert runs once on all of its own: O(k) experts a token, plus the router's O(E D).
 
-    How many tokens an expert gets is no shape of a program that is exported (torch.export, ONNX): there every expert
-    takes every token, those not chosen weighed by 0. The same y at O(E) experts a token, without losses and metrics.
+    How many tokens an expert gets is no shape of a program that is exported (torch.export, ONNX), nor of a transform of
+    torch.func: there every expert takes every token, those not chosen weighed by 0. The same y at O(E) experts a token,
+    without losses and metrics. torch.compile breaks its graph around the experts, and cannot have ``fullgraph=True``.
 
     Losses, over real tokens:
 
@@ -53,14 +55,18 @@ class MoE(FeedForward):
 
     def forward(self, x: Tensor, *, rows: Rows | None = None) -> FeedForwardOutput:
         real = None if rows is None else rows.mask(x.shape[1])
-        if torch.compiler.is_exporting():
+        if torch.compiler.is_exporting() or transformed():
             return FeedForwardOutput(self._through_all_experts(x, real))
         tokens = x.flatten(0, 1) if real is None else x[real]
         scores = self.router(tokens)
         probability = scores.softmax(-1)
         weight, choice = self._chosen(probability)
         counts = choice.flatten().bincount(minlength=len(self.experts))
-        y = self._through_experts(tokens, weight, choice, counts)
+        through = self._through_experts
+        if torch.compiler.is_compiling():
+            # How many tokens an expert has is no shape of a graph: rather than compile again at every call, leave it.
+            through = torch.compiler.disable(through)
+        y = through(tokens, weight, choice, counts)
         losses, metrics = self._report(scores, probability, counts)
         y = y.view_as(x) if real is None else torch.zeros_like(x).index_put((real,), y)
         return FeedForwardOutput(y, losses, metrics)

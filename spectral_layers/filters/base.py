@@ -11,6 +11,7 @@ from torch import Tensor
 from spectral_core import FFTBackend, PreparedKernel, prepare_kernel
 from spectral_core.config import PartConfig
 from spectral_core.contract import Contract
+from spectral_kernels.tracing import power_of_two, varies
 from spectral_layers.context import FilterContext
 from spectral_layers.entry import Entered, entry
 from spectral_layers.kept import kept
@@ -35,13 +36,22 @@ class Filter(Contract, Entered):
     def kernel(self, length: int) -> Tensor:
         """The first ``length`` taps, (D, length), tap s weighing the input s tokens ago. Differentiable."""
 
+    def synthesised(self, length: int) -> Tensor:
+        """:meth:`kernel` for a convolution; in a graph for many lengths up to the next power of two of taps.
+
+        Taps beyond the signal meet none of it, and the synthesis of a fixed number of them is the same for all lengths.
+        """
+        if not varies(length):
+            return self.kernel(length)
+        rounded = power_of_two(length)
+        return self.kernel(rounded if self.length_limit is None else min(rounded, self.length_limit))
+
     def prepared(self, length: int, fft: FFTBackend) -> PreparedKernel | Tensor:
         """The kernel for a causal convolution of ``length`` tokens: its spectrum, when no gradients are recorded."""
         if torch.is_grad_enabled():
-            return self.kernel(length)
-        return kept(
-            self, "causal", (fft.name, length), lambda: prepare_kernel(self.kernel(length), length, backend=fft), most=8
-        )
+            return self.synthesised(length)
+        key = (fft.name, length)
+        return kept(self, "causal", key, lambda: prepare_kernel(self.synthesised(length), length, backend=fft), most=8)
 
     def prepared_with(self, reverse: Filter, length: int, fft: FFTBackend) -> PreparedKernel | Tensor:
         """The same for a centered convolution: this filter weighs the past, the other the future, and both the present.
@@ -50,7 +60,7 @@ class Filter(Contract, Entered):
         """
 
         def taps() -> Tensor:
-            return _two_sided(self.kernel(length), reverse.kernel(length))
+            return _two_sided(self.synthesised(length), reverse.synthesised(length))
 
         if torch.is_grad_enabled():
             return taps()

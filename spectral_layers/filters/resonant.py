@@ -58,8 +58,7 @@ class Resonant(RecurrentFilter):
 
     def absorb(self, memory: Tensor | None, u: Tensor, lengths: Tensor | None) -> Tensor:
         length = u.shape[-1]
-        fine = math.isqrt(length - 1) + 1
-        coarse = -(-length // fine)
+        fine, coarse = _table_sizes(length)
         counts = length if lengths is None else lengths
         # Right-align rows, so that one table of powers serves all of them.
         padded = span(u.double(), counts - coarse * fine, coarse * fine).unflatten(-1, (coarse, fine))
@@ -101,8 +100,7 @@ class Resonant(RecurrentFilter):
 
     def _evaluate(self, weights: Tensor, length: int, *, start: int) -> Tensor:
         """Re sum_m weights lambda^t for t in [start, start + length): weights (B, D, M, 2) -> (B, D, length)."""
-        fine = math.isqrt(length - 1) + 1
-        coarse = -(-length // fine)
+        fine, coarse = _table_sizes(length)
         device = weights.device
         left = _complex_multiply(weights[:, :, None], self._powers(torch.arange(coarse, device=device) * fine + start))
         right = self._powers(torch.arange(fine, device=device))
@@ -112,6 +110,14 @@ class Resonant(RecurrentFilter):
         with torch.autocast(device.type, enabled=False):
             product = left.flatten(-2).to(weights.dtype) @ right.transpose(-1, -2).to(weights.dtype)
         return product.flatten(-2)[..., :length]
+
+
+def _table_sizes(length: int) -> tuple[int, int]:
+    """Entries of a fine and a coarse table, about as many each, whose products are ``length`` powers or a few more."""
+    fine = 1
+    while fine * fine < length:
+        fine *= 2
+    return fine, -(-length // fine)
 
 
 def _complex_multiply(a: Tensor, b: Tensor) -> Tensor:

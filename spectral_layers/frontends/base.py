@@ -6,13 +6,14 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
 from spectral_core.axes import describe
 from spectral_core.config import PartConfig
 from spectral_core.contract import Contract
 from spectral_core.errors import UnsupportedInputError
+from spectral_core.trees import tree
+from spectral_kernels.tracing import readable
 from spectral_layers.context import LayerContext
 from spectral_layers.positions.base import Grid
 from spectral_layers.rows import Rows
@@ -20,6 +21,7 @@ from spectral_layers.rows import Rows
 Modality = Literal["text", "image", "audio"]
 
 
+@tree
 @dataclass
 class FrontEndOutput:
     """x: (B, L, D). rows: how much of each row is real, if lengths were given.
@@ -66,8 +68,7 @@ class FrontEnd(Contract, nn.Module):
             raise UnsupportedInputError(
                 f"{name} was given {inputs.shape[0]} rows and lengths {describe(lengths)}; rows have one integer each."
             )
-        # Reading the extremes back from an accelerator would stall every step, and a trace has none to read.
-        if lengths.device.type == "cpu" and lengths.numel() and not torch.compiler.is_compiling():
+        if lengths.numel() and readable(lengths):
             low, high = int(lengths.min()), int(lengths.max())
             if low < 0 or high > inputs.shape[-1]:
                 raise UnsupportedInputError(

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from spectral_core.axes import describe
 from spectral_core.config import Length, Scale, Width
 from spectral_core.errors import UnsupportedInputError
+from spectral_kernels.tracing import readable
 from spectral_layers.context import LayerContext
 from spectral_layers.entry import Entered, entry
 from spectral_layers.frontends.base import FrontEnd, FrontEndConfig, FrontEndOutput, Modality
@@ -62,9 +63,8 @@ class Tokens(FrontEnd, Entered):
                 + ("" if tensor else " Make a text a tensor of token ids: torch.tensor([tokenizer.encode(text)]).")
             )
         self.check_lengths(inputs, lengths)
-        # Reading the extremes back would stall an accelerator at every step, and split a compiled graph; there the
-        # embedding itself objects.
-        if inputs.device.type == "cpu" and inputs.numel() and not torch.compiler.is_compiling():
+        # Where values cannot be read the embedding itself objects.
+        if inputs.numel() and readable(inputs):
             low, high = int(inputs.min()), int(inputs.max())
             if low < 0 or high >= vocab_size:
                 raise UnsupportedInputError(

@@ -17,6 +17,7 @@ from spectral_core.axes import describe
 from spectral_core.config import PartConfig
 from spectral_core.contract import Contract
 from spectral_core.errors import StateError, UnsupportedInputError, suggestion
+from spectral_core.trees import tree
 from spectral_layers.context import LayerContext
 from spectral_layers.entry import Entered, entry
 from spectral_layers.mixing.base import Direction
@@ -36,6 +37,7 @@ class Stream:
     kind: Direction = "bidirectional"
 
 
+@tree
 @dataclass
 class FusionOutput:
     """y: (B, L of the target, D), the target with what the others add. state: what continues it, if asked for.

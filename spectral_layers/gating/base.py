@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from spectral_core.config import PartConfig
 from spectral_core.contract import Contract
+from spectral_core.trees import tree
 from spectral_layers.context import GateContext
 
 SMOOTHING = 1e-3
@@ -67,6 +68,7 @@ class SpectralView:
         return weight * angle
 
 
+@tree
 @dataclass(frozen=True)
 class Modulation:
     """What to do to each bin: gain >= 0 and phase in radians, broadcastable to (B, H, C, F); None leaves it alone.

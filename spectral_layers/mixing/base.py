@@ -16,6 +16,7 @@ from spectral_core.axes import describe
 from spectral_core.config import PartConfig
 from spectral_core.contract import Contract
 from spectral_core.errors import StateError, UnsupportedInputError
+from spectral_core.trees import tree
 from spectral_layers.context import LayerContext
 from spectral_layers.kept import Kept
 from spectral_layers.rows import Rows
@@ -24,6 +25,7 @@ from spectral_layers.state import State
 Direction = Literal["causal", "bidirectional"]
 
 
+@tree
 @dataclass
 class MixerOutput:
     """y: (B, L, D). state: what continues the sequence, if asked for.

@@ -44,9 +44,12 @@ class Fourier(Mixer):
         channels = self.fft.rfft(x, dim)
         even = self.fft.rfft(channels.real.transpose(1, 2), length).real
         odd = self.fft.rfft(channels.imag.transpose(1, 2), length).imag
-        here, there = even - odd, even + odd  # at k and at -k, k from 0 to L / 2
-        first = torch.cat([here, there[..., 1 : (length + 1) // 2].flip(-1)], -1)
-        last = torch.cat([there, here[..., 1 : (length + 1) // 2].flip(-1)], -1)[:, 1 : (dim + 1) // 2].flip(1)
+        # Both to L bins by their symmetry, through an index whose size does not depend on L being even.
+        k = torch.arange(length, device=x.device)
+        mirrored = torch.minimum(k, length - k)
+        even = even.index_select(-1, mirrored)
+        odd = odd.index_select(-1, mirrored) * torch.where(k > mirrored, -1.0, 1.0).to(odd.dtype)
+        first, last = even - odd, (even + odd)[:, 1 : (dim + 1) // 2].flip(1)
         return (torch.cat([first, last], 1) * (length * dim) ** -0.5).transpose(1, 2).to(x.dtype)
 
 

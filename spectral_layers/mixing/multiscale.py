@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from spectral_core import FFTBackend, convolve
 from spectral_core.config import OneOf, Width, part
+from spectral_kernels.tracing import varies
 from spectral_layers.context import FilterContext, LayerContext
 from spectral_layers.entry import Entered, entry
 from spectral_layers.filters.base import Filter, FilterConfig
@@ -95,7 +96,9 @@ class _Scale(Entered):
     def forward(self, u: Tensor) -> Tensor:
         """A whole sequence: (B, D, L) -> (B, D, L)."""
         length = u.shape[-1]
-        blocks = max(1, length // self.scale)
+        # No token hears a block that is not complete. In a graph for many lengths it counts, so that the number of
+        # blocks passes its powers of two where the length does.
+        blocks = -(-length // self.scale) if varies(length) else max(1, length // self.scale)
         means = self._sums(F.pad(u, (0, blocks * self.scale - length)))
         y = convolve(means, self.filter.prepared(blocks, self.fft), backend=self.fft)
         held = y[..., None].expand(*y.shape, self.scale).flatten(-2)

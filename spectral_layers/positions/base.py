@@ -66,8 +66,8 @@ class Position(Contract, Entered):
         """Raise UnsupportedInputError if a position is beyond the length limit."""
         if self.length_limit is None or not positions.numel():
             return
-        # A program that is exported has no values to refuse: there the call's own length counts.
-        needed = positions.shape[1] if torch.compiler.is_exporting() else int(positions.max()) + 1
+        # A traced graph has no values to refuse: there the call's own length counts.
+        needed = positions.shape[1] if torch.compiler.is_compiling() else int(positions.max()) + 1
         if needed > self.length_limit:
             raise UnsupportedInputError(
                 f"{type(self).__name__} is limited to {self.length_limit} tokens, one parameter vector each; got "

@@ -18,10 +18,11 @@ def top_k(scores: Tensor, share: float, *, temperature: float, draw: bool) -> Te
     """
     if draw:
         scores = scores - torch.empty_like(scores).exponential_().log()
-    bins = scores.shape[-1]
-    count = max(1, int(share * bins + 0.5))
+    rank = torch.arange(scores.shape[-1], device=scores.device)
+    # As a tensor: sliced by a number, a graph for many lengths would hold for one number only.
+    count = (share * (rank[-1:] + 1).double() + 0.5).long().clamp(min=1)
     order = scores.argsort(dim=-1, descending=True, stable=True)
-    hard = torch.zeros_like(scores).scatter(-1, order[..., :count], 1.0)
-    border = scores.gather(-1, order[..., [count - 1, min(count, bins - 1)]])
+    hard = torch.zeros_like(scores).scatter(-1, order, (rank < count).to(scores.dtype).expand_as(scores))
+    border = scores.gather(-1, order.index_select(-1, torch.cat([count - 1, torch.minimum(count, rank[-1:])])))
     soft = torch.sigmoid((scores - border.mean(-1, keepdim=True)) / temperature)
     return hard + (soft - soft.detach())

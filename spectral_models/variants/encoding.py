@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from spectral_core import UnsupportedInputError
 from spectral_core.backends.base import transform_dtype
 from spectral_core.config import OneOf, part
+from spectral_core.trees import tree
 from spectral_layers import POSITIONS, FrontEndConfig, PositionConfig, Rotation, Rows
 from spectral_layers.frontends.base import FrontEndOutput, Modality
 from spectral_layers.positions.base import Grid, positions_of
@@ -25,6 +26,7 @@ from spectral_models.variants.stack import StackConfig, StackedModel, Way, ragge
 Pooling = Literal["mean", "max", "cls", "last"]
 
 
+@tree
 @dataclass
 class EncoderOutput:
     """hidden: (B, L, D), arbitrary at padding. pooled: (B, D). mask: (B, L), True at real tokens; None if all are.

@@ -9,11 +9,13 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from spectral_core.config import Width
+from spectral_core.trees import tree
 from spectral_models.config import ModelConfig
 from spectral_models.loss import StepLoss
 from spectral_models.model import SpectralModel
 
 
+@tree
 @dataclass
 class ClassifierOutput:
     """logits: (B, num_labels). pooled: (B, D), what they were made of.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from spectral_core import UnsupportedInputError
 from spectral_core.config import PartConfig
+from spectral_core.trees import tree
 from spectral_layers import Rows, State
 from spectral_layers.entry import entry
 from spectral_layers.frontends.tokens import Tokens
@@ -24,6 +25,7 @@ from spectral_models.variants.stack import StackConfig, StackedModel, Way, align
 from spectral_models.variants.vocabulary import VocabularyConfig
 
 
+@tree
 @dataclass
 class LanguageModelOutput:
     """logits: (B, L, V). state: what continues the rows, if asked for.
@@ -37,6 +39,7 @@ class LanguageModelOutput:
     metrics: dict[str, Tensor]
 
 
+@tree
 @dataclass
 class Features:
     """x: (B, N, D), each row from index 0 on. alignment: back to where the tokens stood, if a mask was given."""

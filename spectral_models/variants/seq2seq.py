@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from spectral_core import FFT_BACKENDS, FFTBackendConfig, StateError, UnsupportedInputError
 from spectral_core.axes import describe
 from spectral_core.config import OneOf, part, problem
+from spectral_core.trees import tree
 from spectral_layers import FUSIONS, FusionConfig, State, Stream
 from spectral_layers.entry import entry
 from spectral_layers.rows import Alignment
@@ -29,6 +30,7 @@ from spectral_models.variants.stack import ragged
 _TokenId = Annotated[int, Field(ge=0, le=1 << 32)]
 
 
+@tree
 @dataclass
 class Seq2SeqOutput:
     """logits: (B, L, V), of the target's next tokens. state: what continues the targets, if asked for.

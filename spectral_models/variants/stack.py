@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from spectral_core import FFT_BACKENDS, FFTBackendConfig, UnsupportedInputError
 from spectral_core.axes import describe
 from spectral_core.config import Length, OneOf, Width, part, problem
+from spectral_core.trees import tree
 from spectral_layers import (
     MIXERS,
     POSITIONS,
@@ -51,6 +52,7 @@ class Way:
         return y
 
 
+@tree
 @dataclass
 class StackOutput:
     """x: (B, L, D). states: of the blocks that gave one, by index. losses and metrics: named by layer."""

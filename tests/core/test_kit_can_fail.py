@@ -13,6 +13,7 @@ import torch
 from spectral_core.backends.base import Spectrum, Support
 from spectral_core.backends.torch_fft import TorchFFT
 from spectral_core.testing import BACKEND_CHECKS, assert_as_accurate, assert_close, relative_error
+from spectral_kernels.tracing import transformed
 
 CHECKS = {check.__name__.removeprefix("check_"): check for check in BACKEND_CHECKS}
 
@@ -227,7 +228,42 @@ class TurnsTheOtherWay(TorchFFT):
         return super().modulation(x, gain, None if phase is None else -phase, n)
 
 
+class _Gradient(torch.autograd.Function):
+    """A hand-written backward pass that is right, and a constant to the next one."""
+
+    @staticmethod
+    def forward(ctx, u, run):
+        ctx.save_for_backward(u)
+        ctx.run = run
+        return run(u.detach())
+
+    @staticmethod
+    def backward(ctx, grad):
+        with torch.enable_grad():
+            (u,) = (tensor.detach().requires_grad_() for tensor in ctx.saved_tensors)
+            return torch.autograd.grad(ctx.run(u), u, grad.detach())[0], None
+
+
+class ForgetsSecondGradients(TorchFFT):
+    """Gives the gradient of the gradient for zero, and says nothing."""
+
+    higher_order = False
+
+    def convolution(self, u, kernel, **options):
+        y = super().convolution(u, kernel, **options)
+        return _Gradient.apply(u, lambda u: TorchFFT.convolution(self, u, kernel, **options)) + 0 * y
+
+
+class IsConstantToTorchFunc(TorchFFT):
+    """As an operator without rules for the transforms of torch.func, which its author did not know of."""
+
+    def convolution(self, u, kernel, **options):
+        return super().convolution(u.detach() if transformed() else u, kernel, **options)
+
+
 CAUGHT = [
+    (ForgetsSecondGradients, "gradients_of_gradients"),
+    (IsConstantToTorchFunc, "transforms_of_torch_func"),
     (TruncatesTheKernel, "any_length_and_any_kernel_length"),
     (TruncatesTheKernel, "prepared_kernels"),
     (WrapsAround, "any_length_and_any_kernel_length"),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from spectral_core.backends.base import Support
+from spectral_core.errors import UnsupportedInputError
 from spectral_ducc.blocks import LANES, Array, Blocks, slices, view, zeros
 from spectral_ducc.transforms import as_complex, c2r, complex_of, r2c
 
@@ -221,6 +222,10 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    if torch.is_grad_enabled():
+        raise UnsupportedInputError(
+            "ducc/ducc0 has no gradients of gradients (create_graph=True). Choose another backend, such as fft: torch."
+        )
     tensors = ctx.saved_tensors
     wanted = [bool(needs) and x is not None for needs, x in zip(ctx.needs_input_grad[:5], tensors[:5], strict=True)]
     grads = torch.ops.spectral_ducc.convolve_backward(grad, *tensors, *ctx.options, wanted)
