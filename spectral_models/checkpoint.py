@@ -203,9 +203,9 @@ def load_weights(model: SpectralModel, directory: Path, *, cast: bool = False, i
         if cast:
             for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
                 tensor.data = tensor.data.to(weights.get(name, tensor).dtype)
-        if misfits := _misfits(model.state_dict(), weights):
+        if different := misfits(model.state_dict(), weights):
             raise CheckpointError(
-                f"{directory / WEIGHTS} does not fit its config: {misfits}. Leave out overrides of "
+                f"{directory / WEIGHTS} does not fit its config: {different}. Leave out overrides of "
                 "sizes and parts, or use another checkpoint."
             )
         model.load_state_dict(weights)
@@ -213,7 +213,7 @@ def load_weights(model: SpectralModel, directory: Path, *, cast: bool = False, i
         raise CheckpointError(f"{directory / WEIGHTS} does not fit its config: {error}") from error
 
 
-def _misfits(ours: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> str:
+def misfits(ours: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> str:
     """How stored weights differ from a model's in names and shapes, an example of each kind; empty if they do not."""
     shapes = [
         f"{name} is {tuple(stored[name].shape)} and should be {tuple(tensor.shape)}"

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
+from transformers.models.auto import modeling_auto
 from transformers.utils import ModelOutput
 
 from spectral_core import UnsupportedInputError
@@ -36,6 +37,8 @@ class SpectralForCausalLM(SpectralPreTrainedModel, CachedGenerationMixin):
     """A ``language_model``. ``generate``, Hugging Face's, computes each token once; prompts are padded on the left."""
 
     holds = "a language_model"
+    listed = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    loss_named = "ForCausalLM"
     earlier_names = LanguageModel.earlier_names
     accepts_loss_kwargs = True
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
+from transformers.models.auto import modeling_auto
 from transformers.utils import ModelOutput
 
 from spectral_core import ConfigError
@@ -34,6 +35,7 @@ class SpectralForClassification(SpectralPreTrainedModel):
     """Base of classifiers: a ``classifier`` of one kind of input."""
 
     modality: ClassVar[Modality]
+    loss_named = "ForSequenceClassification"
 
     @classmethod
     def takes(cls, config: ModelConfig) -> bool:
@@ -59,6 +61,7 @@ class SpectralForSequenceClassification(SpectralForClassification):
     """Texts: a ``classifier`` over an ``encoder``."""
 
     holds = "a classifier of text"
+    listed = modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
     modality: ClassVar[Modality] = "text"
 
     def forward(
@@ -72,6 +75,7 @@ class SpectralForImageClassification(SpectralForClassification):
     """Pictures: a ``classifier`` over a ``vision_encoder``."""
 
     holds = "a classifier of pictures"
+    listed = modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
     modality: ClassVar[Modality] = "image"
     main_input_name = "pixel_values"
     input_modalities = "image"
@@ -85,6 +89,7 @@ class SpectralForAudioClassification(SpectralForClassification):
     """Sound: a ``classifier`` over an ``audio_encoder``."""
 
     holds = "a classifier of sound"
+    listed = modeling_auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES
     modality: ClassVar[Modality] = "audio"
     main_input_name = "input_values"
     input_modalities = "audio"

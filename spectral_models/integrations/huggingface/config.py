@@ -50,7 +50,7 @@ class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers 
     """
 
     model_type: ClassVar[str] = "spectral"
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "pooled", "losses", "metrics"]
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "hidden", "pooled", "losses", "metrics"]
 
     vocab_size = _Told("vocab_size")
     hidden_size = _Told("hidden_dim")

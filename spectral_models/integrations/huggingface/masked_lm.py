@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
+from transformers.models.auto import modeling_auto
 from transformers.utils import ModelOutput
 
 from spectral_models.config import ModelConfig
@@ -33,6 +34,8 @@ class SpectralForMaskedLM(SpectralPreTrainedModel):
     """An ``encoder`` with ``masked_lm: true``."""
 
     holds = "an encoder with masked_lm: true"
+    listed = modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    loss_named = "ForMaskedLM"
     accepts_loss_kwargs = True
 
     @classmethod

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from transformers.models.auto import modeling_auto
 from transformers.utils import ModelOutput
 
 from spectral_core import UnsupportedInputError
@@ -46,6 +47,8 @@ class SpectralForSeq2SeqLM(SpectralPreTrainedModel, CachedGenerationMixin):
     """A ``seq2seq`` that reads text. Its start, end and pad tokens are those of ``generation_config``."""
 
     holds = "a seq2seq that reads text"
+    listed = modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+    loss_named = "ForMaskedLM"  # of the losses that transformers names, the one over tokens that shifts no labels
     accepts_loss_kwargs = True
 
     def __init__(self, config: SpectralHFConfig, model: Seq2Seq | None = None) -> None:
