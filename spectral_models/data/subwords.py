@@ -10,13 +10,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectral_models.data.tokenizer import TextStream, Tokenizer
+from spectral_models.data.byte_files import END, SETTINGS, TOKENIZER, says_bytes
+from spectral_models.data.tokenizer import ByteTokenizer, TextStream, Tokenizer
 from spectral_models.errors import DataError
 
 if TYPE_CHECKING:
     import tokenizers
 
-TOKENIZER, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 _EOS = "<|endoftext|>"
 _UNKNOWN = "\ufffd"
 
@@ -129,8 +129,8 @@ def learn_bpe(texts: Iterable[str], vocab_size: int) -> SubwordTokenizer:
     return SubwordTokenizer(inner, _EOS)
 
 
-def read_tokenizer(path: Path, eos: str | None = None) -> SubwordTokenizer:
-    """A Hugging Face tokenizer: a ``tokenizer.json``, or the directory that holds it.
+def read_tokenizer(path: Path, eos: str | None = None) -> Tokenizer:
+    """A Hugging Face tokenizer: a ``tokenizer.json``, or the directory that holds it; our own where it is one of bytes.
 
     eos: the token that ends a document; None for the one that ``tokenizer_config.json`` beside it names.
     """
@@ -140,6 +140,8 @@ def read_tokenizer(path: Path, eos: str | None = None) -> SubwordTokenizer:
             f"there is no tokenizer at {file}. Give a tokenizer.json or a directory that holds one; transformers' "
             "AutoTokenizer writes one: AutoTokenizer.from_pretrained(NAME).save_pretrained(DIRECTORY)."
         )
+    if eos in (None, END) and says_bytes(file.read_text(encoding="utf-8", errors="replace")):
+        return ByteTokenizer()
     try:
         inner = _library().Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing narrower

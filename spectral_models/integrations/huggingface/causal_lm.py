@@ -33,7 +33,7 @@ class SpectralCausalLMOutput(ModelOutput):  # type: ignore[misc]
     metrics: dict[str, Tensor] | None = None
 
 
-class SpectralForCausalLM(SpectralPreTrainedModel, CachedGenerationMixin):
+class SpectralForCausalLM(CachedGenerationMixin, SpectralPreTrainedModel):
     """A ``language_model``. ``generate``, Hugging Face's, computes each token once; prompts are padded on the left."""
 
     holds = "a language_model"

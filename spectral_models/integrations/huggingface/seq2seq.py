@@ -43,7 +43,7 @@ class SpectralSourceOutput(ModelOutput):  # type: ignore[misc]
     mask: Tensor | None = None
 
 
-class SpectralForSeq2SeqLM(SpectralPreTrainedModel, CachedGenerationMixin):
+class SpectralForSeq2SeqLM(CachedGenerationMixin, SpectralPreTrainedModel):
     """A ``seq2seq`` that reads text. Its start, end and pad tokens are those of ``generation_config``."""
 
     holds = "a seq2seq that reads text"
