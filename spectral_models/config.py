@@ -153,6 +153,11 @@ class ModelConfig(PartConfig):
     decoder: ClassVar[bool] = False
     """Whether logits may depend on no later token; held by a check when parts come from third parties."""
 
+    @property
+    def architecture(self) -> str | None:
+        """The class of ``integrations.huggingface`` that holds the model; None where none does."""
+        return None
+
     def build(self) -> SpectralModel:
         raise NotImplementedError(f"{type(self).__name__} must define build()")
 

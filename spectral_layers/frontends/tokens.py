@@ -32,6 +32,7 @@ class Tokens(FrontEnd):
 
     def __init__(self, hidden_dim: int, *, vocab_size: int, embed_dim: int, embed_scale: float) -> None:
         super().__init__()
+        self.vocab_size, self.embed_dim = vocab_size, embed_dim
         self.embed_scale = embed_scale
         self.feature_size = embed_scale * _SIZE
         self.embedding = nn.Embedding(vocab_size, embed_dim)
@@ -43,7 +44,6 @@ class Tokens(FrontEnd):
 
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> FrontEndOutput:
         """inputs: (B, L) integers from 0 to V - 1."""
-        vocab_size = self.embedding.num_embeddings
         tensor = isinstance(inputs, Tensor)
         if not tensor or inputs.dim() != 2 or inputs.dtype not in _INTEGERS or inputs.shape[1] < 1:
             raise UnsupportedInputError(
@@ -55,9 +55,9 @@ class Tokens(FrontEnd):
         # embedding itself objects.
         if inputs.device.type == "cpu" and inputs.numel() and not torch.compiler.is_compiling():
             low, high = int(inputs.min()), int(inputs.max())
-            if low < 0 or high >= vocab_size:
+            if low < 0 or high >= self.vocab_size:
                 raise UnsupportedInputError(
-                    f"token ids run from 0 to {vocab_size - 1} (vocab_size {vocab_size}); "
+                    f"token ids run from 0 to {self.vocab_size - 1} (vocab_size {self.vocab_size}); "
                     f"got {low} to {high}. Use the tokenizer the model was made for, or a larger vocab_size."
                 )
         x = self.embedding(inputs.long())
@@ -66,13 +66,20 @@ class Tokens(FrontEnd):
         return FrontEndOutput(self.embed_scale * x, None if lengths is None else Rows(lengths))
 
     def logits(self, x: Tensor) -> Tensor:
-        """(B, L, D) -> (B, L, V) by the transposes of the same weights: the head of a model that ties them."""
+        """(B, L, D) -> (B, L, V) by the transposes of the same matrices: the head of a model that ties them.
+
+        Where an adapter stands in the place of the embedding or the projection (peft), the matrix is what it makes of
+        every token, or of the identity: the adapted one, which merging leaves behind.
+        """
         if self.proj is not None:
-            x = F.linear(x, self.proj.weight.T)
-        return F.linear(x, self.embedding.weight)
+            plain = isinstance(self.proj, nn.Linear)
+            x = F.linear(x, self.proj.weight.T if plain else self.proj(torch.eye(self.embed_dim).to(x)))
+        if isinstance(self.embedding, nn.Embedding):
+            return F.linear(x, self.embedding.weight)
+        return F.linear(x, self.embedding(torch.arange(self.vocab_size, device=x.device)))
 
     def example(self, batch: int) -> Tensor:
-        return torch.randint(self.embedding.num_embeddings, (batch, 12))
+        return torch.randint(self.vocab_size, (batch, 12))
 
 
 class TokensConfig(FrontEndConfig):

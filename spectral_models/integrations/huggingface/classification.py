@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 from transformers.models.auto import modeling_auto
 from transformers.utils import ModelOutput
 
 from spectral_core import ConfigError
-from spectral_layers.frontends.base import Modality
-from spectral_models.config import ModelConfig
 from spectral_models.integrations.huggingface.pretrained import SpectralPreTrainedModel, refuse
 from spectral_models.loss import StepLoss
-from spectral_models.variants.classifier import ClassifierConfig
 
 
 @dataclass
@@ -34,12 +31,7 @@ class SpectralClassifierOutput(ModelOutput):  # type: ignore[misc]
 class SpectralForClassification(SpectralPreTrainedModel):
     """Base of classifiers: a ``classifier`` of one kind of input."""
 
-    modality: ClassVar[Modality]
     loss_named = "ForSequenceClassification"
-
-    @classmethod
-    def takes(cls, config: ModelConfig) -> bool:
-        return isinstance(config, ClassifierConfig) and config.encoder.modality == cls.modality
 
     def _classified(self, inputs: Tensor, mask: Tensor | None, labels: Tensor | None, options: dict[str, Any]) -> Any:
         return_dict = options.pop("return_dict", None)
@@ -62,7 +54,6 @@ class SpectralForSequenceClassification(SpectralForClassification):
 
     holds = "a classifier of text"
     listed = modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
-    modality: ClassVar[Modality] = "text"
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **options: Any
@@ -76,7 +67,6 @@ class SpectralForImageClassification(SpectralForClassification):
 
     holds = "a classifier of pictures"
     listed = modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
-    modality: ClassVar[Modality] = "image"
     main_input_name = "pixel_values"
     input_modalities = "image"
 
@@ -90,7 +80,6 @@ class SpectralForAudioClassification(SpectralForClassification):
 
     holds = "a classifier of sound"
     listed = modeling_auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES
-    modality: ClassVar[Modality] = "audio"
     main_input_name = "input_values"
     input_modalities = "audio"
 

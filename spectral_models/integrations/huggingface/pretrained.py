@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +16,6 @@ from spectral_core import ConfigError, UnsupportedInputError
 from spectral_layers.frontends.tokens import Tokens
 from spectral_models.assembly import build_model
 from spectral_models.checkpoint import MARKER, WEIGHTS, misfits, own_memory, preprocessor, write_marker
-from spectral_models.config import ModelConfig
 from spectral_models.errors import CheckpointError
 from spectral_models.integrations.huggingface.config import SpectralHFConfig
 from spectral_models.model import SpectralModel
@@ -67,21 +66,16 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
             raise ConfigError(
                 "the model has another config than this one. Use wrap(model), with as many labels as it has."
             )
-        if not self.takes(described):
-            fitting = [each.__name__ for each in _classes(SpectralPreTrainedModel) if each.takes(described)]
+        if described.architecture not in {base.__name__ for base in type(self).__mro__}:
+            fitting = described.architecture
             raise ConfigError(
                 f"{type(self).__name__} holds {self.holds}; got a model of type {described.type!r}. "
-                + (f"Use {' or '.join(fitting)}." if fitting else "Load it with spectral_models.load_checkpoint.")
+                + (f"Use {fitting}." if fitting else "Load it with spectral_models.load_checkpoint.")
             )
         super().__init__(config)
         self.loss_type = self.loss_named  # transformers guesses it from the class's name
         self.model: Any = build_model(described) if model is None else model
         self.post_init()
-
-    @classmethod
-    def takes(cls, config: ModelConfig) -> bool:
-        """Whether the class is for models of that config."""
-        raise NotImplementedError(f"{cls.__name__} must define takes(config)")
 
     @classmethod
     def wrap(cls, model: SpectralModel, **kwargs: Any) -> Any:
@@ -208,14 +202,6 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
                 "was changed. Build the model with the tokenizer's vocab_size."
             )
         return self.get_input_embeddings()
-
-
-def _classes(base: type[SpectralPreTrainedModel]) -> Iterator[type[SpectralPreTrainedModel]]:
-    """All classes that hold models, below a base of them."""
-    for each in base.__subclasses__():
-        if hasattr(each, "holds"):
-            yield each
-        yield from _classes(each)
 
 
 def refuse(options: Mapping[str, Any]) -> None:
