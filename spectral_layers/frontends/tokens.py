@@ -74,9 +74,9 @@ class Tokens(FrontEnd):
         if self.proj is not None:
             plain = isinstance(self.proj, nn.Linear)
             x = F.linear(x, self.proj.weight.T if plain else self.proj(torch.eye(self.embed_dim).to(x)))
-        if isinstance(self.embedding, nn.Embedding):
-            return F.linear(x, self.embedding.weight)
-        return F.linear(x, self.embedding(torch.arange(self.vocab_size, device=x.device)))
+        plain = isinstance(self.embedding, nn.Embedding)
+        of_all = self.embedding.weight if plain else self.embedding(torch.arange(self.vocab_size, device=x.device))
+        return F.linear(x, of_all)
 
     def example(self, batch: int) -> Tensor:
         return torch.randint(self.vocab_size, (batch, 12))

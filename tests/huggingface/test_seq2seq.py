@@ -91,7 +91,7 @@ def test_labels_make_the_target_as_collators_do(model):
     batch.pop("decoder_input_ids")
     assert torch.equal(model(**batch).loss, whole)
     trained = model.train()(**batch)
-    assert trained.logits is None, "in training the loss is made in chunks"
+    assert callable(dict.get(trained, "logits")), "in training the loss is made in chunks"
     torch.testing.assert_close(trained.loss - sum(trained.losses.values()), whole, rtol=1e-5, atol=1e-6)
     for options, message in (({"use_cache": True}, "labels go without a cache"), ({"labels": None}, "no target: give")):
         with pytest.raises(UnsupportedInputError, match=message):

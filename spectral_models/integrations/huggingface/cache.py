@@ -64,9 +64,9 @@ class CachedGenerationMixin(GenerationMixin):  # type: ignore[misc]  # transform
         """Raise ConfigError for decoding that takes tokens back: a state has no earlier tokens to return to."""
         if generation_mode == GenerationMode.ASSISTED_GENERATION or generation_config.is_assistant:
             raise ConfigError(
-                f"{type(self).__name__} takes no part in assisted generation (assistant_model, prompt_lookup_num_tokens, "
-                "assistant_early_exit), neither as the model nor as the assistant: a rejected token cannot be taken out "
-                "of its state. Generate without."
+                f"{type(self).__name__} takes no part in assisted generation, as the model or as the assistant: a "
+                "rejected token cannot be taken out of its state. Leave out assistant_model, prompt_lookup_num_tokens "
+                "and assistant_early_exit."
             )
         super()._validate_generation_mode(generation_mode, generation_config, generation_mode_kwargs)
 

@@ -11,7 +11,7 @@ from transformers.models.auto import modeling_auto
 
 from spectral_core import UnsupportedInputError
 from spectral_models.integrations.huggingface.cache import CachedGenerationMixin, SpectralCache, given_or_made
-from spectral_models.integrations.huggingface.outputs import Logits, OutputWhenRead, WhenRead, when_read
+from spectral_models.integrations.huggingface.outputs import WHEN_READ, Logits, OutputWhenRead, when_read
 from spectral_models.integrations.huggingface.pretrained import SpectralPreTrainedModel, refuse
 from spectral_models.loss import IGNORE, StepLoss
 from spectral_models.variants.language_model import LanguageModel
@@ -26,7 +26,7 @@ class SpectralCausalLMOutput(OutputWhenRead):
     """
 
     loss: Tensor | None = None
-    logits: Logits = WhenRead()  # type: ignore[assignment]
+    logits: Logits = WHEN_READ
     past_key_values: SpectralCache | None = None
     losses: dict[str, Tensor] | None = None
     metrics: dict[str, Tensor] | None = None

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from transformers.models.auto import modeling_auto
 
-from spectral_models.integrations.huggingface.outputs import Logits, OutputWhenRead, WhenRead, when_read
+from spectral_models.integrations.huggingface.outputs import WHEN_READ, Logits, OutputWhenRead, when_read
 from spectral_models.integrations.huggingface.pretrained import SpectralPreTrainedModel, refuse
 from spectral_models.loss import StepLoss
 
@@ -22,7 +22,7 @@ class SpectralMaskedLMOutput(OutputWhenRead):
     """
 
     loss: Tensor | None = None
-    logits: Logits = WhenRead()  # type: ignore[assignment]
+    logits: Logits = WHEN_READ
     hidden: Tensor | None = None
     pooled: Tensor | None = None
     losses: dict[str, Tensor] | None = None

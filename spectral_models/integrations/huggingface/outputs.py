@@ -31,6 +31,9 @@ class WhenRead:
         output.__dict__[self.name] = value
 
 
+WHEN_READ: Any = WhenRead()
+
+
 class OutputWhenRead(ModelOutput):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
     """Reads each field by its attribute, so that ``output["logits"]``, ``output[1]`` and ``to_tuple()`` compute it too.
 
@@ -47,7 +50,7 @@ class OutputWhenRead(ModelOutput):  # type: ignore[misc]  # transformers carries
         return getattr(self, names) if isinstance(names, str) else tuple(getattr(self, name) for name in names)
 
     def get(self, key: str, default: Any = None) -> Any:
-        return self[key] if key in self else default
+        return getattr(self, key) if key in self else default
 
 
 def when_read(
@@ -55,8 +58,8 @@ def when_read(
 ) -> Callable[[], Tensor] | None:
     """Logits of a training step, computed later as they would have been now: under the autocast of now.
 
-    kept: of which columns. In float32 where autocast is on, as mixed precision hands out what a model returns. Raises UnsupportedInputError
-    once a parameter has changed.
+    kept: of which columns. In float32 where autocast is on, as mixed precision hands out what a model returns. Raises
+    UnsupportedInputError once a parameter has changed.
     """
     if logits is None:
         return None

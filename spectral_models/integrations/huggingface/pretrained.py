@@ -22,7 +22,6 @@ from spectral_models.model import SpectralModel
 from spectral_models.quantization import int8_layers
 from spectral_models.record import CONFIG
 
-
 _INSIDE = "model."
 """Begins the name of every weight here. Files have the model's own names, without it."""
 
@@ -198,8 +197,8 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
             wanted = -(-wanted // pad_to_multiple_of) * pad_to_multiple_of
         if wanted != size:
             raise UnsupportedInputError(
-                f"a vocabulary is not resized: this model's has {size or 'no'} tokens, and {wanted} were asked for. Nothing "
-                "was changed. Build the model with the tokenizer's vocab_size."
+                f"a vocabulary is not resized: this model's has {size or 'no'} tokens; asked for {wanted}. Nothing was "
+                "changed. Build the model with the tokenizer's vocab_size."
             )
         return self.get_input_embeddings()
 
