@@ -70,6 +70,12 @@ class CachedGenerationMixin(GenerationMixin):  # type: ignore[misc]  # transform
             )
         super()._validate_generation_mode(generation_mode, generation_config, generation_mode_kwargs)
 
+    def init_continuous_batching(self, *_: Any, **__: Any) -> None:
+        """What ``generate_batch`` begins with. Raises ConfigError."""
+        raise ConfigError(
+            "continuous batching pages keys and values, and there are none. Give generate() a batch, padded on the left."
+        )
+
     def prepare_inputs_for_generation(
         self, *args: Any, tokenizer: object = None, assistant_tokenizer: object = None, **kwargs: Any
     ) -> Any:
