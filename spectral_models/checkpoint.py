@@ -4,7 +4,7 @@
 config.json          schema version, framework version, the model's config, provider and version of its parts;
                      of a quantised model also which layers are int8
 model.safetensors    all parameters and buffers, under the model's own names
-tokenizer.json       the tokenizer, with tokenizer_config.json beside it; neither for a model that reads bytes
+tokenizer.json       the tokenizer, with tokenizer_config.json beside it; without both a model of text reads bytes
 preprocessor_...     preprocessor_config.json, of a model of pictures or sound: how config.json says they are read, for
                      Hugging Face
 complete.json        size and SHA-256 of the others, of config.json our own fields': see seal.py; written last
@@ -32,8 +32,9 @@ from torch import Tensor
 from spectral_core import SpectralError
 from spectral_models.assembly import build_model
 from spectral_models.config import ModelConfig, parts_of
+from spectral_models.data.byte_files import SETTINGS, TOKENIZER
 from spectral_models.data.readers import reader_of
-from spectral_models.data.subwords import SETTINGS, TOKENIZER, read_tokenizer
+from spectral_models.data.subwords import read_tokenizer
 from spectral_models.data.tokenizer import ByteTokenizer, Tokenizer
 from spectral_models.errors import CheckpointError, DataError, not_written
 from spectral_models.model import SpectralModel
@@ -50,7 +51,7 @@ WEIGHTS, PREPROCESSOR = "model.safetensors", "preprocessor_config.json"
 def save_checkpoint(model: SpectralModel, path: str | Path, *, tokenizer: Tokenizer | None = None) -> Path:
     """Write a model and its config to the directory ``path``, replacing a checkpoint that is there.
 
-    tokenizer: kept beside a model that does not read bytes, for :func:`load_tokenizer`.
+    tokenizer: kept beside the model, for :func:`load_tokenizer` and Hugging Face's tools.
     Raises CheckpointError when the disk is full, the path cannot be written, or it holds anything that is not a
     checkpoint's, and for what is no model of ours; what was there before is kept.
     """
@@ -124,13 +125,21 @@ def write_files(model: SpectralModel, directory: Path, tokenizer: Tokenizer | No
     beside = {**preprocessor(model.config), **({} if tokenizer is None else tokenizer.files())}
     for name, content in beside.items():
         (directory / name).write_text(content, encoding="utf-8")
-    record = make_record(model.config)
+    record = {**make_record(model.config), **_ends(tokenizer)}
     if layers := int8_layers(model):
         record["quantization"] = {"scheme": SCHEME, "layers": layers}
     (directory / CONFIG).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     save_file(own_memory(flattened(model.state_dict())), directory / WEIGHTS, metadata={"format": "pt"})
     shutil.copymode(directory / CONFIG, directory / WEIGHTS)  # safetensors' own is readable to nobody else
     write_marker(directory, MARKER, [CONFIG, WEIGHTS, *beside])
+
+
+def _ends(tokenizer: Tokenizer | None) -> dict[str, int]:
+    """Hugging Face's names for the token that ends a text, and what it pads with."""
+    try:
+        return {} if tokenizer is None else dict.fromkeys(("eos_token_id", "pad_token_id"), tokenizer.eos_token_id)
+    except DataError:  # it does not say
+        return {}
 
 
 def preprocessor(config: ModelConfig) -> dict[str, str]:

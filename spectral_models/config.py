@@ -156,6 +156,11 @@ class ModelConfig(PartConfig):
     """FFT backend of every spectral operator, in the models inside this one too. Null leaves each of these its own, and
     is ``auto`` for the rest. A named backend never falls back to another."""
 
+    @property
+    def architecture(self) -> str | None:
+        """The class of ``integrations.huggingface`` that holds the model; None where none does."""
+        return None
+
     def build(self) -> SpectralModel:
         raise NotImplementedError(f"{type(self).__name__} must define build()")
 

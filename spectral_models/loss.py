@@ -31,7 +31,8 @@ class StepLoss:
     """What a model makes of a step's labels, or of a part of them.
 
     loss: scalar to minimise. nats: sum of -log p(label) over the labels that count. count: of these. losses: the
-    model's auxiliary ones, already weighted, in the loss already. metrics: scalars to log.
+    model's auxiliary ones, already weighted, in the loss already. metrics: scalars to log. logits: computes what
+    ``forward`` gives for the same inputs, for those who want more than the loss.
     """
 
     loss: Tensor
@@ -39,6 +40,7 @@ class StepLoss:
     count: Tensor
     losses: dict[str, Tensor]
     metrics: dict[str, Tensor]
+    logits: Callable[[], Tensor] | None = None
 
     @classmethod
     def of(
@@ -48,6 +50,7 @@ class StepLoss:
         losses: Mapping[str, Tensor],
         metrics: Mapping[str, Tensor],
         step_count: Tensor | int | None = None,
+        logits: Callable[[], Tensor] | None = None,
     ) -> StepLoss:
         """The mean of ``nats``, a sum over ``count`` labels, plus the auxiliary losses; 0 where nothing is counted.
 
@@ -57,7 +60,7 @@ class StepLoss:
         whole = (count if step_count is None else torch.as_tensor(step_count, device=count.device)).clamp(min=1)
         share = 1 if step_count is None else count / whole
         loss = nats / whole + sum(auxiliary * share for auxiliary in losses.values())
-        return cls(loss, nats, count, dict(losses), dict(metrics))
+        return cls(loss, nats, count, dict(losses), dict(metrics), logits)
 
     @classmethod
     def of_logits(

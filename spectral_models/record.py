@@ -33,8 +33,10 @@ def make_record(config: ModelConfig) -> dict[str, Any]:
         {"kind": part.kind, "name": part.name, "provider": part.provider, "version": part.version}
         for part in components_of(config)
     ]
+    architectures = [] if config.architecture is None else [config.architecture]
     return {
         "model_type": "spectral",
+        **({"architectures": architectures} if architectures else {}),
         "schema_version": SCHEMA_VERSION,
         "framework_version": __version__,
         "spectral": config.model_dump(mode="json"),

@@ -74,16 +74,16 @@ def fitting(
         raise CheckpointError(f"{file} does not fit its config: {error} is missing.") from None
     given = {**weights, **{f"{layer}.weight": integers for layer, (integers, _) in found.items()}}
     precision = precision_of({**weights, **{layer: scale for layer, (_, scale) in found.items()}}, file)
-    misfits = _misfits(model.state_dict(), given) or _other_dtypes(model.state_dict(), given, found, precision)
-    if misfits:
+    different = misfits(model.state_dict(), given) or _other_dtypes(model.state_dict(), given, found, precision)
+    if different:
         raise CheckpointError(
-            f"{file} does not fit its config: {misfits}. Leave out overrides of "
+            f"{file} does not fit its config: {different}. Leave out overrides of "
             "sizes and parts, or use another checkpoint."
         )
     return weights, found
 
 
-def _misfits(ours: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> str:
+def misfits(ours: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> str:
     """How stored weights differ from a model's in names and shapes, an example of each kind; empty if they do not."""
     shapes = [
         f"{name} is {tuple(stored[name].shape)} and should be {tuple(tensor.shape)}"

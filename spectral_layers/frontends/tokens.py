@@ -44,6 +44,7 @@ class Tokens(FrontEnd, Entered):
 
     def __init__(self, hidden_dim: int, *, vocab_size: int, embed_dim: int, embed_scale: float) -> None:
         super().__init__()
+        self.vocab_size, self.embed_dim = vocab_size, embed_dim
         self.embed_scale = embed_scale
         self.feature_size = embed_scale * _SIZE
         self.embedding = Embedding(vocab_size, embed_dim)
@@ -55,7 +56,6 @@ class Tokens(FrontEnd, Entered):
 
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> FrontEndOutput:
         """inputs: (B, L) integers from 0 to V - 1."""
-        vocab_size = self.embedding.num_embeddings
         tensor = isinstance(inputs, Tensor)
         if not tensor or inputs.dim() != 2 or inputs.dtype not in _INTEGERS or inputs.shape[1] < 1:
             raise UnsupportedInputError(
@@ -66,9 +66,9 @@ class Tokens(FrontEnd, Entered):
         # Where values cannot be read the embedding itself objects.
         if inputs.numel() and readable(inputs):
             low, high = int(inputs.min()), int(inputs.max())
-            if low < 0 or high >= vocab_size:
+            if low < 0 or high >= self.vocab_size:
                 raise UnsupportedInputError(
-                    f"token ids run from 0 to {vocab_size - 1} (vocab_size {vocab_size}); "
+                    f"token ids run from 0 to {self.vocab_size - 1} (vocab_size {self.vocab_size}); "
                     f"got {low} to {high}. Use the tokenizer the model was made for, or a larger vocab_size."
                 )
         x = self.embedding(inputs.long())
@@ -78,16 +78,23 @@ class Tokens(FrontEnd, Entered):
 
     @entry
     def logits(self, x: Tensor) -> Tensor:
-        """(B, L, D) -> (B, L, V) by the transposes of the same weights: the head of a model that ties them."""
+        """(B, L, D) -> (B, L, V) by the transposes of the same matrices: the head of a model that ties them.
+
+        Where an adapter stands in the place of the embedding or the projection (peft), the matrix is what it makes of
+        every token, or of the identity: the adapted one, which merging leaves behind.
+        """
         if self.proj is not None:
-            x = self.proj.transposed(x)
-        # An adapter on the embedding (peft) is not one on the head.
-        embedding = getattr(self.embedding, "base_layer", self.embedding)
-        logits: Tensor = embedding.transposed(x)
-        return logits
+            x = _transposed(self.proj, x, torch.eye(self.embed_dim).to(x))
+        return _transposed(self.embedding, x, torch.arange(self.vocab_size, device=x.device))
 
     def example(self, batch: int) -> Tensor:
-        return torch.randint(self.embedding.num_embeddings, (batch, 12))
+        return torch.randint(self.vocab_size, (batch, 12))
+
+
+def _transposed(part: nn.Module, x: Tensor, every: Tensor) -> Tensor:
+    """X times the transpose of the part's matrix, or, where an adapter took its place, of what it makes of ``every``."""
+    product: Tensor = part.transposed(x) if isinstance(part, Embedding | Projection) else F.linear(x, part(every))
+    return product
 
 
 class TokensConfig(FrontEndConfig):

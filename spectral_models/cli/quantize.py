@@ -10,7 +10,8 @@ from spectral_core import ConfigError
 from spectral_models.checkpoint import WEIGHTS, find, load_checkpoint, load_tokenizer, save_checkpoint
 from spectral_models.cli.console import out
 from spectral_models.cli.outputs import check_output
-from spectral_models.data import ByteTokenizer, DataConfig
+from spectral_models.data import DataConfig
+from spectral_models.data.byte_files import TOKENIZER
 from spectral_models.data.corpus import cut, joined, split_documents
 from spectral_models.data.documents import load_documents
 from spectral_models.evaluation.change import changed
@@ -57,7 +58,7 @@ def quantize(
     text, source = cut(joined(documents), _BYTES), data or "held-out stdlib"
     names: list[str] = []
     change = changed(model, lambda: names.extend(to_int8(model)), text, source, tokenizer)
-    save_checkpoint(model, output, tokenizer=None if isinstance(tokenizer, ByteTokenizer) else tokenizer)
+    save_checkpoint(model, output, tokenizer=tokenizer if (find(checkpoint) / TOKENIZER).exists() else None)
     before, after = ((find(path) / WEIGHTS).stat().st_size for path in (checkpoint, output))
     weights = sum(model.get_parameter(f"{name}.weight").numel() for name in names)
     was = "" if change.before is None else f"{change.before:.4f} -> "

@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectral_models.data.tokenizer import TextStream, Tokenizer
+from spectral_models.data.byte_files import END, SETTINGS, TOKENIZER, says_bytes
+from spectral_models.data.tokenizer import ByteTokenizer, TextStream, Tokenizer
 from spectral_models.errors import CheckpointError, DataError
 from spectral_models.seal import read_json
 
 if TYPE_CHECKING:
     import tokenizers
 
-TOKENIZER, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 _EOS = "<|endoftext|>"
 _UNKNOWN = "\ufffd"
 _LARGEST = 256 << 20
@@ -137,8 +137,8 @@ def learn_bpe(texts: Iterable[str], vocab_size: int) -> SubwordTokenizer:
     return SubwordTokenizer(inner, _EOS)
 
 
-def read_tokenizer(path: Path, eos: str | None = None) -> SubwordTokenizer:
-    """A Hugging Face tokenizer: a ``tokenizer.json``, or the directory that holds it.
+def read_tokenizer(path: Path, eos: str | None = None) -> Tokenizer:
+    """A Hugging Face tokenizer: a ``tokenizer.json``, or the directory that holds it; our own where it is one of bytes.
 
     eos: the token that ends a document; None for the one that ``tokenizer_config.json`` beside it names.
     """
@@ -150,6 +150,8 @@ def read_tokenizer(path: Path, eos: str | None = None) -> SubwordTokenizer:
         )
     if (size := file.stat().st_size) > _LARGEST:
         raise DataError(f"{file} has {size:,} bytes, and a tokenizer at most {_LARGEST:,}. Give another.")
+    if eos in (None, END) and says_bytes(file.read_text(encoding="utf-8", errors="replace")):
+        return ByteTokenizer()
     library = _library()
     with _answering(f"{file} is not a tokenizer of the tokenizers library"):
         inner = library.Tokenizer.from_file(str(file))

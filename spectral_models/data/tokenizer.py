@@ -6,6 +6,7 @@ import codecs
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 
+from spectral_models.data.byte_files import byte_files
 from spectral_models.errors import DataError
 
 _BATCH = 1 << 19  # characters
@@ -93,6 +94,10 @@ class ByteTokenizer(Tokenizer):
 
     def stream(self, errors: str = "replace") -> TextStream:
         return ByteStream(errors)
+
+    def files(self) -> dict[str, str]:
+        """For Hugging Face's tools; this class needs none."""
+        return byte_files()
 
 
 class ByteStream(TextStream):

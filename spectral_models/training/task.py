@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from spectral_models.data import Tokenizer
-from spectral_models.data.subwords import TOKENIZER, read_tokenizer
+from spectral_models.data import ByteTokenizer, Tokenizer
+from spectral_models.data.byte_files import TOKENIZER
+from spectral_models.data.subwords import read_tokenizer
 from spectral_models.loss import StepLoss
 from spectral_models.model import SpectralModel
 from spectral_models.training.config import RunConfig
@@ -111,7 +112,7 @@ def kept_tokenizer(directory: Path) -> Tokenizer | None:
 def keep_tokenizer(directory: Path, tokenizer: Tokenizer) -> None:
     """Keep it there, whole or not at all; bytes need no keeping."""
     target = directory / "tokenizer"
-    if target.exists() or not tokenizer.files():
+    if target.exists() or isinstance(tokenizer, ByteTokenizer):
         return
     temporary = directory / f".tokenizer.writing-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)

@@ -45,5 +45,10 @@ class ClassifierConfig(LabellerConfig):
     encoder: AnyEncoder = part("encoder")
     """The encoder, of text, pictures or sound; its ``pooling`` makes one vector of a row."""
 
+    @property
+    def architecture(self) -> str | None:
+        of = {"text": "Sequence", "image": "Image", "audio": "Audio"}[self.encoder.modality]
+        return f"SpectralFor{of}Classification"
+
     def build(self) -> Classifier:
         return Classifier(self)

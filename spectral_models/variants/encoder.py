@@ -66,7 +66,8 @@ class TextEncoder(Encoder):
         masked = labels != IGNORE
         head = partial(self.head, tied=self.frontend.logits)
         nats = token_nats(output.hidden[masked], labels[masked], head, vocab_size=self.config.vocab_size)
-        return StepLoss.of(nats, masked.sum(), output.losses, output.metrics, step_count)
+        logits = partial(head, output.hidden)
+        return StepLoss.of(nats, masked.sum(), output.losses, output.metrics, step_count, logits)
 
     def _encoded(self, input_ids: Tensor, attention_mask: Tensor | None) -> EncoderOutput:
         if attention_mask is None:
@@ -106,6 +107,10 @@ class TextEncoderConfig(VocabularyConfig, EncoderConfig):
     Tensors are not cut."""
     masked_lm: bool = False
     """A head over the vocabulary, for training on masked tokens."""
+
+    @property
+    def architecture(self) -> str | None:
+        return "SpectralForMaskedLM" if self.masked_lm else None
 
     def build(self) -> TextEncoder:
         return TextEncoder(self)

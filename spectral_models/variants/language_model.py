@@ -6,6 +6,7 @@ import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -92,13 +93,10 @@ class LanguageModel(StackedModel):
         if logits_to_keep < 0:
             raise UnsupportedInputError(f"logits_to_keep is a number of tokens, 0 for all; got {logits_to_keep}.")
         made = self.features(input_ids, attention_mask, state, return_state)
-        x = made.x
         if logits_to_keep:
-            logits = self.logits(_last(x, made.rows, logits_to_keep))
+            logits = self.logits(_last(made.x, made.rows, logits_to_keep))
         else:
-            logits = self.logits(x)
-            if made.alignment is not None and attention_mask is not None:
-                logits = restored(logits, made.alignment, attention_mask)
+            logits = self._placed_logits(made, attention_mask)
         return LanguageModelOutput(logits, made.state, made.losses, made.metrics)
 
     @entry
@@ -125,12 +123,20 @@ class LanguageModel(StackedModel):
             real = made.alignment.rows.mask(length)
             labels = made.alignment.gather(labels)[:, :length].where(real, IGNORE)
         nats = token_nats(made.x, labels, self.logits, vocab_size=self.config.vocab_size)
-        return StepLoss.of(nats, (labels != IGNORE).sum(), made.losses, made.metrics, step_count)
+        logits = partial(self._placed_logits, made, attention_mask)
+        return StepLoss.of(nats, (labels != IGNORE).sum(), made.losses, made.metrics, step_count, logits)
 
     @entry
     def logits(self, x: Tensor) -> Tensor:
         """Features behind the norm, (..., D) -> (..., V), by the head or the transpose of the embedding."""
         return self.frontend.logits(x) if self.head is None else self.head(x)
+
+    def _placed_logits(self, made: Features, attention_mask: Tensor | None) -> Tensor:
+        """Of all tokens, where these stood."""
+        logits = self.logits(made.x)
+        if made.alignment is None or attention_mask is None:
+            return logits
+        return restored(logits, made.alignment, attention_mask)
 
     @entry
     def features(
@@ -197,6 +203,10 @@ class LanguageModelConfig(DecoderConfig):
     """Strictly causal language model: next-token logits, streaming state, generation."""
 
     type: Literal["language_model"] = "language_model"
+
+    @property
+    def architecture(self) -> str | None:
+        return "SpectralForCausalLM"
 
     def build(self) -> LanguageModel:
         return LanguageModel(self)

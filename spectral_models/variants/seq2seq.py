@@ -169,7 +169,7 @@ class Seq2Seq(SpectralModel):
         found = self.decoder.loss(decoder_input_ids, labels, decoder_attention_mask, state=state)
         losses.update(_named("decoder", found.losses))
         metrics.update(_named("decoder", found.metrics))
-        return StepLoss.of(found.nats, found.count, losses, metrics, step_count)
+        return StepLoss.of(found.nats, found.count, losses, metrics, step_count, found.logits)
 
     @torch.no_grad()
     def generate(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Tensor:
@@ -235,6 +235,10 @@ class Seq2SeqConfig(DecoderConfig):
                     f"a token is below vocab_size, {self.vocab_size}; got {getattr(self, name)}.",
                 )
         return self
+
+    @property
+    def architecture(self) -> str | None:
+        return "SpectralForSeq2SeqLM" if self.encoder.modality == "text" else None
 
     def build(self) -> Seq2Seq:
         return Seq2Seq(self)

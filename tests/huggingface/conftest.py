@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,8 @@ from transformers import (
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    Trainer,
+    TrainingArguments,
 )
 from transformers.utils import logging
 
@@ -119,6 +123,35 @@ def language_model() -> LanguageModel:
             parameter.mul_(1 + 0.5 * torch.randn_like(parameter))
         model.head.weight.mul_(20)
     return model.eval()
+
+
+def _rows(batch: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+    return [dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True)]
+
+
+def _trainer(model, directory: Path, batch: dict[str, torch.Tensor], **options) -> Trainer:
+    arguments = TrainingArguments(
+        output_dir=str(directory),
+        **{
+            "max_steps": 6,
+            "per_device_train_batch_size": 4,
+            "learning_rate": 1e-2,
+            "report_to": [],
+            "save_strategy": "no",
+            "disable_tqdm": True,
+            "use_cpu": True,
+            "logging_steps": 1,
+            "dataloader_pin_memory": False,
+            **options,
+        },
+    )
+    return Trainer(model, arguments, train_dataset=_rows(batch), eval_dataset=_rows(batch))
+
+
+@pytest.fixture
+def trainer() -> Callable[..., Trainer]:
+    """``trainer(model, directory, batch, **arguments)``: Trainer over the rows of a batch, on the CPU."""
+    return _trainer
 
 
 @pytest.fixture(autouse=True)

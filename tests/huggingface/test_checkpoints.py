@@ -13,11 +13,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 from transformers.utils import hub
 
-from spectral_core import ConfigError, PluginError, UnsupportedInputError
+from spectral_core import ConfigError, PluginError
 from spectral_models import CheckpointError, build_model, load_checkpoint, load_config, save_checkpoint
 from spectral_models.checkpoint import WEIGHTS
 from spectral_models.integrations.huggingface import (
     SpectralForCausalLM,
+    SpectralForSeq2SeqLM,
     SpectralForSequenceClassification,
     SpectralHFConfig,
     pretrained,
@@ -192,6 +193,31 @@ def test_labels_and_what_ends_a_text_are_kept(text, tmp_path):
     assert json.loads((tmp_path / "second" / CONFIG).read_text())["architectures"] == [type(model).__name__]
 
 
+def test_our_own_files_name_the_class(kind, tmp_path):
+    """Without importing transformers: the config of a variant says it; and a user's subclass names itself."""
+    save_checkpoint(kind.model().model, tmp_path / "ours")
+    assert json.loads((tmp_path / "ours" / CONFIG).read_text())["architectures"] == [kind.cls.__name__]
+    assert AutoConfig.from_pretrained(tmp_path / "ours").architectures == [kind.cls.__name__]
+    mine = type("Mine" + kind.cls.__name__, (kind.cls,), {})
+    mine.from_pretrained(tmp_path / "ours").save_pretrained(tmp_path / "theirs")
+    assert json.loads((tmp_path / "theirs" / CONFIG).read_text())["architectures"] == [mine.__name__]
+    assert torch.equal(kind.logits(load_checkpoint(tmp_path / "theirs")), kind.logits(kind.model()))
+
+
+def test_tools_find_the_tokens_that_begin_end_and_pad(kind):
+    """None where a model knows none; generate() has them from the config."""
+    config = SpectralHFConfig.of(load_config(kind.config))
+    found = [getattr(config, f"{name}_token_id") for name in ("bos", "eos", "pad")]
+    if kind.cls is SpectralForSeq2SeqLM:
+        assert found == [None, 1, 0]
+        assert config.decoder_start_token_id == 0
+        generation = kind.model().generation_config
+        assert (generation.decoder_start_token_id, generation.eos_token_id, generation.pad_token_id) == (0, 1, 0)
+    else:
+        assert found == [None, None, None]
+    assert SpectralHFConfig.of(load_config(kind.config), pad_token_id=3).pad_token_id == 3
+
+
 def test_another_number_of_labels_begins_a_head_anew(text, tmp_path):
     """As everywhere in Hugging Face: asked for by name, and only with ``ignore_mismatched_sizes``."""
     model = text.model()
@@ -260,11 +286,6 @@ def test_int8_weights_are_ours_to_keep(language_model, tmp_path):
     prompt = torch.arange(1, 6)[None]
     found = again.generate(prompt, max_new_tokens=4, do_sample=False, pad_token_id=0)
     assert torch.equal(found, language_model.generate(prompt, max_new_tokens=4))
-
-
-def test_an_embedding_is_not_replaced(language_model):
-    with pytest.raises(UnsupportedInputError, match="cannot be replaced: its size is the config's vocab_size"):
-        SpectralForCausalLM.wrap(language_model).resize_token_embeddings(300)
 
 
 @pytest.mark.parametrize("at_once", [True, False])

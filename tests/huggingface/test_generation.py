@@ -6,12 +6,27 @@ from itertools import pairwise
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import DynamicCache, GenerationConfig, pipeline
+from transformers import (
+    DynamicCache,
+    GenerationConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+    pipeline,
+)
 
 from spectral_core import ConfigError, UnsupportedInputError
 from spectral_models.data import ByteTokenizer
-from spectral_models.integrations.huggingface import SpectralCache, SpectralForCausalLM, byte_tokenizer
+from spectral_models.data.subwords import learn_bpe
+from spectral_models.integrations.huggingface import (
+    SpectralCache,
+    SpectralForCausalLM,
+    SpectralForSeq2SeqLM,
+    byte_tokenizer,
+)
+from spectral_models.integrations.huggingface.cache import CachedGenerationMixin
 
 NEW = 12
 
@@ -69,6 +84,7 @@ WAYS = {
     "sampled beams": {"num_beams": 3, "do_sample": True},
     "no pair twice": {"no_repeat_ngram_size": 2, "bad_words_ids": [[7], [65, 66]]},
     "prefilled in chunks": {"prefill_chunk_size": 3},
+    "guided": {"guidance_scale": 1.5},
 }
 
 
@@ -145,6 +161,67 @@ def test_what_is_no_cache_of_ours_is_refused(wrapped, prompt):
         generated(wrapped, prompt, cache_implementation="static")
 
 
+def test_what_takes_tokens_back_is_refused(wrapped, prompt):
+    """As the model and as the assistant of another's, whose class knows nothing of ours."""
+    theirs = GPT2LMHeadModel(GPT2Config(vocab_size=256, n_embd=8, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0))
+    other = GPT2LMHeadModel(GPT2Config(vocab_size=250, n_embd=8, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0))
+    bytes_, one = byte_tokenizer(), prompt[:1]
+    both = {"tokenizer": bytes_, "assistant_tokenizer": bytes_}
+    for model, options in (
+        (wrapped, {"assistant_model": theirs}),
+        (wrapped, {"assistant_model": wrapped}),
+        (wrapped, {"assistant_model": other, **both}),
+        (wrapped, {"prompt_lookup_num_tokens": 2}),
+        (wrapped, {"assistant_early_exit": 1}),
+        (theirs, {"assistant_model": wrapped}),
+        (theirs, {"assistant_model": wrapped, "do_sample": True}),
+        (other, {"assistant_model": wrapped, **both}),
+        (other, {"assistant_model": wrapped, "do_sample": True, **both}),
+    ):
+        with pytest.raises(ConfigError, match=r"^SpectralForCausalLM takes no part in assisted generation"):
+            generated(model, one, **options)
+    with pytest.raises(ConfigError, match="continuous batching pages keys and values"):
+        wrapped.generate_batch([one[0].tolist()])
+
+
+def test_what_the_mixin_says_holds():
+    """PreTrainedModel has defaults for some of its names."""
+    for cls in (SpectralForCausalLM, SpectralForSeq2SeqLM):
+        for name, value in vars(CachedGenerationMixin).items():
+            assert name.startswith("__") or getattr(cls, name) is value, name
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"prefill_chunk_size": 3}, {"do_sample": True}])
+@pytest.mark.parametrize("learned", [False, True])
+def test_a_string_stops(wrapped, prompt, options, learned):
+    """The text up to where it first has the string; a tokenizer of bytes, and one of ours that was learned."""
+    tokenizer = byte_tokenizer()
+    if learned:
+        learnt = learn_bpe(["a text of some bytes, from which nothing is merged"], 257)
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(learnt.files()["tokenizer.json"]))
+    free = generated(wrapped, prompt[:1], **options)
+    texts = [tokenizer.decode(free[0, 7 : 7 + count], skip_special_tokens=False) for count in range(1, NEW + 1)]
+    count = next(
+        count for count in range(4, NEW + 1) if texts[count - 1][-1].isprintable() and texts[count - 1][-1] != "�"
+    )
+    sign = texts[count - 1][-1]
+    stopped = generated(wrapped, prompt[:1], stop_strings=[sign], tokenizer=tokenizer, **options)
+    again = {name: value for name, value in options.items() if name != "prefill_chunk_size"}
+    again = generated(wrapped, prompt[:1], stop_strings=[sign], tokenizer=tokenizer, use_cache=False, **again)
+    assert torch.equal(stopped, again)
+    if "num_beams" not in options:  # of beams, one that goes on may be likelier
+        first = next(count for count, text in enumerate(texts, start=1) if sign in text)
+        assert torch.equal(stopped, free[:, : 7 + first])
+
+
+def test_a_pipeline_stops_at_a_string(wrapped):
+    write = pipeline("text-generation", model=wrapped, tokenizer=byte_tokenizer())
+    whole = write("hello", max_new_tokens=NEW, do_sample=False, return_full_text=False)[0]["generated_text"]
+    sign = next(character for character in whole[3:] if character != "�")
+    made = write("hello", max_new_tokens=NEW, do_sample=False, return_full_text=False, stop_sequence=sign)
+    assert made[0]["generated_text"] == whole[: whole.index(sign) + 1]
+
+
 def test_a_pipeline_loads_from_a_directory(wrapped, tmp_path):
     """Model, tokenizer and what ends a text, all from files."""
     wrapped.generation_config = GenerationConfig(eos_token_id=0, pad_token_id=0)
@@ -156,7 +233,7 @@ def test_a_pipeline_loads_from_a_directory(wrapped, tmp_path):
     bytes_ = ByteTokenizer()
     for text, made in zip(texts, found, strict=True):
         ours = wrapped.model.generate(torch.tensor([bytes_.encode(text)]), max_new_tokens=NEW, stop_tokens=[0])
-        expected = bytes_.decode(token for token in ours[0].tolist() if token)
+        expected = bytes_.decode(token for token in ours[0].tolist() if token not in (0, 255))  # end and mask left out
         assert made[0]["generated_text"] == expected
         assert expected.startswith(text)
         assert len(expected) > len(text)

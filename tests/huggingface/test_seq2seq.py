@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
-from transformers import DataCollatorForSeq2Seq
+from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from spectral_core import UnsupportedInputError
 from spectral_models.integrations.huggingface import SpectralForSeq2SeqLM, byte_tokenizer
@@ -91,8 +91,22 @@ def test_labels_make_the_target_as_collators_do(model):
     batch.pop("decoder_input_ids")
     assert torch.equal(model(**batch).loss, whole)
     trained = model.train()(**batch)
-    assert trained.logits is None, "in training the loss is made in chunks"
+    assert callable(dict.get(trained, "logits")), "in training the loss is made in chunks"
     torch.testing.assert_close(trained.loss - sum(trained.losses.values()), whole, rtol=1e-5, atol=1e-6)
     for options, message in (({"use_cache": True}, "labels go without a cache"), ({"labels": None}, "no target: give")):
         with pytest.raises(UnsupportedInputError, match=message):
             model(**batch | options)
+
+
+def test_a_trainer_generates_and_pads_what_it_judges(model, tmp_path):
+    """Seq2SeqTrainer without a tokenizer asks the config what to pad with."""
+    rows = [{"input_ids": [5, 6, 7], "labels": [7, 6, 5, 1]}, {"input_ids": [8, 9], "labels": [9, 8, 1]}]
+    quiet = {"report_to": [], "use_cpu": True, "disable_tqdm": True}
+    arguments = Seq2SeqTrainingArguments(
+        str(tmp_path), predict_with_generate=True, generation_max_length=NEW, dataloader_pin_memory=False, **quiet
+    )
+    collate = DataCollatorForSeq2Seq(byte_tokenizer(), model=model)
+    found = Seq2SeqTrainer(model, arguments, data_collator=collate).predict(rows).predictions
+    for row, made in zip(rows, found, strict=True):
+        alone = model.generate(torch.tensor([row["input_ids"]]), max_length=NEW, do_sample=False)[0].tolist()
+        assert made.tolist() == alone + [0] * (len(made) - len(alone))

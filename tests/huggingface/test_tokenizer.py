@@ -5,11 +5,16 @@ from __future__ import annotations
 import random
 
 import torch
-from transformers import AutoTokenizer, pipeline
+from transformers import AutoTokenizer, DataCollatorForLanguageModeling, pipeline
 
 from spectral_models import build_model, load_tokenizer, save_checkpoint
 from spectral_models.data import ByteTokenizer
-from spectral_models.integrations.huggingface import SpectralForSequenceClassification, byte_tokenizer
+from spectral_models.data.subwords import read_tokenizer
+from spectral_models.integrations.huggingface import (
+    SpectralForMaskedLM,
+    SpectralForSequenceClassification,
+    byte_tokenizer,
+)
 
 TEXTS = ["", "hello\n  wörld 😀", "Ā Ġ", "\u0100\u0122", "a\r\n\tb  ", "\x01\x7f", "line\u2028end", "e\u0301 é"]
 
@@ -44,6 +49,80 @@ def test_it_is_saved_and_pads_where_generate_wants_it(tmp_path):
     batch = found(["a", "bcd"], padding=True)
     assert batch["input_ids"] == [[0, 0, 97], [98, 99, 100]]
     assert batch["attention_mask"] == [[0, 0, 1], [1, 1, 1]]
+
+
+def test_the_mask_is_a_byte_that_no_text_has():
+    """All 256 tokens stay bytes; a text has the mask where ``tokenizer.mask_token`` was written into it."""
+    tokenizer = byte_tokenizer()
+    assert tokenizer.mask_token_id == 255
+    assert len(tokenizer) == 256
+    assert not any(255 in text.encode() for text in ("ÿ", "\U0010ffff", "<mask>", "[MASK]"))
+    for text in ("ÿ", "\U0010ffff", "<mask>", "[MASK]", "<mask>\0"):
+        assert tokenizer.encode(text) == list(text.encode())
+    assert tokenizer.encode(f"é{tokenizer.mask_token}b") == [*"é".encode(), 255, 98]
+
+
+def test_the_collator_of_masked_models_takes_it():
+    torch.manual_seed(0)
+    model = build_model({"type": "encoder", "hidden_dim": 16, "num_layers": 1, "masked_lm": True})
+    collate = DataCollatorForLanguageModeling(byte_tokenizer(), mlm=True, mlm_probability=0.5)
+    batch = collate([byte_tokenizer()("a text"), byte_tokenizer()("another one\0")])
+    masked = batch["labels"] != -100
+    assert (batch["input_ids"][masked] == 255).float().mean() > 0.5
+    assert not masked[batch["attention_mask"] == 0].any()
+    assert not (batch["labels"] == 0).any(), "what ends a text is not masked"
+    SpectralForMaskedLM.wrap(model)(**batch).loss.backward()
+
+
+def test_a_checkpoint_of_bytes_has_it_and_is_ours_to_read_as_bytes(tmp_path):
+    """Whoever saved it: our own loader gives ByteTokenizer, for bytes that are no text too."""
+    model = build_model({"hidden_dim": 16, "num_layers": 1})
+    save_checkpoint(model, tmp_path / "ours", tokenizer=ByteTokenizer())
+    AutoTokenizer.from_pretrained(tmp_path / "ours").save_pretrained(tmp_path / "theirs")
+    save_checkpoint(model, tmp_path / "plain")
+    for place in ("ours", "theirs"):
+        theirs = AutoTokenizer.from_pretrained(tmp_path / place)
+        for text in TEXTS:
+            assert theirs.encode(text) == ByteTokenizer().encode(text)
+        assert (theirs.eos_token_id, theirs.pad_token_id, theirs.mask_token_id, theirs.padding_side) == (
+            0,
+            0,
+            255,
+            "left",
+        )
+    assert not (tmp_path / "plain" / "tokenizer.json").exists(), "what is not given is not made up"
+    for source in (tmp_path / "ours", tmp_path / "plain"):
+        found = load_tokenizer(source)
+        assert type(found) is ByteTokenizer
+        assert found.decode(found.encode(b"\xff\xfe\x00a"), errors="surrogateescape") == "\udcff\udcfe\x00a"
+    assert type(read_tokenizer(tmp_path / "theirs")) is ByteTokenizer
+    theirs.add_tokens(["<|user|>"])
+    theirs.save_pretrained(tmp_path / "more")
+    assert read_tokenizer(tmp_path / "more").vocab_size == 257, "with more tokens it is another tokenizer"
+
+
+def test_a_checkpoint_of_bytes_writes_from_a_pipeline(tmp_path):
+    """From the directory alone: the tokenizer, what ends a text and what pads."""
+    torch.manual_seed(0)
+    model = build_model({"hidden_dim": 16, "num_layers": 1}).eval()
+    save_checkpoint(model, tmp_path, tokenizer=ByteTokenizer())
+    write = pipeline("text-generation", model=str(tmp_path))
+    assert write.model.generation_config.eos_token_id == write.model.generation_config.pad_token_id == 0
+    found = write("Zürich", max_new_tokens=8, do_sample=False)[0]["generated_text"]
+    ours = model.generate(torch.tensor([list("Zürich".encode())]), max_new_tokens=8, stop_tokens=[0])[0]
+    assert found == ByteTokenizer().decode(token for token in ours.tolist() if token not in (0, 255))
+    fill = pipeline("fill-mask", model=SpectralForMaskedLM.wrap(_masked()), tokenizer=write.tokenizer)
+    assert fill(f"a{fill.tokenizer.mask_token}c", top_k=1)[0]["token"] == _likeliest([97, 255, 99], 1)
+
+
+def _masked():
+    torch.manual_seed(0)
+    return build_model({"type": "encoder", "hidden_dim": 16, "num_layers": 1, "masked_lm": True}).eval()
+
+
+def _likeliest(ids: list[int], place: int) -> int:
+    with torch.no_grad():
+        return int(_masked()(torch.tensor([ids])).logits[0, place].argmax())
 
 
 def test_a_pipeline_classifies_texts_from_a_directory(tmp_path):

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import peft
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch.nn import functional as F
-from transformers import Trainer, TrainingArguments
 
 from spectral_core import ConfigError, UnsupportedInputError
 from spectral_models import build_model, load_checkpoint
@@ -21,36 +19,13 @@ IMPLICIT = {"mixer": {"type": "gated_convolution", "filter": "implicit"}}
 UPSTREAM = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 
-def rows(batch: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
-    return [dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True)]
-
-
-def trainer(model, directory: Path, batch: dict[str, torch.Tensor], **options) -> Trainer:
-    arguments = TrainingArguments(
-        output_dir=str(directory),
-        **{
-            "max_steps": 6,
-            "per_device_train_batch_size": 4,
-            "learning_rate": 1e-2,
-            "report_to": [],
-            "save_strategy": "no",
-            "disable_tqdm": True,
-            "use_cpu": True,
-            "logging_steps": 1,
-            "dataloader_pin_memory": False,
-            **options,
-        },
-    )
-    return Trainer(model, arguments, train_dataset=rows(batch), eval_dataset=rows(batch))
-
-
 def entropy(logits: torch.Tensor, labels: torch.Tensor, *, shifted: bool) -> float:
     if shifted:
         logits, labels = logits[:, :-1], labels[:, 1:]
     return F.cross_entropy(logits.flatten(0, -2), labels.flatten()).item()
 
 
-def test_trainer_trains_evaluates_and_saves(kind, tmp_path):
+def test_trainer_trains_evaluates_and_saves(kind, trainer, tmp_path):
     model, batch = kind.model(), kind.batch(8)
     training = trainer(model, tmp_path / "run", batch, save_strategy="steps", save_steps=6)
     before = training.evaluate()["eval_loss"]
@@ -59,7 +34,7 @@ def test_trainer_trains_evaluates_and_saves(kind, tmp_path):
     after = training.evaluate()
     assert len(losses) == 6
     assert after["eval_loss"] < before
-    predicted = training.predict(rows(batch)).predictions
+    predicted = training.predict(training.eval_dataset).predictions
     logits = torch.as_tensor(predicted[0] if isinstance(predicted, tuple) else predicted)
     assert after["eval_loss"] == pytest.approx(
         entropy(logits, batch["labels"], shifted=kind.cls is SpectralForCausalLM), rel=1e-4
@@ -76,18 +51,16 @@ def test_auxiliary_losses_are_in_training_only(kind):
     assert output.losses
     assert output.loss.item() == pytest.approx(entropy(output.logits, batch["labels"], shifted=shifted), rel=1e-5)
     output = model.train()(**batch)
-    # Where the training loss is made in chunks there are no logits beside it.
-    logits = output.logits if output.logits is not None else kind.logits(model)
-    expected = entropy(logits, batch["labels"], shifted=shifted) + sum(output.losses.values()).item()
+    expected = entropy(output.logits, batch["labels"], shifted=shifted) + sum(output.losses.values()).item()
     assert output.loss.item() == pytest.approx(expected, rel=1e-5)
     output.loss.backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("name", ["causal", "masked"])
-def test_a_step_is_the_same_however_it_is_divided(name, request, tmp_path):
+def test_a_step_is_the_same_however_it_is_divided(name, kinds, trainer, tmp_path):
     """Rows with few labels weigh less: the loss is the mean over a step's labels, not over its batches."""
-    kind = request.getfixturevalue("kinds")[name]
+    kind = kinds[name]
     batch = kind.batch(8)
     batch["labels"] = batch["labels"].masked_fill(torch.arange(12) < 1 + torch.arange(8)[:, None], -100)
     weights = []
@@ -104,7 +77,7 @@ def test_a_step_is_the_same_however_it_is_divided(name, request, tmp_path):
         torch.testing.assert_close(weights[1][name], tensor, rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_recomputing_blocks_changes_no_gradient(kind, tmp_path):
+def test_recomputing_blocks_changes_no_gradient(kind):
     gradients = []
     for again in (False, True):
         model = kind.model().train()
@@ -118,7 +91,7 @@ def test_recomputing_blocks_changes_no_gradient(kind, tmp_path):
 
 
 @UPSTREAM
-def test_lora_trains_merges_and_is_saved(kind, tmp_path):
+def test_lora_trains_merges_and_is_saved(kind, trainer, tmp_path):
     """On the projections of mixers and feed-forwards, by their names; all else stays as it was."""
     base, batch = kind.model(), kind.batch()
     before = {name: tensor.clone() for name, tensor in base.state_dict().items()}

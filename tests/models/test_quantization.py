@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from spectral_core import ConfigError
 from spectral_models import CheckpointError, build_model, load_checkpoint, save_checkpoint
 from spectral_models.checkpoint import load_tokenizer, write_marker
+from spectral_models.data import ByteTokenizer
 from spectral_models.data.subwords import learn_bpe
 from spectral_models.quantization import int8_layers, quantize
 
@@ -145,13 +146,17 @@ def test_of_other_models_the_change_is_a_share_or_a_cosine(spectral, tmp_path, k
     ] or (kind == "classifier")
 
 
-def test_the_tokenizer_goes_along(spectral, tmp_path):
-    tokenizer = learn_bpe([TEXT], 300)
+@pytest.mark.parametrize("kind", ["learned", "bytes", "none"])
+def test_the_tokenizer_goes_along(spectral, tmp_path, kind):
+    tokenizer = {"learned": learn_bpe([TEXT], 300), "bytes": ByteTokenizer(), "none": None}[kind]
     model = build_model({"hidden_dim": 32, "num_layers": 1, "vocab_size": 300})
     before = save_checkpoint(model, tmp_path / "before", tokenizer=tokenizer)
     (tmp_path / "text.txt").write_text(TEXT)
     assert spectral("quantize", before, tmp_path / "made", "--data", tmp_path / "text.txt").code == 0
-    assert load_tokenizer(tmp_path / "made").encode("def read") == tokenizer.encode("def read")
+    assert (tmp_path / "made" / "tokenizer.json").exists() is (tokenizer is not None)
+    found = load_tokenizer(tmp_path / "made")
+    assert found.encode("def read") == (tokenizer or ByteTokenizer()).encode("def read")
+    assert isinstance(found, ByteTokenizer) is (kind != "learned")
 
 
 def test_without_torchao_the_extra_is_named(checkpoints, spectral, tmp_path, monkeypatch):

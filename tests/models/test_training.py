@@ -17,8 +17,8 @@ from transformers import set_seed
 
 from spectral_core import ConfigError
 from spectral_layers.projection import Projection
-from spectral_models import build_model, load_checkpoint, load_config
-from spectral_models.data import ContiguousWindows, RandomWindows, load_corpus
+from spectral_models import build_model, load_checkpoint, load_config, load_tokenizer
+from spectral_models.data import ByteTokenizer, ContiguousWindows, RandomWindows, load_corpus
 from spectral_models.evaluation import bits_per_byte
 from spectral_models.training import RunConfig, load_run
 from spectral_models.training.language import LanguageResult, LanguageTask
@@ -68,6 +68,20 @@ def losses(result: LanguageResult) -> list[float]:
 def baseline(text, tmp_path_factory) -> LanguageResult:
     """Eight plain steps, which variations are compared with."""
     return train(make_run(text), tmp_path_factory.mktemp("baseline") / "run")
+
+
+def test_a_run_of_bytes_leaves_a_tokenizer_beside_its_model(baseline):
+    """For Hugging Face's tools; our own loader goes on with bytes."""
+    model = baseline.directory / "model"
+    assert {path.name for path in model.iterdir()} == {
+        "complete.json",
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    assert type(load_tokenizer(baseline.directory)) is ByteTokenizer
+    assert not (baseline.directory / "tokenizer").exists(), "nothing was learned that a second process would need"
 
 
 # Configs

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin
+from transformers.generation import GenerationMode
 
 from spectral_core import ConfigError, UnsupportedInputError
 from spectral_layers import State
@@ -50,9 +51,36 @@ def given_or_made(cache: object, wanted: bool | None) -> SpectralCache | None:
 
 
 class CachedGenerationMixin(GenerationMixin):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
-    """Hugging Face's generate(), with our state for its cache: each token is computed once."""
+    """Hugging Face's generate(), with our state for its cache: each token is computed once.
+
+    Stands in front of PreTrainedModel, which has defaults for the same names.
+    """
 
     _is_stateful = True
+
+    def _validate_generation_mode(
+        self, generation_mode: GenerationMode, generation_config: GenerationConfig, generation_mode_kwargs: Any
+    ) -> None:
+        """Raise ConfigError for decoding that takes tokens back: a state has no earlier tokens to return to."""
+        if generation_mode == GenerationMode.ASSISTED_GENERATION or generation_config.is_assistant:
+            raise ConfigError(
+                f"{type(self).__name__} takes no part in assisted generation, as the model or as the assistant: a "
+                "rejected token cannot be taken out of its state. Leave out assistant_model, prompt_lookup_num_tokens "
+                "and assistant_early_exit."
+            )
+        super()._validate_generation_mode(generation_mode, generation_config, generation_mode_kwargs)
+
+    def init_continuous_batching(self, *_: Any, **__: Any) -> None:
+        """What ``generate_batch`` begins with. Raises ConfigError."""
+        raise ConfigError(
+            "continuous batching pages keys and values, and there are none. Give generate() a batch, padded on the left."
+        )
+
+    def prepare_inputs_for_generation(
+        self, *args: Any, tokenizer: object = None, assistant_tokenizer: object = None, **kwargs: Any
+    ) -> Any:
+        """What the next call of the model takes. The tokenizers are for stopping criteria (``stop_strings``) alone."""
+        return super().prepare_inputs_for_generation(*args, **kwargs)
 
     def _prepare_cache_for_generation(
         self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *_: Any, **__: Any

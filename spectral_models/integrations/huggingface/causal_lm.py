@@ -7,41 +7,39 @@ from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
-from transformers.utils import ModelOutput
+from transformers.models.auto import modeling_auto
 
 from spectral_core import UnsupportedInputError
-from spectral_models.config import ModelConfig
 from spectral_models.integrations.huggingface.cache import CachedGenerationMixin, SpectralCache, given_or_made
+from spectral_models.integrations.huggingface.outputs import WHEN_READ, Logits, OutputWhenRead, when_read
 from spectral_models.integrations.huggingface.pretrained import SpectralPreTrainedModel, refuse
 from spectral_models.loss import IGNORE, StepLoss
-from spectral_models.variants.language_model import LanguageModel, LanguageModelConfig
+from spectral_models.variants.language_model import LanguageModel
 
 
 @dataclass
-class SpectralCausalLMOutput(ModelOutput):  # type: ignore[misc]
+class SpectralCausalLMOutput(OutputWhenRead):
     """loss: with labels only. past_key_values: what continues the rows, if asked for. losses, metrics: the model's
     own, in training or with labels.
 
-    logits: (B, L, V), or of the columns that were asked for; None in training with labels, whose loss needs none.
+    logits: (B, L, V), or of the columns that were asked for; in training with labels computed when they are read.
     """
 
     loss: Tensor | None = None
-    logits: Tensor | None = None
+    logits: Logits = WHEN_READ
     past_key_values: SpectralCache | None = None
     losses: dict[str, Tensor] | None = None
     metrics: dict[str, Tensor] | None = None
 
 
-class SpectralForCausalLM(SpectralPreTrainedModel, CachedGenerationMixin):
+class SpectralForCausalLM(CachedGenerationMixin, SpectralPreTrainedModel):
     """A ``language_model``. ``generate``, Hugging Face's, computes each token once; prompts are padded on the left."""
 
     holds = "a language_model"
+    listed = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    loss_named = "ForCausalLM"
     earlier_names = LanguageModel.earlier_names
     accepts_loss_kwargs = True
-
-    @classmethod
-    def takes(cls, config: ModelConfig) -> bool:
-        return isinstance(config, LanguageModelConfig)
 
     def forward(
         self,
@@ -59,8 +57,8 @@ class SpectralForCausalLM(SpectralPreTrainedModel, CachedGenerationMixin):
         """labels: (B, L), the input ids themselves, as everywhere in Hugging Face: shifted here, -100 ignored.
 
         shift_labels, by name: instead, labels that are shifted already (Trainer looks in every batch for all labels of
-        the signature). In training, with labels, the loss is made in chunks of tokens and there are no logits: those
-        of all tokens would be most of the memory.
+        the signature). In training, with labels, the loss is made in chunks of tokens, and logits only if they are
+        read: those of all tokens would be most of the memory.
         past_key_values: a cache that the tokens continue; attention_mask then is of its columns and these, or of these.
         use_cache: make one. logits_to_keep: only of so many last columns, or of these columns; 0 for all.
         """
@@ -75,11 +73,13 @@ class SpectralForCausalLM(SpectralPreTrainedModel, CachedGenerationMixin):
             shift_labels = F.pad(labels[:, 1:], (0, 1), value=IGNORE)
         if shift_labels is not None and attention_mask is not None:
             shift_labels = shift_labels.masked_fill(attention_mask == 0, IGNORE)
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         if shift_labels is not None and self.training:
             if cache is not None:
                 raise UnsupportedInputError("in training, labels go without a cache: leave use_cache false.")
             made = self.model.loss(input_ids, shift_labels, attention_mask, step_count=num_items_in_batch)
-            found = SpectralCausalLMOutput(made.loss, losses=made.losses, metrics=made.metrics)
+            logits = when_read(made.logits, self.model, kept)
+            found = SpectralCausalLMOutput(made.loss, logits, losses=made.losses, metrics=made.metrics)
             return found.to_tuple() if return_dict is False else found
         # The last columns are each row's last tokens where none of them is padding; else all are made, and cut.
         last = logits_to_keep if isinstance(logits_to_keep, int) else 0
@@ -97,6 +97,5 @@ class SpectralForCausalLM(SpectralPreTrainedModel, CachedGenerationMixin):
         loss = None
         if shift_labels is not None:
             loss = StepLoss.of_logits(output.logits, shift_labels, {}, {}, num_items_in_batch).loss
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         found = SpectralCausalLMOutput(loss, output.logits[:, kept], cache, **self.reports(output, shift_labels))
         return found.to_tuple() if return_dict is False else found

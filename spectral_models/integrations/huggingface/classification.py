@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
+from transformers.models.auto import modeling_auto
 from transformers.utils import ModelOutput
 
 from spectral_core import ConfigError
-from spectral_layers.frontends.base import Modality
-from spectral_models.config import ModelConfig
 from spectral_models.integrations.huggingface.pretrained import SpectralPreTrainedModel, refuse
 from spectral_models.loss import StepLoss
-from spectral_models.variants.classifier import ClassifierConfig
 
 
 @dataclass
@@ -33,11 +31,7 @@ class SpectralClassifierOutput(ModelOutput):  # type: ignore[misc]
 class SpectralForClassification(SpectralPreTrainedModel):
     """Base of classifiers: a ``classifier`` of one kind of input."""
 
-    modality: ClassVar[Modality]
-
-    @classmethod
-    def takes(cls, config: ModelConfig) -> bool:
-        return isinstance(config, ClassifierConfig) and config.encoder.modality == cls.modality
+    loss_named = "ForSequenceClassification"
 
     def _classified(self, inputs: Tensor, mask: Tensor | None, labels: Tensor | None, options: dict[str, Any]) -> Any:
         return_dict = options.pop("return_dict", None)
@@ -59,7 +53,7 @@ class SpectralForSequenceClassification(SpectralForClassification):
     """Texts: a ``classifier`` over an ``encoder``."""
 
     holds = "a classifier of text"
-    modality: ClassVar[Modality] = "text"
+    listed = modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **options: Any
@@ -72,7 +66,7 @@ class SpectralForImageClassification(SpectralForClassification):
     """Pictures: a ``classifier`` over a ``vision_encoder``."""
 
     holds = "a classifier of pictures"
-    modality: ClassVar[Modality] = "image"
+    listed = modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
     main_input_name = "pixel_values"
     input_modalities = "image"
 
@@ -85,7 +79,7 @@ class SpectralForAudioClassification(SpectralForClassification):
     """Sound: a ``classifier`` over an ``audio_encoder``."""
 
     holds = "a classifier of sound"
-    modality: ClassVar[Modality] = "audio"
+    listed = modeling_auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES
     main_input_name = "input_values"
     input_modalities = "audio"
 

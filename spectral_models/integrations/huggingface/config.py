@@ -41,6 +41,10 @@ class _Told:
             )
 
 
+_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
+"""What tools read of every config, whether or not a model knows them."""
+
+
 class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
     """Holds a model config of ours under ``spectral``, validated; ``SpectralHFConfig.of(config)`` makes one.
 
@@ -50,7 +54,7 @@ class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers 
     """
 
     model_type: ClassVar[str] = "spectral"
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "pooled", "losses", "metrics"]
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "hidden", "pooled", "losses", "metrics"]
 
     vocab_size = _Told("vocab_size")
     hidden_size = _Told("hidden_dim")
@@ -77,7 +81,11 @@ class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers 
                 else:
                     kwargs.setdefault("num_labels", self.spectral["num_labels"])
             kwargs["is_encoder_decoder"] = isinstance(config, Seq2SeqConfig)
-        super().__init__(**kwargs)
+            if isinstance(config, Seq2SeqConfig):
+                kwargs.setdefault("decoder_start_token_id", config.start_token_id)
+                kwargs.setdefault("eos_token_id", config.end_token_id)
+                kwargs.setdefault("pad_token_id", config.pad_token_id)
+        super().__init__(**{**dict.fromkeys(_TOKENS), **kwargs})
 
     @classmethod
     def of(cls, config: ModelConfig, **kwargs: Any) -> SpectralHFConfig:
@@ -96,4 +104,5 @@ class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers 
     def to_dict(self) -> dict[str, Any]:
         """All of Hugging Face's keys, and beside them what a checkpoint's config.json holds."""
         record = {} if self.spectral is None else make_record(self.model_config())
-        return {**super().to_dict(), **record}
+        made = {**super().to_dict(), **record}
+        return {**made, "architectures": self.architectures} if self.architectures else made

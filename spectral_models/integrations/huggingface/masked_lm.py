@@ -6,23 +6,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
-from transformers.utils import ModelOutput
+from transformers.models.auto import modeling_auto
 
-from spectral_models.config import ModelConfig
+from spectral_models.integrations.huggingface.outputs import WHEN_READ, Logits, OutputWhenRead, when_read
 from spectral_models.integrations.huggingface.pretrained import SpectralPreTrainedModel, refuse
 from spectral_models.loss import StepLoss
-from spectral_models.variants.encoder import TextEncoderConfig
 
 
 @dataclass
-class SpectralMaskedLMOutput(ModelOutput):  # type: ignore[misc]
+class SpectralMaskedLMOutput(OutputWhenRead):
     """loss: with labels only. losses, metrics: the encoder's own, in training or with labels.
 
-    logits: (B, L, V). hidden, pooled: the encoder's own. In training with labels these and the logits are None.
+    logits: (B, L, V), in training with labels computed when they are read. hidden, pooled: the encoder's own, None
+    then.
     """
 
     loss: Tensor | None = None
-    logits: Tensor | None = None
+    logits: Logits = WHEN_READ
     hidden: Tensor | None = None
     pooled: Tensor | None = None
     losses: dict[str, Tensor] | None = None
@@ -33,11 +33,9 @@ class SpectralForMaskedLM(SpectralPreTrainedModel):
     """An ``encoder`` with ``masked_lm: true``."""
 
     holds = "an encoder with masked_lm: true"
+    listed = modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    loss_named = "ForMaskedLM"
     accepts_loss_kwargs = True
-
-    @classmethod
-    def takes(cls, config: ModelConfig) -> bool:
-        return isinstance(config, TextEncoderConfig) and config.masked_lm
 
     def forward(
         self,
@@ -51,12 +49,14 @@ class SpectralForMaskedLM(SpectralPreTrainedModel):
     ) -> Any:
         """labels: (B, L), the tokens that stood at masked places, -100 everywhere else.
 
-        In training with labels the loss is made of masked places only, and there are no logits.
+        In training with labels the loss is made of masked places only, and logits if they are read.
         """
         refuse(options)
         if labels is not None and self.training:
             made = self.model.loss(input_ids, labels, attention_mask, step_count=num_items_in_batch)
-            output = SpectralMaskedLMOutput(made.loss, losses=made.losses, metrics=made.metrics)
+            output = SpectralMaskedLMOutput(
+                made.loss, when_read(made.logits, self.model), losses=made.losses, metrics=made.metrics
+            )
             return output.to_tuple() if return_dict is False else output
         found = self.model(input_ids, attention_mask)
         loss = None

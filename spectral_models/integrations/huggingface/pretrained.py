@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,28 +20,34 @@ from spectral_core import ConfigError, UnsupportedInputError
 from spectral_layers.frontends.tokens import Tokens
 from spectral_models.assembly import build_model
 from spectral_models.checkpoint import WEIGHTS, own_memory, preprocessor
-from spectral_models.config import ModelConfig
 from spectral_models.errors import CheckpointError
 from spectral_models.integrations.huggingface.config import SpectralHFConfig
 from spectral_models.model import SpectralModel
 from spectral_models.quantization import int8_layers
 from spectral_models.record import CONFIG
 from spectral_models.seal import MARKER, sealed, verify, write_marker
+from spectral_models.weights import misfits
 
 _WHERE = ("cache_dir", "force_download", "proxies", "token", "revision", "local_files_only", "subfolder")
 _QUIETLY = {
     f"_raise_exceptions_for_{trouble}": False for trouble in ("missing_entries", "connection_errors", "gated_repo")
 }
 
+_INSIDE = "model."
+"""Begins the name of every weight here. Files have the model's own names, without it."""
+
 
 class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
     """Base of our classes: ``SpectralForX(SpectralHFConfig.of(config))``, or ``SpectralForX.wrap(model)``.
 
     ``save_pretrained`` writes our checkpoint format, with what else Hugging Face keeps in a model's directory beside
-    it; ``from_pretrained`` reads what either wrote. ``loss`` has the model's auxiliary losses in training, and not in
-    evaluation.
+    it; ``from_pretrained`` reads what either wrote. ``load_state_dict`` takes a file's names as well as its own, and
+    raises CheckpointError, with ``strict=False`` too, for weights that are missing or unknown: nothing is loaded then.
+    ``loss`` has the model's auxiliary losses in training, and not in evaluation.
 
     holds: what a class is for, in messages. earlier_names: of weights, as in :class:`SpectralModel`.
+    listed: transformers' names of the classes of a task, by which Trainer (label smoothing), pipelines and model cards
+    know a class; Auto classes do not enter those that they register. loss_named: what ``loss_function`` is.
     """
 
     config_class = SpectralHFConfig
@@ -51,6 +57,18 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
 
     holds: ClassVar[str]
     earlier_names: ClassVar[Mapping[str, str]] = {}
+    listed: ClassVar[MutableMapping[str, str]]
+    loss_named: ClassVar[str]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Enter a class, a user's or FSDP's subclass too, in transformers' list of its task.
+
+        The keys there are model types. All our classes share one, and lm_eval would take it for a sequence-to-sequence
+        model; a class's name is nobody's model type.
+        """
+        super().__init_subclass__(**kwargs)
+        if hasattr(cls, "listed"):
+            cls.listed[cls.__name__] = cls.__name__
 
     def __init__(self, config: SpectralHFConfig, model: SpectralModel | None = None) -> None:
         described = config.model_config()
@@ -58,20 +76,16 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
             raise ConfigError(
                 "the model has another config than this one. Use wrap(model), with as many labels as it has."
             )
-        if not self.takes(described):
-            fitting = [each.__name__ for each in _classes(SpectralPreTrainedModel) if each.takes(described)]
+        if described.architecture not in {base.__name__ for base in type(self).__mro__}:
+            fitting = described.architecture
             raise ConfigError(
                 f"{type(self).__name__} holds {self.holds}; got a model of type {described.type!r}. "
-                + (f"Use {' or '.join(fitting)}." if fitting else "Load it with spectral_models.load_checkpoint.")
+                + (f"Use {fitting}." if fitting else "Load it with spectral_models.load_checkpoint.")
             )
         super().__init__(config)
+        self.loss_type = self.loss_named  # transformers guesses it from the class's name
         self.model: Any = build_model(described) if model is None else model
         self.post_init()
-
-    @classmethod
-    def takes(cls, config: ModelConfig) -> bool:
-        """Whether the class is for models of that config."""
-        raise NotImplementedError(f"{cls.__name__} must define takes(config)")
 
     @classmethod
     def wrap(cls, model: SpectralModel, **kwargs: Any) -> Any:
@@ -115,6 +129,32 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
                 verify(file.parent, files=(CONFIG, file.name), only=True)
         return PreTrainedModel._load_pretrained_model(model, state_dict, checkpoint_files, *args, **kwargs)
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Give weights their names here, and refuse those that do not fit before one is loaded.
+
+        Trainer loads with ``strict=False``, whatever the names. A set of weights that is smaller on purpose is an
+        adapter's, or is loaded into ``.model``. Inside a wrapper (prefix) its own loading checks the names.
+        """
+        for key in [key for key in state_dict if key.startswith(prefix)]:
+            name = key[len(prefix) :].removeprefix(_INSIDE)
+            if name not in self._parameters:  # FSDP keeps its flat parameter on the module that it wraps
+                state_dict[f"{prefix}{_INSIDE}{self.model.earlier_names.get(name, name)}"] = state_dict.pop(key)
+        if not prefix:
+            ours = self.state_dict(keep_vars=True)
+            arrived = {id(ours[name]) for name in state_dict if name in ours}
+            partly = hasattr(self, "peft_config")
+            awaited = {
+                name: tensor
+                for name, tensor in ours.items()
+                if name in state_dict or not (partly or id(tensor) in arrived)
+            }
+            if found := misfits(awaited, state_dict):
+                raise CheckpointError(
+                    f"these weights are not those of this {type(self).__name__}: {found}. Nothing was loaded. Use the "
+                    "checkpoint of a model with the same config; to load a part on purpose, load it into .model."
+                )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     @classmethod
     def get_init_context(cls, *args: Any, **kwargs: Any) -> list[Any]:
         """Parts are built where their weights will be: some compute tensors, which a meta device would lose."""
@@ -148,7 +188,7 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
             name: kwargs.pop(name) for name in ("repo_id", "commit_message", "private", "create_pr") if name in kwargs
         }
         whole = self.state_dict() if state_dict is None else state_dict
-        weights = own_memory({name.removeprefix("model."): tensor for name, tensor in whole.items()})
+        weights = own_memory({name.removeprefix(_INSIDE): tensor for name, tensor in whole.items()})
         size = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
         kwargs.update(max_shard_size=size + 1, save_original_format=False)
         super().save_pretrained(save_directory, is_main_process, weights, **kwargs)
@@ -176,13 +216,26 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
             "the tokenizer."
         )
 
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        raise UnsupportedInputError(
+            "a model's head cannot be replaced: its size is the config's, vocab_size or num_labels. Build the model "
+            "with another, or load it with from_pretrained(path, num_labels=..., ignore_mismatched_sizes=True)."
+        )
 
-def _classes(base: type[SpectralPreTrainedModel]) -> Iterator[type[SpectralPreTrainedModel]]:
-    """All classes that hold models, below a base of them."""
-    for each in base.__subclasses__():
-        if hasattr(each, "holds"):
-            yield each
-        yield from _classes(each)
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Module:
+        """The embedding, where it has that many rows. Raises UnsupportedInputError for another number."""
+        size = getattr(self.config, "vocab_size", None)
+        wanted = size if new_num_tokens is None else new_num_tokens
+        if wanted is not None and pad_to_multiple_of:
+            wanted = -(-wanted // pad_to_multiple_of) * pad_to_multiple_of
+        if wanted != size:
+            raise UnsupportedInputError(
+                f"a vocabulary is not resized: this model's has {size or 'no'} tokens; asked for {wanted}. Nothing was "
+                "changed. Build the model with the tokenizer's vocab_size."
+            )
+        return self.get_input_embeddings()
 
 
 def refuse(options: Mapping[str, Any]) -> None:

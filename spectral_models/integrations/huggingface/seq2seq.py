@@ -6,28 +6,27 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from transformers.models.auto import modeling_auto
 from transformers.utils import ModelOutput
 
 from spectral_core import UnsupportedInputError
-from spectral_models.config import ModelConfig
 from spectral_models.integrations.huggingface.cache import CachedGenerationMixin, SpectralCache, given_or_made
-from spectral_models.integrations.huggingface.config import SpectralHFConfig
+from spectral_models.integrations.huggingface.outputs import WHEN_READ, Logits, OutputWhenRead, when_read
 from spectral_models.integrations.huggingface.pretrained import SpectralPreTrainedModel, refuse
 from spectral_models.loss import StepLoss
 from spectral_models.variants.encoding import EncoderOutput
-from spectral_models.variants.seq2seq import Seq2Seq, Seq2SeqConfig
 
 
 @dataclass
-class SpectralSeq2SeqLMOutput(ModelOutput):  # type: ignore[misc]
+class SpectralSeq2SeqLMOutput(OutputWhenRead):
     """loss: with labels only. past_key_values: what continues the target, if asked for.
 
-    logits: (B, L, V), of the target; None in training with labels, whose loss needs none. losses, metrics: the model's
+    logits: (B, L, V), of the target; in training with labels computed when they are read. losses, metrics: the model's
     own, in training or with labels.
     """
 
     loss: Tensor | None = None
-    logits: Tensor | None = None
+    logits: Logits = WHEN_READ
     past_key_values: SpectralCache | None = None
     losses: dict[str, Tensor] | None = None
     metrics: dict[str, Tensor] | None = None
@@ -42,22 +41,13 @@ class SpectralSourceOutput(ModelOutput):  # type: ignore[misc]
     mask: Tensor | None = None
 
 
-class SpectralForSeq2SeqLM(SpectralPreTrainedModel, CachedGenerationMixin):
-    """A ``seq2seq`` that reads text. Its start, end and pad tokens are those of ``generation_config``."""
+class SpectralForSeq2SeqLM(CachedGenerationMixin, SpectralPreTrainedModel):
+    """A ``seq2seq`` that reads text. Its start, end and pad tokens are those of its configs."""
 
     holds = "a seq2seq that reads text"
+    listed = modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+    loss_named = "ForMaskedLM"  # of the losses that transformers names, the one over tokens that shifts no labels
     accepts_loss_kwargs = True
-
-    def __init__(self, config: SpectralHFConfig, model: Seq2Seq | None = None) -> None:
-        super().__init__(config, model)
-        ours = self.model.config
-        self.generation_config.update(
-            decoder_start_token_id=ours.start_token_id, eos_token_id=ours.end_token_id, pad_token_id=ours.pad_token_id
-        )
-
-    @classmethod
-    def takes(cls, config: ModelConfig) -> bool:
-        return isinstance(config, Seq2SeqConfig) and config.encoder.modality == "text"
 
     def forward(
         self,
@@ -77,7 +67,7 @@ class SpectralForSeq2SeqLM(SpectralPreTrainedModel, CachedGenerationMixin):
         """input_ids, attention_mask: the source's. decoder_input_ids: the target's, from the start token on.
 
         labels: (B, L), the target itself, -100 for padding; without decoder_input_ids the target is made of them.
-        In training, with labels, the loss is made in chunks and there are no logits.
+        In training, with labels, the loss is made in chunks, and logits only if they are read.
         encoder_outputs: the source as the encoder left it. past_key_values: a cache that the target continues, in which
         the source is known.
         """
@@ -100,7 +90,9 @@ class SpectralForSeq2SeqLM(SpectralPreTrainedModel, CachedGenerationMixin):
                 state=state,
                 step_count=num_items_in_batch,
             )
-            found = SpectralSeq2SeqLMOutput(made.loss, losses=made.losses, metrics=made.metrics)
+            found = SpectralSeq2SeqLMOutput(
+                made.loss, when_read(made.logits, self.model), losses=made.losses, metrics=made.metrics
+            )
             return found.to_tuple() if return_dict is False else found
         if decoder_input_ids is None:
             if labels is None:

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
-from tokenizers.models import BPE
-from transformers import PreTrainedTokenizerFast
-from transformers.convert_slow_tokenizer import bytes_to_unicode
+import json
 
-_END = "\0"
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from spectral_models.data.byte_files import SETTINGS, TOKENIZER, byte_files
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
     """Token b is byte b of the text's UTF-8 form, as in :class:`spectral_models.data.ByteTokenizer`.
 
     ``save_pretrained`` writes it beside a model. The NUL byte, which ends documents, is the end-of-text token and the
-    padding; decoding with skip_special_tokens leaves it out. Padding is on the left, where ``generate`` wants it.
+    padding, on the left, where ``generate`` wants it. The mask token, for masked language models, is byte 255, which no
+    text in UTF-8 has; in a text it is written ``tokenizer.mask_token``. Decoding with skip_special_tokens leaves both
+    out.
     """
-    # The library spells each byte as one printable character; byte 0 is spelt as the special token it is.
-    vocabulary = {**{character: byte for byte, character in bytes_to_unicode().items() if byte}, _END: 0}
-    tokenizer = Tokenizer(BPE(vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(_END, special=True, normalized=False)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token=_END,
-        pad_token=_END,
-        padding_side="left",
-        clean_up_tokenization_spaces=False,
-        model_input_names=["input_ids", "attention_mask"],
-    )
+    files = byte_files()
+    settings = json.loads(files[SETTINGS])
+    del settings["tokenizer_class"]
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(files[TOKENIZER]), **settings)

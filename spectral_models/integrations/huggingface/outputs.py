@@ -1,0 +1,82 @@
+"""Outputs whose logits are computed when they are read: in training the loss is made in chunks and needs none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.utils import ModelOutput
+
+from spectral_core import UnsupportedInputError
+
+Logits = Tensor | Callable[[], Tensor] | None
+
+
+class WhenRead:
+    """A dataclass field that may be set to a function of no arguments, which is called when the field is first read."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, output: Any, owner: type) -> Any:
+        value = None if output is None else output.__dict__.get(self.name)
+        if callable(value):
+            value = value()
+            setattr(output, self.name, value)
+        return value
+
+    def __set__(self, output: Any, value: Any) -> None:
+        output.__dict__[self.name] = value
+
+
+WHEN_READ: Any = WhenRead()
+
+
+class OutputWhenRead(ModelOutput):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
+    """Reads each field by its attribute, so that ``output["logits"]``, ``output[1]`` and ``to_tuple()`` compute it too.
+
+    ``items()`` and ``values()`` give the function as it is: by these, and as a pytree, mixed precision, DDP and FSDP
+    rebuild outputs, and none of them makes logits that nobody reads.
+    """
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, str):
+            if key not in self:
+                raise KeyError(key)
+            return getattr(self, key)
+        names = list(self.keys())[key]
+        return getattr(self, names) if isinstance(names, str) else tuple(getattr(self, name) for name in names)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return getattr(self, key) if key in self else default
+
+
+def when_read(
+    logits: Callable[[], Tensor] | None, model: nn.Module, kept: slice | Tensor = slice(None)
+) -> Callable[[], Tensor] | None:
+    """Logits of a training step, computed later as they would have been now: under the autocast of now.
+
+    kept: of which columns. In float32 where autocast is on, as mixed precision hands out what a model returns. Raises
+    UnsupportedInputError once a parameter has changed.
+    """
+    if logits is None:
+        return None
+    parameters = list(model.parameters())
+    versions = [parameter._version for parameter in parameters]
+    device = parameters[0].device.type
+    autocast = torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device)
+
+    def compute() -> Tensor:
+        if [parameter._version for parameter in parameters] != versions:
+            raise UnsupportedInputError(
+                "the logits of a training step are computed when they are first read, and the weights have changed "
+                "since. Read outputs.logits before the optimizer's step, or call the model without labels."
+            )
+        with torch.autocast(device, dtype=dtype, enabled=autocast):
+            made = logits()[:, kept]
+        return made.float() if autocast else made
+
+    return compute
