@@ -66,6 +66,8 @@ _inside = _Inside()
 def _entered(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def entered(self: Entered, *args: Any, **options: Any) -> Any:
+        if args and isinstance(args[0], _Entry):  # an entry took the place of forward
+            return _run(self, args[0].method, args[1:], options)
         if torch.compiler.is_compiling() or id(self) in _inside.modules:
             return method(self, *args, **options)
         return self(_Entry(method), *args, **options)
@@ -78,17 +80,21 @@ def _dispatching(forward: Callable[..., Any]) -> Callable[..., Any]:
     def dispatching(self: Entered, *args: Any, **options: Any) -> Any:
         if torch.compiler.is_compiling():
             return forward(self, *args, **options)
-        run = forward
         if args and isinstance(args[0], _Entry):
-            run, args = args[0].method, args[1:]
-        modules, key = _inside.modules, id(self)
-        if key in modules:
-            return run(self, *args, **options)
-        modules.add(key)
-        try:
-            self.entering(args, options)
-            return run(self, *args, **options)
-        finally:
-            modules.discard(key)
+            return _run(self, args[0].method, args[1:], options)
+        return _run(self, forward, args, options)
 
     return dispatching
+
+
+def _run(module: Entered, method: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """A method of the module, as the module's call."""
+    modules, key = _inside.modules, id(module)
+    if key in modules:
+        return method(module, *args, **options)
+    modules.add(key)
+    try:
+        module.entering(args, options)
+        return method(module, *args, **options)
+    finally:
+        modules.discard(key)

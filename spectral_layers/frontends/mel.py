@@ -15,7 +15,6 @@ from spectral_core.axes import describe
 from spectral_core.backends.base import transform_dtype
 from spectral_core.config import Length, Scale, Weight, Width
 from spectral_core.errors import UnsupportedInputError
-from spectral_layers.constant import Constant
 from spectral_layers.context import LayerContext
 from spectral_layers.frontends.base import FrontEnd, FrontEndConfig, FrontEndOutput, Modality
 from spectral_layers.projection import Projection
@@ -91,7 +90,7 @@ class Mel(FrontEnd):
         self.n_fft = 2 * (filters.shape[1] - 1)
         self.hop_length = hop_length
         self.fft = fft
-        self.filters = Constant(filters)
+        self.filters = filters  # no buffer: a model in half precision would round it, one begun on meta lose it
         self.proj = Bands(filters.shape[0], hidden_dim, bands=bands)
         nn.init.normal_(self.proj.weight, std=(filters.shape[0] // bands) ** -0.5)
         assert self.proj.bias is not None
@@ -121,7 +120,7 @@ class Mel(FrontEnd):
         # Outside autocast, which would round powers to half precision.
         with torch.autocast(x.device.type, enabled=False):
             real, imag = self.fft.rfft(frames * window, self.n_fft)
-            return self.filters.like(x) @ (real.square() + imag.square()).transpose(1, 2)
+            return self.filters.to(x) @ (real.square() + imag.square()).transpose(1, 2)
 
     def example(self, batch: int) -> Tensor:
         return 0.1 * torch.randn(batch, 9 * self.hop_length + 1)

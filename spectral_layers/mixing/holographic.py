@@ -93,6 +93,7 @@ class Holographic(Mixer):
 
     def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
         recent, memory = (None, None) if state is None else (state["recent"], state["memory"])
+        bandwidth = self.bandwidth.repeat_interleave(self.phases)
         rate = self.log_decay.to(torch.promote_types(self.log_decay.dtype, torch.float32)).exp()[:, None]
 
         def mixed() -> Iterator[Tensor]:
@@ -101,8 +102,8 @@ class Holographic(Mixer):
                 part, given = x[:, here], None if rows is None else rows.within(here)
                 inputs = part.transpose(1, 2)
                 key, query, value = (z.transpose(1, 2) for z in self.short.each(inputs, recent))
-                keys = self._features(self.key_norm(key))
-                queries = self._features(self.query_norm(query))
+                keys = self._features(self.key_norm(key), bandwidth)
+                queries = self._features(self.query_norm(query), bandwidth)
                 values = self._split(self.value_proj(value)).to(keys.dtype)
                 rates, strengths = self._rates(part, rate), self._strengths(part, rate.dtype)
                 if given is not None:
@@ -134,16 +135,15 @@ class Holographic(Mixer):
         """(H,) tokens after which each head's memory has faded to 1/e, unless they decide, for inspection."""
         return 1 / self.log_decay.double().exp()
 
-    def _features(self, z: Tensor) -> Tensor:
+    def _features(self, z: Tensor, bandwidth: Tensor) -> Tensor:
         """Cosines and sines of the phases, in float32 at least, since they turn many times: (B, H, L, 2E)."""
-        theta = self._split(self.phase_proj(z, self.bandwidth.repeat_interleave(self.phases)))
-        with torch.autocast(z.device.type, enabled=False):
-            if torch.is_grad_enabled() or torch.compiler.is_compiling():
-                return torch.cat([theta.cos(), theta.sin()], -1)
-            both = theta.new_empty(*theta.shape[:-1], 2 * self.phases)
-            torch.cos(theta, out=both[..., : self.phases])
-            torch.sin(theta, out=both[..., self.phases :])
-            return both
+        theta = self._split(self.phase_proj(z, bandwidth))
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return torch.cat([theta.cos(), theta.sin()], -1)
+        both = theta.new_empty(*theta.shape[:-1], 2 * self.phases)
+        torch.cos(theta, out=both[..., : self.phases])
+        torch.sin(theta, out=both[..., self.phases :])
+        return both
 
     def _split(self, z: Tensor) -> Tensor:
         return z.unflatten(-1, (self.heads, -1)).transpose(1, 2)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import pickle
-
 import pytest
 import torch
 from torch import nn
@@ -89,36 +86,6 @@ def test_an_implicit_kernel_fades_at_the_rate_of_its_channel() -> None:
     assert (kernel <= bound + 1e-12).all()
 
 
-def test_a_kernel_is_made_once_while_parameters_rest() -> None:
-    made, fft, calls = resonant(), fft_backend("torch"), []
-    kernel = made.kernel
-    made.kernel = lambda length: calls.append(length) or kernel(length)  # type: ignore[func-returns-value]
-    with torch.no_grad():
-        for _ in range(3):
-            made.prepared(40, fft)
-        for length in range(33, 65):
-            made.taps(length)
-    assert calls == [40, 64], "one spectrum, and one synthesis for all lengths up to the next power of two"
-    made.taps(10)
-    made.prepared(10, fft)
-    assert calls == [40, 64, 10, 10], "with gradients, kernels are made anew"
-
-
-def test_a_full_cache_still_answers_from_what_it_holds() -> None:
-    made, fft, calls = resonant(), fft_backend("torch"), []
-    kernel = made.kernel
-    made.kernel = lambda length: calls.append(length) or kernel(length)  # type: ignore[func-returns-value]
-    with torch.no_grad():
-        for _ in range(3):
-            for length in range(40, 48):
-                made.prepared(length, fft)
-        assert calls == list(range(40, 48))
-        for points in (64, 128, 64):
-            made.tile(points, fft)
-        made.prepared(40, fft)
-    assert calls == [*range(40, 48), 64, 128], "tiles are kept beside the others, and drop none of them"
-
-
 def test_a_limited_filter_is_never_asked_for_more_than_its_limit() -> None:
     case = MixerCase(GatedConvolutionConfig(filter=SpectrumConfig(size=37)))
     asked = []
@@ -142,18 +109,6 @@ def test_a_limited_filter_is_never_asked_for_more_than_its_limit() -> None:
             state = output.state
     torch.testing.assert_close(output.y, y[:, -2:])
     assert max(asked) == 37
-
-
-def test_caches_are_neither_copied_nor_saved() -> None:
-    made = resonant()
-    with torch.no_grad():
-        made.taps(64), made.tile(64, fft_backend("torch"))
-    assert made._cache._made
-    assert made._tiles._made
-    for copied in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):  # noqa: S301
-        assert not copied._cache._made
-        assert not copied._tiles._made
-    assert set(made.state_dict()) == {"log_decay", "frequency", "coefficient"}
 
 
 def test_kernels_in_half_precision_are_finite() -> None:
