@@ -94,7 +94,7 @@ def test_smoothed_labels_train_no_copier(trainer, tmp_path):
     torch.manual_seed(0)
     model = hf.SpectralForCausalLM.wrap(build_model({"hidden_dim": 32, "num_layers": 1, "vocab_size": 16}))
     tokens = (torch.arange(8)[:, None] + torch.arange(12)) % 16
-    options = {"max_steps": 40, "per_device_train_batch_size": 8, "learning_rate": 3e-2}
+    options = {"max_steps": 30, "per_device_train_batch_size": 8, "learning_rate": 3e-2}
     trainer(model, tmp_path, {"input_ids": tokens, "labels": tokens}, label_smoothing_factor=0.1, **options).train()
     with torch.no_grad():
         predicted = model.eval()(tokens).logits.argmax(-1)

@@ -25,9 +25,9 @@ def entropy(logits: torch.Tensor, labels: torch.Tensor, *, shifted: bool) -> flo
     return F.cross_entropy(logits.flatten(0, -2), labels.flatten()).item()
 
 
-def test_trainer_trains_evaluates_and_saves(kind, trainer, tmp_path):
+def test_trainer_trains_evaluates_saves_and_resumes(kind, trainer, tmp_path):
     model, batch = kind.model(), kind.batch(8)
-    training = trainer(model, tmp_path / "run", batch, save_strategy="steps", save_steps=6)
+    training = trainer(model, tmp_path / "run", batch, save_strategy="steps", save_steps=5)
     before = training.evaluate()["eval_loss"]
     training.train()
     losses = [row["loss"] for row in training.state.log_history if "loss" in row]
@@ -42,6 +42,11 @@ def test_trainer_trains_evaluates_and_saves(kind, trainer, tmp_path):
     saved = load_checkpoint(tmp_path / "run" / "checkpoint-6")
     for name, tensor in saved.state_dict().items():
         assert torch.equal(tensor, model.model.state_dict()[name]), name
+    torch.manual_seed(7)
+    resumed = kind.cls.wrap(build_model(kind.config))  # other random weights, as a new process begins with
+    trainer(resumed, tmp_path / "again", batch).train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-5"))
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_auxiliary_losses_are_in_training_only(kind):

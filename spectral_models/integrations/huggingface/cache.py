@@ -73,7 +73,7 @@ class CachedGenerationMixin(GenerationMixin):  # type: ignore[misc]  # transform
     def init_continuous_batching(self, *_: Any, **__: Any) -> None:
         """What ``generate_batch`` begins with. Raises ConfigError."""
         raise ConfigError(
-            "continuous batching pages keys and values, and there are none. Give generate() a batch, padded on the left."
+            "continuous batching pages keys and values, and there are none. Call generate() with a batch of prompts."
         )
 
     def prepare_inputs_for_generation(
