@@ -247,7 +247,9 @@ def test_a_long_list_of_problems_is_cut_and_counted_wherever_it_lies() -> None:
         assert lines[-1] == f"... and {problems - 20} more problems."
 
 
-@pytest.mark.parametrize("name", ["x" * 10_000, ["x"] * 10_000, 10**5000, "\x1b[2J"])
+@pytest.mark.parametrize(
+    "name", ["x" * 10_000, ["x"] * 10_000, [10**5000], "\x1b[2J"], ids=["long", "list", "number", "escape"]
+)
 def test_names_of_any_kind_are_shown_short(name: object) -> None:
     with pytest.raises(ConfigError) as caught:
         gate_of({"type": name})
