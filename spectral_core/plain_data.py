@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import stat
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -203,8 +204,7 @@ def _problem(event: Any, message: str) -> yaml.MarkedYAMLError:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
         raise ConfigError(f"is not JSON as read here: the key {shown(twice)} is there twice in one object.")
     return made
 

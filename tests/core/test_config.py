@@ -11,7 +11,7 @@ from pydantic import BaseModel, PositiveFloat, PositiveInt, ValidationError, fie
 from pydantic_core import PydanticCustomError
 
 from spectral_core.config import Config, OneOf, PartConfig, problem
-from spectral_core.errors import ConfigError
+from spectral_core.errors import ConfigError, PluginError
 from spectral_core.plugins import PluginHost, Registrar, hookimpl, hookspec
 
 
@@ -216,6 +216,52 @@ def test_missing_key_and_wrong_top_level() -> None:
         Model.parse({})
     with pytest.raises(ConfigError, match=r"^config: Input should be a mapping of keys to values"):
         Model.parse([1])
+
+
+class BrokenGate(GateConfig):
+    type: Literal["acme/broken"] = "acme/broken"
+    width: int = 1
+
+    @field_validator("width")
+    @classmethod
+    def _even(cls, width: int) -> int:
+        raise [RecursionError, TypeError, OverflowError, KeyError][width]("\x1b[2Jwidth")
+
+
+@pytest.mark.parametrize("width", range(4))
+def test_a_validator_of_a_plugin_that_raises_is_named(width: int) -> None:
+    with pytest.raises(PluginError, match=r"BrokenGate failed to check its values: \w+Error") as caught:
+        BrokenGate.parse({"width": width})
+    assert str(caught.value).isprintable()
+
+
+def test_a_long_list_of_problems_is_cut_and_counted_wherever_it_lies() -> None:
+    many = {f"heds{number}\n\x1b": "x" * 10_000 for number in range(500)}
+    inside = {"block": {"mixer": {"type": "gated", **many}, **many}}
+    for data, problems in (({**many, "block": {"mixer": "gated"}}, 500), (inside, 1000)):
+        with pytest.raises(ConfigError) as caught:
+            Model.parse(data)
+        lines = str(caught.value).splitlines()
+        assert len(lines) == 21
+        assert all(line.isprintable() and len(line) < 300 for line in lines)
+        assert lines[-1] == f"... and {problems - 20} more problems."
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 10_000, ["x"] * 10_000, [10**5000], "\x1b[2J"], ids=["long", "list", "number", "escape"]
+)
+def test_names_of_any_kind_are_shown_short(name: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        gate_of({"type": name})
+    assert len(str(caught.value)) < 500
+    assert str(caught.value).isprintable()
+
+
+def test_what_holds_itself_is_refused() -> None:
+    gate: dict[str, Any] = {"type": "plain"}
+    gate["heads"] = gate
+    with pytest.raises(ConfigError, match="config: is nested more than 64 levels deep, or holds itself"):
+        gate_of(gate)
 
 
 def test_checks_across_fields_point_below_themselves() -> None:

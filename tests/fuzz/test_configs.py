@@ -182,7 +182,8 @@ def assignment(data: dict[str, Any], draw: random.Random) -> str:
             "x." * 900,
         ]
         steps.insert(draw.randrange(len(steps) + 1), draw.choice(odd))
-    value = draw.choice(LINES) if draw.random() < 0.5 else json.dumps(draw.choice(WRITABLE)(draw))
+    likely = draw.choice(["1", "2", "8", "64", "0.5", "true", "null", "1e-3", "dense", "[1, 4]", "{}", "'8'"])
+    value = draw.choice([likely, draw.choice(LINES), json.dumps(draw.choice(WRITABLE)(draw))])
     return f"{'.'.join(steps)}{draw.choice(['='] * 20 + ['', '==', ' = '])}{value}"
 
 
