@@ -79,7 +79,8 @@ class Encoder(StackedModel):
         Raises UnsupportedInputError for inputs that do not fit, rows without a token and rows over a declared limit.
         """
         if inputs.is_floating_point():
-            inputs = inputs.to(next(self.parameters()).dtype)
+            assert isinstance(self.norm.weight, Tensor)
+            inputs = inputs.to(self.norm.weight.dtype)
         found = self.frontend(inputs, lengths)
         x, rows = found.x, found.rows
         if rows is not None and not torch.compiler.is_exporting():
