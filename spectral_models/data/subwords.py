@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _EOS = "<|endoftext|>"
 _UNKNOWN = "\ufffd"
+_GROWTH = 1000
 _LARGEST = 256 << 20
 """Bytes of a tokenizer.json; the largest in use have 40 million."""
 
@@ -36,6 +37,8 @@ class SubwordTokenizer(Tokenizer):
         """eos: the token that ends a document, one of the tokenizer's; None for a tokenizer without one."""
         if not inner.get_vocab_size(with_added_tokens=True):
             raise DataError("the tokenizer has no tokens at all. Give another.")
+        if (growth := _growth(inner.normalizer)) > _GROWTH:
+            raise DataError(f"the tokenizer may make {growth:,} characters of one. Give one that does not grow texts.")
         inner.no_padding()
         inner.no_truncation()
         inner.encode_special_tokens = True
@@ -169,6 +172,17 @@ def _named_eos(settings: Path) -> str | None:
     if not isinstance(token, str | None):
         raise DataError(f"{settings} is damaged: its eos_token is no text. Repair it, or name eos yourself.")
     return token
+
+
+def _growth(normalizer: Any) -> int:
+    """Characters that a tokenizer's normaliser may put in the place of one: replacements follow each other."""
+    growth = 1
+    parts = [] if normalizer is None else [json.loads(normalizer.__getstate__())]
+    while parts:
+        part = parts.pop()
+        parts += part.get("normalizers", ())
+        growth *= max(1, len(part.get("content", "")) + len(part.get("prepend", "")))
+    return growth
 
 
 @contextmanager

@@ -82,7 +82,8 @@ class Encoder(StackedModel):
         and rows over a declared limit, and for pixels and samples that are not finite or too large to be computed with.
         """
         if inputs.is_floating_point():
-            inputs = inputs.to(next(self.parameters()).dtype)
+            assert isinstance(self.norm.weight, Tensor)
+            inputs = inputs.to(self.norm.weight.dtype)
         found = self.frontend(inputs, lengths)
         x, rows = self._refuse_extremes(found, inputs), found.rows
         if rows is not None and not torch.compiler.is_exporting():

@@ -448,6 +448,8 @@ def tokenizer_with(**changes: Any) -> str:
 
 def test_a_hostile_tokenizer_that_is_signed_is_refused(saved: Path) -> None:
     nothing = {"type": "BPE", "vocab": {}, "merges": []}
+    tenfold = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 10}
+    laughs = {"type": "Sequence", "normalizers": [tenfold, {"type": "Sequence", "normalizers": [tenfold] * 8}]}
     exploding = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
     for content in (
         "[" * 100_000,
@@ -456,6 +458,7 @@ def test_a_hostile_tokenizer_that_is_signed_is_refused(saved: Path) -> None:
         tokenizer_with(model={"type": "BPE", "vocab": {"a": 2**40}, "merges": []}),
         tokenizer_with(model={"type": "BPE", "vocab": {"a": 0}, "merges": [["x", "y"]]}),
         tokenizer_with(pre_tokenizer=exploding),
+        tokenizer_with(normalizer=laughs),
     ):
         (saved / "tokenizer.json").write_text(content)
         sealed_whole(saved, "tokenizer.json")

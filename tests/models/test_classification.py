@@ -155,6 +155,25 @@ def test_a_resumed_run_gives_the_numbers_of_one_that_never_stopped(finished, tab
         assert torch.equal(resumed.model.state_dict()[name], value), name
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "part"),
+    [
+        ("is oak and not 69,tree", "is oak and not 69,metal", r"training: \d+ texts"),  # a label
+        ("is elm", "is yew", r"training: \d+ texts"),  # a text
+        ("things", "strings", r"held out: \d+ texts"),
+    ],
+)
+def test_a_run_is_not_resumed_on_other_data(finished, table, old, new, part):
+    before = table.read_text(encoding="utf-8")
+    assert old in before
+    try:
+        table.write_text(before.replace(old, new), encoding="utf-8")
+        with pytest.raises(ConfigError, match=rf"was begun with other data \(.*{part}"):
+            train(make_run(table), finished.directory, resume=True)
+    finally:
+        table.write_text(before, encoding="utf-8")
+
+
 def test_a_resumed_run_keeps_the_tokenizer_it_began_with(finished, table, tmp_path):
     directory = Path(shutil.copytree(finished.directory, tmp_path / "run"))
     shutil.rmtree(directory / "model")

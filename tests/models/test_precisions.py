@@ -67,7 +67,7 @@ def test_every_command_takes_a_classifier_in_any_precision(kind, dtype, read, sp
             assert ended.code == 0, ended
         found[path] = [*json.loads(labelled.out)["probabilities"].values(), *json.loads(embedded.out)["embedding"]]
     np.testing.assert_allclose(found[other], found[whole], atol=0.03)
-    if dtype == torch.float16:
+    if (kind, dtype) == ("pictures", torch.float16):  # files are read in the same way, and texts are no numbers
         judged = spectral("evaluate", other, "--data", data)
         assert judged.code == 0, judged
         assert spectral("inspect", other).code == 0

@@ -165,10 +165,8 @@ def test_a_killed_run_resumes_to_the_numbers_of_one_that_never_stopped(run, stop
     assert resumed.history[-1]["train_loss"] == pytest.approx(mean, rel=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("name", "number"),
-    [pytest.param(*moment, marks=() if moment == ("save", 6) else pytest.mark.slow) for moment in MOMENTS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "number"), MOMENTS)
 def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(run, run_file, uninterrupted, tmp_path, name, number):
     kill(run_file, tmp_path / "run", name, number)
     assert_same(train(run, tmp_path / "run", resume=True), uninterrupted)
