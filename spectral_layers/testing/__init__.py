@@ -200,6 +200,7 @@ FRONTEND_CHECKS: tuple[Check[FrontEndCase], ...] = (
     frontends.check_features_fit_their_rows_and_grid,
     frontends.check_inputs_do_not_mix,
     frontends.check_padding_of_inputs_changes_nothing,
+    frontends.check_extreme_inputs_do_not_vanish,
     frontends.check_gradients_of_a_front_end,
     frontends.check_a_front_end_under_autocast,
     frontends.check_inputs_of_another_kind_are_refused,

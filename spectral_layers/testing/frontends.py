@@ -20,6 +20,10 @@ def takes_lengths(case: FrontEndCase) -> bool:
     return case.build().takes_lengths
 
 
+def takes_floats(case: FrontEndCase) -> bool:
+    return case.build().example(1).is_floating_point()
+
+
 @for_all
 def check_features_fit_their_rows_and_grid(case: FrontEndCase) -> None:
     """(B, L, D), finite, in the parameters' dtype; a grid has L places; no lengths, no rows; an empty batch is one.
@@ -65,7 +69,10 @@ def check_padding_of_inputs_changes_nothing(case: FrontEndCase) -> None:
     width = inputs.shape[-1]
     lengths = torch.tensor([width, width // 2, 1, 0])
     with torch.no_grad():
-        for padding in (torch.zeros_like(inputs), inputs.flip(0)):
+        paddings = [torch.zeros_like(inputs), inputs.flip(0)]
+        if inputs.is_floating_point():
+            paddings.append(torch.full_like(inputs, torch.nan))
+        for padding in paddings:
             padded = torch.where(torch.arange(width) < lengths[:, None], inputs, padding)
             output = part(padded, lengths)
             if output.rows is None:
@@ -78,6 +85,29 @@ def check_padding_of_inputs_changes_nothing(case: FrontEndCase) -> None:
                 if found != len(alone):
                     raise AssertionError(f"{case}: an input of {length} has {found} tokens padded, {len(alone)} alone.")
                 assert_close(f"{case}: {length} of {width} in a padded batch", output.x[row, :found], alone, 1e-9)
+
+
+@only_for(takes_floats)
+def check_extreme_inputs_do_not_vanish(case: FrontEndCase) -> None:
+    """Silence has finite features. What is no number or too large is refused, or has features that show it.
+
+    A model refuses features that are not finite. Those that become 0 it would take for an input.
+    """
+    part = case.build(torch.float32)
+    inputs = case.inputs(part, _BATCH, torch.float32)
+    for value in (0.0, 1e-45, 1e30, math.inf, math.nan):
+        try:
+            with torch.no_grad():
+                x = part(torch.full_like(inputs, value)).x
+        except UnsupportedInputError:
+            continue
+        finite = bool(x.isfinite().all())
+        if abs(value) < 1 and not finite:
+            raise AssertionError(f"{case}: features of {value:g} are not finite.")
+        if not math.isfinite(value) and finite:
+            raise AssertionError(f"{case}: features of {value:g} are finite, as if it were an input. Refuse it.")
+        if value == 1e30 and not x.any():
+            raise AssertionError(f"{case}: features of {value:g} are all 0; did a square overflow? Refuse such inputs.")
 
 
 @for_all

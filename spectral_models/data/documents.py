@@ -14,8 +14,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
-
 from spectral_core.errors import suggestion
 from spectral_models.data.config import DataConfig
 from spectral_models.data.utf8 import pieces, records, refuse_nul
@@ -216,12 +214,14 @@ def load_splits(source: str) -> Any:
         raise DataError(f"source {source!r} names no dataset. {_SOURCES}.")
     try:
         import datasets
+        from rich.console import Console
+        from rich.text import Text
     except ImportError as error:
         raise DataError(
             f"source {source!r} needs the datasets library ({error}): pip install 'spectral-networks[train]'."
         ) from error
     try:
-        with without_bars(), Console(stderr=True).status(f"loading {name}"):
+        with without_bars(), Console(stderr=True).status(Text(f"loading {name}")):
             return _loaded(name, subset or None)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         cause = error.__cause__ or error

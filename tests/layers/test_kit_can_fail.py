@@ -907,6 +907,29 @@ class HearsPadding(Sound):
         return FrontEndOutput(output.x, None if lengths is None else Rows((lengths + 3) // 4))
 
 
+class MultipliesPaddingByZero(Sound):
+    """Which leaves NaN as it is."""
+
+    def forward(self, inputs, lengths=None):
+        output = super().forward(inputs)
+        if lengths is None:
+            return output
+        real = Rows(lengths).mask(inputs.shape[1])
+        return FrontEndOutput(super().forward(inputs * real).x, Rows((lengths + 3) // 4))
+
+
+class DividesByItsLevel(Sound):
+    """Whose square is infinite long before the level is."""
+
+    def features(self, frames):
+        return self.proj(frames / (frames.square().sum(-1, keepdim=True) + 1e-6).sqrt()) - self.proj.bias
+
+
+class DropsWhatIsNoNumber(Sound):
+    def features(self, frames):
+        return self.proj(frames.nan_to_num())
+
+
 class CountsSamplesAsTokens(Sound):
     def forward(self, inputs, lengths=None):
         return FrontEndOutput(super().forward(inputs, lengths).x, None if lengths is None else Rows(lengths))
@@ -1208,6 +1231,9 @@ CAUGHT = [
     (twin(EndsInsideARow), "padding_of_inputs_changes_nothing"),
     (twin(LevelsTheBatch), "inputs_do_not_mix"),
     (twin(HearsPadding), "padding_of_inputs_changes_nothing"),
+    (twin(MultipliesPaddingByZero), "padding_of_inputs_changes_nothing"),
+    (twin(DividesByItsLevel), "extreme_inputs_do_not_vanish"),
+    (twin(DropsWhatIsNoNumber), "extreme_inputs_do_not_vanish"),
     (twin(CountsSamplesAsTokens), "padding_of_inputs_changes_nothing"),
     (twin(TakesRoots), "gradients_of_a_front_end"),
     (twin(DetachedFrames), "gradients_of_a_front_end"),
