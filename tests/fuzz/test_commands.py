@@ -29,7 +29,7 @@ NUMBERS = [
     *("100000000000", "0-99999999999", "9" * 30, "9" * 5000, "", " "),
 ]
 TEXTS = [
-    *"x - -- ~ . * a=b = /dev/null /proc/self/mem [bold]x[/] %s%n{0} layers.0.mixer=1 null true datasets: C:\\x".split(),
+    *"x - -- ~ . * a=b = /dev/null /proc/self/mem [bold]x[/] %s%n{0} layers.0.mixer=1 null true datasets:".split(),
     *(
         "",
         " ",
@@ -44,8 +44,8 @@ TEXTS = [
 ]
 SETTINGS = [
     *"hidden_dim=16 num_layers=0 num_layers=99999999999 fft=fast layers=[1 training.steps=1 training.batch_size=0".split(),
-    *"data.context=8 model.hidden_dim=1e308 seed=2024-13-45 block.mixer.filter.modes=-1 layers.0.mixer=fourier".split(),
-    *("vocab_size=" + "9" * 5000, "a" * 3000 + "=1", "type=!!int x"),
+    *"data.context=8 model.hidden_dim=1e308 seed=2024-13-45 block.mixer.filter.modes=-1".split(),
+    *("vocab_size=" + "9" * 5000, "a" * 3000 + "=1", "type=!!int x", "layers.0.mixer=fourier"),
 ]
 SECONDS = {"export": 30.0, "inspect": 30.0, "quantize": 30.0, "train": 30.0, "config list": 10.0}
 """CPU time of commands that trace, draw, compress or train by libraries of others, or build every preset; else 2 s."""
@@ -146,7 +146,7 @@ def test_command_lines_end_with_a_status_and_no_traceback(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
-    draw = random.Random(0)  # noqa: S311
+    draw = random.Random(1)  # noqa: S311
     found: list[str] = []
     for number in range(rounds(300)):
         words = line(draw, inputs, tmp_path / str(number))
