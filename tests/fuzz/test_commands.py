@@ -43,8 +43,8 @@ TEXTS = [
     ),
 ]
 SETTINGS = [
-    *"hidden_dim=16 num_layers=0 num_layers=99999999999 fft=fast layers=[1 training.steps=1 training.batch_size=0".split(),
-    *"data.context=8 model.hidden_dim=1e308 seed=2024-13-45 block.mixer.filter.modes=-1".split(),
+    *"hidden_dim=16 num_layers=0 num_layers=99999999999 layers=[1 training.steps=1 training.batch_size=0".split(),
+    *"fft=fast data.context=8 model.hidden_dim=1e308 seed=2024-13-45 block.mixer.filter.modes=-1".split(),
     *("vocab_size=" + "9" * 5000, "a" * 3000 + "=1", "type=!!int x", "layers.0.mixer=fourier"),
 ]
 SECONDS = {"export": 30.0, "inspect": 30.0, "quantize": 30.0, "train": 30.0, "config list": 10.0}
