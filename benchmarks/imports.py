@@ -1,4 +1,4 @@
-"""What `import spectral_core` costs beside `import torch`: paired fresh processes, interleaved."""
+"""What importing the core and the command costs beside `import torch`: fresh processes, interleaved."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import time
 
 RUNS = 9
+MODULES = ("torch", "spectral_core", "spectral_models.cli.commands")
 
 
 def seconds(module: str) -> float:
@@ -17,12 +18,14 @@ def seconds(module: str) -> float:
 
 
 def main() -> None:
-    seconds("spectral_core")
-    pairs = [(seconds("spectral_core"), seconds("torch")) for _ in range(RUNS)]
-    ratios = sorted(ours / torch for ours, torch in pairs)
-    print(f"import torch          {statistics.median(t for _, t in pairs):.2f} s (median of {RUNS})")
-    print(f"import spectral_core  {statistics.median(o for o, _ in pairs):.2f} s")
-    print(f"ratio, pair by pair   {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})")
+    seconds(MODULES[-1])
+    rounds = [{module: seconds(module) for module in MODULES} for _ in range(RUNS)]
+    for module in MODULES:
+        ratios = sorted(each[module] / each["torch"] for each in rounds)
+        print(
+            f"import {module:<28}  {statistics.median(each[module] for each in rounds):.2f} s (median of {RUNS}), "
+            f"{statistics.median(ratios):.3f} of torch's, round by round ({ratios[0]:.3f} to {ratios[-1]:.3f})"
+        )
 
 
 if __name__ == "__main__":

@@ -14,20 +14,22 @@ Imports nothing heavy before :func:`main` runs, so that Ctrl-C is answered while
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from spectral_models.cli import streams
 
 _log = logging.getLogger(__name__)
 _INTERNAL, _INTERRUPTED, _NO_READER = 70, 130, 141
-_NO_MEMORY = "can't allocate memory"  # how torch's RuntimeError for the CPU says it
+_NO_MEMORY = ("can't allocate memory", "out of memory")  # in torch's RuntimeErrors, of a CPU and of a GPU
 
 
 def main() -> None:
@@ -37,17 +39,18 @@ def main() -> None:
         status = _run()
     except KeyboardInterrupt:  # outside of a command: these say themselves what they keep
         status = _INTERRUPTED
-    with _leaving_on_ctrl_c():
+    with _leaving_on_ctrl_c(said=True):
         try:
             streams.finish()
         except streams.UnwrittenError as error:
             status = status or _unwritten(error)
-        sys.exit(status)
+    atexit.register(_leave_on_ctrl_c, said=True)  # libraries take their time to end, and print tracebacks
+    sys.exit(status)
 
 
 def _run() -> int:
     """The exit status of the command line; its error, if any, is printed."""
-    with _leaving_on_ctrl_c():
+    with _leaving_on_ctrl_c(said=False):
         from spectral_core import SpectralError
         from spectral_models.cli.commands import app
         from spectral_models.cli.console import UsageError
@@ -79,7 +82,9 @@ def _unwritten(error: streams.UnwrittenError) -> int:
 
 def _unexpected(error: BaseException) -> int:
     """Report what no command raises on purpose."""
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY in str(error)):
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+    ):
         return _failed("not enough memory. Ask for less: shorter inputs, fewer of them at a time, a smaller model.")
     if isinstance(error, OSError):
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
@@ -103,23 +108,32 @@ def _failed(message: str, status: int = 1) -> int:
     return status
 
 
-@contextmanager
-def _leaving_on_ctrl_c() -> Iterator[None]:
-    """Where nothing can be lost: Ctrl-C ends the process, whatever library is being loaded or ended."""
+def _leave_on_ctrl_c(*, said: bool) -> None:
+    """From now on Ctrl-C ends the process at once, with a word unless all is said.
+
+    Not in a background job, which ignores it, nor by another thread than the main one, which may not set what answers.
+    """
 
     def leave(*_: object) -> None:
-        os.write(2, b"interrupted\n")
+        with suppress(OSError):
+            os.write(2, b"" if said else b"interrupted\n")
         os._exit(_INTERRUPTED)
 
+    main_thread = threading.current_thread() is threading.main_thread()
+    if main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, leave)
+
+
+@contextmanager
+def _leaving_on_ctrl_c(*, said: bool) -> Iterator[None]:
+    """Where nothing can be lost, whatever library is being loaded."""
     before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler:  # a background job ignores it
-        yield
-        return
-    signal.signal(signal.SIGINT, leave)
+    _leave_on_ctrl_c(said=said)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        if signal.getsignal(signal.SIGINT) is not before:
+            signal.signal(signal.SIGINT, before)
 
 
 def __getattr__(name: str) -> Any:
