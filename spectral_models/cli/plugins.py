@@ -41,7 +41,8 @@ def plugins(context: typer.Context) -> None:
         _line(failure.plugin, failure.distribution, f"failed in {failure.stage}: {failure.reason}", style="red")
     if found:
         out.print(
-            f"\nA decoder with such parts is checked for causality when it is built. Out of the check's reach: {OUT_OF_REACH}.",
+            "\nA decoder with such parts is checked for causality when it is built. Out of the check's reach: "
+            f"{OUT_OF_REACH}.",
             markup=False,
             highlight=False,
             soft_wrap=True,
