@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spectral_core import PluginError
+from spectral_core import PluginError, StateError
 from spectral_models.causality.cases import (
     LONG,
     SHORT,
@@ -84,15 +84,15 @@ class _Leak:
 
 
 class _Check:
-    """A model in both dtypes, and what it has been asked. limit: the longest sequence it takes."""
+    """A model in both dtypes. limit: the longest sequence it takes. streams: whether a stream can be compared."""
 
     def __init__(self, config: ModelConfig, suspects: str) -> None:
         self.suspects = suspects
         self.models = {dtype: Subject(config, dtype) for dtype in _TOLERANCES}
-        self.streams = self.models[torch.float64].streams
         limits = [subject.limit for subject in self.models.values()]
         self.limit = min([LONG, *(limit for limit in (*limits, getattr(config, "max_seq_len", None)) if limit)])
         self.use_noise(_NOISE)
+        self.streams = self.limit > 1 and self.models[STREAM.dtype].streams and self._keeps_states()
 
     def use_noise(self, scale: float) -> None:
         for subject in self.models.values():
@@ -138,6 +138,17 @@ class _Check:
                     "pass, in chunks and token by token, and sees no later token in any. "
                     f"Third-party parts: {self.suspects}."
                 )
+
+    def _keeps_states(self) -> bool:
+        """Whether it can be continued: a mixer may leave ``streams`` as it is and return no state."""
+        tokens = torch.zeros(1, 2, dtype=torch.long)
+        try:
+            self._guarded(STREAM, 2, lambda: self.models[STREAM.dtype].streamed(STREAM, tokens.split(1, dim=1)))
+        except PluginError as error:
+            if isinstance(error.__cause__, StateError):
+                return False
+            raise
+        return True
 
     def _logits(self, setting: Setting, tokens: Tensor) -> Tensor:
         return self._guarded(setting, tokens.shape[1], lambda: self.models[setting.dtype].logits(setting, tokens))

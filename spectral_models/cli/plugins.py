@@ -9,6 +9,7 @@ import typer
 from rich.text import Text
 
 from spectral_core.plugins import HOST
+from spectral_models.causality import OUT_OF_REACH
 from spectral_models.cli import scaffold
 from spectral_models.cli.console import out
 from spectral_models.cli.outputs import check_output
@@ -39,6 +40,14 @@ def plugins(context: typer.Context) -> None:
         _line(name, f"{provider.distribution} {provider.version}", ", ".join(parts) or "no parts")
     for failure in failures:
         _line(failure.plugin, failure.distribution, f"failed in {failure.stage}: {failure.reason}", style="red")
+    if found:
+        out.print(
+            "\nA decoder with such parts is checked for causality when it is built. Out of the check's reach: "
+            f"{OUT_OF_REACH}.",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
     if HOST.restriction:
         out.print(HOST.restriction, markup=False, soft_wrap=True)
     elif not found and not failures:

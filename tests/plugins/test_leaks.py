@@ -290,6 +290,13 @@ def mixer_of(name: str, function: Callable[[Mixer, Tensor], Tensor]) -> type[Mix
     return Given
 
 
+class Stateless(Mixer):
+    """A good mixer that leaves ``streams`` as it is and returns no state."""
+
+    def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
+        return MixerOutput(past_mean(x))
+
+
 class NextRow(FeedForward):
     """Adds the following row of the batch; the last has none."""
 
@@ -382,6 +389,7 @@ MIXERS = {
     "whole_spectrum": WholeSpectrum,
     "single_convolution": SingleConvolution,
     "running_mean": RunningMean,
+    "stateless": Stateless,
     **{name: mixer_of(name, function) for name, function in (*LEAKS.items(), *HONEST.items())},
     **{name: mixer_of(name, function) for name, (function, _) in UNCHECKABLE.items()},
 }
@@ -649,6 +657,7 @@ def test_a_leak_in_training_alone_is_one_that_evaluation_cannot_show() -> None:
         ("gate", "acme/own_bins"),
         ("gate", "acme/running_level"),
         ("mixer", "acme/running_mean"),
+        ("mixer", "acme/stateless"),
         ("position", "acme/turning"),
         ("fft", "acme/elsewhere"),
     ],
