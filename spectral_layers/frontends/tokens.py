@@ -92,7 +92,7 @@ class Tokens(FrontEnd, Entered):
 
 
 def _transposed(part: nn.Module, x: Tensor, every: Tensor) -> Tensor:
-    """x W^T of the part's matrix W; where an adapter took its place, W is what it makes of ``every`` row."""
+    """X W^T of the part's matrix W; where an adapter took its place, W is what it makes of ``every`` row."""
     product: Tensor = part.transposed(x) if isinstance(part, Embedding | Projection) else F.linear(x, part(every))
     return product
 
