@@ -16,6 +16,7 @@ from spectral_core import UnsupportedInputError
 from spectral_core.backends.base import transform_dtype
 from spectral_core.config import OneOf, part
 from spectral_core.trees import tree
+from spectral_kernels.tracing import readable
 from spectral_layers import POSITIONS, FrontEndConfig, PositionConfig, Rotation, Rows
 from spectral_layers.frontends.base import FrontEndOutput, Modality
 from spectral_layers.positions.base import Grid, positions_of
@@ -122,7 +123,7 @@ class Encoder(StackedModel):
         fits = x.detach().abs() <= limit  # which NaN is not
         if found.rows is not None:
             fits = fits | ~found.rows.mask(x.shape[1])[..., None]
-        if x.device.type != "cpu" or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        if not readable(x):
             return x.masked_fill(~fits, torch.nan)
         if not fits.all() and all(parameter.isfinite().all() for parameter in self.frontend.parameters()):
             rows = (~fits.flatten(1).all(1)).nonzero().flatten().tolist()
