@@ -46,13 +46,6 @@ class Entered(nn.Module):
         """Called with what a call is given, before it runs; not for calls inside a call. Raises to refuse it."""
 
 
-class _Entry:
-    """First argument of a module's call that runs an entry."""
-
-    def __init__(self, method: Callable[..., Any]) -> None:
-        self.method = method
-
-
 class _Inside(threading.local):
     """The modules whose call this thread is in."""
 
@@ -61,16 +54,18 @@ class _Inside(threading.local):
 
 
 _inside = _Inside()
+_ENTRY = "_entry"
+"""Keyword of a module's call for the entry to run; hooks see the entry's own arguments."""
 
 
 def _entered(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def entered(self: Entered, *args: Any, **options: Any) -> Any:
-        if args and isinstance(args[0], _Entry):  # an entry took the place of forward
-            return _run(self, args[0].method, args[1:], options)
+        if _ENTRY in options:  # an entry took the place of forward
+            return _run(self, options.pop(_ENTRY), args, options)
         if torch.compiler.is_compiling() or id(self) in _inside.modules:
             return method(self, *args, **options)
-        return self(_Entry(method), *args, **options)
+        return self(*args, **options, **{_ENTRY: method})
 
     return entered
 
@@ -80,9 +75,7 @@ def _dispatching(forward: Callable[..., Any]) -> Callable[..., Any]:
     def dispatching(self: Entered, *args: Any, **options: Any) -> Any:
         if torch.compiler.is_compiling():
             return forward(self, *args, **options)
-        if args and isinstance(args[0], _Entry):
-            return _run(self, args[0].method, args[1:], options)
-        return _run(self, forward, args, options)
+        return _run(self, options.pop(_ENTRY, forward), args, options)
 
     return dispatching
 

@@ -75,7 +75,6 @@ class SourceDecoder(LanguageModel):
     def make_block(self, config: BlockConfig, context: LayerContext, path: str) -> SourceBlock:
         return SourceBlock(config, context, path=path, fusion=self.config.fusion)
 
-    @entry
     def prepare(self, source: Stream) -> State:
         """The state of targets of no tokens yet: all that the blocks ever read of the source, computed once."""
         parts: dict[str, State] = {}

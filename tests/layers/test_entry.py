@@ -49,6 +49,13 @@ def test_hooks_run_once_around_every_entry_and_forward(kind: type[Part], offset:
     assert seen == ["in", "out"] * 2, "what a call calls of its own module is inside of it"
 
 
+def test_hooks_see_what_an_entry_is_given() -> None:
+    part, given = Part(), []
+    part.register_forward_pre_hook(lambda _, args: given.append(args))
+    part.scaled(torch.ones(3))
+    assert [tuple(args[0].shape) for args in given] == [(3,)]
+
+
 def test_an_error_leaves_nothing_behind() -> None:
     part = Part()
     seen = counted(part)
