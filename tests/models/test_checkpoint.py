@@ -521,7 +521,14 @@ class MinePlugin:
 def test_what_an_earlier_schema_took_for_granted_holds_for_a_plugin_s_variant(tmp_path: Path) -> None:
     HOST.register(MinePlugin(), namespace="mine", distribution="mine-spectral")
     try:
-        config = {"type": "mine/lm", "hidden_dim": 32, "num_layers": 2, "block": {}, "embed_scale": 1.0}
+        config = {
+            "type": "mine/lm",
+            "hidden_dim": 32,
+            "num_layers": 2,
+            "block": {},
+            "max_seq_len": 16,
+            "embed_scale": 1.0,
+        }
         model = build_model(config)
         path = save_checkpoint(model, tmp_path / "model")
 
