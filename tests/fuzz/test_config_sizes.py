@@ -103,7 +103,7 @@ def test_the_largest_numbers_take_no_memory_and_larger_ones_are_refused(
 ) -> None:
     known = sizes()
     counted = 0
-    chosen = random.Random(0).sample(known, min(len(known), rounds(500)))  # noqa: S311
+    chosen = random.Random(0).sample(known, min(len(known), rounds(250)))  # noqa: S311
     for kind, part, name in chosen:
         config = HOST.registries[kind].get(part["type"]).load()
         others = {"encoders": {"text": "encoder", "sound": "audio_encoder"}} if part["type"] == "multimodal" else {}
