@@ -126,7 +126,7 @@ def _in_encoding(where: str, encoding: str) -> DataError:
 
 
 def _encoding(head: bytes) -> str | None:
-    """UTF-16 or UTF-32, recognised by a byte-order mark or, in Latin text, by NULs at every other byte or three of four."""
+    """UTF-16 or UTF-32, by its byte-order mark or, in Latin text, by NULs at every other byte or three of four."""
     for mark, name in _MARKS:
         if head.startswith(mark):
             return name
