@@ -49,8 +49,8 @@ def load_corpus(config: DataConfig, *, vocab_size: int = 256, tokenizer: Tokeniz
 
     tokenizer: instead of what the config describes. vocab_size: the model's, for a tokenizer that is learned.
 
-    In memory at once are the text, a byte for each, and what is held out; with a tokenizer other than bytes, two bytes
-    for each token as well, four in a vocabulary of more than 65,536.
+    Memory: one byte per byte of text, plus what is held out. A tokenizer other than bytes adds two bytes per token, or
+    four for a vocabulary of more than 65,536.
 
     Raises DataError when the source cannot be read, when it has too few documents to hold one out, when what is
     left for training is shorter than one window, and when the tokenizer loses some of the held-out text.
@@ -85,7 +85,7 @@ def load_corpus(config: DataConfig, *, vocab_size: int = 256, tokenizer: Tokeniz
 def tokens_of(text: bytes | bytearray, tokenizer: Tokenizer) -> Tensor:
     """Documents that end in NULs as tokens, in which ``eos_token_id`` stands for the NUL. (N,) integers.
 
-    A bytearray as bytes is the tokens' memory, not copied: leave it as it is.
+    Byte tokens share the memory of a bytearray: do not change it afterwards.
     """
     if isinstance(tokenizer, ByteTokenizer):
         return torch.frombuffer(text if isinstance(text, bytearray) else bytearray(text), dtype=torch.uint8)

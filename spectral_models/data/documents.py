@@ -49,7 +49,7 @@ _Parts = tuple[str, Iterable[bytes]]
 
 
 class Documents:
-    """The documents of a source in one buffer, in which a NUL follows each: a byte of memory for each of text.
+    """The documents of a source in one buffer, each followed by a NUL: about one byte of memory per byte of text.
 
     text: the buffer. names: of the documents, in their order.
     """
@@ -92,7 +92,7 @@ class Documents:
         self.names.append(name)
 
     def only(self, indices: Iterable[int]) -> bytearray:
-        """The buffer with these documents alone, in rising order: the others are lost, and so is this object."""
+        """The buffer, compacted in place to the documents at these rising indices. Do not use the object afterwards."""
         filled = 0
         with memoryview(self.text) as text:
             for index in indices:

@@ -36,7 +36,7 @@ def pieces(path: Path) -> Iterator[bytes]:
 
 
 def lines(contents: Iterable[bytes]) -> Iterator[str]:
-    """The lines of a text in pieces, without the line feeds between them: what follows the last is one, if empty."""
+    """The lines of a text in pieces, without line feeds. A text that ends in a line feed has an empty last line."""
     rest: list[bytes] = []
     for piece in contents:
         *whole, last = piece.split(b"\n")
@@ -126,16 +126,13 @@ def _in_encoding(where: str, encoding: str) -> DataError:
 
 
 def _encoding(head: bytes) -> str | None:
-    """UTF-16 or UTF-32, by the mark that a text begins with or by where its NULs are: in Latin text, at every other
-    byte, or at three of four.
-    """
+    """UTF-16 or UTF-32, by its byte-order mark or, in Latin text, by NULs at every other byte or three of four."""
     for mark, name in _MARKS:
         if head.startswith(mark):
             return name
     for width, name in ((4, "UTF-32"), (2, "UTF-16")):
         units = head[: len(head) // width * width]
         for order, high in (("LE", units[width - 1 :: width]), ("BE", units[::width])):
-            # Each unit of Latin text has its NULs in all bytes but one.
             if len(high) > 1 and high.count(0) > 0.6 * len(high) and units.count(0) > (width - 1) * 0.6 * len(high):
                 try:
                     codecs.getincrementaldecoder(f"{name}-{order}")().decode(units)  # the last may be cut in half

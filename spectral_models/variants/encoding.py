@@ -111,10 +111,10 @@ class Encoder(StackedModel):
         return EncoderOutput(x, pooled, mask, None, passed.losses, passed.metrics)
 
     def _refuse_extremes(self, found: FrontEndOutput, inputs: Tensor) -> Tensor:
-        """The features, of which each is finite and has a square that norms can sum.
+        """The features, unless some are not finite or so large that a norm's sum of squares overflows.
 
-        Else UnsupportedInputError is raised. Where reading a value would stall an accelerator or is impossible, in a
-        trace and under torch.func, the feature becomes NaN: a norm would make it 0, and logits the head's bias.
+        Then UnsupportedInputError is raised. On accelerators, in traces and under torch.func, where reading values back
+        would stall or fail, those features become NaN instead: a norm would turn them into 0 without a sign.
         """
         x = found.x
         if not inputs.is_floating_point():
