@@ -111,15 +111,19 @@ class SpectralGating(Mixer):
 
         Losses and metrics of gates are named by gate, as two may be of one kind.
         """
-        gated = reduce(Modulation.then, (_named(gate(view), f"gates.{i}") for i, gate in enumerate(self.gates)))
+        rounded = view.to(self.skip.dtype)
+        gated = reduce(Modulation.then, (_named(gate(rounded), f"gates.{i}") for i, gate in enumerate(self.gates)))
         if self.sparsity is None:
             return gated, None, view
         seen = gated.applied(view)
         return gated, self.sparsity(seen), seen
 
     def _view(self, x: Tensor) -> SpectralView:
-        """The orthonormal spectrum of (B, D, n), in heads, in the dtype of the gates' parameters."""
-        n, dtype = x.shape[-1], self.skip.dtype
+        """The orthonormal spectrum of (B, D, n), in heads, in float32 at least.
+
+        Gates see it in the dtype of their parameters; which bins a sparsity keeps must not turn on rounding.
+        """
+        n, dtype = x.shape[-1], torch.promote_types(self.skip.dtype, torch.float32)
         real, imag = ((part * n**-0.5).unflatten(1, (self.heads, -1)).to(dtype) for part in self.fft.rfft(x, n))
         return SpectralView(real, imag, torch.arange(n // 2 + 1, device=x.device, dtype=dtype) / n)
 
