@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from spectral_core.memory import unwritten
+from spectral_core.tracing import readable
 
 _TOKENS = 512
 """Tokens of all rows in a segment: their features of a thousand channels fit the L2 of two cores."""
@@ -20,18 +21,26 @@ _FEWEST = 64
 """Tokens of a row in a segment at least: smaller matrix products are not worth their calls."""
 
 
+def segment_tokens(x: Tensor) -> int | None:
+    """Tokens of a row of x (B, ...) in a segment.
+
+    None where sequences stay whole: gradients are recorded, a graph is traced, torch.func is at work, or on a GPU.
+    """
+    if torch.is_grad_enabled() or not readable(x):
+        return None
+    return max(_FEWEST, _TOKENS // max(1, x.shape[0]))
+
+
 def segments(x: Tensor, *, most: int | None = None) -> list[slice]:
-    """The time of x (B, L, D) in order, whole where gradients are recorded, a graph is traced, or on a GPU.
+    """The time of x (B, L, D) in order, in one segment where :func:`segment_tokens` says so.
 
     most: tokens of a row in a segment at most, wherever it is.
     """
     length = x.shape[1]
-    tracing = torch.compiler.is_compiling()
-    if tracing and most is None:
+    limits = [limit for limit in (most, segment_tokens(x)) if limit is not None]
+    if not limits:
         return [slice(0, length)]
-    step = length if most is None else min(length, most)
-    if not tracing and not torch.is_grad_enabled() and x.device.type == "cpu":
-        step = min(step, max(_FEWEST, _TOKENS // max(1, x.shape[0])))
+    step = min(length, *limits)
     return [slice(start, min(length, start + step)) for start in range(0, length, step)]
 
 

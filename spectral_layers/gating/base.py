@@ -35,6 +35,12 @@ class SpectralView:
         self.frequency = frequency
         self._magnitude: Tensor | None = None
 
+    def to(self, dtype: torch.dtype) -> SpectralView:
+        """The view in that dtype, itself where it has it."""
+        if self.real.dtype == dtype:
+            return self
+        return SpectralView(self.real.to(dtype), self.imag.to(dtype), self.frequency.to(dtype))
+
     @property
     def magnitude(self) -> Tensor:
         """Smoothed magnitude, at least SMOOTHING."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import reduce
 from typing import Annotated, ClassVar, Literal
@@ -21,6 +22,7 @@ from spectral_layers.mixing.base import Direction, Mixer, MixerConfig, MixerOutp
 from spectral_layers.mixing.response import Response, gain_of, over_channels, realised
 from spectral_layers.registries import GATES, SPARSITIES
 from spectral_layers.rows import Rows, append, span
+from spectral_layers.segments import joined, segment_tokens
 from spectral_layers.sparsity.base import Sparsity, SparsityConfig
 from spectral_layers.state import State
 
@@ -86,9 +88,8 @@ class SpectralGating(Mixer):
         _, value = self.in_proj(x).transpose(1, 2).chunk(2, 1)
         blocks = 1
         if self.causal:
-            segments, _, _ = self._segments(value, None)
-            blocks = segments.shape[1]
-            modulation, view, kernel = self._designed(segments.flatten(0, 1))
+            inputs, _, blocks = self._placed(value, None)
+            modulation, view, kernel = self._designed(self._segments(inputs, slice(0, blocks)).flatten(0, 1))
         else:
             view = self._view(value)
             modulation = self.modulation(view)
@@ -110,15 +111,19 @@ class SpectralGating(Mixer):
 
         Losses and metrics of gates are named by gate, as two may be of one kind.
         """
-        gated = reduce(Modulation.then, (_named(gate(view), f"gates.{i}") for i, gate in enumerate(self.gates)))
+        rounded = view.to(self.skip.dtype)
+        gated = reduce(Modulation.then, (_named(gate(rounded), f"gates.{i}") for i, gate in enumerate(self.gates)))
         if self.sparsity is None:
             return gated, None, view
         seen = gated.applied(view)
         return gated, self.sparsity(seen), seen
 
     def _view(self, x: Tensor) -> SpectralView:
-        """The orthonormal spectrum of (B, D, n), in heads, in the dtype of the gates' parameters."""
-        n, dtype = x.shape[-1], self.skip.dtype
+        """The orthonormal spectrum of (B, D, n), in heads, in float32 at least.
+
+        Gates see it in the dtype of their parameters; which bins a sparsity keeps must not turn on rounding.
+        """
+        n, dtype = x.shape[-1], torch.promote_types(self.skip.dtype, torch.float32)
         real, imag = ((part * n**-0.5).unflatten(1, (self.heads, -1)).to(dtype) for part in self.fft.rfft(x, n))
         return SpectralView(real, imag, torch.arange(n // 2 + 1, device=x.device, dtype=dtype) / n)
 
@@ -148,24 +153,40 @@ class SpectralGating(Mixer):
         self, value: Tensor, rows: Rows | None, state: State | None
     ) -> tuple[Tensor, Modulation, Tensor, Tensor]:
         length = value.shape[-1]
-        segments, joined, offset = self._segments(value, state)
-        batch, blocks, dim, _ = segments.shape
-        segments = segments.flatten(0, 1)  # each block a sample: (B * blocks, D, taps + block)
+        inputs, offset, blocks = self._placed(value, state)
         real = _real_blocks(rows, offset, blocks, self.block)
-        used = segments if real is None else segments[real]
-        modulation, _, kernel = self._designed(used)
-        kernel = self._full(kernel, used.shape[0]).to(used.dtype)
-        filtered = convolve(used, kernel, mode="circular", backend=self.fft)[..., self.taps :]
-        if real is not None:
-            filtered = filtered.new_zeros(segments.shape[0], dim, self.block).index_put((real,), filtered)
-        y = filtered.unflatten(0, (batch, blocks)).transpose(1, 2).flatten(-2)
+        parts: list[tuple[int, Modulation]] = []
+
+        def filtered() -> Iterator[Tensor]:
+            tokens = segment_tokens(value)
+            # In training a sparsity draws its bins for all blocks at once.
+            count = blocks if tokens is None or self.training else max(1, tokens // self.block)
+            for start in range(0, blocks, count):
+                here = slice(start, min(blocks, start + count))
+                segments = self._segments(inputs, here)
+                used = segments.flatten(0, 1)  # each block a sample: (B * blocks, D, taps + block)
+                chosen = None if real is None else real[:, here].flatten().nonzero()[:, 0]
+                if chosen is not None:
+                    if not chosen.numel():
+                        yield value.new_zeros(*value.shape[:2], (here.stop - here.start) * self.block)
+                        continue
+                    used = used[chosen]
+                modulation, _, kernel = self._designed(used)
+                parts.append((used.shape[0], modulation))
+                kernel = self._full(kernel, used.shape[0]).to(used.dtype)
+                y = convolve(used, kernel, mode="circular", backend=self.fft)[..., self.taps :]
+                if chosen is not None:
+                    y = y.new_zeros(segments.shape[:2].numel(), *y.shape[1:]).index_put((chosen,), y)
+                yield y.unflatten(0, segments.shape[:2]).transpose(1, 2).flatten(-2)
+
+        y = joined(filtered(), blocks * self.block, dim=2)
         y = y[..., :length] if state is None else span(y, offset, length)
-        return y, modulation, joined, offset
+        return y, parts[0][1] if len(parts) == 1 else _averaged(parts), inputs, offset
 
-    def _segments(self, value: Tensor, state: State | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Each block behind as much past as the kernel reads, (B, blocks, D, taps + block).
+    def _placed(self, value: Tensor, state: State | None) -> tuple[Tensor, Tensor, int]:
+        """The inputs that segments are cut from, in blocks that each row's first token begins or is ``offset`` into.
 
-        Also the inputs these are cut from, and how far into its first block each row begins.
+        Returns (B, D, taps + blocks * block or a part of the last one), offset (B,), and how many blocks there are.
         """
         batch, dim, length = value.shape
         taps, block = self.taps, self.block
@@ -173,18 +194,22 @@ class SpectralGating(Mixer):
         if state is None:
             past = value.new_zeros(batch, dim, taps)
             offset = torch.zeros(batch, dtype=torch.long, device=value.device)
-            joined = torch.cat([past, value], -1)
+            inputs = torch.cat([past, value], -1)
         else:
             offset = state.position % block
-            joined = append(state["inputs"].to(value.dtype), value, taps + offset)
+            inputs = append(state["inputs"].to(value.dtype), value, taps + offset)
         reach = length if state is None else length + block - 1
-        blocks = -(-reach // block)
-        width = taps + block
+        return inputs, offset, -(-reach // block)
+
+    def _segments(self, inputs: Tensor, here: slice) -> Tensor:
+        """Each of those blocks behind as much past as the kernel reads, (B, blocks, D, taps + block)."""
+        block, blocks, width = self.block, here.stop - here.start, self.taps + self.block
         more = -(-width // block) - 1  # blocks a segment reaches into behind its first
-        short = (blocks + more) * block - joined.shape[-1]  # below zero where less is needed: the padding cuts
-        grid = F.pad(joined, (0, short)).unflatten(-1, (blocks + more, block)).transpose(1, 2)
+        inputs = inputs[..., here.start * block :]
+        short = (blocks + more) * block - inputs.shape[-1]  # below zero where less is needed: the padding cuts
+        grid = F.pad(inputs, (0, short)).unflatten(-1, (blocks + more, block)).transpose(1, 2)
         pieces = [grid[:, j : j + blocks, :, : width - j * block] for j in range(more + 1)]
-        return torch.cat(pieces, -1), joined, offset
+        return torch.cat(pieces, -1)
 
     def _designed(self, segments: Tensor) -> tuple[Modulation, SpectralView, Tensor]:
         """Of each segment the view of its window, what parts answer to it, and the kernel: (B, H, 1 or C, taps)."""
@@ -211,15 +236,15 @@ class SpectralGating(Mixer):
 
 
 def _real_blocks(rows: Rows | None, offset: Tensor, blocks: int, block: int) -> Tensor | None:
-    """Indices of the blocks that hold a row's own tokens; the others are padding, and no gate should count them.
+    """(B, blocks): which hold a row's own tokens; the others are padding, and no gate should count them.
 
     None when all do, and when none does: a gate always runs, so that its parameters have gradients.
     """
     if rows is None:
         return None
     begins = torch.arange(blocks, device=offset.device) * block
-    real = (begins < (offset + rows.lengths)[:, None]).flatten().nonzero()[:, 0]
-    return None if real.numel() in (0, offset.numel() * blocks) else real
+    real = begins < (offset + rows.lengths)[:, None]
+    return None if bool(real.all()) or not bool(real.any()) else real
 
 
 def _named(answer: Modulation, prefix: str) -> Modulation:

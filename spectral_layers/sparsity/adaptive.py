@@ -40,10 +40,11 @@ class Adaptive(Sparsity):
 
     def _scores(self, view: SpectralView) -> Tensor:
         hat = hats(view.frequency, self.bias.shape[-1])
+        sharpness, bias, weight = (parameter.to(hat.dtype) for parameter in (self.sharpness, self.bias, self.weight))
         power = view.magnitude.square().sum(2)
         power = power / power.mean(-1, keepdim=True)  # (B, H, F)
-        context = across_bands(band_means(power, hat).log(), self.weight) + self.bias
-        scores: Tensor = (self.sharpness @ hat) * power.log() + context @ hat
+        context = across_bands(band_means(power, hat).log(), weight) + bias
+        scores: Tensor = (sharpness @ hat) * power.log() + context @ hat
         return scores
 
 

@@ -24,6 +24,8 @@ from spectral_layers.gating.base import Modulation, SpectralView
 class Sparsity(Contract, nn.Module):
     """Base of sparsities. Rows of the view are independent samples and must stay so.
 
+    Views are in float32 at least, whatever the dtype of parameters: a choice made of rounded numbers is another one.
+
     The gain is 1 or 0 in every bin, in training too; where a choice is learned, its gradient is that of a smooth
     stand-in (straight-through). At least one bin of each head is kept. Linear in the bins, up to sorting.
     """

@@ -34,7 +34,8 @@ class Fixed(Sparsity):
     def forward(self, view: SpectralView) -> Modulation:
         # Outside autocast: rounded importances would tie.
         with torch.autocast(view.frequency.device.type, enabled=False):
-            scores: Tensor = self.importance @ hats(view.frequency, self.importance.shape[-1])
+            hat = hats(view.frequency, self.importance.shape[-1])
+            scores: Tensor = self.importance.to(hat.dtype) @ hat
         kept = top_k(scores, self.share, temperature=self.temperature, draw=self.training)
         return selection(kept.expand(view.real.shape[0], -1, -1), view)
 

@@ -276,7 +276,8 @@ def test_a_decoder_reports_the_energy_that_passes() -> None:
     mixer = mixer_with(Chosen(8, 9, 10), causal=True, gate=Flat(1.5))
     tones = torch.stack([torch.sin(2 * torch.pi * k / 64 * time) for k in (9, 20)])
     value = 100 * tones[:, None].expand(2, 8, 96)
-    segments, _, _ = mixer._segments(value, None)
+    inputs, _, blocks = mixer._placed(value, None)
+    segments = mixer._segments(inputs, slice(0, blocks))
     passing, stopped = (mixer._designed(segments[row, 2:])[0].metrics["sparsity.kept_energy"] for row in (0, 1))
     assert passing.item() == pytest.approx(1.0, abs=0.05)
     assert stopped.item() < 1e-4
