@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from spectral_core.memory import unwritten
-from spectral_core.tracing import readable
+from spectral_kernels.tracing import readable
 
 _TOKENS = 512
 """Tokens of all rows in a segment: their features of a thousand channels fit the L2 of two cores."""

@@ -15,7 +15,7 @@ def test_a_part_that_exits_ends_no_command_silently(
 ) -> None:
     theirs = {"__name__": "acme.mixers", "code": code}
     exec(compile("import sys\ndef forward(): sys.exit(code)", "acme/mixers.py", "exec"), theirs)  # noqa: S102
-    monkeypatch.setattr(command, "app", theirs["forward"])
+    monkeypatch.setattr("spectral_models.cli.commands.app", lambda **_: theirs["forward"]())
     with pytest.raises(SystemExit) as caught:
         command.main()
     assert caught.value.code == 1
