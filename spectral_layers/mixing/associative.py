@@ -49,7 +49,7 @@ class Written:
 
         A traced graph pads by nothing too: inductor fails on the strides of a symbolic length it divides unpadded.
         """
-        if not more and not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling() and not more:  # in this order, or a graph would hold for no padding only
             return self
         queries, keys, values = (F.pad(z, (0, 0, 0, more)) for z in (self.queries, self.keys, self.values))
         rates = F.pad(self.rates.expand(-1, -1, self.keys.shape[2]), (0, more))
