@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from spectral_core.tracing import readable
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -18,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from spectral_core import UnsupportedInputError
 from spectral_core.axes import describe
 from spectral_core.trees import tree
+from spectral_kernels.tracing import readable
 
 IGNORE = -100
 """The label of what counts for nothing, as in ``torch.nn.functional.cross_entropy``."""
