@@ -128,7 +128,7 @@ def test_every_registered_part_is_in_some_case() -> None:
 
 
 def test_every_check_is_for_some_case() -> None:
-    # No built-in keeps packed documents apart, and every causal one streams; test_kit_can_fail.py runs these two checks.
+    # No built-in keeps packed documents apart, and every causal one streams; test_kit_can_fail.py runs these two.
     used = {check.__name__ for check, _ in pairs(MIXER_CHECKS, mixer_cases())}
     assert {check.__name__ for check in MIXER_CHECKS} - used == {
         "check_packed_documents_stay_apart",
