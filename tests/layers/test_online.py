@@ -14,6 +14,7 @@ from spectral_core import fft_backend
 from spectral_layers import Filter, Rows, State, online
 from spectral_layers.filters.implicit import ImplicitConfig
 from spectral_layers.filters.spectrum import SpectrumConfig
+from spectral_layers.kept import Kept
 from spectral_layers.mixing.gated_convolution import GatedConvolutionConfig
 from spectral_layers.mixing.spectral_product import SpectralProductConfig
 from spectral_layers.online import RUN, OnlineConvolution, OnlineFilter, OnlineProduct
@@ -50,7 +51,9 @@ class Filtered:
         self.filter = Table(**options)
 
     def after(self, u: Tensor, rows: Rows | None = None) -> OnlineConvolution:
-        return OnlineFilter.after(self.filter, FFT, u, rows)
+        held = OnlineFilter.after(self.filter, FFT, u, rows)
+        held.kernels = Kept()  # a stream's, as its state has it
+        return held
 
     def direct(self, u: Tensor) -> Tensor:
         return direct(u, self.filter.table[None].to(u.dtype))

@@ -116,7 +116,7 @@ def test_every_operator_runs_on_the_one_that_is_named(name, backend, tmp_path):
     config, given = CASES[name]
     assert not CALLS
     torch.manual_seed(0)
-    model = build_model(config, fft="counted/torch").eval()
+    model = load_config(config, fft="counted/torch").build().eval()  # without the check of third-party decoders
     backend.clear()
     CALLS.clear()
     with torch.no_grad():
