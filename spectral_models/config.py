@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from importlib import resources
 from itertools import chain
@@ -173,12 +173,12 @@ class ModelConfig(PartConfig):
     def _one_fft(self) -> ModelConfig:
         if self.fft is not None:
             # A frozen config takes no assignment, and a validator must return the instance it was given.
-            self.__dict__.update(_with_fft(self, self.fft))
+            self.__dict__.update(with_fft(self, lambda model: self.fft))
         return self
 
 
-def _with_fft(config: Config, fft: FFTBackendConfig) -> dict[str, Any]:
-    """The fields of a config that contain models, with that backend in each of these."""
+def with_fft(config: Config, choose: Callable[[ModelConfig], FFTBackendConfig | None]) -> dict[str, Any]:
+    """The fields of a config that contain models, with another backend in each of these, where ``choose`` gives one."""
 
     def inside(value: Any) -> Any:
         if isinstance(value, tuple):
@@ -187,9 +187,9 @@ def _with_fft(config: Config, fft: FFTBackendConfig) -> dict[str, Any]:
             return {key: inside(member) for key, member in value.items()}
         if not isinstance(value, Config):
             return value
-        changes = _with_fft(value, fft)
+        changes = with_fft(value, choose)
         if isinstance(value, ModelConfig):
-            changes["fft"] = fft
+            changes["fft"] = choose(value)
         return value.model_copy(update=changes) if changes else value
 
     made = {name: inside(getattr(config, name)) for name in type(config).model_fields}

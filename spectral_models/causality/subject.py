@@ -15,7 +15,7 @@ from spectral_core.config import OneOf, PartConfig
 from spectral_layers import FeedForward, Fusion, Mixer, State
 from spectral_layers.feedforward.mlp import MLPConfig
 from spectral_models.causality.cases import LONG, Setting
-from spectral_models.config import BlockConfig, ModelConfig, parts_of
+from spectral_models.config import BlockConfig, ModelConfig, parts_of, with_fft
 from spectral_models.variants.language_model import LanguageModel
 from spectral_models.variants.seq2seq import Seq2Seq
 from spectral_models.variants.stack import StackConfig
@@ -125,10 +125,19 @@ class Subject:
 
 def _reduced(config: ModelConfig, dtype: torch.dtype) -> ModelConfig:
     """The config of a small vocabulary and of one block of each kind that the check is about."""
-    changes: dict[str, object] = {"vocab_size": VOCABULARY}
-    backend = getattr(config, "fft", None)
-    if isinstance(backend, FFTBackendConfig) and not _runs_here(backend, dtype):
-        changes["fft"] = OneOf(FFT_BACKENDS).resolve("torch")
+
+    def backend_of(model: ModelConfig) -> FFTBackendConfig | None:
+        if model.fft is None or _runs_here(model.fft, dtype):
+            return model.fft
+        torch_fft: FFTBackendConfig = OneOf(FFT_BACKENDS).resolve("torch")
+        return torch_fft
+
+    # A copy is not validated, and so does not give its backend to the models inside it.
+    changes: dict[str, object] = {
+        **with_fft(config, backend_of),
+        "fft": backend_of(config),
+        "vocab_size": VOCABULARY,
+    }
     if isinstance(config, StackConfig):
         blocks = config.blocks
         if not is_foreign(config):
