@@ -44,7 +44,7 @@ class State:
     position: Tensor
     tensors: dict[str, Tensor] = field(default_factory=dict)
     parts: dict[str, State] = field(default_factory=dict)
-    kernels: Kept = field(default_factory=Kept)
+    kernels: Kept = field(default_factory=Kept.empty)
     _consumed: bool = False
     _journal: Journal | None = None
 
