@@ -89,7 +89,7 @@ def compilations(model: SpectralModel, lengths: Sequence[int], **options: object
 def test_one_graph_of_all_mixers_serves_all_lengths_up_to_a_power_of_two(direction: str) -> None:
     blocks = parts(direction)
     chosen = [blocks[name] for name in (*MIXERS.configs(), "correcting") if name in blocks]
-    assert compilations(model_of(direction, *chosen), (40, 64, 49), dynamic=True) == [1, 1, 1]
+    assert compilations(model_of(direction, *chosen), (70, 96, 125), dynamic=True) == [1, 1, 1]
 
 
 @pytest.mark.slow
