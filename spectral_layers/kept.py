@@ -20,13 +20,14 @@ from torch import nn
 
 T = TypeVar("T")
 
+_lock = threading.Lock()
+
 
 class Kept:
     """Values by the module that they were computed from, their kind and a key. Copies and pickles begin empty."""
 
     def __init__(self) -> None:
         self._values: dict[tuple[nn.Module, str], dict[Hashable, Any]] = {}
-        self._lock = threading.Lock()
 
     def get(self, module: nn.Module, kind: str, key: Hashable, make: Callable[[], T], *, most: int | None = None) -> T:
         """What ``make`` returned for this kind and key, or returns now.
@@ -37,10 +38,10 @@ class Kept:
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return make()
         values = self._values.setdefault((module, kind), {})
-        with self._lock:
+        with _lock:
             found = values.pop(key, None)
         value: T = make() if found is None else found
-        with self._lock:
+        with _lock:
             values[key] = value  # the newest are last
             if most is not None and len(values) > most:
                 del values[next(iter(values))]

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spectral_kernels.delta_rule.op import Chunks, recurrence
+from spectral_kernels.tracing import varies
 
 _CHUNK = 32
 """Tokens in a chunk, a power of two: the fastest on a CPU, of 16 to 128."""
@@ -50,11 +51,10 @@ def delta_rule(
     if length == 1 and initial_state is not None:
         return _step(q, k, v, g, beta, scale, initial_state)
     size = _size(length)
-    chunks = -(-length // size)
+    # A graph for many lengths always pads, or multiples of a chunk would need one of their own.
+    chunks = length // size + 1 if varies(length) else -(-length // size)
     more = chunks * size - length
-    # Traces pad by nothing too: inductor fails on the strides of a symbolic length divided unpadded. They are asked for
-    # first, or a graph would hold for no padding only.
-    if torch.compiler.is_compiling() or more:
+    if more:
         # Right-padded by tokens that leave the state unchanged.
         q, k, v = (F.pad(z, (0, 0, 0, more)) for z in (q, k, v))
         g = F.pad(g.expand(-1, -1, length), (0, more))

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from spectral_core import ConfigError, convolve, modulate
 from spectral_core.config import Length, OneOf, Width, part
+from spectral_kernels.tracing import varies
 from spectral_layers.context import GateContext, LayerContext
 from spectral_layers.gating.base import Gate, GateConfig, Modulation, SpectralView
 from spectral_layers.initialisation import begin_reading, begin_writing
@@ -159,8 +160,9 @@ class SpectralGating(Mixer):
 
         def filtered() -> Iterator[Tensor]:
             tokens = segment_tokens(value)
+            # In training a sparsity draws its bins for all blocks at once.
             groups = [slice(0, blocks)]
-            if tokens is not None and not self.training:  # in training a sparsity draws its bins for all blocks at once
+            if tokens is not None and not self.training:
                 count = max(1, tokens // self.block)
                 groups = [slice(start, min(blocks, start + count)) for start in range(0, blocks, count)]
             for here in groups:
@@ -181,6 +183,8 @@ class SpectralGating(Mixer):
                 yield y.unflatten(0, segments.shape[:2]).transpose(1, 2).flatten(-2)
 
         y = joined(filtered(), blocks * self.block, dim=2)
+        if varies(length):
+            y = F.pad(y, (0, 1))  # or the slice is all of y in multiples of a block, which would need another graph
         y = y[..., :length] if state is None else span(y, offset, length)
         return y, parts[0][1] if len(parts) == 1 else _averaged(parts), inputs, offset
 

@@ -85,18 +85,11 @@ def compilations(model: SpectralModel, lengths: Sequence[int], **options: object
     return counts
 
 
-@pytest.mark.parametrize(
-    ("direction", "names", "lengths"),
-    [
-        ("causal", ("gated_convolution", "spectral_product"), (40, 64, 49)),
-        # Lengths that fill their last block of 32 have a graph of their own, whatever their power of two.
-        ("causal", ("holographic", "gate magnitude"), (40, 140, 49)),
-        ("bidirectional", ("fourier", "gated_convolution"), (40, 64, 49)),
-    ],
-)
-def test_one_graph_serves_many_lengths(direction: str, names: tuple[str, ...], lengths: tuple[int, ...]) -> None:
-    model = model_of(direction, *(parts(direction)[name] for name in names))
-    assert compilations(model, lengths, dynamic=True) == [1, 1, 1]
+@pytest.mark.parametrize("direction", ["causal", "bidirectional"])
+def test_one_graph_of_all_mixers_serves_all_lengths_up_to_a_power_of_two(direction: str) -> None:
+    blocks = parts(direction)
+    chosen = [blocks[name] for name in (*MIXERS.configs(), "correcting") if name in blocks]
+    assert compilations(model_of(direction, *chosen), (70, 96, 125), dynamic=True) == [1, 1, 1]
 
 
 @pytest.mark.slow
@@ -107,7 +100,7 @@ def test_one_graph_serves_many_lengths(direction: str, names: tuple[str, ...], l
 def test_no_part_is_compiled_more_than_once_for_a_power_of_two(direction: str, name: str, dynamic: bool | None) -> None:
     lengths = (64, 96, 100, 128, 130, 200, 257, 300)
     counts = compilations(model_of(direction, parts(direction)[name]), lengths, dynamic=dynamic)
-    assert counts[-1] <= 4
+    assert all(count <= allowed for count, allowed in zip(counts, (1, 2, 2, 2, 3, 3, 4, 4), strict=True))
 
 
 @pytest.mark.slow

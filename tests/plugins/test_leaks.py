@@ -638,6 +638,15 @@ def test_an_encoder_s_parts_may_see_the_whole_source() -> None:
     build_model(config("fft", "acme/elsewhere", **SEQ2SEQ))
 
 
+@pytest.mark.parametrize("path", ["fft", "encoder.fft"])
+@pytest.mark.parametrize("backend", ["acme/elsewhere", "triton"])
+def test_a_backend_that_cannot_run_here_is_replaced_in_the_models_inside_too(
+    monkeypatch: pytest.MonkeyPatch, backend: str, path: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    build_model(config("fusion", "acme/said", **SEQ2SEQ), **{path: backend})
+
+
 def test_a_leak_in_training_alone_is_one_that_evaluation_cannot_show() -> None:
     """The twin of the batch-normalised case above: without the pass in training mode it would be let through."""
     model = load_config(config("gate", "acme/batch_normalised")).build().double().eval()
