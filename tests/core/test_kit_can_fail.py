@@ -174,6 +174,14 @@ class TransformsInHalf(TorchFFT):
         return (y if post_gate is None else y * post_gate).to(u.dtype).contiguous()
 
 
+class RoundsGates(TorchFFT):
+    """Casts the gates to the dtype of the signal."""
+
+    def convolution(self, u, kernel, *, skip=None, pre_gate=None, post_gate=None):
+        gates = (None if gate is None else gate.to(u.dtype) for gate in (pre_gate, post_gate))
+        return super().convolution(u, kernel, skip=skip, **dict(zip(("pre_gate", "post_gate"), gates, strict=True)))
+
+
 class MultipliesUnderAutocast(TorchFFT):
     """Sums over taps by a product of matrices, which autocast rounds."""
 
@@ -294,6 +302,7 @@ CAUGHT = [
     (SharesOneRowsKernel, "one_kernel_per_row"),
     (ConsumesThePreparedKernel, "prepared_kernels"),
     (TransformsInHalf, "half_precision_is_transformed_in_float32"),
+    (RoundsGates, "gates_keep_their_precision"),
     (MultipliesUnderAutocast, "autocast_rounds_nothing"),
     (RoundsToTF32, "float32_is_as_accurate_as_torch"),
     (RoundsToTF32, "modulation_in_lower_precision"),
