@@ -21,6 +21,7 @@ from spectral_core.errors import UnsupportedInputError
 from spectral_kernels.tracing import power_of_two, transformed, varies
 
 Mode = Literal["causal", "circular", "centered"]
+"""Which tokens a kernel reaches, and what is beyond the ends of a signal: see :func:`spectral_core.convolve`."""
 MODES: tuple[Mode, ...] = ("causal", "circular", "centered")
 
 
@@ -107,7 +108,7 @@ class FFTBackend(Contract, ABC):
     def prepare_kernel(self, kernel: Tensor, length: int, mode: Mode) -> PreparedKernel:
         """The kernel's spectrum for signals of that length. kernel: (D, K) or (B, D, K), floating point."""
         support = Support.of(kernel.shape[-1], length, mode)
-        return self._prepared(kernel, length, mode, support, self.rfft(support.place(kernel), support.points))
+        return self.prepared(kernel, length, mode, support, self.rfft(support.place(kernel), support.points))
 
     def convolution(
         self,
@@ -140,7 +141,8 @@ class FFTBackend(Contract, ABC):
             real, imag = real * gain, imag * gain
         return self.irfft(Spectrum(real, imag), n).to(x.dtype).contiguous()
 
-    def _prepared(self, kernel: Tensor, length: int, mode: Mode, support: Support, data: Any) -> PreparedKernel:
+    def prepared(self, kernel: Tensor, length: int, mode: Mode, support: Support, data: Any) -> PreparedKernel:
+        """What :meth:`prepare_kernel` of this backend returns for a kernel, (D, K) or (B, D, K), given its own data."""
         batch = kernel.shape[0] if kernel.dim() == 3 else None
         dtype = transform_dtype(kernel.dtype)
         return PreparedKernel(self, mode, length, kernel.shape[-2], batch, support.points, support.offset, dtype, data)

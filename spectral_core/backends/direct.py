@@ -30,7 +30,7 @@ class Direct(TorchFFT):
     def prepare_kernel(self, kernel: Tensor, length: int, mode: Mode) -> PreparedKernel:
         support = Support.of(kernel.shape[-1], length, mode)
         taps = support.place(kernel).flip(-1)  # conv1d correlates
-        return self._prepared(kernel, length, mode, support, taps)
+        return self.prepared(kernel, length, mode, support, taps)
 
     def convolution(
         self,

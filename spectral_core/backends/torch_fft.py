@@ -40,7 +40,7 @@ class TorchFFT(FFTBackend):
     def prepare_kernel(self, kernel: Tensor, length: int, mode: Mode) -> PreparedKernel:
         support = Support.of(kernel.shape[-1], length, mode)
         spectrum = torch.fft.rfft(support.place(kernel), n=support.points)
-        return self._prepared(kernel, length, mode, support, spectrum)
+        return self.prepared(kernel, length, mode, support, spectrum)
 
     def convolution(
         self,

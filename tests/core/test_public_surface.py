@@ -13,12 +13,14 @@ CORE = {
     "DuplicateComponentError",
     "FFTBackend",
     "FFTBackendConfig",
+    "Mode",
     "PluginError",
     "PreparedKernel",
     "Request",
     "SpectralError",
     "Spectrum",
     "StateError",
+    "Support",
     "UnknownComponentError",
     "UnsupportedInputError",
     "__version__",
@@ -28,6 +30,7 @@ CORE = {
     "list_fft_backends",
     "modulate",
     "prepare_kernel",
+    "transform_dtype",
 }
 TESTING = {
     "BACKEND_CHECKS",
