@@ -185,13 +185,12 @@ class RoundsGates(TorchFFT):
 class MultipliesUnderAutocast(TorchFFT):
     """Sums over taps by a product of matrices, which autocast rounds."""
 
-    def convolution(self, u, kernel, **options):
+    def plain_convolution(self, x, kernel):
         points = torch.arange(kernel.points)
         taps = torch.fft.irfft(kernel.data, n=kernel.points)
         matrix = taps[..., (points[:, None] - points) % kernel.points]
-        padded = torch.nn.functional.pad(u, (0, kernel.points - u.shape[-1]))
-        y = (matrix @ padded[..., None])[..., 0]
-        return y[..., kernel.offset : kernel.offset + u.shape[-1]].to(u.dtype).contiguous()
+        padded = torch.nn.functional.pad(x, (0, kernel.points - x.shape[-1]))
+        return (matrix @ padded[..., None])[..., kernel.offset : kernel.offset + x.shape[-1], 0]
 
 
 class RoundsToTF32(TorchFFT):

@@ -6,6 +6,7 @@ import types
 
 import spectral_core
 import spectral_core.testing
+import spectral_kernels.operator
 
 CORE = {
     "FFT_BACKENDS",
@@ -43,6 +44,9 @@ TESTING = {
 }
 
 
+OPERATORS = {"differentiable_operator", "operator"}
+
+
 def names_of(package: types.ModuleType) -> set[str]:
     """Names without an underscore that are not submodules."""
     members = vars(package).items()
@@ -57,6 +61,10 @@ def test_the_core_exports_exactly_this() -> None:
 def test_the_kit_exports_exactly_this() -> None:
     assert set(spectral_core.testing.__all__) == TESTING
     assert names_of(spectral_core.testing) == TESTING
+
+
+def test_the_helpers_for_operators_are_exactly_these() -> None:
+    assert set(spectral_kernels.operator.__all__) == OPERATORS
 
 
 def test_errors_of_users_are_value_errors() -> None:
