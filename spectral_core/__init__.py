@@ -4,7 +4,16 @@ import spectral_core.discovery  # noqa: F401  # before torch and pydantic, which
 
 # isort: split
 
-from spectral_core.backends.base import FFTBackend, FFTBackendConfig, PreparedKernel, Request, Spectrum
+from spectral_core.backends.base import (
+    FFTBackend,
+    FFTBackendConfig,
+    Mode,
+    PreparedKernel,
+    Request,
+    Spectrum,
+    Support,
+    transform_dtype,
+)
 from spectral_core.backends.selection import FFT_BACKENDS, fft_backend, list_fft_backends
 from spectral_core.convolution import convolve, prepare_kernel
 from spectral_core.errors import (
@@ -26,12 +35,14 @@ __all__ = [
     "DuplicateComponentError",
     "FFTBackend",
     "FFTBackendConfig",
+    "Mode",
     "PluginError",
     "PreparedKernel",
     "Request",
     "SpectralError",
     "Spectrum",
     "StateError",
+    "Support",
     "UnknownComponentError",
     "UnsupportedInputError",
     "__version__",
@@ -41,4 +52,5 @@ __all__ = [
     "list_fft_backends",
     "modulate",
     "prepare_kernel",
+    "transform_dtype",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
@@ -21,8 +21,6 @@ from spectral_core.plain_data import within_limits
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
-
-    from spectral_core.registry import Registry
 
 C = TypeVar("C", bound="Config")
 _KIND = "x-spectral-kind"
@@ -106,8 +104,6 @@ class Config(BaseModel):
     @classmethod
     def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The JSON Schema, with each registry's parts under ``$defs`` by kind and name."""
-        from spectral_core.plugins import HOST
-
         schema = super().model_json_schema(*args, **kwargs)
         definitions = schema.setdefault("$defs", {})
         pending = [schema]
@@ -117,7 +113,7 @@ class Config(BaseModel):
                 node["$ref"] = f"#/$defs/{kind}"
                 if kind in definitions:
                     continue
-                configs = HOST.registries[kind].configs()
+                configs = _UNIONS[kind].configs()
                 definitions[kind] = {"anyOf": [{"enum": list(configs)}]}
                 for part_name, config in configs.items():
                     name = f"{kind}.{part_name}".replace("/", ".")
@@ -140,11 +136,30 @@ class PartConfig(Contract, Config):
     type: str
 
 
+class Parts(Protocol):
+    """What :class:`OneOf` needs of a registry. :class:`spectral_core.registry.Registry` is built on this module."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def base(self) -> type[PartConfig]: ...
+    def names(self) -> list[str]: ...
+    def get(self, name: str) -> Any: ...
+    def configs(self) -> Mapping[str, type[PartConfig]]: ...
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+_UNIONS: dict[str, Parts] = {}
+"""The registries by kind of the open unions whose JSON Schema was asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class OneOf:
     """Annotation: any part of a registry, as a config, a mapping with ``type``, or a bare name."""
 
-    registry: Registry[Any]
+    registry: Parts
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_plain_validator_function(self.resolve)
@@ -152,6 +167,7 @@ class OneOf:
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
+        _UNIONS[self.registry.kind] = self.registry
         return {_KIND: self.registry.kind}
 
     def resolve(self, value: object) -> PartConfig:

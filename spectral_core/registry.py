@@ -11,15 +11,13 @@ import importlib
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
+from spectral_core.config import PartConfig
 from spectral_core.discovery import announced
 from spectral_core.errors import DuplicateComponentError, PluginError, UnknownComponentError, shown, suggestion
 
-if TYPE_CHECKING:
-    from spectral_core.config import PartConfig
-
-T = TypeVar("T", bound="PartConfig")
+T = TypeVar("T", bound=PartConfig)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -46,12 +46,11 @@ def options(constants: dict[str, Any]) -> dict[str, int]:
     return {"num_warps": 8 if size >= 2048 else 4, "num_stages": 1}
 
 
-def refuse_higher_order() -> None:
-    """For a backward pass whose kernels have none themselves: autograd would take its gradients for constants."""
-    if torch.is_grad_enabled():
-        raise NotImplementedError(
-            "the triton kernels have no gradients of gradients (create_graph=True). Choose fft: torch, which has."
-        )
+def refuse_higher_order(*_: Any) -> NoReturn:
+    """The ``second`` of operators without gradients of gradients: autograd would take their gradients for constants."""
+    raise NotImplementedError(
+        "the triton kernels have no gradients of gradients (create_graph=True). Choose fft: torch, which has."
+    )
 
 
 def run(kernel: Any, programs: int, on: Tensor, *arguments: Any, **constants: Any) -> None:

@@ -1,8 +1,8 @@
 """The contract of an FFT backend, and the correct, plain versions of the two operators that it inherits.
 
 A backend must give :meth:`FFTBackend.rfft` and :meth:`FFTBackend.irfft` on real pairs. The operators follow from
-them; a backend overrides an operator when it can do better. Complex tensors never cross this interface: some devices
-and exporters have none.
+them; a backend overrides :meth:`FFTBackend.plain_convolution`, or an operator, if it computes it faster. Complex
+tensors never cross this interface: some devices and exporters have none.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from spectral_core.errors import UnsupportedInputError
 from spectral_kernels.tracing import power_of_two, transformed, varies
 
 Mode = Literal["causal", "circular", "centered"]
+"""Which tokens a kernel reaches, and what is beyond the ends of a signal: see :func:`spectral_core.convolve`."""
 MODES: tuple[Mode, ...] = ("causal", "circular", "centered")
 
 
@@ -107,7 +108,7 @@ class FFTBackend(Contract, ABC):
     def prepare_kernel(self, kernel: Tensor, length: int, mode: Mode) -> PreparedKernel:
         """The kernel's spectrum for signals of that length. kernel: (D, K) or (B, D, K), floating point."""
         support = Support.of(kernel.shape[-1], length, mode)
-        return self._prepared(kernel, length, mode, support, self.rfft(support.place(kernel), support.points))
+        return self.prepared(kernel, length, mode, support, self.rfft(support.place(kernel), support.points))
 
     def convolution(
         self,
@@ -118,14 +119,26 @@ class FFTBackend(Contract, ABC):
         pre_gate: Tensor | None = None,
         post_gate: Tensor | None = None,
     ) -> Tensor:
-        """post_gate * (kernel conv (pre_gate * u) + skip * pre_gate * u); u and the gates (B, D, L), skip (D,)."""
-        x = _gated(u.to(kernel.dtype), pre_gate)
+        """post_gate * (kernel conv (pre_gate * u) + skip * pre_gate * u); u and the gates (B, D, L), skip (D,).
+
+        Contiguous, in u's dtype. Casts, gates and skip are here, around :meth:`plain_convolution`: a backend overrides
+        that one, and this one only if it fuses them.
+        """
+        x = u.to(kernel.dtype)
+        if pre_gate is not None:
+            x = (x * pre_gate).to(kernel.dtype)
+        y = self.plain_convolution(x, kernel)
+        if skip is not None:
+            y = torch.addcmul(y, skip.to(x.dtype)[:, None], x)
+        if post_gate is not None:
+            y = y * post_gate
+        return y.to(u.dtype).contiguous()
+
+    def plain_convolution(self, x: Tensor, kernel: PreparedKernel) -> Tensor:
+        """The convolution without gates and skip: (B, D, L) to (B, D, L), both in the kernel's dtype, any strides."""
         a, b = self.rfft(x, kernel.points), kernel.data
         product = Spectrum(a.real * b.real - a.imag * b.imag, a.real * b.imag + a.imag * b.real)
-        y = self.irfft(product, kernel.points)[..., kernel.offset : kernel.offset + u.shape[-1]]
-        if skip is not None:
-            y = y + skip.to(x.dtype)[:, None] * x
-        return _gated(y, post_gate).to(u.dtype).contiguous()
+        return self.irfft(product, kernel.points)[..., kernel.offset : kernel.offset + x.shape[-1]]
 
     def modulation(self, x: Tensor, gain: Tensor | None, phase: Tensor | None, n: int) -> Tensor:
         """irfft(gain * e^(i phase) * rfft(x, n), n); x (B, D, L), gain and phase broadcast to (B, D, F).
@@ -140,7 +153,8 @@ class FFTBackend(Contract, ABC):
             real, imag = real * gain, imag * gain
         return self.irfft(Spectrum(real, imag), n).to(x.dtype).contiguous()
 
-    def _prepared(self, kernel: Tensor, length: int, mode: Mode, support: Support, data: Any) -> PreparedKernel:
+    def prepared(self, kernel: Tensor, length: int, mode: Mode, support: Support, data: Any) -> PreparedKernel:
+        """What :meth:`prepare_kernel` of this backend returns for a kernel, (D, K) or (B, D, K), given its own data."""
         batch = kernel.shape[0] if kernel.dim() == 3 else None
         dtype = transform_dtype(kernel.dtype)
         return PreparedKernel(self, mode, length, kernel.shape[-2], batch, support.points, support.offset, dtype, data)
@@ -224,7 +238,3 @@ def without_autocast(device: str) -> AbstractContextManager[None]:
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return nullcontext()
-
-
-def _gated(x: Tensor, gate: Tensor | None) -> Tensor:
-    return x if gate is None else x * gate

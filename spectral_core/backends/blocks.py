@@ -1,9 +1,9 @@
-"""Convolution a block of channels at a time, as ``torch.library`` operators.
+"""Convolution in blocks of channels, as ``torch.library`` operators.
 
-A whole-tensor convolution streams the padded signal and its spectra through memory several times, and asks the system
-for that memory at every call. Channels do not mix, so the same work done on as many channels as fit the cache touches
-memory once, and blocks need not wait for each other. The backward pass transforms again instead of keeping spectra, so
-the extra memory is a block's for each thread, in both directions.
+A convolution of whole tensors moves the padded signal and its spectra through main memory several times, and allocates
+them at every call. Channels do not mix, so blocks of channels can be small enough to stay in the cache, and threads
+process them independently. The backward pass recomputes the spectra instead of saving them: in both directions the
+extra memory is one block for each thread.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from spectral_core.backends.base import Support, transform_dtype
 from spectral_core.backends.layouts import Layout, layout_of
 from spectral_core.backends.threads import share
 from spectral_core.memory import keep_freed_memory, unwritten
+from spectral_kernels.operator import differentiable_operator, operator
 
 _BLOCK_BYTES = 4 << 20
 """A few times a core's L2: smaller blocks spend their time on calls, larger ones leave the cache."""
@@ -27,27 +28,12 @@ _ACCELERATOR_BLOCK_BYTES = 256 << 20
 _SHARED_POINTS = 1 << 24
 """Points in all from which blocks are shared out among threads: tens of milliseconds of work."""
 
-# Defined by schema: torch.library.custom_op would import the compiler, and with it triton, at the first call.
-_LIBRARY = torch.library.Library("spectral", "DEF")
-_ARGUMENTS = (
-    "Tensor u, Tensor kernel, Tensor? skip, Tensor? pre_gate, Tensor? post_gate, SymInt[] support, bool circular,"
-    " bool prepared, int chunk_size, int? block_bytes"
-)
-_LIBRARY.define(f"convolve_blocks({_ARGUMENTS}) -> Tensor")
-_LIBRARY.define(f"convolve_blocks_backward(Tensor grad, {_ARGUMENTS}, bool[] wanted) -> Tensor[]")
-_LIBRARY.define(
-    "respond_blocks(Tensor kernel, int length, int[] support, bool circular, bool prepared, int chunk_size,"
-    " int? block_bytes) -> Tensor"
-)
-convolve_blocks = torch.ops.spectral.convolve_blocks
-respond_blocks = torch.ops.spectral.respond_blocks
-
 
 class Plan(NamedTuple):
-    """How a convolution is done, besides its tensors.
+    """The arguments of a convolution that are not tensors.
 
-    prepared: the kernel is its response as real pairs, (D, W, F, 2) or (B, D, W, F, 2), which gets no gradient, and
-    not its taps. block_bytes: working set of a block; None: :func:`block_rows` chooses.
+    prepared: the kernel argument holds the frequency response as real pairs, (D, W, F, 2) or (B, D, W, F, 2), instead
+    of the taps; a response has no gradient. block_bytes: working set of a block; None: :func:`block_rows` chooses.
     """
 
     support: Sequence[int]
@@ -70,7 +56,6 @@ class _Tensors(NamedTuple):
     post_gate: Tensor | None
 
 
-@torch.library.impl(_LIBRARY, "convolve_blocks", "CompositeExplicitAutograd")
 def _forward(*given: Any) -> Tensor:
     """post_gate * (kernel conv v + skip * v), v = pre_gate * u, contiguous in u's dtype."""
     tensors, plan = _Tensors(*given[:5]), Plan(*given[5:])
@@ -91,89 +76,57 @@ def _forward_fake(u: Tensor, *_: Any) -> Tensor:
     return torch.empty(u.shape, dtype=u.dtype, device=u.device)
 
 
-@torch.library.impl(_LIBRARY, "convolve_blocks_backward", "CompositeExplicitAutograd")
-def _gradients(grad: Tensor, *given: Any) -> list[Tensor]:
-    """Gradients of u, kernel, skip, pre_gate, post_gate; those not wanted come back empty.
+def _gradients(grad: Tensor, *given: Any) -> list[Tensor | None]:
+    """Gradients of u, kernel, skip, pre_gate, post_gate; None where it is not wanted.
 
     With g = post_gate * grad: the signal's is the correlation of g with the kernel, the kernel's that of g with the
     signal, summed over rows that share it.
     """
-    tensors, plan, wanted = _Tensors(*given[:5]), Plan(*given[5:-1]), given[-1]
-    to_u, to_kernel, to_skip, to_pre, to_post = (
-        wants and tensor is not None for wants, tensor in zip(wanted, tensors, strict=True)
-    )
-    nothing = grad.new_empty(0)
-    u, pre, post = (unwritten(tensors.u.shape, tensors.u) if wants else nothing for wants in (to_u, to_pre, to_post))
+    tensors, plan = _Tensors(*given[:5]), Plan(*given[5:-1])
+    wanted = [tensor if wants else None for wants, tensor in zip(given[-1], tensors, strict=True)]
+    to_u, to_pre, to_post = (None if like is None else unwritten(like.shape, like) for like in (wanted[0], *wanted[3:]))
     # Rows that share a kernel or a skip add to its gradient.
-    kernel, skip = (
-        torch.zeros_like(tensor, memory_format=torch.contiguous_format) if wants and tensor is not None else nothing
-        for wants, tensor in ((to_kernel, tensors.kernel), (to_skip, tensors.skip))
+    to_kernel, to_skip = (
+        None if like is None else torch.zeros_like(like, memory_format=torch.contiguous_format) for like in wanted[1:3]
     )
 
     def differentiate(block: _Block) -> None:
         g = block.part(grad).to(block.dtype)
         x = block.signal()
-        spectrum = block.layout.spectrum(x) if to_kernel or to_post else None
+        if to_kernel is not None or to_post is not None:
+            spectrum = block.layout.spectrum(x)
         if tensors.post_gate is not None:
-            if to_post:
-                assert spectrum is not None
-                block.part(post).copy_(block.filtered(spectrum.clone() if to_kernel else spectrum, x).mul_(g))
+            if to_post is not None:
+                kept = spectrum if to_kernel is None else spectrum.clone()
+                block.part(to_post).copy_(block.filtered(kept, x).mul_(g))
             g = g * block.part(tensors.post_gate)
-        if to_skip:
-            skip[block.channels] += (g * x).sum((0, 2)).to(skip.dtype)
-        if not (to_u or to_kernel or to_pre):
+        if to_skip is not None:
+            to_skip[block.channels] += (g * x).sum((0, 2)).to(to_skip.dtype)
+        if to_u is None and to_kernel is None and to_pre is None:
             return
         turned = block.layout.turned(g)
-        if to_kernel:
-            assert spectrum is not None
-            block.add_kernel_gradient(kernel, spectrum.conj_physical_().mul_(turned))
-        if to_u or to_pre:
+        if to_kernel is not None:
+            block.add_kernel_gradient(to_kernel, spectrum.conj_physical_().mul_(turned))
+        if to_u is not None or to_pre is not None:
             # Inside an operator of a compiled graph torch does not resolve a lazy conj().
             gx = block.layout.source(turned.mul_(block.response.conj_physical()))
             if tensors.skip is not None:
                 gx = torch.addcmul(gx, tensors.skip[block.channels, None].to(gx.dtype), g)
-            if to_pre:
-                block.part(pre).copy_(gx * block.part(tensors.u))
-            if to_u:
-                block.part(u).copy_(gx if tensors.pre_gate is None else gx * block.part(tensors.pre_gate))
+            if to_pre is not None:
+                block.part(to_pre).copy_(gx * block.part(tensors.u))
+            if to_u is not None:
+                block.part(to_u).copy_(gx if tensors.pre_gate is None else gx * block.part(tensors.pre_gate))
 
     _run(tensors, plan, differentiate)
-    return [u, kernel, skip, pre, post]
+    return [to_u, to_kernel, to_skip, to_pre, to_post]
 
 
-def _gradients_fake(grad: Tensor, *given: Any) -> list[Tensor]:
-    tensors, wanted = given[:5], given[-1]
-    return [
-        torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
-        if wants and tensor is not None
-        else grad.new_empty(0)
-        for wants, tensor in zip(wanted, tensors, strict=True)
-    ]
-
-
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:5])
-    ctx.plan = Plan(*inputs[5:])
-
-
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    tensors = _Tensors(*ctx.saved_tensors)
-    wanted = [bool(needs) and tensor is not None for needs, tensor in zip(ctx.needs_input_grad, tensors, strict=False)]
-    wanted[1] = wanted[1] and not ctx.plan.prepared
-    if torch.is_grad_enabled():
-        grads = _differentiable_gradients(grad, tensors, ctx.plan, wanted)
-    else:
-        grads = torch.ops.spectral.convolve_blocks_backward(grad, *tensors, *ctx.plan, wanted)
-    return (*(made if wants else None for made, wants in zip(grads, wanted, strict=True)), *[None] * len(ctx.plan))
-
-
-def _differentiable_gradients(
-    grad: Tensor, tensors: _Tensors, plan: Plan, wanted: Sequence[bool]
-) -> list[Tensor | None]:
-    """What :func:`_gradients` computes, of differentiable operators: for gradients of gradients.
+def _differentiable_gradients(grad: Tensor, *given: Any) -> list[Tensor | None]:
+    """:func:`_gradients` by differentiable operations.
 
     The matrix of a convolution is Toeplitz, so its transpose is the same convolution of the reversed signal, reversed.
     """
+    tensors, plan, wanted = _Tensors(*given[:5]), Plan(*given[5:-1]), given[-1]
     kernel, skip, pre, post = tensors[1:]
     dtype = transform_dtype(torch.promote_types(tensors.u.dtype, kernel.dtype))
     u, g = tensors.u.to(dtype), grad.to(dtype)
@@ -206,9 +159,8 @@ def _differentiable_gradients(
     ]
 
 
-@torch.library.impl(_LIBRARY, "respond_blocks", "CompositeExplicitAutograd")
 def _respond(kernel: Tensor, length: int, *given: Any) -> Tensor:
-    """The prepared response (..., D, W, F, 2) of taps (..., D, K) for signals of that length, which has no gradient."""
+    """The response (..., D, W, F, 2), without gradient, of taps (..., D, K) for signals of that length."""
     plan = Plan(*given)
     layout = plan.layout(length)
     dtype = transform_dtype(kernel.dtype)
@@ -234,14 +186,8 @@ def _respond_fake(kernel: Tensor, length: int, *given: Any) -> Tensor:
     return torch.empty(*kernel.shape[:-1], *bins, 2, dtype=transform_dtype(kernel.dtype), device=kernel.device)
 
 
-torch.library.register_fake("spectral::convolve_blocks", _forward_fake, lib=_LIBRARY)
-torch.library.register_fake("spectral::convolve_blocks_backward", _gradients_fake, lib=_LIBRARY)
-torch.library.register_fake("spectral::respond_blocks", _respond_fake, lib=_LIBRARY)
-torch.library.register_autograd("spectral::convolve_blocks", _backward, setup_context=_keep, lib=_LIBRARY)
-
-
 class _Block:
-    """Some rows of some channels, and the channels' response."""
+    """Some rows of some channels, with the response of these channels."""
 
     def __init__(self, tensors: _Tensors, layout: Layout, rows: slice, channels: slice, response: Tensor) -> None:
         self.layout = layout
@@ -271,14 +217,14 @@ class _Block:
         target = (grad[self.channels] if shared else self.part(grad))[
             ..., self.layout.support.first : self.layout.support.last
         ]
-        # A tap wrapped onto the circle of a circular convolution has the gradient of the point it fell on.
+        # The gradient of a tap that a circular convolution wraps is that of the point it wraps to.
         for start in range(0, target.shape[-1], circle.shape[-1]):
             turn = target[..., start : start + circle.shape[-1]]
             turn += circle[..., : turn.shape[-1]].to(grad.dtype)
 
 
 def _run(tensors: _Tensors, plan: Plan, work: Callable[[_Block], None]) -> None:
-    """Every block of rows and channels to ``work``, blocks of different channels at the same time."""
+    """Call ``work`` on every block of rows and channels; threads share out the channels."""
     u, kernel = tensors.u, tensors.kernel
     batch, dim, length = u.shape
     layout = plan.layout(length)
@@ -326,3 +272,17 @@ def block_rows(layout: Layout, dtype: torch.dtype, device: torch.device, block_b
     if block_bytes:
         return max(1, block_bytes // size)
     return max(layout.fewest_rows, (_BLOCK_BYTES if device.type == "cpu" else _ACCELERATOR_BLOCK_BYTES) // size)
+
+
+_PLAN = "SymInt[] support, bool circular, bool prepared, int chunk_size, int? block_bytes"
+convolve_blocks = differentiable_operator(
+    "spectral",
+    f"convolve_blocks(Tensor u, Tensor kernel, Tensor? skip, Tensor? pre_gate, Tensor? post_gate, {_PLAN}) -> Tensor",
+    _forward,
+    _forward_fake,
+    gradients=_gradients,
+    second=_differentiable_gradients,
+)
+respond_blocks = operator(
+    "spectral", f"respond_blocks(Tensor kernel, int length, {_PLAN}) -> Tensor", _respond, _respond_fake
+)

@@ -13,7 +13,6 @@ from spectral_core.backends.base import (
     Mode,
     PreparedKernel,
     Support,
-    transform_dtype,
     without_autocast,
 )
 from spectral_core.backends.torch_fft import TorchFFT
@@ -30,22 +29,10 @@ class Direct(TorchFFT):
     def prepare_kernel(self, kernel: Tensor, length: int, mode: Mode) -> PreparedKernel:
         support = Support.of(kernel.shape[-1], length, mode)
         taps = support.place(kernel).flip(-1)  # conv1d correlates
-        return self._prepared(kernel, length, mode, support, taps)
+        return self.prepared(kernel, length, mode, support, taps)
 
-    def convolution(
-        self,
-        u: Tensor,
-        kernel: PreparedKernel,
-        *,
-        skip: Tensor | None = None,
-        pre_gate: Tensor | None = None,
-        post_gate: Tensor | None = None,
-    ) -> Tensor:
-        dtype = transform_dtype(torch.promote_types(u.dtype, kernel.dtype))
-        x = u.to(dtype)
-        if pre_gate is not None:
-            x = x * pre_gate
-        taps: Tensor = kernel.data.to(dtype)
+    def plain_convolution(self, x: Tensor, kernel: PreparedKernel) -> Tensor:
+        taps: Tensor = kernel.data
         width = taps.shape[-1]
         if kernel.mode == "circular":
             padded = torch.cat([x[..., x.shape[-1] - width + 1 :], x], -1) if width > 1 else x
@@ -56,14 +43,8 @@ class Direct(TorchFFT):
             if taps.dim() == 3:
                 folded = padded.reshape(1, batch * channels, -1)
                 y = F.conv1d(folded, taps.flatten(0, 1)[:, None], groups=batch * channels)
-                y = y.view(batch, channels, length)
-            else:
-                y = F.conv1d(padded, taps[:, None], groups=channels)
-        if skip is not None:
-            y = torch.addcmul(y, skip.to(dtype)[:, None], x)
-        if post_gate is not None:
-            y = y * post_gate
-        return y.to(u.dtype).contiguous()
+                return y.view(batch, channels, length)
+            return F.conv1d(padded, taps[:, None], groups=channels)
 
 
 class DirectConfig(FFTBackendConfig):

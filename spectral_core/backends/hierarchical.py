@@ -49,7 +49,7 @@ class HierarchicalFFT(TorchFFT):
         prepared = not ((torch.is_grad_enabled() and kernel.requires_grad) or varies(length) or transformed())
         plan = Plan(list(support), mode == "circular", prepared, self.chunk_size, self.block_bytes)
         values = respond_blocks(kernel, length, *plan) if prepared else kernel
-        return self._prepared(kernel, length, mode, support, _Kernel(values, plan))
+        return self.prepared(kernel, length, mode, support, _Kernel(values, plan))
 
     def convolution(
         self,

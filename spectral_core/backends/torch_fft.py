@@ -40,27 +40,12 @@ class TorchFFT(FFTBackend):
     def prepare_kernel(self, kernel: Tensor, length: int, mode: Mode) -> PreparedKernel:
         support = Support.of(kernel.shape[-1], length, mode)
         spectrum = torch.fft.rfft(support.place(kernel), n=support.points)
-        return self._prepared(kernel, length, mode, support, spectrum)
+        return self.prepared(kernel, length, mode, support, spectrum)
 
-    def convolution(
-        self,
-        u: Tensor,
-        kernel: PreparedKernel,
-        *,
-        skip: Tensor | None = None,
-        pre_gate: Tensor | None = None,
-        post_gate: Tensor | None = None,
-    ) -> Tensor:
-        x = u.to(kernel.dtype)
-        if pre_gate is not None:
-            x = x * pre_gate
+    def plain_convolution(self, x: Tensor, kernel: PreparedKernel) -> Tensor:
         product = torch.fft.rfft(x, n=kernel.points) * kernel.data
-        y = torch.fft.irfft(product, n=kernel.points)[..., kernel.offset : kernel.offset + u.shape[-1]]
-        if skip is not None:
-            y = torch.addcmul(y, skip.to(x.dtype)[:, None], x)
-        if post_gate is not None:
-            y = y * post_gate
-        return y.to(u.dtype).contiguous()
+        y: Tensor = torch.fft.irfft(product, n=kernel.points)
+        return y[..., kernel.offset : kernel.offset + x.shape[-1]]
 
     def modulation(self, x: Tensor, gain: Tensor | None, phase: Tensor | None, n: int) -> Tensor:
         spectrum = torch.fft.rfft(x.to(transform_dtype(x.dtype)), n=n)

@@ -65,7 +65,7 @@ class TritonFFT(TorchFFT):
         # A response made here would be kept whole for the backward pass; the operator makes its own.
         prepared = not (torch.is_grad_enabled() and kernel.requires_grad)
         data = _Kernel(respond(values, length, first=first) if prepared else values, first, prepared)
-        return self._prepared(kernel, length, mode, support, data)
+        return self.prepared(kernel, length, mode, support, data)
 
     def convolution(
         self,

@@ -44,6 +44,7 @@ BACKEND_CHECKS: tuple[Check, ...] = (
     convolutions.check_one_kernel_per_row,
     convolutions.check_float32_is_as_accurate_as_torch,
     convolutions.check_half_precision_is_transformed_in_float32,
+    convolutions.check_gates_keep_their_precision,
     convolutions.check_autocast_rounds_nothing,
     convolutions.check_convolution_is_linear,
     convolutions.check_convolution_commutes_with_shifts,

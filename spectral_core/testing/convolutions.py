@@ -102,6 +102,23 @@ def check_half_precision_is_transformed_in_float32(backend: FFTBackend) -> None:
     assert_close("moving average of a loud float16 signal", y, oracle_convolve(loud, average), 1e-3)
 
 
+def check_gates_keep_their_precision(backend: FFTBackend) -> None:
+    """Float32 gates of a float16 signal are multiplied, and get their gradients, in float32."""
+    draw = Inputs(backend)
+    u, kernel, cotangent = (draw.normal(*shape, dtype=torch.float16) for shape in ((2, 3, 40), (3, 40), (2, 3, 40)))
+    pre_gate, post_gate = gates = [draw.normal(2, 3, 40, dtype=torch.float32).requires_grad_() for _ in range(2)]
+    found, wanted = (
+        torch.autograd.grad(y, gates, cotangent.to(y.dtype))
+        for y in (
+            convolve(u, kernel, pre_gate=pre_gate, post_gate=post_gate, backend=backend),
+            oracle_convolve(u, kernel, pre_gate=pre_gate, post_gate=post_gate),
+        )
+    )
+    for name, ours, exact in zip(("pre_gate", "post_gate"), found, wanted, strict=True):
+        _require_dtype(ours, torch.float32)
+        assert_close(f"gradient for a float32 {name} of a float16 signal", ours, exact, 2e-5)
+
+
 def check_autocast_rounds_nothing(backend: FFTBackend) -> None:
     """Under autocast a float32 convolution and its gradients are what they are without.
 

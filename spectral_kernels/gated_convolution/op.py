@@ -10,7 +10,7 @@ from torch import Tensor
 
 from spectral_kernels.factors import ON_CHIP, Digits, across_twiddles, tables
 from spectral_kernels.launch import LONGEST, PRECISION, columns, points_for, refuse_higher_order, run, split
-from spectral_kernels.operator import operator
+from spectral_kernels.operator import differentiable_operator, operator
 
 _SHIFT = 0.25
 _WORK_BYTES = 512 << 20
@@ -163,8 +163,8 @@ def _forward(*arguments: Any) -> Tensor:
     return out
 
 
-def _gradients(grad: Tensor, *arguments: Any) -> list[Tensor]:
-    """Gradients of u, kernel, skip, pre_gate, post_gate; those not wanted come back empty.
+def _gradients(grad: Tensor, *arguments: Any) -> tuple[Tensor | None, ...]:
+    """Gradients of u, kernel, skip, pre_gate, post_gate; the kernel's is None where it is not wanted.
 
     With g = post grad: the signal's is the correlation of g with the kernel, the kernel's that of g with the signal,
     summed over rows that share it.
@@ -173,12 +173,7 @@ def _gradients(grad: Tensor, *arguments: Any) -> list[Tensor]:
     grad = grad.contiguous()
     points = given.points(first, prepared)
     differentiate = _gradients_on_chip if points in ON_CHIP else _gradients_in_passes
-    to_u, to_kernel, to_skip, to_pre, to_post = differentiate(grad, given, points, first, prepared, wanted[1])
-    made = (to_u, to_kernel, to_skip, to_pre, to_post)
-    nothing = grad.new_empty(0)
-    return [
-        tensor if wants and tensor is not None else nothing.clone() for tensor, wants in zip(made, wanted, strict=True)
-    ]
+    return differentiate(grad, given, points, first, prepared, wanted[1])
 
 
 def _gradients_on_chip(
@@ -313,45 +308,15 @@ def _forward_fake(u: Tensor, *_: Any) -> Tensor:
     return torch.empty(u.shape, dtype=u.dtype, device=u.device)
 
 
-def _gradients_fake(grad: Tensor, *given: Any) -> list[Tensor]:
-    tensors, wanted = given[:5], given[-1]
-    return [
-        torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
-        if wants and tensor is not None
-        else grad.new_empty(0)
-        for wants, tensor in zip(wanted, tensors, strict=True)
-    ]
-
-
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:5])
-    ctx.first, ctx.prepared = inputs[5:]
-
-
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    refuse_higher_order()
-    tensors = ctx.saved_tensors
-    wanted = [bool(needs) and tensor is not None for needs, tensor in zip(ctx.needs_input_grad, tensors, strict=False)]
-    wanted[1] = wanted[1] and not ctx.prepared
-    made = _GRADIENTS(grad, *tensors, ctx.first, ctx.prepared, wanted)
-    return (*(tensor if wants else None for tensor, wants in zip(made, wanted, strict=True)), None, None)
-
-
 _ARGUMENTS = "Tensor u, Tensor kernel, Tensor? skip, Tensor? pre_gate, Tensor? post_gate, int first, bool prepared"
 _RESPOND = operator(
     "spectral_kernels", "respond(Tensor kernel, int length, int first) -> Tensor", _respond, _respond_fake
 )
-_CONVOLUTION = operator(
+_CONVOLUTION = differentiable_operator(
     "spectral_kernels",
     f"gated_convolution({_ARGUMENTS}) -> Tensor",
     _forward,
     _forward_fake,
-    backward=_backward,
-    keep=_keep,
-)
-_GRADIENTS = operator(
-    "spectral_kernels",
-    f"gated_convolution_backward(Tensor grad, {_ARGUMENTS}, bool[] wanted) -> Tensor[]",
-    _gradients,
-    _gradients_fake,
+    gradients=_gradients,
+    second=refuse_higher_order,
 )

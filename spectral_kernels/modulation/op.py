@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from spectral_kernels.factors import LEAST_DIGIT, Digits, tables
 from spectral_kernels.launch import PRECISION, refuse_higher_order, run
-from spectral_kernels.operator import operator
+from spectral_kernels.operator import differentiable_operator
 
 LONGEST = 4096
 """Places of the longest tile."""
@@ -70,8 +71,10 @@ def _forward(x: Tensor, gain: Tensor | None, phase: Tensor | None, n: int) -> Te
     return out
 
 
-def _gradients(grad: Tensor, x: Tensor, gain: Tensor | None, phase: Tensor | None, n: int) -> list[Tensor]:
-    """Gradients of x, gain and phase, those of absent fields empty. Of z = e^(i phase) X and the output's G, at bin f:
+def _gradients(
+    grad: Tensor, x: Tensor, gain: Tensor | None, phase: Tensor | None, n: int, wanted: Sequence[bool]
+) -> list[Tensor]:
+    """Gradients of x, gain and phase. With z = e^(i phase) X and G the transform of the output's gradient, at bin f:
 
     gain: w/n Re(z conj G). phase: -w/n gain Im(z conj G). x: the transform back of conj(gain e^(i phase)) G.
     """
@@ -111,38 +114,11 @@ def _forward_fake(x: Tensor, gain: Tensor | None, phase: Tensor | None, n: int) 
     return torch.empty((*x.shape[:2], n), dtype=x.dtype, device=x.device)
 
 
-def _gradients_fake(grad: Tensor, x: Tensor, gain: Tensor | None, phase: Tensor | None, n: int) -> list[Tensor]:
-    fields = (
-        torch.empty(0 if field is None else field.shape, dtype=torch.float32, device=x.device)
-        for field in (gain, phase)
-    )
-    return [torch.empty(x.shape, dtype=x.dtype, device=x.device), *fields]
-
-
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.n = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    refuse_higher_order()
-    tensors = ctx.saved_tensors
-    made = _GRADIENTS(grad, *tensors, ctx.n)
-    wanted = zip(made, tensors, ctx.needs_input_grad[:3], strict=True)
-    return (*(each if needs and tensor is not None else None for each, tensor, needs in wanted), None)
-
-
-_MODULATION = operator(
+_MODULATION = differentiable_operator(
     "spectral_kernels",
     "modulation(Tensor x, Tensor? gain, Tensor? phase, int n) -> Tensor",
     _forward,
     _forward_fake,
-    backward=_backward,
-    keep=_keep,
-)
-_GRADIENTS = operator(
-    "spectral_kernels",
-    "modulation_backward(Tensor grad, Tensor x, Tensor? gain, Tensor? phase, int n) -> Tensor[]",
-    _gradients,
-    _gradients_fake,
+    gradients=_gradients,
+    second=refuse_higher_order,
 )

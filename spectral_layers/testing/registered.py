@@ -7,8 +7,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
-from spectral_core.config import OneOf, PartConfig
-from spectral_core.registry import Registry
+from spectral_core.config import OneOf, PartConfig, Parts
 from spectral_layers.mixing.base import MixerConfig
 from spectral_layers.registries import FEEDFORWARDS, FILTERS, FRONTENDS, FUSIONS, GATES, MIXERS, POSITIONS, SPARSITIES
 from spectral_layers.testing.cases import (
@@ -106,7 +105,7 @@ def _variants(kind: type[MixerConfig]) -> Iterator[MixerConfig]:
                 yield default.model_copy(update={name: value})
 
 
-def _registry_of(annotation: Any, metadata: list[Any]) -> tuple[bool, Registry[Any] | None]:
+def _registry_of(annotation: Any, metadata: list[Any]) -> tuple[bool, Parts | None]:
     """The registry an open field resolves through, and whether the field takes several parts."""
     for note in metadata:
         if isinstance(note, OneOf):

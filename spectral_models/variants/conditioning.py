@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Annotated
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from spectral_core import ConfigError, StateError
-from spectral_layers import FusionConfig, LayerContext, Rotation, Rows, State, Stream
+from spectral_core.config import OneOf, part
+from spectral_layers import FUSIONS, FusionConfig, LayerContext, Rotation, Rows, State, Stream
 from spectral_layers.entry import Entered, entry
 from spectral_models.block import Block, BlockOutput, under
 from spectral_models.config import BlockConfig
-from spectral_models.variants.language_model import LanguageModel, fingerprint
-
-if TYPE_CHECKING:
-    from spectral_models.variants.seq2seq import Seq2SeqConfig
+from spectral_models.variants.language_model import DecoderConfig, LanguageModel, fingerprint
 
 SOURCE, TARGET = "source", "target"
 """What the streams of a fusion are called here."""
@@ -63,12 +61,19 @@ class SourceBlock(Block, Entered):
         return output
 
 
+class SourceDecoderConfig(DecoderConfig):
+    """What the configs of models whose decoder reads a source share."""
+
+    fusion: Annotated[FusionConfig, OneOf(FUSIONS)] = part("source_product")
+    """What brings the source, whole, to each block of the decoder and keeps that causal."""
+
+
 class SourceDecoder(LanguageModel):
     """A language model that always continues a state, the first of which :meth:`prepare` makes of a source."""
 
-    def __init__(self, config: Seq2SeqConfig) -> None:
+    def __init__(self, config: SourceDecoderConfig) -> None:
         super().__init__(config)
-        self.config: Seq2SeqConfig
+        self.config: SourceDecoderConfig
         known = fingerprint(config, config.fusion)
         self._state_owner = f"{type(self).__name__} ({config.hidden_dim} wide, mixers and fusion {known})"
 

@@ -15,16 +15,15 @@ from spectral_core import FFT_BACKENDS, FFTBackendConfig, StateError, Unsupporte
 from spectral_core.axes import describe
 from spectral_core.config import OneOf, part, problem
 from spectral_core.trees import tree
-from spectral_layers import FUSIONS, FusionConfig, State, Stream
+from spectral_layers import FUSIONS, State, Stream
 from spectral_layers.entry import entry
 from spectral_layers.rows import Alignment
 from spectral_models.block import under
 from spectral_models.generation import generate
 from spectral_models.loss import IGNORE, StepLoss
 from spectral_models.model import SpectralModel
-from spectral_models.variants.conditioning import SourceDecoder
+from spectral_models.variants.conditioning import SourceDecoder, SourceDecoderConfig
 from spectral_models.variants.encoding import AnyEncoder, EncoderOutput
-from spectral_models.variants.language_model import DecoderConfig
 from spectral_models.variants.stack import ragged
 
 _TokenId = Annotated[int, Field(ge=0, le=1 << 32)]
@@ -201,7 +200,7 @@ def _named(half: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"{half}.{name}": value for name, value in values.items()}
 
 
-class Seq2SeqConfig(DecoderConfig):
+class Seq2SeqConfig(SourceDecoderConfig):
     """One sequence to another. The encoder has a config of its own; all else describes the decoder."""
 
     type: Literal["seq2seq"] = "seq2seq"
@@ -210,8 +209,6 @@ class Seq2SeqConfig(DecoderConfig):
     the decoder. A named backend never falls back to another."""
     encoder: AnyEncoder = part("encoder")
     """What reads the source, in both directions. Its width may be another than the decoder's."""
-    fusion: Annotated[FusionConfig, OneOf(FUSIONS)] = part("source_product")
-    """What brings the source, whole, to each block of the decoder and keeps that causal."""
     start_token_id: _TokenId = 0
     """What a target begins with; not part of what is generated."""
     end_token_id: _TokenId = 0

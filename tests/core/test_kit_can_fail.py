@@ -174,16 +174,23 @@ class TransformsInHalf(TorchFFT):
         return (y if post_gate is None else y * post_gate).to(u.dtype).contiguous()
 
 
+class RoundsGates(TorchFFT):
+    """Casts the gates to the dtype of the signal."""
+
+    def convolution(self, u, kernel, *, skip=None, pre_gate=None, post_gate=None):
+        gates = (None if gate is None else gate.to(u.dtype) for gate in (pre_gate, post_gate))
+        return super().convolution(u, kernel, skip=skip, **dict(zip(("pre_gate", "post_gate"), gates, strict=True)))
+
+
 class MultipliesUnderAutocast(TorchFFT):
     """Sums over taps by a product of matrices, which autocast rounds."""
 
-    def convolution(self, u, kernel, **options):
+    def plain_convolution(self, x, kernel):
         points = torch.arange(kernel.points)
         taps = torch.fft.irfft(kernel.data, n=kernel.points)
         matrix = taps[..., (points[:, None] - points) % kernel.points]
-        padded = torch.nn.functional.pad(u, (0, kernel.points - u.shape[-1]))
-        y = (matrix @ padded[..., None])[..., 0]
-        return y[..., kernel.offset : kernel.offset + u.shape[-1]].to(u.dtype).contiguous()
+        padded = torch.nn.functional.pad(x, (0, kernel.points - x.shape[-1]))
+        return (matrix @ padded[..., None])[..., kernel.offset : kernel.offset + x.shape[-1], 0]
 
 
 class RoundsToTF32(TorchFFT):
@@ -294,6 +301,7 @@ CAUGHT = [
     (SharesOneRowsKernel, "one_kernel_per_row"),
     (ConsumesThePreparedKernel, "prepared_kernels"),
     (TransformsInHalf, "half_precision_is_transformed_in_float32"),
+    (RoundsGates, "gates_keep_their_precision"),
     (MultipliesUnderAutocast, "autocast_rounds_nothing"),
     (RoundsToTF32, "float32_is_as_accurate_as_torch"),
     (RoundsToTF32, "modulation_in_lower_precision"),

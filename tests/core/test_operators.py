@@ -11,20 +11,24 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from spectral_core import (
+    FFTBackend,
+    PreparedKernel,
     Request,
     UnknownComponentError,
     UnsupportedInputError,
     convolve,
     fft_backend,
+    list_fft_backends,
     modulate,
     prepare_kernel,
 )
 from spectral_core.backends.auto import CANDIDATES, AutoFFT
 from spectral_core.backends.base import MODES, Support, fast_length
 from spectral_core.backends.torch_fft import TorchFFT
-from spectral_core.testing import oracle_convolve, oracle_modulate, relative_error
+from spectral_core.testing import assert_close, oracle_convolve, oracle_modulate, relative_error
 from spectral_core.testing.oracle import plain_convolve
 
 U = torch.linspace(-1, 1, 48).reshape(2, 3, 8)
@@ -345,3 +349,38 @@ def test_tensors_on_two_devices_are_named(name: str) -> None:
     given[name] = given[name].to("meta")
     with pytest.raises(UnsupportedInputError, match=f"{name} is on meta and u on cpu"):
         convolve(U, **given)
+
+
+class Recording(TorchFFT):
+    """Notes what the base class hands to the middle of a convolution."""
+
+    def plain_convolution(self, x: Tensor, kernel: PreparedKernel) -> Tensor:
+        self.seen = x
+        return super().plain_convolution(x, kernel)
+
+
+def test_the_base_class_gates_casts_and_skips_around_a_backends_plain_convolution() -> None:
+    backend = Recording()
+    u, gate = (noise(2, 3, 20, seed=seed).bfloat16() for seed in (1, 2))
+    kernel, skip = noise(3, 7, seed=3).float(), noise(3, seed=4).float()
+    y = convolve(u, kernel, skip=skip, pre_gate=gate, post_gate=gate, backend=backend)
+    assert backend.seen.dtype == torch.float32
+    assert torch.equal(backend.seen, u.float() * gate)
+    assert y.dtype == torch.bfloat16
+    assert y.is_contiguous()
+    assert_close("output", y, oracle_convolve(u, kernel, skip=skip, pre_gate=gate, post_gate=gate), 1e-2)
+
+
+def test_only_backends_that_fuse_gates_or_delegate_override_the_whole_convolution() -> None:
+    backends = [fft_backend(name) for name in list_fft_backends() if "/" not in name]
+    whole = {backend.name for backend in backends if type(backend).convolution is not FFTBackend.convolution}
+    assert whole == {"auto", "hierarchical", "triton"}
+
+
+@pytest.mark.parametrize("name", ["torch", "direct", "hierarchical", "xla"])
+def test_gates_and_skip_of_a_wider_dtype_than_the_signal(name: str) -> None:
+    u, kernel = noise(2, 3, 20, seed=1).float(), noise(3, 7, seed=2).float()
+    gate, skip = noise(2, 3, 20, seed=3), noise(3, seed=4)
+    y = convolve(u, kernel, skip=skip, pre_gate=gate, post_gate=gate, backend=name)
+    assert y.dtype == torch.float32
+    assert_close("output", y, oracle_convolve(u, kernel, skip=skip, pre_gate=gate, post_gate=gate), 1e-6)

@@ -6,6 +6,7 @@ import types
 
 import spectral_core
 import spectral_core.testing
+import spectral_kernels.operator
 
 CORE = {
     "FFT_BACKENDS",
@@ -13,12 +14,14 @@ CORE = {
     "DuplicateComponentError",
     "FFTBackend",
     "FFTBackendConfig",
+    "Mode",
     "PluginError",
     "PreparedKernel",
     "Request",
     "SpectralError",
     "Spectrum",
     "StateError",
+    "Support",
     "UnknownComponentError",
     "UnsupportedInputError",
     "__version__",
@@ -28,6 +31,7 @@ CORE = {
     "list_fft_backends",
     "modulate",
     "prepare_kernel",
+    "transform_dtype",
 }
 TESTING = {
     "BACKEND_CHECKS",
@@ -38,6 +42,9 @@ TESTING = {
     "oracle_modulate",
     "relative_error",
 }
+
+
+OPERATORS = {"differentiable_operator", "operator"}
 
 
 def names_of(package: types.ModuleType) -> set[str]:
@@ -54,6 +61,10 @@ def test_the_core_exports_exactly_this() -> None:
 def test_the_kit_exports_exactly_this() -> None:
     assert set(spectral_core.testing.__all__) == TESTING
     assert names_of(spectral_core.testing) == TESTING
+
+
+def test_the_helpers_for_operators_are_exactly_these() -> None:
+    assert set(spectral_kernels.operator.__all__) == OPERATORS
 
 
 def test_errors_of_users_are_value_errors() -> None:

@@ -168,8 +168,7 @@ def test_the_operators_are_well_formed_and_compile_whole() -> None:
     u, kernel, gate = (draw(2, 3, 20, seed=seed).requires_grad_() for seed in range(3))
     taps = draw(3, 20).requires_grad_()
     skip, options = draw(3).requires_grad_(), (None, 1)
-    support = [0, 20, 40, 0]
-    torch.library.opcheck(convolution.convolve, (u, taps, skip, gate, None, None, support, torch.float64, *options))
+    torch.library.opcheck(convolution.convolve, (u, taps, skip, gate, None, 40, 0, False, *options))
     torch.library.opcheck(transforms.rfft, (u, 25, *options))
     torch.library.opcheck(transforms.irfft, (u, kernel, 39, *options))
 

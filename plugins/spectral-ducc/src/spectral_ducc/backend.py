@@ -8,8 +8,16 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from spectral_core import FFTBackend, FFTBackendConfig, PreparedKernel, Request, Spectrum
-from spectral_core.backends.base import Mode, Support, transform_dtype
+from spectral_core import (
+    FFTBackend,
+    FFTBackendConfig,
+    Mode,
+    PreparedKernel,
+    Request,
+    Spectrum,
+    Support,
+    transform_dtype,
+)
 from spectral_ducc.convolution import convolve
 from spectral_ducc.transforms import irfft, rfft
 
@@ -17,11 +25,10 @@ _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 class _Kernel(NamedTuple):
-    """Taps that will need a gradient, or else their spectrum as real pairs."""
+    """Taps that need a gradient, or (prepared) their spectrum as real pairs."""
 
-    taps: Tensor | None
-    spectrum: Tensor | None
-    support: Support
+    values: Tensor
+    prepared: bool
 
 
 class DuccFFT(FFTBackend):
@@ -59,12 +66,11 @@ class DuccFFT(FFTBackend):
 
     def prepare_kernel(self, kernel: Tensor, length: int, mode: Mode) -> PreparedKernel:
         support = Support.of(kernel.shape[-1], length, mode)
-        if torch.is_grad_enabled() and kernel.requires_grad:
-            data = _Kernel(kernel, None, support)
-        else:
-            spectrum = rfft(support.place(kernel), support.points, self.block_bytes, self.threads)
-            data = _Kernel(None, spectrum, support)
-        return self._prepared(kernel, length, mode, support, data)
+        values = support.place(kernel)
+        prepared = not (torch.is_grad_enabled() and kernel.requires_grad)
+        if prepared:
+            values = rfft(values, support.points, self.block_bytes, self.threads)
+        return self.prepared(kernel, length, mode, support, _Kernel(values, prepared))
 
     def convolution(
         self,
@@ -75,9 +81,9 @@ class DuccFFT(FFTBackend):
         pre_gate: Tensor | None = None,
         post_gate: Tensor | None = None,
     ) -> Tensor:
-        taps, spectrum, support = kernel.data
-        options = (list(support), kernel.dtype, self.block_bytes, self.threads)
-        y: Tensor = convolve(u, taps, skip, pre_gate, post_gate, spectrum, *options)
+        values, prepared = kernel.data
+        plan = (kernel.points, kernel.offset, prepared, self.block_bytes, self.threads)
+        y: Tensor = convolve(u, values, skip, pre_gate, post_gate, *plan)
         return y
 
 

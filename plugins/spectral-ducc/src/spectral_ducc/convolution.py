@@ -1,80 +1,73 @@
-"""Convolution a block of channels at a time; the backward pass transforms again instead of keeping spectra."""
+"""Convolution in blocks of channels; the backward pass recomputes spectra instead of saving them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from spectral_core.backends.base import Support
-from spectral_core.errors import UnsupportedInputError
+from spectral_core import UnsupportedInputError
 from spectral_ducc.blocks import LANES, Array, Blocks, slices, view, zeros
-from spectral_ducc.transforms import as_complex, c2r, complex_of, r2c
-
-_LIBRARY = torch.library.Library("spectral_ducc", "FRAGMENT")
-_ARGUMENTS = (
-    "Tensor u, Tensor? kernel, Tensor? skip, Tensor? pre_gate, Tensor? post_gate, Tensor? spectrum, int[] support,"
-    " ScalarType dtype, int? block_bytes, int? threads"
-)
-_LIBRARY.define(f"convolve({_ARGUMENTS}) -> Tensor")
-_LIBRARY.define(f"convolve_backward(Tensor grad, {_ARGUMENTS}, bool[] wanted) -> Tensor[]")
-convolve = torch.ops.spectral_ducc.convolve
+from spectral_ducc.transforms import c2r, complex_of, r2c
+from spectral_kernels.operator import differentiable_operator
 
 
 class Plan(NamedTuple):
-    """What a convolution needs besides its tensors. dtype: of the transforms."""
+    """The arguments of a convolution that are not tensors.
 
-    support: Support
-    dtype: torch.dtype
-    blocks: Blocks
+    points: of the transform. offset: where the output starts in it. prepared: the kernel argument is a spectrum.
+    """
 
-    @classmethod
-    def of(cls, support: Sequence[int], dtype: torch.dtype, block_bytes: int | None, threads: int | None) -> Plan:
-        return cls(Support(*support), dtype, Blocks(block_bytes, threads))
+    points: int
+    offset: int
+    prepared: bool
+    block_bytes: int | None
+    threads: int | None
+
+    @property
+    def blocks(self) -> Blocks:
+        return Blocks(self.block_bytes, self.threads)
 
 
 class Tensors(NamedTuple):
-    """u and the gates (B, D, L), skip (D,). kernel: taps (D, K) or (B, D, K), None when its spectrum is given."""
+    """u and the gates (B, D, L), skip (D,). kernel, in the dtype of the transforms: at most ``points`` taps, (D, K) or
+    (B, D, K), or their spectrum in real pairs, (D, F, 2) or (B, D, F, 2), which has no gradient.
+    """
 
     u: Tensor
-    kernel: Tensor | None
+    kernel: Tensor
     skip: Tensor | None
     pre_gate: Tensor | None
     post_gate: Tensor | None
 
-    def arrays(self, dtype: torch.dtype) -> Arrays:
+    def arrays(self) -> Arrays:
         """Rows along time, in the dtype of the transforms: the tensors' own memory where they are so already."""
-        return Arrays(*(None if x is None else view(x.to(dtype).contiguous()) for x in self))
+        return Arrays(*(None if x is None else view(x.to(self.kernel.dtype).contiguous()) for x in self))
 
 
 class Arrays(NamedTuple):
-    u: Any  # always an array; Any because the fields are filled in one go
-    kernel: Array | None
+    u: Any  # always an array, as kernel is; Any because the fields are filled in one go
+    kernel: Any
     skip: Array | None
     pre_gate: Array | None
     post_gate: Array | None
 
 
-@torch.library.impl(_LIBRARY, "convolve", "CPU")
 def _forward(*given: Any) -> Tensor:
-    """The output post_gate * (kernel conv v + skip * v), v = pre_gate * u, in u's dtype.
-
-    kernel: taps (D, K) or (B, D, K); or None, and their spectrum in real pairs, (D, F, 2) or (B, D, F, 2), which gets
-    no gradient. support: the fields of a :class:`Support`. dtype: of the transforms.
-    """
-    tensors, spectrum, plan = _understood(given)
-    u = tensors.u.to(plan.dtype).contiguous()
-    # A copy of the input is of no use to anyone afterwards, and may as well hold the output.
+    """The output post_gate * (kernel conv v + skip * v), v = pre_gate * u, in u's dtype."""
+    tensors, plan = Tensors(*given[:5]), Plan(*given[5:])
+    u = tensors.u.to(tensors.kernel.dtype).contiguous()
+    # A copy of the input is not needed after its block is done, so its memory holds the output.
     y = torch.empty_like(u) if u.data_ptr() == tensors.u.data_ptr() else u
-    arrays, out = tensors._replace(u=u).arrays(plan.dtype), view(y)
-    length, offset = u.shape[-1], plan.support.offset
-    layout = _Layout.of(u.shape, plan)
+    arrays, out = tensors._replace(u=u).arrays(), view(y)
+    length, offset = u.shape[-1], plan.offset
+    layout = _Layout.of(u.shape, u.dtype, plan)
 
     def prepare() -> Callable[[slice], None]:
-        bench = _Bench(layout, plan, arrays, spectrum)
+        bench = _Bench(layout, plan, arrays)
 
         def work(channels: slice) -> None:
             for rows in layout.rows:
@@ -101,34 +94,31 @@ def _forward(*given: Any) -> Tensor:
     return y.to(tensors.u.dtype)
 
 
-@torch.library.impl(_LIBRARY, "convolve_backward", "CPU")
-def _gradients(grad: Tensor, *arguments: Any) -> list[Tensor]:
-    """Gradients of u, kernel, skip, pre_gate, post_gate, each in its tensor's dtype; those not wanted come back empty.
+def _gradients(grad: Tensor, *arguments: Any) -> list[Tensor | None]:
+    """Gradients of u, kernel, skip, pre_gate, post_gate, None where not wanted.
 
     With g = post_gate * grad: v's is the correlation of g with the kernel plus skip * g, the kernel's that of g with v,
     summed over the rows that share it.
     """
-    *rest, wanted = arguments
-    tensors, spectrum, plan = _understood(rest)
-    given = tensors.arrays(plan.dtype)
-    dy = view(grad.to(plan.dtype).contiguous())
+    tensors, plan, wanted = Tensors(*arguments[:5]), Plan(*arguments[5:-1]), arguments[-1]
+    given, dtype = tensors.arrays(), tensors.kernel.dtype
+    dy = view(grad.to(dtype).contiguous())
     made = [
-        torch.zeros(x.shape, dtype=plan.dtype) if wants and x is not None else None
+        torch.zeros(x.shape, dtype=dtype) if wants and x is not None else None
         for x, wants in zip(tensors, wanted, strict=True)
     ]
     du, dkernel, dskip, dpre, dpost = (None if x is None else view(x) for x in made)
-    length, support = dy.shape[-1], plan.support
-    layout = _Layout.of(dy.shape, plan)
+    length = dy.shape[-1]
+    inside = slice(plan.offset, plan.offset + length)
+    layout = _Layout.of(tensors.u.shape, dtype, plan)
     threads = layout.inner_threads
-    if layout.empty:
-        return _cast(made, tensors, grad)
 
     def prepare() -> Callable[[slice], None]:
-        bench = _Bench(layout, plan, given, spectrum)
+        bench = _Bench(layout, plan, given)
         # The gradient on the circle, where the output lay. Its product with the signal's spectrum is the kernel's.
         other, other_bins = zeros(bench.circle.shape, dy.dtype), zeros(bench.bins.shape, bench.bins.dtype)
         total = zeros(bench.bins.shape[1:], bench.bins.dtype)
-        shared = given.kernel is None or given.kernel.ndim == 2
+        shared = given.kernel.ndim == 2
 
         def work(channels: slice) -> None:
             total[:] = 0
@@ -146,14 +136,14 @@ def _gradients(grad: Tensor, *arguments: Any) -> list[Tensor]:
                 if dpost is not None:
                     np.multiply(bins, response, out=turned_bins)
                     c2r(turned_bins, turned, threads=threads)
-                    z = turned[..., support.offset : support.offset + length]
+                    z = turned[..., inside]
                     if given.skip is not None:
                         np.multiply(x, given.skip[channels, None], out=dpost[here])
                         z += dpost[here]
                     np.multiply(z, dy[here], out=dpost[here])
-                turned[..., : support.offset] = 0
-                turned[..., support.offset + length :] = 0
-                g = turned[..., support.offset : support.offset + length]
+                turned[..., : inside.start] = 0
+                turned[..., inside.stop :] = 0
+                g = turned[..., inside]
                 g[...] = dy[here]
                 if given.post_gate is not None:
                     g *= given.post_gate[here]
@@ -170,7 +160,7 @@ def _gradients(grad: Tensor, *arguments: Any) -> list[Tensor]:
                             total[: len(row)] += row
                     else:
                         c2r(bins, circle, conjugate=True, threads=threads)
-                        _unplace(dkernel[here], circle, support)
+                        dkernel[here] = circle[..., : dkernel.shape[-1]]
                 if du is not None or dpre is not None:
                     turned_bins *= response
                     c2r(turned_bins, circle, conjugate=True, threads=threads)
@@ -185,64 +175,34 @@ def _gradients(grad: Tensor, *arguments: Any) -> list[Tensor]:
                 count = channels.stop - channels.start
                 circle = bench.circle[0, :count]
                 c2r(total[:count], circle, conjugate=True, threads=threads)
-                _unplace(dkernel[channels], circle, support)
+                dkernel[channels] = circle[..., : dkernel.shape[-1]]
 
         return work
 
     plan.blocks.run(layout.channels, prepare)
-    return _cast(made, tensors, grad)
-
-
-def _understood(given: Sequence[Any]) -> tuple[Tensors, Array | None, Plan]:
-    spectrum = given[5]
-    return Tensors(*given[:5]), None if spectrum is None else as_complex(spectrum), Plan.of(*given[6:])
-
-
-def _cast(made: list[Tensor | None], tensors: Tensors, grad: Tensor) -> list[Tensor]:
-    return [
-        grad.new_empty(0) if x is None or like is None else x.to(like.dtype)
-        for x, like in zip(made, tensors, strict=True)
-    ]
+    return [None if x is None or like is None else x.to(like.dtype) for x, like in zip(made, tensors, strict=True)]
 
 
 def _forward_fake(u: Tensor, *_: Any) -> Tensor:
     return torch.empty(u.shape, dtype=u.dtype, device=u.device)
 
 
-def _gradients_fake(grad: Tensor, *given: Any) -> list[Tensor]:
-    return [
-        torch.empty(x.shape, dtype=x.dtype, device=x.device) if wants and x is not None else grad.new_empty(0)
-        for wants, x in zip(given[-1], given[:5], strict=True)
-    ]
+def _refuse(*_: Any) -> NoReturn:
+    raise UnsupportedInputError(
+        "ducc/ducc0 has no gradients of gradients (create_graph=True). Choose another backend, such as fft: torch."
+    )
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:6])
-    ctx.options = inputs[6:]
-
-
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    if torch.is_grad_enabled():
-        raise UnsupportedInputError(
-            "ducc/ducc0 has no gradients of gradients (create_graph=True). Choose another backend, such as fft: torch."
-        )
-    tensors = ctx.saved_tensors
-    wanted = [bool(needs) and x is not None for needs, x in zip(ctx.needs_input_grad[:5], tensors[:5], strict=True)]
-    grads = torch.ops.spectral_ducc.convolve_backward(grad, *tensors, *ctx.options, wanted)
-    return (*(made if wants else None for made, wants in zip(grads, wanted, strict=True)), None, None, None, None, None)
-
-
-torch.library.register_fake("spectral_ducc::convolve", _forward_fake, lib=_LIBRARY)
-torch.library.register_fake("spectral_ducc::convolve_backward", _gradients_fake, lib=_LIBRARY)
-torch.library.register_autograd("spectral_ducc::convolve", _backward, setup_context=_keep, lib=_LIBRARY)
-
-
-def _unplace(grad: Array, circle: Array, support: Support) -> None:
-    """The gradient of each tap that took part is that of the point of the circle it fell on."""
-    taps = grad[..., support.first : support.last]
-    for start in range(0, taps.shape[-1], support.points):
-        turn = taps[..., start : start + support.points]
-        turn[...] = circle[..., : turn.shape[-1]]
+convolve = differentiable_operator(
+    "spectral_ducc",
+    "convolve(Tensor u, Tensor kernel, Tensor? skip, Tensor? pre_gate, Tensor? post_gate,"
+    " SymInt points, SymInt offset, bool prepared, int? block_bytes, int? threads) -> Tensor",
+    _forward,
+    _forward_fake,
+    gradients=_gradients,
+    second=_refuse,
+    dispatch="CPU",
+)
 
 
 class _Layout(NamedTuple):
@@ -252,36 +212,33 @@ class _Layout(NamedTuple):
     rows: list[slice]
     shape: tuple[int, int]
     inner_threads: int
-    empty: bool
 
     @classmethod
-    def of(cls, shape: tuple[int, ...] | torch.Size, plan: Plan) -> _Layout:
+    def of(cls, shape: torch.Size, dtype: torch.dtype, plan: Plan) -> _Layout:
         batch, dim, _ = shape
-        lines = plan.blocks.lines(plan.support.points, plan.dtype)
+        lines = plan.blocks.lines(plan.points, dtype)
         threads = plan.blocks.count_threads()
         # Channels first, for a kernel's transform has one row for each; then rows; then the rest in channels.
         height = max(1, min(batch, lines // min(dim, lines, LANES)))
         width = max(1, min(lines // height, -(-dim // threads)))
         channels = slices(dim, width)
-        return cls(channels, slices(batch, height), (height, width), max(1, threads // len(channels)), batch == 0)
+        return cls(channels, slices(batch, height), (height, width), max(1, threads // len(channels)))
 
 
 class _Bench:
-    """One thread's buffers: rows of a block on their circle, their spectra, and those of the kernel."""
+    """One thread's buffers: a block's rows padded to ``points``, their spectra, and the kernel's spectrum."""
 
-    def __init__(self, layout: _Layout, plan: Plan, arrays: Arrays, spectrum: Array | None) -> None:
+    def __init__(self, layout: _Layout, plan: Plan, arrays: Arrays) -> None:
         self.arrays = arrays
-        self.spectrum = spectrum
-        self.support = plan.support
+        self.prepared = plan.prepared
         self.length = arrays.u.shape[-1]
         self.threads = layout.inner_threads
-        bins = plan.support.points // 2 + 1
-        self.circle = zeros((*layout.shape, plan.support.points), arrays.u.dtype)
-        self.bins = zeros((*layout.shape, bins), complex_of(arrays.u.dtype))
-        self.kernel_bins = None
-        self._held: slice | None = None
-        if arrays.kernel is not None:
-            self.kernel_bins = zeros((*layout.shape[2 - arrays.kernel.ndim + 1 :], bins), self.bins.dtype)
+        bins, dtype = plan.points // 2 + 1, complex_of(arrays.u.dtype)
+        self.circle = zeros((*layout.shape, plan.points), arrays.u.dtype)
+        self.bins = zeros((*layout.shape, bins), dtype)
+        self.kernel = arrays.kernel.view(dtype)[..., 0] if plan.prepared else arrays.kernel
+        self.kernel_bins = zeros((*layout.shape[3 - self.kernel.ndim :], 0 if plan.prepared else bins), dtype)
+        self._held: tuple[slice, ...] | None = None
 
     def part(self, buffer: Array, rows: slice, channels: slice) -> Array:
         return buffer[: rows.stop - rows.start, : channels.stop - channels.start]
@@ -297,27 +254,16 @@ class _Bench:
 
     def response(self, rows: slice, channels: slice) -> Array:
         """The kernel's spectrum for the block; one that rows share is transformed once."""
-        if self.spectrum is not None:
-            return self.spectrum[channels] if self.spectrum.ndim == 2 else self.spectrum[rows, channels]
-        kernel, bins = self.arrays.kernel, self.kernel_bins
-        assert kernel is not None  # noqa: S101
-        assert bins is not None  # noqa: S101
-        count = channels.stop - channels.start
-        if kernel.ndim == 2:
-            if self._held != channels:
-                self._transform(kernel[channels], self.circle[0, :count], bins[:count])
-                self._held = channels
-            return bins[:count]
-        part = self.part(bins, rows, channels)
-        self._transform(kernel[rows, channels], self.part(self.circle, rows, channels), part)
-        return part
-
-    def _transform(self, kernel: Array, circle: Array, bins: Array) -> None:
-        taps = kernel[..., self.support.first : self.support.last]
-        turn = taps[..., : self.support.points]
-        circle[..., : turn.shape[-1]] = turn
-        circle[..., turn.shape[-1] :] = 0
-        for start in range(self.support.points, taps.shape[-1], self.support.points):
-            turn = taps[..., start : start + self.support.points]
-            circle[..., : turn.shape[-1]] += turn
-        r2c(circle, bins, threads=self.threads)
+        here = (rows, channels) if self.kernel.ndim == 3 else (channels,)
+        if self.prepared:
+            spectrum: Array = self.kernel[here]
+            return spectrum
+        corner = tuple(slice(each.stop - each.start) for each in here)
+        bins = self.kernel_bins[corner]
+        if self._held != here:
+            self._held = here
+            taps, circle = self.kernel[here], (self.circle if len(here) == 2 else self.circle[0])[corner]
+            circle[..., : taps.shape[-1]] = taps
+            circle[..., taps.shape[-1] :] = 0
+            r2c(circle, bins, threads=self.threads)
+        return bins

@@ -1,7 +1,4 @@
-"""Real transforms of whole tensors by ducc0, a block of rows at a time, differentiable any number of times.
-
-They are operators of ``torch.library``, so that a compiler does not look inside.
-"""
+"""Real transforms of whole tensors by ducc0 in blocks of rows, as operators with gradients of any order."""
 
 from __future__ import annotations
 
@@ -14,6 +11,7 @@ import torch
 from torch import Tensor
 
 from spectral_ducc.blocks import Array, Blocks, slices, view, zeros
+from spectral_kernels.operator import operator
 
 
 def r2c(x: Array, out: Array, *, conjugate: bool = False, threads: int = 1) -> None:
@@ -46,14 +44,6 @@ def complex_of(dtype: Any) -> np.dtype[Any]:
     return np.result_type(dtype, np.complex64)
 
 
-_LIBRARY = torch.library.Library("spectral_ducc", "FRAGMENT")
-_LIBRARY.define("rfft(Tensor x, int n, int? block_bytes, int? threads) -> Tensor")
-_LIBRARY.define("irfft(Tensor real, Tensor imag, int n, int? block_bytes, int? threads) -> Tensor")
-rfft = torch.ops.spectral_ducc.rfft
-irfft = torch.ops.spectral_ducc.irfft
-
-
-@torch.library.impl(_LIBRARY, "rfft", "CPU")
 def _rfft(x: Tensor, n: int, block_bytes: int | None, threads: int | None) -> Tensor:
     """(..., L) to real pairs (..., F, 2): X[f] = sum_t x[t] e^(-2 pi i f t / n), x cropped or zero-padded."""
     pairs = _rfft_fake(x, n)
@@ -82,7 +72,6 @@ def _rfft_fake(x: Tensor, n: int, *_: Any) -> Tensor:
     return x.new_empty(*x.shape[:-1], n // 2 + 1, 2)
 
 
-@torch.library.impl(_LIBRARY, "irfft", "CPU")
 def _irfft(real: Tensor, imag: Tensor, n: int, block_bytes: int | None, threads: int | None) -> Tensor:
     """The inverse, scaled by 1/n, (..., F) and (..., F) to (..., n). ducc0 ignores imag at DC and Nyquist."""
     out = _irfft_fake(real, imag, n)
@@ -146,7 +135,21 @@ def _bins(ends: float, between: float, n: int, like: Tensor) -> Tensor:
     return weights
 
 
-torch.library.register_fake("spectral_ducc::rfft", _rfft_fake, lib=_LIBRARY)
-torch.library.register_fake("spectral_ducc::irfft", _irfft_fake, lib=_LIBRARY)
-torch.library.register_autograd("spectral_ducc::rfft", _rfft_backward, setup_context=_keep_rfft, lib=_LIBRARY)
-torch.library.register_autograd("spectral_ducc::irfft", _irfft_backward, setup_context=_keep_irfft, lib=_LIBRARY)
+rfft = operator(
+    "spectral_ducc",
+    "rfft(Tensor x, int n, int? block_bytes, int? threads) -> Tensor",
+    _rfft,
+    _rfft_fake,
+    backward=_rfft_backward,
+    keep=_keep_rfft,
+    dispatch="CPU",
+)
+irfft = operator(
+    "spectral_ducc",
+    "irfft(Tensor real, Tensor imag, int n, int? block_bytes, int? threads) -> Tensor",
+    _irfft,
+    _irfft_fake,
+    backward=_irfft_backward,
+    keep=_keep_irfft,
+    dispatch="CPU",
+)
