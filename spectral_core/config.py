@@ -18,7 +18,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 from spectral_core.contract import Contract
 from spectral_core.errors import ConfigError, PluginError, SpectralError, printable, shown, suggestion
 from spectral_core.plain_data import within_limits
-from spectral_core.renamed import Renamed
+from spectral_core.renamed import Renamed, inherited
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -95,12 +95,8 @@ class Config(BaseModel):
 
     @classmethod
     def renamed_options(cls) -> dict[str, Renamed]:
-        """The earlier options of this class and of those it derives from."""
-        return {
-            name: renamed
-            for base in reversed(cls.__mro__)
-            for name, renamed in vars(base).get("earlier_options", {}).items()
-        }
+        """The earlier options of this class and of its bases."""
+        return inherited(cls, "earlier_options")
 
     @classmethod
     def with_current_names(cls, data: Mapping[Any, Any]) -> tuple[dict[Any, Any], dict[str, str]]:

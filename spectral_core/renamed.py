@@ -1,4 +1,4 @@
-"""Options that were renamed, as a config class lists them in ``earlier_options``."""
+"""Options and weights that were renamed, as the classes list them that have them."""
 
 from __future__ import annotations
 
@@ -34,3 +34,8 @@ class Renamed:
                 return now
         listed = ", ".join(f"{now} (was {earlier})" for earlier, now in self.values.items())
         raise ValueError(f"is {self.name} now, one of {listed}; got {shown(value)}")
+
+
+def inherited(cls: type, attribute: str) -> dict[str, Any]:
+    """The entries of a mapping that a class and its bases define, each its own part."""
+    return {name: value for base in reversed(cls.__mro__) for name, value in vars(base).get(attribute, {}).items()}
