@@ -10,7 +10,7 @@ _PARTS = (
     ("mixer", "multiscale", "mixing.multiscale:MultiscaleConfig",
      "Long convolutions of block means at several resolutions, fused per token and channel."),
     ("mixer", "holographic", "mixing.holographic:HolographicConfig",
-     "Associative memory of phase-coded keys bound to values; O(1) state."),
+     "Gated delta rule, or linear attention, on keys of unit-modulus phases; O(1) state."),
     ("mixer", "spectral_gating", "mixing.spectral_gating:SpectralGatingConfig",
      "Gates on the spectrum: of the past window (causal) or of the row (bidirectional)."),
     ("mixer", "spectral_product", "mixing.spectral_product:SpectralProductConfig",

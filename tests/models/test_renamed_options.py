@@ -17,6 +17,7 @@ from spectral_core.plugins import HOST
 from spectral_core.renamed import Renamed
 from spectral_layers import GATES, GateConfig, MixerConfig
 from spectral_models import MODELS, load_config
+from spectral_models.config import parse_assignment
 from spectral_models.record import config_of, make_record
 from spectral_models.training.config import load_run
 from spectral_models.variants.language_model import LanguageModelConfig
@@ -205,3 +206,14 @@ def test_a_subclass_inherits_them() -> None:
         reach: int = 0
 
     assert Further.parse({"far": 2, "broad": 4}).model_dump() == {**Gate(width=4).model_dump(), "reach": 2}
+
+
+def test_the_options_of_holographic() -> None:
+    path, value = parse_assignment("layers.1.mixer.correcting=false")
+    changed = load_config("tiny", **{path: value, "layers.1.mixer.forgetting": False})
+    assert (changed.layers[1].mixer.decay, changed.layers[1].mixer.update) == ("constant", "additive")
+    written = {"mixer": {"type": "holographic", "forgetting": True, "correcting": True}}
+    assert load_config({"layers": ["dense", written]}) == load_config({"block": "hybrid", "layers": None})
+    assert (
+        load_config({"layers": [written]}, **{"layers.0.mixer.decay": "constant"}).layers[0].mixer.decay == "constant"
+    )
