@@ -217,3 +217,10 @@ def test_the_options_of_holographic() -> None:
     assert (
         load_config({"layers": [written]}, **{"layers.0.mixer.decay": "constant"}).layers[0].mixer.decay == "constant"
     )
+
+
+def test_the_tokens_of_seq2seq() -> None:
+    data = {"type": "seq2seq", "hidden_dim": 32, "num_layers": 1, "vocab_size": 16}
+    now = load_config(data, decoder_start_token_id=3, eos_token_id=4)
+    assert load_config({**data, "start_token_id": 3, "end_token_id": 4}) == now
+    assert load_config(load_config(data), start_token_id=3, end_token_id=4) == now

@@ -82,8 +82,8 @@ class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers 
                     kwargs.setdefault("num_labels", self.spectral["num_labels"])
             kwargs["is_encoder_decoder"] = isinstance(config, Seq2SeqConfig)
             if isinstance(config, Seq2SeqConfig):
-                kwargs.setdefault("decoder_start_token_id", config.start_token_id)
-                kwargs.setdefault("eos_token_id", config.end_token_id)
+                kwargs.setdefault("decoder_start_token_id", config.decoder_start_token_id)
+                kwargs.setdefault("eos_token_id", config.eos_token_id)
                 kwargs.setdefault("pad_token_id", config.pad_token_id)
         super().__init__(**{**dict.fromkeys(_TOKENS), **kwargs})
 
