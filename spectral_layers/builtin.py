@@ -54,8 +54,8 @@ _PARTS = (
      "Sines and cosines of the place, in one or two dimensions."),
     ("frontend", "tokens", "frontends.tokens:TokensConfig",
      "Embeds token ids, factorised where it is narrower than the model."),
-    ("frontend", "patches", "frontends.patches:PatchesConfig", "Cuts pictures into square patches, on a grid."),
-    ("frontend", "mel", "frontends.mel:MelConfig", "Mel spectrogram of sound, one token a frame or band."),
+    ("frontend", "patches", "frontends.patches:PatchesConfig", "Cuts images into square patches, on a grid."),
+    ("frontend", "mel", "frontends.mel:MelConfig", "Mel spectrogram of audio, one token a frame or band."),
 )  # fmt: skip
 
 
