@@ -31,7 +31,7 @@ _PARTS = (
     ("gate", "band", "gating.band:BandConfig", "Gain of each band from the energies of all bands, per head."),
     ("gate", "phase", "gating.phase:PhaseConfig", "Phase shift of each band, per head."),
     ("gate", "advanced", "gating.advanced:AdvancedConfig",
-     "Gains and phases of bands, coarse to fine, with thresholds, cross-head fusion, dropout and entropy."),
+     "Multiband gains and phases, coarse to fine, with thresholds, cross-head fusion, dropout and entropy."),
     ("sparsity", "fixed", "sparsity.fixed:FixedConfig",
      "A learned set of frequencies, the same for every input, of a fixed share of the bins."),
     ("sparsity", "adaptive", "sparsity.adaptive:AdaptiveConfig",

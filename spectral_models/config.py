@@ -219,7 +219,7 @@ _INSTEAD = {"block": "layers", "layers": "block"}
 def override(data: Mapping[str, Any], changes: Mapping[str, Any], annotation: Any = None) -> dict[str, Any]:
     """A copy of nested config data with values replaced at dotted paths: ``{"block.mixer.filter.modes": 8}``.
 
-    annotation: what the data are validated as; options may then have their earlier names, in the paths as in the data.
+    annotation: of the field that validates the data; options may then have earlier names, in paths and in data.
     A bare name on the way (``mixer: holographic``) is opened into a part, null into an empty mapping. A ``block`` that
     is given whole stands instead of ``layers``, and the other way round; of both, the later. Keys themselves are
     checked later, by the config's validation; here only a path through something that has no keys is an error, and
@@ -272,7 +272,7 @@ class _Change:
     def _renamed(
         self, node: Mapping[str, Any], head: str, annotation: Any, *, last: bool
     ) -> tuple[Mapping[str, Any], str]:
-        """A node and the option to change there, by current names. What is wrong with the node, validation says."""
+        """The node and the option to change there, by current names. Validation reports conflicts in the node."""
         config = config_of(annotation, node)
         if config is None:
             return node, head
