@@ -40,7 +40,7 @@ TRANSFORMER = "transformer"
 ROWS: dict[str, list[Any]] = {
     TRANSFORMER: [{"type": "baselines/attention", "head_dim": 64}],
     "gated_convolution": ["gated_convolution"],
-    "hybrid": ["gated_convolution", {"type": "holographic", "forgetting": True, "correcting": True}],
+    "hybrid": ["gated_convolution", {"type": "holographic", "decay": "per_token", "update": "delta"}],
 }
 LENGTHS = (2048, 8192, 16384)
 ONCE = 65536

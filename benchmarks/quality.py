@@ -33,8 +33,8 @@ KEYS = ("name", "context", "seed", "rate", "steps")
 
 FILTER = {"type": "implicit"}
 HOLOGRAPHIC = {"type": "holographic", "phases": 64}
-FORGETTING = {**HOLOGRAPHIC, "forgetting": True}
-CORRECTING = {**FORGETTING, "correcting": True}
+DECAYING = {**HOLOGRAPHIC, "decay": "per_token"}
+DELTA = {**DECAYING, "update": "delta"}
 GATED = {"type": "gated_convolution", "filter": FILTER}
 UNFILTERED = {**GATED, "filter": "baselines/absent"}
 ADVANCED = {"type": "spectral_gating", "gates": ["advanced"]}
@@ -42,30 +42,30 @@ ROWS: dict[str, list[Any]] = {
     "attention": [{"type": "baselines/attention"}],
     "attention, short convolution": [{"type": "baselines/attention", "short": True}],
     "gated_convolution / holographic": [GATED, HOLOGRAPHIC],
-    "gated_convolution / holographic, forgetting": [GATED, FORGETTING],
-    "gated_convolution / holographic, correcting": [GATED, CORRECTING],
-    "holographic, correcting / gated_convolution": [CORRECTING, GATED],
+    "gated_convolution / holographic, decay per token": [GATED, DECAYING],
+    "gated_convolution / holographic, delta rule": [GATED, DELTA],
+    "holographic, delta rule / gated_convolution": [DELTA, GATED],
     "gated_convolution": [GATED],
     "gated_convolution, no long filter": [UNFILTERED],
     "gated_convolution, frozen long filter": [{**GATED, "filter": {"type": "baselines/frozen", "filter": FILTER}}],
-    "gated_convolution, no long filter / holographic, forgetting": [UNFILTERED, FORGETTING],
-    "gated_convolution, no long filter / holographic, correcting": [UNFILTERED, CORRECTING],
-    "gated_convolution, resonant / holographic, correcting": [
-        {**GATED, "filter": {"type": "resonant", "modes": 16}}, CORRECTING,
+    "gated_convolution, no long filter / holographic, decay per token": [UNFILTERED, DECAYING],
+    "gated_convolution, no long filter / holographic, delta rule": [UNFILTERED, DELTA],
+    "gated_convolution, resonant / holographic, delta rule": [
+        {**GATED, "filter": {"type": "resonant", "modes": 16}}, DELTA,
     ],
     "spectral_gating": ["spectral_gating"],
     "spectral_product": ["spectral_product"],
-    "gated_convolution / holographic, correcting / spectral_gating, advanced / holographic, correcting": [
-        GATED, CORRECTING, ADVANCED, CORRECTING,
+    "gated_convolution / holographic, delta rule / spectral_gating, advanced / holographic, delta rule": [
+        GATED, DELTA, ADVANCED, DELTA,
     ],
     "spectral_gating, advanced": [ADVANCED],
 }  # fmt: skip
 LEADING = (
     "attention",
     "attention, short convolution",
-    "gated_convolution / holographic, correcting",
-    "gated_convolution, no long filter / holographic, correcting",
-    "gated_convolution, resonant / holographic, correcting",
+    "gated_convolution / holographic, delta rule",
+    "gated_convolution, no long filter / holographic, delta rule",
+    "gated_convolution, resonant / holographic, delta rule",
 )
 
 

@@ -40,16 +40,16 @@ WATCHED, ASKED = 2048, 8192
 KEYS = ("name", "length", "pairs", "first", "seed", "rate", "steps")
 
 GATED = {"type": "gated_convolution", "filter": "implicit"}
-FORGETTING = {"type": "holographic", "forgetting": True}
-CORRECTING = {**FORGETTING, "correcting": True}
+DECAYING = {"type": "holographic", "decay": "per_token"}
+DELTA = {**DECAYING, "update": "delta"}
 ROWS: dict[str, list[Any]] = {
     "holographic / gated_convolution": ["holographic", GATED],
     "gated_convolution / holographic": [GATED, "holographic"],
-    "gated_convolution / holographic, forgetting": [GATED, FORGETTING],
-    "gated_convolution / holographic, correcting": [GATED, CORRECTING],
-    "holographic, correcting / gated_convolution": [CORRECTING, GATED],
+    "gated_convolution / holographic, decay per token": [GATED, DECAYING],
+    "gated_convolution / holographic, delta rule": [GATED, DELTA],
+    "holographic, delta rule / gated_convolution": [DELTA, GATED],
     "holographic": ["holographic"],
-    "holographic, correcting": [CORRECTING],
+    "holographic, delta rule": [DELTA],
     "attention, short convolution": [{"type": "baselines/attention", "short": True}],
     "attention": ["baselines/attention"],
     "gated_convolution": [GATED],
@@ -60,8 +60,8 @@ ROWS: dict[str, list[Any]] = {
 }
 LEADING = (
     "holographic / gated_convolution",
-    "gated_convolution / holographic, correcting",
-    "holographic, correcting / gated_convolution",
+    "gated_convolution / holographic, delta rule",
+    "holographic, delta rule / gated_convolution",
     "attention, short convolution",
 )
 
@@ -75,8 +75,8 @@ def varied(**options: Any) -> list[Any]:
 
 
 OPTIONS: dict[str, list[Any]] = {
-    "forgetting": varied(forgetting=True),
-    "correcting": varied(correcting=True),
+    "decay per token": varied(decay="per_token"),
+    "delta rule": varied(update="delta"),
     "timescales 4096 to 4096": varied(timescales=(4096.0, 4096.0)),
     "timescales 64 to 4096": varied(timescales=(64.0, 4096.0)),
     "phases 16": varied(phases=16),

@@ -18,6 +18,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 from spectral_core.contract import Contract
 from spectral_core.errors import ConfigError, PluginError, SpectralError, printable, shown, suggestion
 from spectral_core.plain_data import within_limits
+from spectral_core.renamed import Renamed, inherited
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -44,7 +45,14 @@ Weight = Annotated[float, Field(ge=0, le=1e38)]
 
 
 class Config(BaseModel):
-    """Data that describes something to build. Immutable; unknown keys are errors with a suggestion."""
+    """Data that describes something to build. Immutable; unknown keys are errors with a suggestion.
+
+    earlier_options: options that were renamed, by their earlier names: ``{"forgetting": Renamed("decay", {True:
+    "per_token", False: "constant"})}``. They are read silently wherever data arrive, and are in no JSON Schema.
+    Subclasses inherit them.
+    """
+
+    earlier_options: ClassVar[Mapping[str, Renamed]] = {}
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -53,10 +61,14 @@ class Config(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _teach_unknown_keys(cls: type[C], data: Any, handler: ModelWrapValidatorHandler[C]) -> C:
+        refused: dict[str, str] = {}
+        if isinstance(data, Mapping):
+            data, refused = cls.with_current_names(data)
+        lines = [_located((name,), message, data.pop(name)) for name, message in refused.items()]
         try:
-            return handler(data)
+            made = handler(data)
         except ValidationError as error:
-            raise ValidationError.from_exception_data(cls.__name__, list(cls._taught(error))) from None
+            lines += cls._taught(error)
         except SpectralError:
             raise
         except Exception as error:
@@ -66,6 +78,49 @@ class Config(BaseModel):
                 f"the config {cls.__module__}.{cls.__qualname__} failed to check its values: "
                 f"{type(error).__name__}: {error}. Report it to the author of {cls.__module__.partition('.')[0]}."
             ) from error
+        if lines:
+            raise ValidationError.from_exception_data(cls.__name__, lines) from None
+        return made
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        super().__pydantic_init_subclass__(**options)
+        for name, renamed in cls.renamed_options().items():
+            if name in cls.model_fields or renamed.name not in cls.model_fields:
+                raise TypeError(
+                    f"{cls.__qualname__}.earlier_options: {name!r} must be no field, and {renamed.name!r} must be one."
+                )
+
+    @classmethod
+    def renamed_options(cls) -> dict[str, Renamed]:
+        """The earlier options of this class and of its bases."""
+        return inherited(cls, "earlier_options")
+
+    @classmethod
+    def with_current_names(cls, data: Mapping[Any, Any]) -> tuple[dict[Any, Any], dict[str, str]]:
+        """A copy of this config's data with earlier options under their current names, and what is wrong with others.
+
+        Those have a value that the earlier option did not have, or differ from the current one, which is there too.
+        They stay as they are.
+        """
+        made, refused = dict(data), {}
+        for name, renamed in cls.renamed_options().items():
+            if name not in made:
+                continue
+            try:
+                value = renamed.value_of(made[name])
+            except ValueError as error:
+                refused[name] = str(error)
+                continue
+            if renamed.name in made and made[renamed.name] != value:
+                refused[name] = (
+                    f"is {renamed.name}: {shown(value)} now, and {renamed.name} is {shown(made[renamed.name])} here. "
+                    f"Write {renamed.name} alone."
+                )
+                continue
+            made[renamed.name] = value
+            del made[name]
+        return made, refused
 
     @classmethod
     def _taught(cls, error: ValidationError) -> Iterator[InitErrorDetails]:
@@ -231,8 +286,12 @@ def render(error: ValidationError) -> str:
 
 def problem(path: tuple[str | int, ...], message: str, value: object = None) -> ValidationError:
     """A ValidationError at a path below the model that raises it, for checks across fields."""
+    return ValidationError.from_exception_data("config", [_located(path, message, value)])
+
+
+def _located(path: tuple[str | int, ...], message: str, value: object) -> InitErrorDetails:
     kind = PydanticCustomError("unknown_part", "{message}", {"message": message})
-    return ValidationError.from_exception_data("config", [InitErrorDetails(type=kind, loc=path, input=value)])
+    return InitErrorDetails(type=kind, loc=path, input=value)
 
 
 def _step(step: str | int) -> str:

@@ -1,4 +1,4 @@
-"""Tensors that are no weights: computed when a part is built, the same in every model of its config."""
+"""Constant tensors: computed when a part is built, from its config alone."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor
 class Constant:
     """A float64 tensor that a part reads in the dtype and on the device of its inputs.
 
-    No buffer: what a model does to its tensors must not reach it. ``to_empty`` would leave noise, a cast to half
-    precision and back would round it, a model begun on the meta device would have none, and checkpoints would hold it.
-    Rounded from float64 once, for the dtype that is asked for.
+    Not a buffer, since operations on a model's tensors must not affect it: ``to_empty`` would leave noise, a cast to
+    half precision and back would round it, a model built on the meta device would have no values, and checkpoints would
+    contain it. Each dtype is rounded directly from float64.
     """
 
     def __init__(self, values: Tensor) -> None:
@@ -24,7 +24,7 @@ class Constant:
         self._last: Tensor = values
 
     def like(self, other: Tensor) -> Tensor:
-        """In other's dtype, on its device; kept until another is asked for, so that a GPU is sent it once."""
+        """The values in the dtype and on the device of ``other``; the last result is cached."""
         last = self._last
         if last.dtype == other.dtype and last.device == other.device:
             return last

@@ -1,8 +1,8 @@
-"""Methods that run inside the call of their module, because that is where its parameters are.
+"""Methods that run as a call of their module, so that hooks make its parameters available.
 
-What moves parameters about (accelerate's offloading, FSDP, ZeRO-3) brings a module's own in before ``module(...)`` and
-takes them away after it. So a parameter is read inside the call of the module that owns it. A part that others use by
-more methods than its forward marks these as entries: ``part.method(...)`` is then a call of the part, hooks included.
+Offloading (accelerate), FSDP and ZeRO-3 load a module's own parameters before ``module(...)`` and release them after
+it, so a parameter may only be read inside a call of the module that owns it. A part whose other methods are used from
+outside marks these as entries: ``part.method(...)`` is then a call of the part, hooks included.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def entry(method: M) -> M:
 class Entered(nn.Module):
     """Base of modules with entries.
 
-    An entry that the module calls itself, inside another call of it, is a plain method: hooks do not nest. Traced
-    graphs inline the method without hooks. O(1), some microseconds a call.
+    Inside a call of the module, an entry runs as a plain method: hooks do not nest. Traced graphs inline the method
+    without hooks. O(1), some microseconds a call.
     """
 
     dispatches: ClassVar[Callable[..., Any] | None] = None
-    """The forward that tells entries from its own arguments."""
+    """The class's forward, wrapped so that a call of the module also runs entries."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -43,11 +43,11 @@ class Entered(nn.Module):
             cls.forward = cls.dispatches = _dispatching(cls.forward)
 
     def entering(self, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-        """Called with what a call is given, before it runs; not for calls inside a call. Raises to refuse it."""
+        """Called with the arguments of each outermost call, before it runs. Raises to refuse it."""
 
 
 class _Inside(threading.local):
-    """The modules whose call this thread is in."""
+    """The modules that this thread is in a call of."""
 
     def __init__(self) -> None:
         self.modules: set[int] = set()
@@ -55,13 +55,13 @@ class _Inside(threading.local):
 
 _inside = _Inside()
 _ENTRY = "_entry"
-"""Keyword of a module's call for the entry to run; hooks see the entry's own arguments."""
+"""Keyword of a module's call that names the entry to run; hooks see the entry's own arguments."""
 
 
 def _entered(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def entered(self: Entered, *args: Any, **options: Any) -> Any:
-        if _ENTRY in options:  # an entry took the place of forward
+        if _ENTRY in options:  # the instance's forward was replaced by an entry
             return _run(self, options.pop(_ENTRY), args, options)
         if torch.compiler.is_compiling() or id(self) in _inside.modules:
             return method(self, *args, **options)
@@ -81,7 +81,7 @@ def _dispatching(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _run(module: Entered, method: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    """A method of the module, as the module's call."""
+    """Run a method of the module as its call."""
     modules, key = _inside.modules, id(module)
     if key in modules:
         return method(module, *args, **options)

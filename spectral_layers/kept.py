@@ -1,10 +1,10 @@
-"""What was computed from weights alone, and for how long it may be used again.
+"""Caches of values that are computed from weights alone, such as the kernels of long filters.
 
-No watching sees every write to a parameter: ``p.data.copy_``, an optimiser's fused kernel, another process that shares
-the memory. So a plain call keeps nothing. Two things outlive a call, and both are asked for:
+Not every write to a parameter can be detected: ``p.data.copy_``, an optimiser's fused kernel, another process with
+shared memory. So nothing is cached between plain calls, and only where the caller asks for it:
 
-- :func:`fixed_weights`, a scope in which the caller promises that weights do not change;
-- the state of a stream, which belongs to its caller (:class:`spectral_layers.State`).
+- in :func:`fixed_weights`, a scope in which the caller promises that weights do not change;
+- in the state of a stream, which belongs to its caller (:class:`spectral_layers.State`).
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _lock = threading.Lock()
 
 
 class Kept:
-    """Values by the module that they were computed from, their kind and a key. Copies and pickles begin empty."""
+    """Values by the module from whose weights they were computed, kind and key. Copies and pickles are empty."""
 
     def __init__(self) -> None:
         self._values: dict[tuple[nn.Module, str], dict[Hashable, Any]] = {}
 
     def get(self, module: nn.Module, kind: str, key: Hashable, make: Callable[[], T], *, most: int | None = None) -> T:
-        """What ``make`` returned for this kind and key, or returns now.
+        """The cached result of ``make`` for this kind and key; computed now if there is none.
 
-        most: values kept of the kind; the one unused for longest is dropped for another. Calls with gradients and
-        traced ones keep nothing and use nothing.
+        most: values cached of a module and kind; beyond it the least recently used is dropped. With gradients recorded
+        or in a traced graph the cache is neither read nor written.
         """
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return make()
@@ -59,15 +59,15 @@ _scopes: ContextVar[tuple[tuple[frozenset[nn.Module], Kept], ...]] = ContextVar(
 
 @contextmanager
 def fixed_weights(model: object) -> Iterator[None]:
-    """A scope in which the weights of ``model`` do not change, so that what is computed from them alone is kept.
+    """A scope in which the weights of ``model`` do not change, so that values computed from them alone are cached.
 
-    Kernels of long filters are then synthesised and transformed once for each length. In the scope no parameter or
-    buffer of the model may be written, replaced, moved or cast: results would be those of the weights before. Calls
-    that record gradients use nothing that was kept. Threads started in it are not in the scope. A scope inside another
-    of the same model changes nothing, nor does one of what is no ``nn.Module``. At the end of the outermost all that
-    was kept is let go.
+    Kernels of long filters are then computed and transformed once for each length. In the scope no parameter or buffer
+    of the model may be written, replaced, moved or cast: results would be those of the earlier weights. Calls that
+    record gradients do not use the cache. Threads started in the scope are outside of it. A scope inside another of the
+    same model has no effect, nor has one of anything but an ``nn.Module``. The cache is dropped at the end of the
+    outermost scope.
 
-    Of a filter at most the eight last kernels are kept, each of twice the size of its signal, and the tiles of streams.
+    Per filter the eight most recent kernels are cached, each of twice the size of its signal, and the tiles of streams.
     """
     scopes = _scopes.get()
     if not isinstance(model, nn.Module) or any(model in modules for modules, _ in scopes):
@@ -81,9 +81,9 @@ def fixed_weights(model: object) -> Iterator[None]:
 
 
 def kept(module: nn.Module, kind: str, key: Hashable, make: Callable[[], T], *, most: int | None = None) -> T:
-    """What ``make`` returned for this kind and key in the scope that ``module`` is in, or returns now.
+    """The result of ``make`` for this kind and key, cached in the :func:`fixed_weights` scope of ``module`` if any.
 
-    For values computed from the module's parameters and buffers alone, kind and key aside. most: as in
+    For values that depend on the module's parameters and buffers, the kind and the key alone. most: as in
     :meth:`Kept.get`.
     """
     if torch.is_grad_enabled() or torch.compiler.is_compiling():

@@ -1,7 +1,7 @@
-"""A long filter applied to a sequence that arrives in parts: what every mixer that holds a filter decodes by.
+"""Long filters on sequences that arrive in parts, for the decoding of all mixers with a filter.
 
-Here is chosen, by the filter, what is remembered and how it goes on: a recurrent filter keeps its modes and does the
-work itself; for any other, :mod:`spectral_layers.online` keeps the inputs and does it.
+A recurrent filter keeps its own memory of the past and continues it; for any other filter
+:mod:`spectral_layers.online` keeps the inputs and continues the convolution.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from spectral_layers.state import State
 def continued(
     long_filter: Filter, u: Tensor, rows: Rows | None, state: State | None, fft: FFTBackend
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The causal convolution of u (B, D, L) behind what ``state`` remembers, and the tensors of the next state.
+    """The causal convolution of u (B, D, L) after the inputs of ``state``, and the tensors of the next state.
 
-    A recurrent filter costs O(1) a token, another O(log^2 L) amortised (:class:`OnlineFilter`). Sums may be in float64.
-    Kernels that single tokens need again are kept in the state (:class:`State`).
+    A recurrent filter costs O(1) a token, any other O(log^2 L) amortised (:class:`OnlineFilter`). Outputs may be in
+    float64. Kernels for single tokens are kept in the state (:class:`State`).
     """
     length = u.shape[-1]
     if state is None:
@@ -46,7 +46,7 @@ def continued(
 
 
 def remembered(long_filter: Filter, u: Tensor, rows: Rows | None, fft: FFTBackend) -> dict[str, Tensor]:
-    """What :func:`continued` needs of a first pass over u to go on."""
+    """The tensors of the state after a first pass over u, for :func:`continued`."""
     if isinstance(long_filter, RecurrentFilter):
         return {"modes": long_filter.absorb(None, u, None if rows is None else rows.lengths)}
     return OnlineFilter.after(long_filter, fft, u, rows).tensors()

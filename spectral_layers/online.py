@@ -1,13 +1,12 @@
-"""Exact online convolution: each output as soon as its input is there, in O(log^2 L) a token instead of O(L).
+"""Exact online convolution: each output as soon as its input arrives, in O(log^2 L) a token instead of O(L).
 
-The inputs so far, and what they will add to the outputs to come, are kept in buffers that grow by doubling. A binary
-clock, the number of free columns, says when a block of inputs is convolved with the kernel, as one tile of a power of
-two. The clock counts from the last growth, not from the start of a row, so that the rows of a batch, wherever they
-stand, share their tiles.
+Buffers that grow by doubling hold the inputs so far and their contributions to later outputs. Blocks of inputs, of a
+power of two each, are convolved with the kernel as one tile; a binary counter, the number of free columns, determines
+when. It starts at the last growth, not at the start of a row, so that the rows of a batch share their tiles at any
+positions.
 
-Two classes, by when the kernel is known: :class:`OnlineFilter`, for one known ahead, is reached through
-:mod:`spectral_layers.long_convolution`; :class:`OnlineProduct`, for one that arrives with the values, serves
-``spectral_product``.
+:class:`OnlineFilter`, for a kernel that is known in advance, is used by :mod:`spectral_layers.long_convolution`;
+:class:`OnlineProduct`, for a kernel that arrives with the values, by the mixer ``spectral_product``.
 
 van der Hoeven, "Relax, but don't be too lazy", 2002; Oncescu et al., "Flash Inference: near linear time inference for
 long convolution sequence models and beyond", 2024.
@@ -32,24 +31,24 @@ from spectral_layers.rows import Rows, append, span
 T = TypeVar("T")
 
 RUN = 32
-"""Tokens summed directly between tiles: below it, the calls of a transform cost more than its sums save."""
+"""Tokens summed directly between tiles: a transform of fewer costs more than the sums that it saves."""
 
 
 class OnlineConvolution(ABC):
-    """What a convolution remembers between calls, and how it goes on.
+    """The buffers of a convolution between calls, and how they are continued.
 
-    stored: (B, C, T) inputs, of which the last ``free`` columns are still to come. pending: (B, D, free), what tiles
-    have added to the outputs of these columns so far. C is D, unless streams are stacked.
+    stored: (B, C, T) inputs; the last ``free`` columns are not written yet. pending: (B, D, free), the contributions so
+    far to the outputs of these columns. C is D, unless streams are stacked.
 
-    :meth:`_grow` makes room for a power of two of columns, and fills ``pending`` with what all of the past adds there,
-    in one transform. From then on, ``free`` is the clock: where w is the largest power of two that divides it, a tile
-    convolves the last w inputs and adds the result to the next w outputs. So an input s and a later output t meet
-    exactly once: when the clock passes between the halves of the smallest aligned interval that holds both; or, if
-    both are in one run of RUN columns, in a direct sum.
+    :meth:`_grow` adds a power of two of columns, and fills ``pending`` with the contribution of all past inputs, in one
+    transform. From then on ``free`` counts down: with w the largest power of two that divides it, a tile convolves the
+    last w inputs and adds the result to the next w outputs. So each input contributes to each later output exactly
+    once: at the tile between the halves of the smallest aligned interval that contains both, or, if both are in one run
+    of RUN columns, in a direct sum.
 
-    Amortised O(log^2 T) a token and channel; the past is copied at growths only. A token at a tile of w pays for a
-    transform of 2w points, the one at a growth for one of two to four times the past. Memory: at most five times the
-    inputs. Sums are in float32 at least. Tensors are written in place, so a state's clone needs memory of its own.
+    Amortised O(log^2 T) a token and channel; the past is copied at growths only. A token at a tile of w costs a
+    transform of 2w points, one at a growth a transform of two to four times the past. Memory: at most five times the
+    inputs. Sums are in float32 at least. Tensors are written in place, so the clone of a state copies them.
     """
 
     def __init__(self, fft: FFTBackend, stored: Tensor, pending: Tensor) -> None:
@@ -60,8 +59,8 @@ class OnlineConvolution(ABC):
     def extend(self, u: Tensor, start: Tensor, rows: Rows | None) -> Tensor:
         """Outputs (B, D, L), in u's dtype, for the next L inputs u (B, C, L), L >= 1.
 
-        start: (B,) tokens before u. rows: which of u is real, if not all. Calls with rows, with gradients or longer
-        than the past are one convolution over everything; others continue the tiles, in aligned powers of two.
+        start: (B,) tokens before u. rows: the real tokens of u, if not all. Calls with rows, with gradients or longer
+        than the past are one convolution over past and u; others continue the tiles, in aligned powers of two.
         """
         length = u.shape[-1]
         if rows is not None or torch.is_grad_enabled() or length >= max(RUN, self._absorbed()):
@@ -74,7 +73,7 @@ class OnlineConvolution(ABC):
             if not self.pending.shape[-1]:
                 self._grow(start + done)
             free, left = self.pending.shape[-1], length - done
-            before = -free % RUN  # inputs in the run that is not full yet
+            before = -free % RUN  # inputs in the incomplete run
             aligned = not before and left >= RUN
             count = min(free & -free, 1 << (left.bit_length() - 1)) if aligned else min(left, RUN - before)
             outputs.append(self._advance(u[..., done : done + count], start + done, before))
@@ -82,7 +81,7 @@ class OnlineConvolution(ABC):
         return torch.cat(outputs, -1).to(u.dtype)
 
     def _advance(self, u: Tensor, start: Tensor, before: int) -> Tensor:
-        """Outputs of a piece that stays inside a run, or is an aligned power of two; and its tile."""
+        """Outputs of a piece that lies in one run or is an aligned power of two; computes the tile at its end."""
         count, width = u.shape[-1], self.stored.shape[-1]
         free = self.pending.shape[-1] - count
         end = width - free
@@ -98,7 +97,7 @@ class OnlineConvolution(ABC):
         self.stored[..., column : column + u.shape[-1]] = u
 
     def _within(self, block: Tensor, count: int) -> Tensor:
-        """The last ``count`` outputs of the block's causal convolution."""
+        """The last ``count`` outputs of the block's own causal convolution."""
         block = block.to(self.pending.dtype)
         taps = self._taps(block.shape[-1])
         if count == 1:
@@ -106,7 +105,7 @@ class OnlineConvolution(ABC):
         return self._folded(convolve(block, taps, backend=self.fft)[..., -count:])
 
     def _ahead(self, block: Tensor) -> Tensor:
-        """What a block of w inputs adds to the w outputs after it, on a circle of 2w points: the wrap stays before."""
+        """The contribution of w inputs to the next w outputs, by a circular convolution that wraps into the first w."""
         width = block.shape[-1]
         block = F.pad(block.to(self.pending.dtype), (0, width))
         y = convolve(block, self._tile(2 * width), mode="circular", backend=self.fft)
@@ -118,32 +117,31 @@ class OnlineConvolution(ABC):
 
     @abstractmethod
     def _absorbed(self) -> int:
-        """Tokens of the longest row so far, of those that still count."""
+        """Stored tokens of the longest row."""
 
     @abstractmethod
     def _taps(self, length: int) -> Tensor:
-        """The kernel's head, (C, length) or (B, C, length)."""
+        """The first ``length`` taps of the kernel, (C, length) or (B, C, length)."""
 
     @abstractmethod
     def _tile(self, points: int) -> Tensor | PreparedKernel:
-        """As many taps for a circle of as many points."""
+        """The first ``points`` taps, for a circular convolution of ``points`` points."""
 
     @abstractmethod
     def _grow(self, start: Tensor) -> None:
-        """Make room, and let all of the past meet the outputs to come."""
+        """Add free columns, with the contribution of all past inputs in ``pending``."""
 
     @abstractmethod
     def _restart(self, u: Tensor, start: Tensor, rows: Rows | None) -> Tensor:
-        """Outputs for u by one convolution over everything. Leaves no free columns."""
+        """Outputs for u by one convolution over past and u. Leaves no free columns."""
 
 
 class OnlineFilter(OnlineConvolution):
-    """Semi-relaxed: y[t] = sum_s kernel[s] u[t-s] with a kernel known ahead.
+    """Semi-relaxed: y[t] = sum_s kernel[s] u[t-s] with a kernel that is known in advance.
 
-    The kernel is a function of the lag alone, so rows of different lengths stand side by side with their ends in one
-    column, zeros before the shorter ones. A filter with a ``support`` keeps that many inputs, dropping older ones at
-    each growth. The kernel's head and the spectra of tiles are kept in ``kernels``, the stream's: one synthesis
-    per doubling.
+    The kernel is a function of the lag alone, so rows of different lengths are right-aligned, with zeros before the
+    shorter ones. With a ``support`` that many inputs are kept; older ones are dropped at each growth. The first taps
+    and the spectra of tiles are kept in ``kernels``, which belongs to the stream: one synthesis per doubling.
     """
 
     def __init__(
@@ -155,13 +153,13 @@ class OnlineFilter(OnlineConvolution):
 
     @classmethod
     def after(cls, long_filter: Filter, fft: FFTBackend, u: Tensor, rows: Rows | None) -> OnlineFilter:
-        """Behind a first pass over u (B, D, L)."""
+        """The buffers after a first pass over u (B, D, L)."""
         made = cls(long_filter, fft, u[..., :0], u[..., :0])
         made._store(u, u.new_zeros(u.shape[0], dtype=torch.long), u.shape[-1], rows)
         return made
 
     def tensors(self) -> dict[str, Tensor]:
-        """For a state: what the constructor takes."""
+        """The tensors of a state, which the constructor takes."""
         return {"inputs": self.stored, "pending": self.pending}
 
     def _absorbed(self) -> int:
@@ -183,14 +181,14 @@ class OnlineFilter(OnlineConvolution):
         )
 
     def _kept(self, name: str, size: int, make: Callable[[], T]) -> T:
-        """A kernel of this stream, and of all in a scope; made anew where the model was cast or moved since."""
+        """A kernel kept for this stream, and in a scope for all; computed again after a cast or move of the model."""
         key = (size, self.fft.name, self.pending.dtype, self.pending.device)
         if self.kernels is None:
             return kept(self.filter, name, key, make)
         return self.kernels.get(self.filter, name, key, lambda: kept(self.filter, name, key, make))
 
     def _grow(self, start: Tensor) -> None:
-        past = self._audible(self.stored)
+        past = self._relevant(self.stored)
         length = past.shape[-1]
         width = max(RUN, 1 << max(0, length - 1).bit_length())
         self.stored = F.pad(past, (0, width))
@@ -199,7 +197,7 @@ class OnlineFilter(OnlineConvolution):
     def _restart(self, u: Tensor, start: Tensor, rows: Rows | None) -> Tensor:
         joined = torch.cat([self.stored[..., : self._absorbed()].to(u.dtype), u], -1)
         if self.filter.length_limit is not None:
-            # Columns further back hold zeros: no row has that many tokens.
+            # Earlier columns are zero: no row has that many tokens.
             joined = joined[..., max(0, joined.shape[-1] - self.filter.length_limit) :]
         kernel = self.filter.prepared(joined.shape[-1], self.fft)
         y = convolve(joined, kernel, backend=self.fft)[..., -u.shape[-1] :]
@@ -210,10 +208,10 @@ class OnlineFilter(OnlineConvolution):
         if rows is not None:
             longest = max([1, *(start + rows.lengths).tolist()])
             joined = span(joined, joined.shape[-1] - new + rows.lengths - longest, longest)
-        self.stored, self.pending = self._audible(joined), joined[..., :0]
+        self.stored, self.pending = self._relevant(joined), joined[..., :0]
 
-    def _audible(self, past: Tensor) -> Tensor:
-        """The columns a later output can hear."""
+    def _relevant(self, past: Tensor) -> Tensor:
+        """The columns that affect later outputs."""
         ends = [end for end in (self.filter.support, self.filter.length_limit) if end is not None]
         return past[..., max(0, past.shape[-1] - min(ends) + 1) :] if ends else past
 
@@ -221,14 +219,14 @@ class OnlineFilter(OnlineConvolution):
 class OnlineProduct(OnlineConvolution):
     """Fully relaxed: y[t] = sum_s value[t-s] kernel[s], where kernel[s] arrives with value[s].
 
-    At a growth each row b stands at its own n_b, and everything before it meets the outputs to come in one transform.
-    After it, as long as no more than min n_b tokens are added, a new value meets only kernel taps from before n_b, and
-    a new tap only values from before n_b: two semi-relaxed convolutions at one clock, whose kernels are the rows' own
-    heads. Their channels are stacked: inputs u are (value, kernel), (B, 2D, L), and heads (kernel, value).
+    At a growth row b has n_b tokens, and the contribution of all pairs of these to later outputs is one transform. For
+    the next min n_b tokens, a new value is multiplied only by taps before n_b, and a new tap only by values before n_b.
+    These are two semi-relaxed convolutions with one counter, whose kernels are the first taps and first values of the
+    row, its heads. Their channels are stacked: inputs u are (value, kernel), (B, 2D, L), and heads (kernel, value).
 
-    Rows shorter than a run grow by one run: a new value then meets new taps too, which are written into the kernel's
-    head as they come; the value's head stays as it was, so that no pair is counted twice. Spectra of heads are not
-    kept: they are the sequence's own.
+    Rows shorter than a run grow by one run: a new value is then multiplied by new taps too, which are written into the
+    kernel's head as they arrive; the value's head is not extended, so that no pair is counted twice. Spectra of heads
+    are not kept, since they depend on the sequence.
     """
 
     def __init__(self, fft: FFTBackend, heads: Tensor, stored: Tensor, pending: Tensor) -> None:
@@ -237,13 +235,13 @@ class OnlineProduct(OnlineConvolution):
 
     @classmethod
     def after(cls, fft: FFTBackend, u: Tensor, rows: Rows | None) -> OnlineProduct:
-        """Behind a first pass over u (B, 2D, L), zero where rows have ended."""
+        """The buffers after a first pass over u (B, 2D, L), which is zero at padding."""
         made = cls(fft, u[..., :0], u[..., :0], u[:, : u.shape[1] // 2, :0])
         made._store(_swapped(u), u.new_zeros(u.shape[0], dtype=torch.long), rows)
         return made
 
     def tensors(self) -> dict[str, Tensor]:
-        """For a state: what the constructor takes."""
+        """The tensors of a state, which the constructor takes."""
         return {"heads": self.heads, "inputs": self.stored, "pending": self.pending}
 
     def extend(self, u: Tensor, start: Tensor, rows: Rows | None) -> Tensor:
@@ -295,7 +293,7 @@ class OnlineProduct(OnlineConvolution):
         self.pending = joined[:, : joined.shape[1] // 2, :0]
 
     def _past(self, start: Tensor) -> Tensor:
-        """(kernel, value) of each row from its start, (B, 2D, longest), zeros after its end."""
+        """(kernel, value) of each row, left-aligned: (B, 2D, longest), zeros after its end."""
         new = self.stored.shape[-1] - self.pending.shape[-1]
         return append(self.heads, _swapped(self.stored[..., :new]), start - new) if new else self.heads
 
@@ -306,5 +304,5 @@ def _swapped(u: Tensor) -> Tensor:
 
 
 def _writable(tensor: Tensor) -> Tensor:
-    """A state made in inference mode cannot be written outside of it."""
+    """A copy of tensors from inference mode, which cannot be written outside of it; others as they are."""
     return tensor.clone() if tensor.is_inference() and not torch.is_inference_mode_enabled() else tensor

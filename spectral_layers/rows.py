@@ -1,8 +1,7 @@
 """Rows of different lengths in one batch.
 
-The model shifts every row so that its first real token stands at index 0 (:class:`Alignment`); parts below it see
-padding on the right only, described by :class:`Rows`. A row's absolute position is not here but in the state that
-continues it: one fact, one place.
+The model shifts every row so that its first real token is at index 0 (:class:`Alignment`); its parts see padding on the
+right only, described by :class:`Rows`. The absolute position of a row is in the state that continues it, not here.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from spectral_core.trees import tree
 @tree
 @dataclass(frozen=True)
 class Rows:
-    """How much of each row of a (B, L, D) batch is real: its first ``lengths[b]`` tokens.
+    """The lengths of the rows of a (B, L, D) batch: the first ``lengths[b]`` tokens of row b are real.
 
-    segments: (B, L) ids of the documents packed into a row, or None. Parts that cannot keep them apart refuse.
+    segments: (B, L) ids of the documents packed into a row, or None. Parts that cannot separate them raise an error.
     """
 
     lengths: Tensor
@@ -34,7 +33,7 @@ class Rows:
         return torch.arange(length, device=self.lengths.device) < self.lengths[:, None]
 
     def within(self, here: slice) -> Rows:
-        """The rows of that span of their time alone; one that ended before it has length 0."""
+        """The rows of a slice of time; a row that ended before it has length 0."""
         segments = None if self.segments is None else self.segments[:, here]
         return Rows((self.lengths - here.start).clamp(0, here.stop - here.start), segments)
 
@@ -42,7 +41,7 @@ class Rows:
 @tree
 @dataclass(frozen=True)
 class Alignment:
-    """Gathers left padding away, and puts outputs back where their tokens stood."""
+    """Moves rows to index 0, away from left padding, and outputs back to the indices of their tokens."""
 
     starts: Tensor
     rows: Rows
@@ -58,7 +57,7 @@ class Alignment:
         columns = torch.arange(mask.shape[1], device=mask.device)
         contiguous = (columns >= starts[:, None]) & (columns < (starts + lengths)[:, None])
         if torch.compiler.is_exporting():
-            return cls(starts, Rows(lengths))  # a program has no values to refuse
+            return cls(starts, Rows(lengths))  # exporting has no values to check
         broken = (contiguous != real).any(1).nonzero().flatten().tolist()
         if broken:
             raise UnsupportedInputError(
@@ -68,11 +67,11 @@ class Alignment:
         return cls(starts, Rows(lengths))
 
     def gather(self, x: Tensor) -> Tensor:
-        """(B, L, ...) as given → the same with each row starting at index 0."""
+        """(B, L, ...), with each row shifted to start at index 0."""
         return self._shift(x, self.starts)
 
     def scatter(self, x: Tensor) -> Tensor:
-        """Inverse of :meth:`gather` at real tokens; what lands on padding is arbitrary."""
+        """Inverse of :meth:`gather` at real tokens; arbitrary at padding."""
         return self._shift(x, -self.starts)
 
     @staticmethod
@@ -95,7 +94,7 @@ def span(x: Tensor, starts: Tensor | int, width: int) -> Tensor:
 
 
 def append(past: Tensor, x: Tensor, fill: Tensor | int) -> Tensor:
-    """Each row's x (B, D, N) behind the first ``fill`` columns of its past (B, D, T): (B, D, T + N), zeros after."""
+    """The first ``fill`` columns of each row's past (B, D, T), then its x (B, D, N), then zeros: (B, D, T + N)."""
     width = past.shape[-1] + x.shape[-1]
     if isinstance(fill, int):
         return span(torch.cat([past[..., :fill], x], -1), 0, width)

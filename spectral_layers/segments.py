@@ -1,8 +1,7 @@
-"""Sequences taken in segments, so that what is made of a token on the way stays in the cache.
+"""Sequences processed in segments, so that activations fit the cache.
 
-Linear layers and elementwise passes over a whole sequence wait for memory: for its traffic, and for the system to map
-it. In evaluation on a CPU, parts that treat tokens one by one, or carry a state from one to the next, therefore do all
-their steps on a few hundred tokens before they go on.
+Linear layers and elementwise passes over a whole sequence are bound by memory traffic and page faults. In evaluation on
+a CPU, parts that are tokenwise or recurrent therefore run all their steps on a few hundred tokens at a time.
 """
 
 from __future__ import annotations
@@ -16,15 +15,15 @@ from spectral_core.memory import unwritten
 from spectral_kernels.tracing import readable
 
 _TOKENS = 512
-"""Tokens of all rows in a segment: their features of a thousand channels fit the L2 of two cores."""
+"""Tokens of all rows in a segment: with a thousand channels, their features fit the L2 cache of two cores."""
 _FEWEST = 64
-"""Tokens of a row in a segment at least: smaller matrix products are not worth their calls."""
+"""Fewest tokens of a row in a segment: for fewer, the overhead of calls exceeds the matrix products."""
 
 
 def segment_tokens(x: Tensor) -> int | None:
     """Tokens of a row of x (B, ...) in a segment.
 
-    None where sequences stay whole: gradients are recorded, a graph is traced, torch.func is at work, or on a GPU.
+    None, so that sequences are not divided, with gradients, in a traced graph, under torch.func, and on a GPU.
     """
     if torch.is_grad_enabled() or not readable(x):
         return None
@@ -32,9 +31,9 @@ def segment_tokens(x: Tensor) -> int | None:
 
 
 def segments(x: Tensor, *, most: int | None = None) -> list[slice]:
-    """The time of x (B, L, D) in order, in one segment where :func:`segment_tokens` says so.
+    """Consecutive slices of the time of x (B, L, D), of at most :func:`segment_tokens` tokens.
 
-    most: tokens of a row in a segment at most, wherever it is.
+    most: a further limit, which always holds.
     """
     length = x.shape[1]
     limits = [limit for limit in (most, segment_tokens(x)) if limit is not None]
@@ -45,9 +44,9 @@ def segments(x: Tensor, *, most: int | None = None) -> list[slice]:
 
 
 def joined(pieces: Iterable[Tensor], length: int, *, dim: int) -> Tensor:
-    """Pieces of ``length`` steps in all, one behind the other along an axis.
+    """Concatenates pieces of ``length`` steps in all along an axis.
 
-    Without gradients a piece is copied to its place, and let go, before the next is made.
+    Without gradients each piece is copied into the result before the next is computed, so that one exists at a time.
     """
     if torch.is_grad_enabled():
         made = list(pieces)
@@ -70,5 +69,5 @@ def joined(pieces: Iterable[Tensor], length: int, *, dim: int) -> Tensor:
 
 
 def tokenwise(function: Callable[[Tensor], Tensor], x: Tensor, *, most: int | None = None) -> Tensor:
-    """function(x), of a function that treats every token of x (B, L, D) by itself and returns (B, L, E)."""
+    """function(x) in segments, for a tokenwise function from (B, L, D) to (B, L, E)."""
     return joined((function(x[:, here]) for here in segments(x, most=most)), x.shape[1], dim=1)

@@ -1,4 +1,4 @@
-"""The short convolution in front of long mixers: each channel sees its last few tokens, or those around it."""
+"""The short convolution before the long operator of a mixer: causal, or centered in an encoder."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from spectral_layers.state import State
 class ShortConvolution(Entered):
     """y[d, c, t] = bias + sum_s weight[d, c, s] x[d, t + ahead - s], c over ``copies`` outputs per channel.
 
-    ahead: tokens a causal one sees of what is to come, 0; a centered one sees (taps - 1) // 2, the others behind it.
-    x: (B, D, L). Returns (B, D * copies, L), a channel's copies next to each other. O(L) per channel.
+    ahead: later tokens that an output depends on: 0 if causal, (taps - 1) // 2 if centered. x: (B, D, L). Returns
+    (B, D * copies, L), the copies of a channel next to each other. O(L) per channel.
     """
 
     def __init__(self, channels: int, *, taps: int = 4, copies: int = 1, centered: bool = False) -> None:
@@ -42,23 +42,23 @@ class ShortConvolution(Entered):
         kernels = self.weight.view(self.channels, -1, 1, self.taps).unbind(1)
         biases = self.bias.view(self.channels, -1).unbind(1)
         if past is not None and x.shape[-1] == 1:
-            # One sum; a convolution's call would cost more.
+            # One sum is cheaper than the call of a convolution.
             window = torch.cat([past.to(x.dtype), x], -1)
             pairs = zip(kernels, biases, strict=True)
             return [((window * kernel[:, 0]).sum(-1) + bias)[..., None].to(x.dtype) for kernel, bias in pairs]
         before = self.taps - 1 - self.ahead
-        # As an image of one row: the axis that was contiguous, channels or time, stays so, and nothing is transposed.
+        # As an image of one row, conv2d keeps the contiguous axis, channels or time, without a transpose.
         image = F.pad(x[:, :, None], (before, self.ahead))
         if past is not None:
             image[..., :before] = past[:, :, None]
-        # conv2d correlates: its last weight meets the newest token.
+        # conv2d correlates: its last weight is that of the newest token.
         return [
             F.conv2d(image, kernel[:, None], bias, groups=self.channels)[:, :, 0]
             for kernel, bias in zip(kernels, biases, strict=True)
         ]
 
     def remember(self, x: Tensor, rows: Rows | None, past: Tensor | None) -> Tensor:
-        """The ``past`` of the next call, in memory of its own."""
+        """The ``past`` of the next call, a copy."""
         width = self.taps - 1
         if rows is None:
             recent = x[..., max(0, x.shape[-1] - width) :]
@@ -80,7 +80,8 @@ def project(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The short convolution of a projection of x (B, L, D): (B, C, L), contiguous along time.
 
-    With it what a state remembers of the projection, under "recent", if that is asked for.
+    Also returns the tensors of the next state: "recent", the last inputs of the convolution; none without
+    ``return_state``.
     """
     recent = None if state is None else state["recent"]
 

@@ -1,13 +1,12 @@
-"""What a causal part remembers between calls.
+"""The state of a causal part between calls.
 
-One class serves every part: a tree of named tensors whose first axis is the batch, and the number of tokens each row
-has absorbed. Because it is only that, copying, reordering, rewinding and saving are written once.
+One class serves every part: a tree of named tensors whose first axis is the batch, and the number of tokens of each row
+so far. So copying, reordering, rewinding and saving are written once.
 
-A call consumes the state it is given (it may reuse its memory): keep a :meth:`State.clone` to continue twice.
+A call consumes its state (it may reuse the memory): keep a :meth:`State.clone` to continue it twice.
 
-A state belongs to its caller, and outlives the weights that made it: a stream that goes on after they changed is a
-mixture of old and new. What it computed from them alone, kernels of long filters, it keeps as well. Begin a new stream
-for new weights.
+A state belongs to its caller, and does not follow changes of the weights: a stream continued after a change mixes
+results of both, and keeps the kernels of long filters that it computed before. Begin a new stream for new weights.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from spectral_layers.kept import Kept
 
 
 class Output(Protocol):
-    """What a part returns, of which only the state matters here."""
+    """The output of a part, as far as it is used here."""
 
     @property
     def state(self) -> State | None: ...
@@ -34,10 +33,11 @@ class Output(Protocol):
 
 @dataclass(eq=False, repr=False)  # FSDP2 looks for tensors inside of dataclasses
 class State:
-    """owner: the part it belongs to. position: (B,) tokens absorbed per row. tensors, parts: what it remembers.
+    """The state of a sequence after some tokens, for the part that continues it.
 
-    kernels: what the stream computed from weights alone, at its first use. It has no batch axis: states that follow,
-    clones and selections share it. Saved, copied and pickled states are without, and make it again.
+    owner: that part. position: (B,) tokens of each row so far. tensors: with the batch first. parts: states of the
+    parts inside it. kernels: a cache of values that the stream computed from weights alone. It has no batch axis; later
+    states of the stream, clones and selections share it. Saved, copied and pickled states have an empty one.
     """
 
     owner: str
@@ -62,7 +62,7 @@ class State:
         return self.tensors[name]
 
     def part(self, name: str) -> State:
-        """The state of one of its parts."""
+        """The state of the part of that name inside the owner."""
         if name not in self.parts:
             raise StateError(
                 f"this state of {self.owner} holds nothing of its part {name!r}: it was saved by another release, "
@@ -71,7 +71,7 @@ class State:
         return self.parts[name]
 
     def consume(self, owner: str, batch: int) -> State:
-        """Hand the content to the part that continues it. Raises when it does not fit or was consumed before."""
+        """Mark the state as consumed. Raises StateError for another owner or batch, or if it was consumed before."""
         self._require_unconsumed()
         if self.owner != owner:
             raise StateError(f"this state belongs to {self.owner}; it cannot continue {owner}.")
@@ -83,7 +83,7 @@ class State:
         return self
 
     def clone(self) -> State:
-        """A copy with memory of its own."""
+        """A deep copy of the tensors."""
         return self._map(torch.Tensor.clone)
 
     def select(self, indices: Tensor) -> State:
@@ -91,7 +91,7 @@ class State:
         return self._map(lambda tensor: tensor.index_select(0, indices.to(tensor.device)))
 
     def reserve(self, *, rewind: int) -> State:
-        """Keep what :meth:`rewind` needs to go back up to that many tokens. Costs two snapshots. Returns self."""
+        """Enable :meth:`rewind` by up to that many tokens, at the cost of two snapshots. Returns self."""
         if rewind < 1:
             raise StateError(f"reserve(rewind=...) takes at least 1 token; got {rewind}.")
         self._journal = Journal.begin(self, rewind)
@@ -100,8 +100,8 @@ class State:
     def rewind(self, tokens: int, step: Callable[[Tensor, State], Output]) -> State:
         """The state as it was that many tokens ago; consumes this one.
 
-        step: the owning part on inputs behind a state: ``lambda x, s: part(x, state=s, return_state=True)``.
-        Raises when nothing was reserved, or less than that; the state is then as it was.
+        step: a call of the owning part that continues a state: ``lambda x, s: part(x, state=s, return_state=True)``.
+        Raises StateError if fewer tokens were reserved; the state is then unchanged.
         """
         self._require_unconsumed()
         if self._journal is None:
@@ -111,9 +111,9 @@ class State:
         return earlier
 
     def save(self) -> dict[str, Tensor]:
-        """All tensors under flat names, ready for safetensors: copies without padding of memory or gradients.
+        """All tensors under flat names, for safetensors: contiguous copies without gradients.
 
-        The reserve for rewinding is not included.
+        The snapshots for rewinding are not included.
         """
         self._require_unconsumed()
         own = {"position": self.position, **self.tensors}
@@ -127,7 +127,7 @@ class State:
 
     @classmethod
     def load(cls, flat: Mapping[str, Tensor]) -> State:
-        """The state that :meth:`save` flattened."""
+        """The state from the tensors of :meth:`save`. Raises StateError where they are none."""
         owner = ""
         own: dict[str, Tensor] = {}
         parts: dict[str, dict[str, Tensor]] = {}
@@ -143,7 +143,7 @@ class State:
         return cls(owner, own.pop("position"), own, {name: cls.load(part) for name, part in parts.items()})
 
     def record(self, previous: State | None, inputs: Tensor, *, ragged: bool) -> State:
-        """Carry a reserve over the call that made this state out of ``previous``. Returns self."""
+        """Continue the snapshots of ``previous`` after the call that made this state from it. Returns self."""
         if previous is not None and previous._journal is not None:
             journal = previous._journal
             self._journal = Journal.begin(self, journal.limit) if ragged else journal.extended(self, inputs)
@@ -164,7 +164,7 @@ class State:
             )
 
     def _bare(self, function: Callable[[Tensor], Tensor]) -> State:
-        """A mapped copy without the reserve."""
+        """A mapped copy without the snapshots for rewinding."""
         return State(
             self.owner,
             function(self.position),
@@ -180,10 +180,10 @@ class State:
 @tree
 @dataclass(frozen=True)
 class Journal:
-    """Two snapshots at least ``limit`` tokens apart, and the inputs since the older one.
+    """Two snapshots at least ``limit`` tokens apart, and the inputs since the older one, for rewinding.
 
-    The newest state always lies at least ``limit`` tokens behind the older snapshot, or since the reserve began.
-    Calls with rows of different lengths begin it anew: rows cannot be rewound by one common count across them.
+    The older snapshot is at least ``limit`` tokens before the newest state, or at the call of ``reserve``. Calls with
+    rows of different lengths restart the journal: rows cannot be rewound across them by one common number of tokens.
     """
 
     limit: int

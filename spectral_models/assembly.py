@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pydantic_core import PydanticCustomError
@@ -52,12 +52,15 @@ def load_config(source: str | Path | Mapping[str, Any] | ModelConfig, /, **overr
     ``load_config("tiny", hidden_dim=64, **{"layers.1.mixer.phases": 32})``.
     Raises ConfigError listing every problem with its path.
     """
-    return parse_model(override(_data(source), overrides))
+    return parse_model(_data(source), overrides)
 
 
-def parse_model(data: Mapping[str, Any]) -> ModelConfig:
-    """A validated model config; ``type`` says which variant, and is language_model when absent."""
-    data = {"type": "language_model", **data}
+def parse_model(data: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> ModelConfig:
+    """A validated model config; ``type`` says which variant, and is language_model when absent.
+
+    overrides: values replaced before validation, as in :func:`load_config`.
+    """
+    data = override({"type": "language_model", **data}, overrides or {}, Annotated[ModelConfig, OneOf(MODELS)])
     name = data["type"]
     if not isinstance(name, str):
         raise ConfigError(f"type: the name of a model variant, one of {', '.join(MODELS.names())}; got {shown(name)}.")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -17,10 +16,9 @@ if TYPE_CHECKING:
 class SpectralModel(Entered):
     """A model that knows the config it was built from; checkpoints are its weights and that config.
 
-    earlier_names: what weights were called in checkpoints of before, and are called now.
+    Any module in it may have ``earlier_names``: names that its weights, or the modules with its weights, had in earlier
+    checkpoints, and those that they have now, both relative to itself. Subclasses inherit them.
     """
-
-    earlier_names: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from typing import Any
 from spectral_core import ConfigError, PluginError, __version__
 from spectral_core.plugins import HOST
 from spectral_models.assembly import components_of, parse_model
-from spectral_models.config import ModelConfig, override
+from spectral_models.config import ModelConfig
 from spectral_models.errors import CheckpointError
 from spectral_models.quantization import SCHEME
 from spectral_models.registries import MODELS
@@ -75,7 +75,7 @@ def config_of(record: Mapping[str, Any], source: object, overrides: Mapping[str,
         raise CheckpointError(f"the config of {source} is damaged. Use another checkpoint.") from None
     data = _as_now(data, record["schema_version"])
     try:
-        config = parse_model(override(data, overrides or {}))
+        config = parse_model(data, overrides)
     except ConfigError as error:
         for part in recorded.values():
             _require(part, source)

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from spectral_core.renamed import inherited
 from spectral_models.errors import CheckpointError
 from spectral_models.model import SpectralModel
 from spectral_models.quantization import put_int8, take_int8
@@ -67,9 +68,10 @@ def fitting(
     model: SpectralModel, stored: Mapping[str, Tensor], file: Path, int8: Collection[str]
 ) -> tuple[dict[str, Tensor], dict[str, tuple[Tensor, Tensor]]]:
     """Weights by the model's names, and those of int8 layers. Raises CheckpointError unless all of them fit."""
-    weights = {model.earlier_names.get(name, name): tensor for name, tensor in stored.items()}
+    earlier = earlier_names(model)
+    weights = {current_name(name, earlier): tensor for name, tensor in stored.items()}
     try:
-        found = take_int8(weights, int8)
+        found = take_int8(weights, [current_name(layer, earlier) for layer in int8])
     except KeyError as error:
         raise CheckpointError(f"{file} does not fit its config: {error} is missing.") from None
     given = {**weights, **{f"{layer}.weight": integers for layer, (integers, _) in found.items()}}
@@ -81,6 +83,26 @@ def fitting(
             "sizes and parts, or use another checkpoint."
         )
     return weights, found
+
+
+def earlier_names(model: nn.Module) -> dict[str, str]:
+    """Earlier and current names of weights, or of what holds them, from the ``earlier_names`` of all modules.
+
+    In the order in which :func:`current_name` replaces them: those of a module before those of what is inside it.
+    """
+    return {
+        f"{path}.{earlier}".removeprefix("."): f"{path}.{now}".removeprefix(".")
+        for path, module in model.named_modules()
+        for earlier, now in inherited(type(module), "earlier_names").items()
+    }
+
+
+def current_name(name: str, earlier: Mapping[str, str]) -> str:
+    """The current name of a weight or a layer. earlier: :func:`earlier_names` of its model."""
+    for before, now in earlier.items():
+        if name == before or name.startswith(f"{before}."):
+            name = now + name[len(before) :]
+    return name
 
 
 def misfits(ours: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> str:

@@ -20,11 +20,11 @@ from spectral_layers.kept import kept
 class Filter(Contract, Entered):
     """Base of filters. Law: ``kernel(L1) == kernel(L2)[:, :L1]``; a tap depends on its lag, never on the length.
 
-    A kernel is synthesised in every call, so that it is that of the weights whatever wrote them;
+    A kernel is computed from the weights in every call, so that it follows any change of them;
     :func:`spectral_layers.fixed_weights` opens a scope in which it is kept.
 
-    support: taps from this lag on are zero; None when the kernel never ends.
-    length_limit: the longest sequence it is defined for, and the most taps it is asked for; None for no limit.
+    support: number of taps; those from this lag on are zero. None for an infinite kernel.
+    length_limit: the longest sequence it is defined for, and so the most taps; None for no limit.
     """
 
     must_return = (("kernel", Tensor),)
@@ -34,12 +34,12 @@ class Filter(Contract, Entered):
     @entry
     @abstractmethod
     def kernel(self, length: int) -> Tensor:
-        """The first ``length`` taps, (D, length), tap s weighing the input s tokens ago. Differentiable."""
+        """The first ``length`` taps, (D, length); tap s is the weight of the input s tokens ago. Differentiable."""
 
     def synthesised(self, length: int) -> Tensor:
-        """:meth:`kernel` for a convolution; in a graph for many lengths up to the next power of two of taps.
+        """:meth:`kernel` for a convolution; in a graph for varying lengths, with the next power of two of taps.
 
-        Taps beyond the signal meet none of it, and the synthesis of a fixed number of them is the same for all lengths.
+        Taps beyond the signal's length have no effect, and a graph with a fixed number of taps serves many lengths.
         """
         if not varies(length):
             return self.kernel(length)
@@ -47,16 +47,16 @@ class Filter(Contract, Entered):
         return self.kernel(rounded if self.length_limit is None else min(rounded, self.length_limit))
 
     def prepared(self, length: int, fft: FFTBackend) -> PreparedKernel | Tensor:
-        """The kernel for a causal convolution of ``length`` tokens: its spectrum, when no gradients are recorded."""
+        """The kernel for a causal convolution of ``length`` tokens, transformed unless gradients are recorded."""
         if torch.is_grad_enabled():
             return self.synthesised(length)
         key = (fft.name, length)
         return kept(self, "causal", key, lambda: prepare_kernel(self.synthesised(length), length, backend=fft), most=8)
 
     def prepared_with(self, reverse: Filter, length: int, fft: FFTBackend) -> PreparedKernel | Tensor:
-        """The same for a centered convolution: this filter weighs the past, the other the future, and both the present.
+        """The same for a centered convolution: this filter for the past, ``reverse`` for the future.
 
-        2 length - 1 taps.
+        2 length - 1 taps; the tap of lag 0 is the sum of both.
         """
 
         def taps() -> Tensor:
@@ -69,7 +69,7 @@ class Filter(Contract, Entered):
 
 
 def _two_sided(forward: Tensor, reverse: Tensor) -> Tensor:
-    """(D, 2 L - 1) taps in order of their lags, from 1 - L to L - 1, of (D, L) for either side."""
+    """(D, 2 L - 1) taps for lags from 1 - L to L - 1, from the (D, L) taps of each side."""
     return torch.cat([reverse[:, 1:].flip(-1), forward[:, :1] + reverse[:, :1], forward[:, 1:]], -1)
 
 
@@ -89,18 +89,18 @@ class Poles:
 class RecurrentFilter(Filter):
     """A filter that is also a linear recurrence: decoding costs the same at every position.
 
-    Its memory is a float64 tensor with the batch first: rounding must not grow with the sequence.
+    Its memory is a tensor with the batch first, in float64 so that rounding errors do not grow with the sequence.
     """
 
     @entry
     @abstractmethod
     def carry(self, memory: Tensor, length: int) -> Tensor:
-        """What the past adds to the next ``length`` outputs: (B, D, length)."""
+        """The contribution of the past to the next ``length`` outputs: (B, D, length)."""
 
     @entry
     @abstractmethod
     def absorb(self, memory: Tensor | None, u: Tensor, lengths: Tensor | None) -> Tensor:
-        """The memory after u (B, D, L), of which row b counts ``lengths[b]`` tokens (all, if None)."""
+        """The memory after u (B, D, L): after ``lengths[b]`` tokens of row b, or after all if None."""
 
     @entry
     @abstractmethod
@@ -109,7 +109,7 @@ class RecurrentFilter(Filter):
 
     @entry
     def tables(self) -> tuple[Tensor, ...]:
-        """What :meth:`step` computes from the parameters alone; a stream's state keeps it. By default nothing."""
+        """Tensors that :meth:`step` computes from parameters alone, kept in a stream's state. By default none."""
         return ()
 
 

@@ -21,7 +21,7 @@ from spectral_layers.filters.base import Filter, FilterConfig
 _MOST_LAGS = 1 << 20
 # The nodes' spacing in log x: the quadrature's error falls as exp(-pi^2 / step) and is below rounding here.
 _STEP = 0.15
-# Eigenvalues below this part of the largest have vectors that float64 does not determine to float32's precision.
+# Relative to the largest eigenvalue; vectors of smaller ones are not resolved to float32's precision in float64.
 _RESOLVED = 1e-18
 _ROWS = 4096
 
@@ -32,12 +32,12 @@ class Hankel(Filter):
     sigma_k, phi_k: the largest eigenvalues of the Hankel matrix of ``length`` lags and their eigenvectors
     (:func:`hankel_eigenvectors`), fixed; a and b are learned. The phi_k are the principal components of the decays
     (1 - r) r^t with r uniform in [0, 1]: their mean squared distance from the span of K of them is sum_{k>K} sigma_k,
-    and sigma_k falls exponentially in k / log(length). The alternating bank does the same for r in [-1, 0]. So 2 K
-    numbers a channel, in which the kernel is linear, hold memories of all time constants.
+    and sigma_k falls exponentially in k / log(length). The alternating bank does the same for r in [-1, 0]. The kernel
+    is thus linear in 2 K parameters per channel, which approximate decays of all time constants.
 
-    Kernels begin with unit energy on average. O(D K L); the vectors are computed once per process and length, and are
-    no part of a checkpoint. Defined for ``length`` lags, and so for sequences of ``length`` tokens. Decoding:
-    exact semi-relaxed convolution, as of any free kernel.
+    Kernels are initialised to unit energy on average. O(D K L); the vectors are computed once per process and length,
+    and are not in checkpoints. Defined for ``length`` lags, and so for sequences of ``length`` tokens. Decoding: exact
+    semi-relaxed convolution.
 
     Hazan, Singh & Zhang, "Learning linear dynamical systems via spectral filtering", 2017; Agarwal, Suo, Chen & Hazan,
     "Spectral state space models", 2023.
@@ -68,13 +68,13 @@ def hankel_eigenvectors(length: int, count: int) -> tuple[np.ndarray[Any, Any], 
 
     Returns (k,) and (length, k) in float64, read-only. k is ``count``, or fewer where further eigenvalues are below
     1e-18 of the largest: there are 14 above that for 16 lags, 27 for 512, 37 for 8,192. Z is totally positive, so its
-    eigenvalues are simple and no vector begins with zero: each is given the sign that makes its first entry positive,
-    and the result is the same everywhere.
+    eigenvalues are simple and no vector begins with zero: signs are chosen so that first entries are positive, which
+    makes the result unique.
 
     Z is never formed. It is the Gram matrix of moments, Z[i, j] = integral over x > 0 of e^(-x (i+j-1)) (1 - e^-x)^2,
-    and with x = e^s the trapezoidal rule converges exponentially: Z = V V^T with some log(length) columns, and vectors
-    of Z are left singular vectors of V. The singular values are square roots of the eigenvalues, so vectors are
-    resolved down to sigma_k = 1e-18 sigma_1, where eigenvectors of Z itself stop at 1e-15. O(length log^2 length).
+    and with x = e^s the trapezoidal rule converges exponentially: Z = V V^T with O(log(length)) columns, and
+    eigenvectors of Z are left singular vectors of V. The singular values are square roots of the eigenvalues, so
+    vectors are resolved down to sigma_k = 1e-18 sigma_1, and to 1e-15 only from Z itself. O(length log^2 length).
     """
     nodes = np.exp(np.arange(math.log(1e-5 / length), math.log(40.0), _STEP))
     weights = np.sqrt(_STEP * nodes) * -np.expm1(-nodes)
@@ -83,7 +83,7 @@ def hankel_eigenvectors(length: int, count: int) -> tuple[np.ndarray[Any, Any], 
         lags = np.arange(begin, min(begin + _ROWS, length)) + 0.5
         return np.exp(-np.outer(lags, nodes)) * weights
 
-    # V = Q R and R = U S W^T, so the vectors are V W / S: Q is not needed, and V a block of rows at a time.
+    # V = Q R and R = U S W^T, so the vectors are V W / S: without Q, and with V in blocks of rows.
     begins = range(0, length, _ROWS)
     triangle = np.linalg.qr(np.concatenate([np.linalg.qr(factor(begin), mode="r") for begin in begins]), mode="r")
     _, values, right = np.linalg.svd(triangle, full_matrices=False)
@@ -103,7 +103,7 @@ class HankelConfig(FilterConfig):
 
     type: Literal["hankel"] = "hankel"
     vectors: Width = 24
-    """Eigenvectors, each used plainly and with alternating sign; fewer where fewer are resolved (16 lags: 14)."""
+    """Eigenvectors, each used as it is and with alternating signs; fewer if fewer are resolved (16 lags: 14)."""
     length: Annotated[Length, Field(le=_MOST_LAGS)] | None = None
     """Lags, and the longest sequence; null takes the model's max_seq_len."""
 

@@ -19,8 +19,8 @@ class Implicit(Filter):
 
     features(t): t / T and sines and cosines of t at ``bands`` frequencies up to bands / T cycles a token, T the
     timescale. They depend on the lag alone, so the kernel has no length limit; channels decay at rates spread
-    from 1.5 / T to 0.3 a token. O(L * width * (width + D)). Its memory is the whole past: decoding is
-    exact semi-relaxed convolution.
+    from 1.5 / T to 0.3 a token. O(L * width * (width + D)). Decoding: exact semi-relaxed convolution over all past
+    inputs.
 
     Poli et al., "Hyena hierarchy", 2023; Sitzmann et al., "Implicit neural representations with periodic activation
     functions", 2020.
@@ -38,7 +38,7 @@ class Implicit(Filter):
         self.log_decay = nn.Parameter(rates)
 
     def kernel(self, length: int) -> Tensor:
-        weight = self.log_decay  # parameters of the layers are in place in their own calls only
+        weight = self.log_decay  # a layer's own parameters may be offloaded outside of its call
         lag = torch.arange(length, device=weight.device, dtype=torch.float64)
         turns = torch.linspace(1e-4, self.bands - 1, self.bands, dtype=torch.float64, device=weight.device)
         angle = 2 * math.pi * torch.remainder(lag[:, None] / self.timescale * turns, 1.0)

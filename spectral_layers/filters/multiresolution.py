@@ -1,4 +1,4 @@
-"""A few taps per octave of lag: fine resolution near, coarse resolution far."""
+"""A few taps per octave of lag: fine resolution at small lags, coarse resolution at large ones."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ class Multiresolution(Filter):
     """kernel = G_0 with G_j(z) = s_j W_j(z) + H(z) G_{j+1}(z^2) over the octaves j, and G = 0 after the last.
 
     W_j: the ``taps`` learned taps of octave j, 2^j lags apart. H: a learned low-pass of ``taps`` taps per channel,
-    shared by all octaves; it interpolates what is coarser, as in the synthesis bank of a wavelet transform. H is
-    sqrt(2) times a softmax, so |H| <= sqrt(2): no cascade of octaves explodes, and a tap's energy is the same at all
-    scales. It begins as a B-spline (binomial taps). s_j = sqrt(softmax(-2 decay j)) shares unit energy out to the
-    octaves, with a learned decay per channel, spread from none to a factor of e per octave.
+    shared by all octaves; it interpolates the coarser octaves, as in the synthesis bank of a wavelet transform. H is
+    sqrt(2) times a softmax, so |H| <= sqrt(2): the cascade of octaves stays bounded, and a tap has the same energy at
+    all scales. It is initialised to a B-spline (binomial taps). s_j = sqrt(softmax(-2 decay j)) distributes unit energy
+    over the octaves, with a learned decay per channel, initially from none to a factor of e per octave.
 
-    Finite support, (taps - 1) 2^octaves - taps + 2 lags, and no length limit; parameters grow with its logarithm.
-    Work halves with every octave: O(D taps L). Decoding: semi-relaxed convolution over the last ``support`` inputs.
+    Finite support, (taps - 1) 2^octaves - taps + 2 lags, and no length limit; the number of parameters is logarithmic
+    in the support. Work halves with every octave: O(D taps L). Decoding: semi-relaxed convolution over the last
+    ``support`` inputs.
 
     Shi, Wang & Fox, "Sequence modeling with multiresolution convolutional memory", 2023 (taps W shared by octaves up
     to a factor, H free); Li et al., "What makes convolutional models great on long sequence modeling?", 2022.
@@ -76,7 +77,7 @@ class MultiresolutionConfig(FilterConfig):
     taps: int = Field(default=4, ge=2, le=1024)
     """Taps per octave, and of the low-pass between octaves."""
     octaves: int = Field(default=10, ge=2, le=40)
-    """Octaves, two at least, for the low-pass stands between them; the kernel ends after (taps - 1) 2^octaves lags."""
+    """Octaves, at least two, since the low-pass is between them; the kernel ends after (taps - 1) 2^octaves lags."""
 
     def build(self, context: FilterContext) -> Multiresolution:
         return Multiresolution(context.channels, taps=self.taps, octaves=self.octaves)

@@ -1,4 +1,4 @@
-"""A free filter in partitions: a spectrum for each chunk of lags, every frequency fading at its own rate."""
+"""A free filter in partitions: a spectrum for each chunk of lags, and a decay over chunks for each frequency."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from spectral_layers.filters.base import Filter, FilterConfig
 class Partitioned(Filter):
     """kernel[d, j C + s] = (first C taps of irfft(scale[d,j,f] W[d,j,f], 2 C))[s] for chunk j and 0 <= s < C.
 
-    Lags come in ``chunks`` chunks of C = ``chunk``. Each chunk has free weights W on a grid of 2 C points; keeping the
-    first half of its circle projects them exactly to the chunk, so each frequency is weighed by how many chunks of
-    tokens ago it was heard, and the whole is still a convolution. scale = sqrt(softmax over j of (-2 rate[d,f] j))
-    fuses the chunks: unit energy at each frequency, fading at a learned rate, which begins higher for high frequencies
-    and rises over the channels.
+    Lags are divided into ``chunks`` chunks of C = ``chunk``. Each chunk has free weights W on a grid of 2 C points;
+    keeping the first C taps projects them exactly to the chunk. So each frequency has a weight for each age in chunks,
+    and the whole is still a convolution. scale = sqrt(softmax over j of (-2 rate[d,f] j)): unit energy over the chunks
+    at each frequency, decaying at a learned rate, which is initially higher for high frequencies and increases over the
+    channels.
 
-    Kernels begin as noise of energy about 1/100, low-passed at a corner frequency drawn for each channel: free
-    parameters as loud as the signal would have to be unlearned first.
+    Kernels are initialised to noise of energy about 1/100, low-passed at a corner frequency drawn for each channel:
+    noise of the signal's size would have to be unlearned first.
 
     Finite support, chunk * chunks lags, with two parameters per lag, and no length limit. O(D L log C). Decoding:
     semi-relaxed convolution over the last ``support`` inputs.
@@ -63,7 +63,7 @@ class Partitioned(Filter):
 
 
 class PartitionedConfig(FilterConfig):
-    """A spectrum per chunk of lags, each frequency fading at its own rate."""
+    """A spectrum per chunk of lags, with a decay over chunks for each frequency."""
 
     type: Literal["partitioned"] = "partitioned"
     chunk: Width = Field(default=64, ge=2)

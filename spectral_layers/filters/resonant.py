@@ -19,12 +19,12 @@ from spectral_layers.rows import span
 class Resonant(RecurrentFilter):
     """kernel[d, t] = Re sum_m c[d,m] sqrt(1 - |lambda|^2) lambda[d,m]^t with lambda = exp(-1/tau + i omega).
 
-    Each mode has unit energy before its coefficient c, so kernels neither vanish nor explode as tau varies. Decoding
+    Each mode has unit energy before its coefficient c, so that the size of kernels does not depend on tau. Decoding
     keeps one complex number per mode: s_t = lambda s_{t-1} + u_t, y_t = Re sum_m c s_t: O(D M) per token.
 
-    Kernels are products lambda^(aT) lambda^b in batched real matrix products, O(D M sqrt(L)) transcendentals and
-    O(D M L) multiplications; phases omega*t and powers are taken in float64 and reduced modulo 2 pi before they are
-    cast, because float32 loses them from some thousand tokens on.
+    Kernels are computed as products lambda^(aT) lambda^b, by batched real matrix products: O(D M sqrt(L))
+    transcendental functions and O(D M L) multiplications. Phases omega t are computed in float64 and reduced modulo
+    2 pi before they are cast, since float32 loses their precision after some thousand tokens.
 
     A diagonal state space (Gu, Goel, Gupta & Re, "On the parameterization and initialization of diagonal state space
     models", 2022) in discrete time, with energy-normalised modes.
@@ -35,7 +35,7 @@ class Resonant(RecurrentFilter):
         shortest, longest = timescales
         decay = torch.empty(channels, modes).uniform_(math.log(1 / longest), math.log(1 / shortest))
         self.log_decay = nn.Parameter(decay)
-        # Channels differ in bandwidth: some hold low frequencies only.
+        # Channels differ in bandwidth: some have low frequencies only.
         self.frequency = nn.Parameter(torch.rand(channels, modes) * math.pi * torch.rand(channels, 1))
         self.coefficient = nn.Parameter(torch.randn(channels, modes, 2) / math.sqrt(modes))
 
@@ -44,7 +44,7 @@ class Resonant(RecurrentFilter):
 
     @torch.no_grad()
     def poles(self) -> Poles:
-        """The modes lambda, in float64; a mode's strength is |c|, as the modes have equal energy without it."""
+        """The modes lambda, in float64. The strength of a mode is |c|: apart from it all have equal energy."""
         turns = self.frequency.double() / (2 * math.pi)
         return Poles(
             time_constant=torch.exp(-self.log_decay.double()),
@@ -60,7 +60,7 @@ class Resonant(RecurrentFilter):
         length = u.shape[-1]
         fine, coarse = _table_sizes(length)
         counts = length if lengths is None else lengths
-        # Right-align rows, so that one table of powers serves all of them.
+        # Rows are right-aligned, so that all use one table of powers.
         padded = span(u.double(), counts - coarse * fine, coarse * fine).unflatten(-1, (coarse, fine))
         inner = self._powers(torch.arange(fine - 1, -1, -1, device=u.device))  # (D, fine, M, 2)
         outer = self._powers(torch.arange(coarse - 1, -1, -1, device=u.device) * fine)
@@ -80,7 +80,7 @@ class Resonant(RecurrentFilter):
         return (memory * read).sum((-1, -2)), memory
 
     def tables(self) -> tuple[Tensor, Tensor]:
-        """Multiplication by lambda as a real 2x2 matrix, (D, M, 2, 2), and the weights of Re c s, (D, M, 2)."""
+        """Multiplication by lambda as a real 2 x 2 matrix, (D, M, 2, 2), and the weights of Re(c s), (D, M, 2)."""
         real, imag = self._powers(torch.ones(1, device=self.frequency.device))[:, 0].unbind(-1)
         turn = torch.stack([torch.stack([real, -imag], -1), torch.stack([imag, real], -1)], -2)
         weights = self._weights().double()
@@ -113,7 +113,7 @@ class Resonant(RecurrentFilter):
 
 
 def _table_sizes(length: int) -> tuple[int, int]:
-    """Entries of a fine and a coarse table, about as many each, whose products are ``length`` powers or a few more."""
+    """Sizes of a fine and a coarse table, both about sqrt(length), whose products give at least ``length`` powers."""
     fine = 1
     while fine * fine < length:
         fine *= 2
@@ -121,7 +121,7 @@ def _table_sizes(length: int) -> tuple[int, int]:
 
 
 def _complex_multiply(a: Tensor, b: Tensor) -> Tensor:
-    """Product of complex numbers held as real pairs in the last axis."""
+    """Product of complex numbers, each a pair of reals in the last axis."""
     real = a[..., 0] * b[..., 0] - a[..., 1] * b[..., 1]
     imag = a[..., 0] * b[..., 1] + a[..., 1] * b[..., 0]
     return torch.stack([real, imag], -1)

@@ -20,9 +20,9 @@ from spectral_layers.filters.base import Filter, FilterConfig
 class Spectrum(Filter):
     """kernel = decay * first ``size`` taps of irfft(e^(log magnitude + i phase)) on a grid of 2 * size points.
 
-    The free spectrum has a response at negative lags too; keeping only the first half of its circle is the
-    projection to causal support, and the exponential window per channel keeps the cut from ringing. O(D size log size).
-    One parameter pair per bin, so it is limited to sequences of ``size`` tokens.
+    The free spectrum has taps at negative lags too. Keeping the first ``size`` of 2 * size taps projects it to causal
+    support, and an exponential window per channel limits the ringing of the truncation. O(D size log size). Limited to
+    sequences of ``size`` tokens, as it has parameters for each bin.
     """
 
     def __init__(self, channels: int, *, size: int, fft: FFTBackend) -> None:
@@ -36,7 +36,7 @@ class Spectrum(Filter):
     def kernel(self, length: int) -> Tensor:
         dtype = transform_dtype(self.phase.dtype)
         field, phase = torch.exp(self.log_magnitude.to(dtype)), self.phase.to(dtype)
-        # The imaginary parts at DC and Nyquist do not exist in a real kernel: no backend reads them.
+        # A real kernel has no imaginary part at DC and Nyquist: backends ignore it.
         response = Bins(field * torch.cos(phase), field * torch.sin(phase))
         taps = self.fft.irfft(response, 2 * self.size)[:, : self.size]
         lag = torch.arange(self.size, device=taps.device)

@@ -1,4 +1,4 @@
-"""The contract of a front end: it turns what a user has (token ids, pictures, sound) into features (B, L, D)."""
+"""The contract of a front end: it turns what a user has (token ids, images, audio) into features (B, L, D)."""
 
 from __future__ import annotations
 

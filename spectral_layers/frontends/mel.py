@@ -1,4 +1,4 @@
-"""Sound: a mel spectrogram, one token a frame, or one for each band of a frame."""
+"""Audio: a mel spectrogram, one token a frame, or one for each band of a frame."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ class Bands(Projection):
 class Mel(FrontEnd):
     """x[t] = W f(M |STFT[t]|^2) + b, f(p) = (log10 max(p, 1e-10) + 4) / 4: about -1.5 for silence, 1 for loud sound.
 
-    Frame t is the Hann-windowed stretch of n_fft samples around sample t * hop_length, zeros outside the sound: there
-    are 1 + T // hop_length frames, and each sees n_fft / 2 samples beyond its centre. M: triangular filters
+    Frame t is Hann-windowed: n_fft samples around sample t * hop_length, with zeros outside the waveform. There are
+    1 + T // hop_length frames, and each sees n_fft / 2 samples beyond its centre. M: triangular filters
     (:func:`mel_filters`). The logarithm's scaling is fixed, never taken from the loudest frame: a row's features are
     its own. O(T / hop_length * n_fft log n_fft) by the model's FFT backend, in float32 at least.
 
@@ -100,7 +100,7 @@ class Mel(FrontEnd):
         """inputs: (B, T) samples in floating point, about -1 to 1, at the sample rate of the filters."""
         if inputs.dim() != 2 or inputs.shape[1] < 1 or not inputs.is_floating_point():
             raise UnsupportedInputError(
-                f"sound is (B, T) floats with at least one sample, one channel; got {describe(inputs)}. "
+                f"audio is (B, T) floats with at least one sample, one channel; got {describe(inputs)}. "
                 "Average channels, and divide integer samples by their largest value."
             )
         self.check_lengths(inputs, lengths)
@@ -127,13 +127,13 @@ class Mel(FrontEnd):
 
 
 class MelConfig(FrontEndConfig):
-    """Sound through a mel spectrogram, one token a frame, or one for each band of a frame."""
+    """Audio as a mel spectrogram, one token a frame, or one for each band of a frame."""
 
     modality: ClassVar[Modality] = "audio"
 
     type: Literal["mel"] = "mel"
     sample_rate: Scale = 16_000
-    """Samples a second of the sound that comes in."""
+    """Samples a second of the input."""
     n_fft: int = Field(default=400, multiple_of=2, gt=0, le=1 << 15)
     """Samples of a frame."""
     hop_length: Length = 160

@@ -1,4 +1,4 @@
-"""Pictures, cut into square patches."""
+"""Images, cut into square patches."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class Patches(FrontEnd):
         """inputs: (B, C, H, W) floating point, H and W multiples of the patch size."""
         if inputs.dim() != 4 or inputs.shape[1] != self.channels or not inputs.is_floating_point():
             raise UnsupportedInputError(
-                f"pictures are (B, C, H, W) floats with C = {self.channels}; got {describe(inputs)}. "
+                f"images are (B, C, H, W) floats with C = {self.channels}; got {describe(inputs)}. "
                 "Scale integer pixels to about unit variance first."
             )
         height, width = inputs.shape[2:]
         if height < 1 or width < 1 or height % self.size or width % self.size:
             raise UnsupportedInputError(
-                f"pictures are cut into patches of {self.size} x {self.size}; {height} x {width} leaves a rest. "
+                f"images are cut into patches of {self.size} x {self.size}; {height} x {width} leaves a rest. "
                 f"Resize or pad them to multiples of {self.size}."
             )
         self.check_lengths(inputs, lengths)
@@ -54,7 +54,7 @@ class Patches(FrontEnd):
 
 
 class PatchesConfig(FrontEndConfig):
-    """Pictures cut into square patches, one token each, on a grid."""
+    """Images cut into square patches, one token each, on a grid."""
 
     modality: ClassVar[Modality] = "image"
 
@@ -62,7 +62,7 @@ class PatchesConfig(FrontEndConfig):
     size: Width = 16
     """Pixels along each side of a patch."""
     channels: Width = 3
-    """Channels of a picture: 3 for colour, 1 for grey."""
+    """Channels of an image: 3 for colour, 1 for grey."""
 
     def build(self, context: LayerContext) -> Patches:
         return Patches(context.hidden_dim, size=self.size, channels=self.channels)

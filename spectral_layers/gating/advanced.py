@@ -1,4 +1,4 @@
-"""Advanced spectral gating: magnitudes and phases by bands, coarse to fine, with what holds them together."""
+"""The multiband gate ``advanced``: gains and phases of bands at several resolutions."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Advanced(Gate):
     ::
 
         c     = contrast of the log-energies of every band, of all resolutions     (B, H, K)
-        z     = (1 + exchange) (weight c + bias)     bands hear bands, then heads hear heads
+        z     = (1 + exchange) (weight c + bias)     weight mixes bands, exchange mixes heads
         gain  = 2 sigmoid(z on bins) * p^2 / (p^2 + threshold^4) * dropout         (B, H, 1, F)
         phase = (pi tanh(turn c)) on bins + sum_k sine_k sin(2 pi rate_k f) + cosine_k cos(2 pi rate_k f)
 
     Bands are hats, evenly spaced from 0 to 0.5 cycles a token. On a bin the values of its bands are interpolated
-    linearly and those of the resolutions added: coarse bands set the level, finer ones what departs from it.
+    linearly, and the resolutions are added: finer bands refine coarser ones.
 
     - threshold: soft, on magnitude over the spectrum's root mean square; per head, on the finest bands. Bins below
       fade; the power is averaged over the head's channels, so all of them keep one filter.
@@ -109,7 +109,7 @@ class Advanced(Gate):
 
 
 class AdvancedConfig(GateConfig):
-    """Gains and phases of bands, coarse to fine, with thresholds, cross-head fusion, dropout and entropy."""
+    """Multiband gains and phases, coarse to fine, with thresholds, cross-head fusion, dropout and entropy."""
 
     type: Literal["advanced"] = "advanced"
     resolutions: tuple[Annotated[Width, Field(ge=2)], ...] = Field(default=(4, 8, 16), min_length=1, max_length=16)

@@ -1,6 +1,6 @@
 """The contract of a mixer: the part that moves information along time.
 
-Causality, streaming and length limits are the mixer's to keep; what it composes (filters, gates) cannot break them.
+The mixer ensures causality, streaming and length limits; the filters and gates inside it cannot break them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Direction = Literal["causal", "bidirectional"]
 @tree
 @dataclass
 class MixerOutput:
-    """y: (B, L, D). state: what continues the sequence, if asked for.
+    """y: (B, L, D). state: continues the sequence; None unless it was asked for.
 
     losses: scalars to add to the training loss, already weighted. metrics: scalars to log.
     """
@@ -61,7 +61,7 @@ class Mixer(Contract, nn.Module):
     ) -> MixerOutput:
         """Mix x (B, L, D). With a state, x continues the sequence by L >= 1 tokens; the state is consumed.
 
-        A full pass, any chunks and one token at a time give the same outputs. Rows without ``rows`` are full.
+        A full pass, any chunks and one token at a time give the same outputs. Without ``rows``, no row has padding.
         Raises UnsupportedInputError for shapes that do not fit and StateError where a state does not.
         """
         name = type(self).__name__
@@ -87,19 +87,19 @@ class Mixer(Contract, nn.Module):
 
     @property
     def owner(self) -> str:
-        """Whose its states are: no other part continues them. Names what else must agree, if anything must."""
+        """Who continues a state: only a mixer with an equal owner. The class, and the sizes that must agree."""
         return type(self).__name__
 
     @abstractmethod
     def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
-        """:meth:`forward` after its checks."""
+        """The mixing itself: :meth:`forward` calls it after its checks, with the same arguments and results."""
 
     def rewind(self, state: State, tokens: int) -> State:
-        """The state as it was that many tokens ago, if ``state.reserve(rewind=...)`` was called early enough."""
+        """The state as it was that many tokens ago; ``state.reserve(rewind=...)`` must have been called before them."""
         return state.rewind(tokens, lambda x, earlier: self(x, state=earlier, return_state=True))
 
     def position(self, x: Tensor, state: State | None) -> Tensor:
-        """(B,) tokens absorbed before x."""
+        """(B,) tokens of each row before x."""
         return x.new_zeros(x.shape[0], dtype=torch.long) if state is None else state.position
 
     def new_state(
@@ -109,16 +109,16 @@ class Mixer(Contract, nn.Module):
         state: State | None,
         tensors: dict[str, Tensor],
     ) -> State:
-        """The state after x (B, L, D), L tokens or ``rows.lengths`` further than the one before it, of its stream."""
+        """The state after x (B, L, D): L tokens, or ``rows.lengths``, after ``state``, in the same stream."""
         advance = x.shape[1] if rows is None else rows.lengths
         kernels = None if state is None else state.kernels
         return State(self.owner, self.position(x, state) + advance, tensors, kernels=kernels)
 
     def check_limit(self, length: int, state: State | None) -> None:
-        """Raise UnsupportedInputError if so many more tokens exceed the length limit. Consumes nothing."""
+        """Raise UnsupportedInputError if ``length`` more tokens exceed the length limit. Consumes nothing."""
         if self.length_limit is None:
             return
-        # A program that is exported has no values to refuse: there the call's own length counts.
+        # Exporting has no values to read: there only the call's own length is checked.
         read = None if state is None or torch.compiler.is_exporting() else state.position
         past = 0 if read is None else max(read.tolist(), default=0)
         if past + length > self.length_limit:

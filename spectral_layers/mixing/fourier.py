@@ -17,7 +17,7 @@ from spectral_layers.state import State
 class Fourier(Mixer):
     """y = Re(DFT over time of DFT over channels of x), orthonormal, each row over its own length.
 
-    No parameters. Every output sees every token, so it serves encoders only. O(L D log(L D)).
+    No parameters. Not causal, so for encoders only: every output depends on every token. O(L D log(L D)).
     Lee-Thorp et al., "FNet: mixing tokens with Fourier transforms", 2021.
     """
 
@@ -35,16 +35,17 @@ class Fourier(Mixer):
         return MixerOutput(y)
 
     def _transform(self, x: Tensor) -> Tensor:
-        """Z[k, d] = Re sum_t e^(-2 pi i t k / L) c[t, d] from half of both axes, c = a + ib the DFT over channels.
+        """Z[k, d] = Re sum_t e^(-2 pi i t k / L) c[t, d], with c = a + ib the DFT over channels.
 
-        With A = Re DFT(a), even in k, and B = Im DFT(b), odd in k: Z[k, d] = A - B, and Z[-k, d] = A + B. As x is real,
-        c[t, -d] is the conjugate of c[t, d], which turns B's sign: Z[k, -d] = Z[-k, d].
+        Computed for half of the bins of both axes. With A = Re DFT(a), even in k, and B = Im DFT(b), odd in k:
+        Z[k, d] = A - B, and Z[-k, d] = A + B. As x is real, c[t, -d] is the conjugate of c[t, d], which changes the
+        sign of B: Z[k, -d] = Z[-k, d].
         """
         length, dim = x.shape[1:]
         channels = self.fft.rfft(x, dim)
         even = self.fft.rfft(channels.real.transpose(1, 2), length).real
         odd = self.fft.rfft(channels.imag.transpose(1, 2), length).imag
-        # Both to L bins by their symmetry, through an index whose size does not depend on L being even.
+        # Extend both to L bins by symmetry; the index has the same size for even and odd L.
         k = torch.arange(length, device=x.device)
         mirrored = torch.minimum(k, length - k)
         even = even.index_select(-1, mirrored)

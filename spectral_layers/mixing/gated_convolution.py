@@ -1,4 +1,4 @@
-"""Gates around a long convolution: of the past in a decoder, of both sides in an encoder."""
+"""A long convolution between two multiplicative gates: causal in a decoder, two-sided in an encoder."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from spectral_layers.state import State
 class GatedConvolution(Mixer):
     """y = W_o (a * (k conv (v * b) + skip * (v * b))), with a, b, v short convolutions of projections of x.
 
-    Causal: every factor sees the present and the past only. O(L log L) per channel by FFT. Decoding follows
-    the filter: O(modes) a token for a recurrent one; otherwise exact semi-relaxed convolution, O(log^2 L) a token and
-    channel over the stored inputs, of which a filter with a ``support`` keeps that many.
+    Causal: all factors depend on the present and the past only. O(L log L) per channel by FFT. Decoding costs O(modes)
+    a token with a recurrent filter; with any other O(log^2 L) a token and channel, by exact semi-relaxed convolution
+    over the stored inputs, the last ``support`` ones if the filter has a ``support``.
 
-    Bidirectional: k is two-sided, k[t] = forward[t] for t > 0, reverse[-t] for t < 0 and their sum at 0, each a filter
-    of its own; the short convolutions are centered. Zeros stand beyond both ends of a row, its padding among them, so
-    nothing wraps. One convolution of O(L log L), as long as a causal one's.
+    Bidirectional: k is two-sided, k[t] = forward[t] for t > 0, reverse[-t] for t < 0 and their sum at 0, with a filter
+    for each direction; the short convolutions are centered. Rows are zero-padded at both ends, so nothing wraps. One
+    FFT convolution, O(L log L), of the same length as a causal one.
 
     Poli et al., "Hyena hierarchy: towards larger convolutional language models", 2023.
     """
@@ -37,7 +37,7 @@ class GatedConvolution(Mixer):
     def __init__(
         self, context: LayerContext, *, long_filter: Filter, short_taps: int, reverse: Filter | None = None
     ) -> None:
-        """reverse: the filter of the tokens to come; bidirectional mixers have one."""
+        """reverse: the filter over later tokens, for a bidirectional mixer; None for a causal one."""
         super().__init__(context)
         assert (reverse is None) == context.causal
         dim = context.hidden_dim
@@ -74,7 +74,7 @@ class GatedConvolution(Mixer):
     def _bidirectional(self, reverse: Filter, x: Tensor, rows: Rows | None) -> MixerOutput:
         projected = self.in_proj(x).transpose(1, 2)
         if rows is not None:
-            # A row ends in silence: what stands behind it must reach no token through either convolution.
+            # Padding is zero for both convolutions, so that it reaches no token of the row.
             real = rows.mask(x.shape[1])[:, None]
             projected = torch.where(real, projected, 0.0)
         post, pre, value = self.short(projected).contiguous().chunk(3, 1)

@@ -29,14 +29,14 @@ from spectral_layers.state import State
 class Multiscale(Mixer):
     """y = W_o (a * (sum_s g_s * long_s(u) + skip * u)) with u = v * b, and a, b, v short convolutions of W_i x.
 
-    long_s cuts each row into blocks of s tokens from its first on, sums the tokens of a block over sqrt(s) (white
-    input keeps its variance), convolves the sequence of blocks with a filter of its own, and gives each token the
-    result of the last block complete by then, the token's own included. g_s[d, t] = sqrt(softmax over s of
-    (W_g x)[s, t] + c[s, d]): tokens choose a resolution, channels lean to one, and the energy is one scale's.
+    long_s cuts each row into blocks of s tokens, divides the sum of each block by sqrt(s) (which keeps the variance of
+    white input), convolves the sequence of blocks with a filter of this scale, and holds each result until the next
+    block is complete; a block is complete at its last token. g_s[d, t] = sqrt(softmax over s of (W_g x)[s, t] +
+    c[s, d]): a choice of resolution by token, a bias by channel, and a total energy of one.
 
-    Strictly causal: no block counts before its last token. A filter at scale s reaches s times as far, for 1/s of the
-    work: O(sum of L/s log(L/s)) per channel. Decoding follows the filter, on one input per block; beside its memory a
-    scale holds the sum of the block begun and the result it last gave.
+    Strictly causal: a block has no effect before its last token. A filter at scale s reaches s times as far, for 1/s of
+    the work: O(sum of L/s log(L/s)) per channel. Decoding costs what the filter's does, on one input per block; beside
+    the filter's memory, the state of a scale has the sum of the incomplete block and the last result.
     """
 
     def __init__(self, context: LayerContext, *, filters: dict[int, Filter], short_taps: int) -> None:
@@ -84,7 +84,7 @@ class Multiscale(Mixer):
 
 
 class _Scale(Entered):
-    """Blocks of ``scale`` tokens, each as one number, through a long filter, and held until the next is complete."""
+    """Sums of blocks of ``scale`` tokens through a long filter; a result is held until the next block is complete."""
 
     def __init__(self, scale: int, long_filter: Filter, fft: FFTBackend) -> None:
         super().__init__()
@@ -95,8 +95,8 @@ class _Scale(Entered):
     def forward(self, u: Tensor) -> Tensor:
         """A whole sequence: (B, D, L) -> (B, D, L)."""
         length = u.shape[-1]
-        # No token hears a block that is not complete. In a graph for many lengths it counts, so that the number of
-        # blocks passes its powers of two where the length does.
+        # An incomplete block reaches no token. In a graph for varying lengths it is counted all the same, so that the
+        # number of blocks crosses a power of two at the same lengths as the sequence.
         blocks = -(-length // self.scale) if varies(length) else max(1, length // self.scale)
         means = self._sums(F.pad(u, (0, blocks * self.scale - length)))
         y = convolve(means, self.filter.prepared(blocks, self.fft), backend=self.fft)
@@ -105,9 +105,10 @@ class _Scale(Entered):
 
     @entry
     def stream(self, u: Tensor, rows: Rows | None, position: Tensor, state: State | None) -> tuple[Tensor, State]:
-        """The next part of a sequence whose rows have absorbed ``position`` (B,) tokens, and the state after it.
+        """The next part of a sequence after ``position`` (B,) tokens of each row, and the state after it.
 
-        The state counts blocks, and holds the sum of the block begun (B, D, 1) and the last result (B, D, 1).
+        The state's position counts blocks. Its tensors "begun", the sum of the incomplete block, and "held", the last
+        result, are (B, D, 1).
         """
         length = u.shape[-1]
         if rows is not None:
@@ -116,7 +117,7 @@ class _Scale(Entered):
         complete = (offset + (length if rows is None else rows.lengths)) // self.scale
         counts = set(complete.tolist())
         blocks = max(counts, default=0)
-        # The rest of each row, less than a block, falls into one block more.
+        # One more block takes the rest of each row, less than a block.
         sums = self._sums(span(u, -offset, (blocks + 1) * self.scale))
         held = torch.zeros_like(sums[..., :1])
         if state is not None:
@@ -125,7 +126,7 @@ class _Scale(Entered):
         if state is not None and not blocks:
             results, memory = held, state.tensors
         else:
-            # Rows that go on by as many blocks need no counts, and the filter's fastest way serves.
+            # Rows that all advance by the same number of blocks need no lengths, and the filter takes its fast path.
             uneven = None if blocks and len(counts) == 1 else Rows(complete)
             heard, memory = continued(self.filter, sums[..., : max(1, blocks)], uneven, state, self.fft)
             results = torch.cat([held, heard.to(u.dtype)], -1)
@@ -137,7 +138,7 @@ class _Scale(Entered):
         return y, State("scale", position // self.scale + complete, tensors, kernels=kernels)
 
     def _sums(self, u: Tensor) -> Tensor:
-        """The blocks of u (B, D, n scale), a number each: (B, D, n)."""
+        """Sums of the blocks of u (B, D, n scale), over sqrt(scale): (B, D, n)."""
         return u.unflatten(-1, (-1, self.scale)).sum(-1) / math.sqrt(self.scale)
 
 
@@ -147,11 +148,11 @@ def _pick(x: Tensor, index: Tensor) -> Tensor:
 
 
 class MultiscaleConfig(MixerConfig):
-    """Long convolutions of block means at several resolutions, fused per token and channel."""
+    """Long convolutions of block sums at several resolutions, fused per token and channel."""
 
     type: Literal["multiscale"] = "multiscale"
     filter: Annotated[FilterConfig, OneOf(FILTERS)] = part("resonant")
-    """The long filter, one of its own for each scale; its lags are blocks."""
+    """The long filter, one for each scale; its lags are blocks."""
     scales: tuple[Width, ...] = Field(default=(1, 4, 16), min_length=2, max_length=16)
     """Tokens per block, from the finest resolution to the coarsest."""
     short_taps: Width = 4
@@ -159,7 +160,7 @@ class MultiscaleConfig(MixerConfig):
 
     @property
     def block(self) -> int:
-        """The longest period of what is renewed per block."""
+        """The longest block, in tokens: the period of the mixer's dependence on position."""
         return self.scales[-1]
 
     @model_validator(mode="after")

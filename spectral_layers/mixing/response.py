@@ -1,4 +1,4 @@
-"""What a mixer does to frequencies, beside what its gates and sparsity asked for."""
+"""The frequency response that a mixer realises, beside the one that its gates and sparsity asked for."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from spectral_layers.minimum_phase import sinc
 from spectral_layers.sparsity.base import batch_mean, kept_energy
 
 FINER = 4
-"""Points of a realised response to a bin: as many as fix the energy of a kernel twice as long as the window."""
+"""Points of a realised response per bin: enough to determine the energy of a kernel twice as long as the window."""
 
 
 @dataclass(frozen=True)
 class Response:
     """Gains per sample, block and head, (B, blocks, H, ...): root mean squares over the head's channels.
 
-    wished: (..., F), at ``bins`` (F,) in cycles per token. realised: (..., F'), at ``frequency`` (F',); in an encoder
-    the same as wished, in a decoder the response of the block's causal kernel.
+    wished: the gains asked for, (..., F), at ``bins`` (F,) in cycles per token. realised: (..., F'), at ``frequency``
+    (F',): in an encoder the same, in a decoder the response of the block's causal kernel.
     """
 
     bins: Tensor
@@ -42,11 +42,11 @@ def over_channels(gain: Tensor, blocks: int) -> Tensor:
 
 
 def realised(kernel: Tensor, gated: Modulation, kept: Modulation, view: SpectralView, fft: FFTBackend) -> Modulation:
-    """A sparsity's answer with metrics of what became of it.
+    """A sparsity's modulation, with metrics of the response that was realised.
 
-    kernel: (B, H, 1 or C, K), of both modulations. view: as the sparsity saw it, after the gates. Metrics, as averages:
-    kept_share: of the bins, those that pass at more than half of what the gates let through. kept_energy: of the
-    view's energy, what passes. out_of_band: of the kernel's own energy, what lies nearer to a dropped bin than a kept.
+    kernel: (B, H, 1 or C, K), of both modulations. view: the sparsity's input, after the gates. Metrics, averaged:
+    kept_share, the share of bins whose gain is more than half of the gates'; kept_energy, the share of the view's
+    energy that passes; out_of_band, the share of the kernel's energy that is nearer to a dropped than to a kept bin.
     """
     with torch.no_grad():
         bins = view.frequency.shape[-1]
@@ -66,7 +66,7 @@ def realised(kernel: Tensor, gated: Modulation, kept: Modulation, view: Spectral
 def _around_bins(power: Tensor, fft: FFTBackend) -> Tensor:
     """The integral of |H|^2 over the frequencies nearest to each bin, of both signs: (..., F') -> (..., F).
 
-    Exact: it is |H|^2 under a box, so its transform is the kernel's autocorrelation under a sinc.
+    Exact: convolving |H|^2 with a box multiplies its transform, the kernel's autocorrelation, by a sinc.
     """
     points = 2 * (power.shape[-1] - 1)
     index = torch.arange(points, device=power.device, dtype=power.dtype)

@@ -1,4 +1,4 @@
-"""Gates and a sparsity on the spectrum of the tokens: of the row in an encoder, of the strict past in a decoder."""
+"""Gates and a sparsity on the spectrum of the whole row in an encoder, of a window of past tokens in a decoder."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ from spectral_layers.state import State
 class SpectralGating(Mixer):
     """y = W_o (silu(a) * (gated(v) + skip * v)), with a, v projections of x and gated(v) as follows.
 
-    Bidirectional: the gates see the spectrum of each row, of its own length and never of its padding, and scale its
-    bins. O(L log L) per channel.
+    Bidirectional: the gates see the spectrum of each row without its padding, and scale its bins. O(L log L) per
+    channel.
 
     Causal: for every block of ``block`` tokens the gates see the spectrum of the ``window`` tokens strictly before
-    it. Their gain becomes a causal kernel of ``window`` taps by minimum phase, and the block is filtered with it by
-    overlap-save. No token influences the gate of its own block, whatever the gate does; the filter itself reads the
-    present and the past. Blocks without a past go through the gate with an all-zero view, so its parameters always
-    have gradients. O(L window/block log window) per channel. A gate's phase is realised approximately
-    (:func:`minimum_phase`). Decoding: constant time and memory; blocks are counted from each row's first token.
+    it. Their gain becomes a causal minimum-phase kernel of ``window`` taps, which filters the block by overlap-save.
+    Whatever a gate computes, no token influences the gate of its own block; the filter reads the present and the past.
+    The first block has an all-zero view, so that the gates' parameters have gradients for any length. O(L window/block
+    log window) per channel. A gate's phase is realised approximately (:func:`minimum_phase`). Decoding: constant time
+    and memory; blocks are counted from each row's first token.
 
-    A sparsity sees the spectrum as the gates leave it. In an encoder the bins it drops are zero. In a decoder no causal
-    kernel is zero on a band, so the kernel has twice ``window`` taps and what can be attained of the gain with them
-    (:func:`attainable`, with the energy it leaves out of band); metrics are those of the kernel's own response. A
-    mixer with a sparsity takes 1.1 times as long in an encoder, 2 times in a decoder (``benchmarks/sparsity.py``).
+    A sparsity sees the spectrum after the gates. In an encoder the bins that it drops are zero. A causal kernel cannot
+    be zero on a band, so in a decoder the kernel has twice ``window`` taps and the gain that is attainable with them
+    (:func:`attainable`, also for the energy out of band); metrics are of the kernel's own response. A mixer with a
+    sparsity takes 1.1 times as long in an encoder, 2 times in a decoder (``benchmarks/sparsity.py``).
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class SpectralGating(Mixer):
 
     @torch.no_grad()
     def response(self, x: Tensor) -> Response:
-        """The gains asked for and realised on x (B, L, D) of full rows, for inspection; a decoder's block by block."""
+        """The gains asked for and realised on x (B, L, D) without padding, for inspection; in a decoder per block."""
         _, value = self.in_proj(x).transpose(1, 2).chunk(2, 1)
         blocks = 1
         if self.causal:
@@ -103,14 +103,14 @@ class SpectralGating(Mixer):
         return Response(view.frequency, wished, torch.linspace(0, 0.5, made.shape[-1]).to(view.frequency), made)
 
     def modulation(self, view: SpectralView) -> Modulation:
-        """The answers of all gates, and then of the sparsity, to one view."""
+        """The modulations of all gates and the sparsity for one view, composed."""
         gated, kept, _ = self._answers(view)
         return gated if kept is None else gated.then(_named(kept, "sparsity"))
 
     def _answers(self, view: SpectralView) -> tuple[Modulation, Modulation | None, SpectralView]:
-        """The gates' answers composed, the sparsity's, and the view it was given.
+        """The composed modulation of the gates, that of the sparsity, and the view that the sparsity saw.
 
-        Losses and metrics of gates are named by gate, as two may be of one kind.
+        Losses and metrics of gates are prefixed by the gate's index, since two may be of one kind.
         """
         rounded = view.to(self.skip.dtype)
         gated = reduce(Modulation.then, (_named(gate(rounded), f"gates.{i}") for i, gate in enumerate(self.gates)))
@@ -122,7 +122,8 @@ class SpectralGating(Mixer):
     def _view(self, x: Tensor) -> SpectralView:
         """The orthonormal spectrum of (B, D, n), in heads, in float32 at least.
 
-        Gates see it in the dtype of their parameters; which bins a sparsity keeps must not turn on rounding.
+        Gates see it in the dtype of their parameters; a sparsity in this one, since rounding could change which bins it
+        keeps.
         """
         n, dtype = x.shape[-1], torch.promote_types(self.skip.dtype, torch.float32)
         real, imag = ((part * n**-0.5).unflatten(1, (self.heads, -1)).to(dtype) for part in self.fft.rfft(x, n))
@@ -189,13 +190,13 @@ class SpectralGating(Mixer):
         return y, parts[0][1] if len(parts) == 1 else _averaged(parts), inputs, offset
 
     def _placed(self, value: Tensor, state: State | None) -> tuple[Tensor, Tensor, int]:
-        """The inputs that segments are cut from, in blocks that each row's first token begins or is ``offset`` into.
+        """The inputs from which segments are cut, the (B,) offset of each row's next token in its block, the blocks.
 
-        Returns (B, D, taps + blocks * block or a part of the last one), offset (B,), and how many blocks there are.
+        The inputs are (B, D, taps + blocks * block) or end inside the last block.
         """
         batch, dim, length = value.shape
         taps, block = self.taps, self.block
-        # The buffer of a row begins ``taps`` tokens before the block its next token falls into.
+        # A row's buffer begins ``taps`` tokens before the block of its next token.
         if state is None:
             past = value.new_zeros(batch, dim, taps)
             offset = torch.zeros(batch, dtype=torch.long, device=value.device)
@@ -207,23 +208,23 @@ class SpectralGating(Mixer):
         return inputs, offset, -(-reach // block)
 
     def _segments(self, inputs: Tensor, here: slice) -> Tensor:
-        """Each of those blocks behind as much past as the kernel reads, (B, blocks, D, taps + block)."""
+        """Those blocks, each after the ``taps`` tokens before it: (B, blocks, D, taps + block)."""
         block, blocks, width = self.block, here.stop - here.start, self.taps + self.block
-        more = -(-width // block) - 1  # blocks a segment reaches into behind its first
+        more = -(-width // block) - 1  # further blocks that a segment overlaps
         inputs = inputs[..., here.start * block :]
-        short = (blocks + more) * block - inputs.shape[-1]  # below zero where less is needed: the padding cuts
+        short = (blocks + more) * block - inputs.shape[-1]  # negative padding cuts
         grid = F.pad(inputs, (0, short)).unflatten(-1, (blocks + more, block)).transpose(1, 2)
         pieces = [grid[:, j : j + blocks, :, : width - j * block] for j in range(more + 1)]
         return torch.cat(pieces, -1)
 
     def _designed(self, segments: Tensor) -> tuple[Modulation, SpectralView, Tensor]:
-        """Of each segment the view of its window, what parts answer to it, and the kernel: (B, H, 1 or C, taps)."""
+        """For each segment the modulation, the view of its window, and the kernel: (B, H, 1 or C, taps)."""
         view = self._view(segments[..., self.taps - self.window : self.taps])
         gated, kept, seen = self._answers(view)
         both = gated if kept is None else gated.then(kept)
 
         def spread(field: Tensor) -> Tensor:
-            # Gates may answer in half precision (under autocast), and with one value for all bins.
+            # A gate's field may be in half precision (under autocast), and one value for all bins.
             dtype = torch.promote_types(field.dtype, torch.float32)
             return field.to(dtype).expand(*field.shape[:-1], view.frequency.numel())
 
@@ -241,9 +242,9 @@ class SpectralGating(Mixer):
 
 
 def _real_blocks(rows: Rows | None, offset: Tensor, blocks: int, block: int) -> Tensor | None:
-    """(B, blocks): which hold a row's own tokens; the others are padding, and no gate should count them.
+    """(B, blocks) bool: the blocks with tokens of their row; gates do not run on the others, which are padding.
 
-    None when all do, and when none does: a gate always runs, so that its parameters have gradients.
+    None when all blocks have some, and when none has: gates always run, so that their parameters have gradients.
     """
     if rows is None:
         return None
@@ -282,7 +283,7 @@ class SpectralGatingConfig(MixerConfig):
     )
     """Gates, applied one after the other: gains multiply, phases add."""
     sparsity: Annotated[SparsityConfig, OneOf(SPARSITIES)] | None = None
-    """Which bins pass, of the spectrum as the gates leave it; null for all."""
+    """Selects the bins that pass, from the spectrum after the gates; null passes all."""
     head_dim: Width = 32
     """Channels per head."""
     block: Length = 32

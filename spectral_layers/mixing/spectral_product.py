@@ -22,10 +22,10 @@ from spectral_layers.state import State
 class SpectralProduct(Mixer):
     """y = W_o (a * (v conv g + skip * v)) with g[s] = tanh(g'[s]) e^(-rate s) / 4.
 
-    a, v and g' are short convolutions of projections of x. The product of the zero-padded spectra of two causal
-    streams: y[t] = sum_s v[t-s] g[s] uses both up to t only, so it is strictly causal and data-dependent. g is
-    indexed by absolute time, hence its decay: what the sequence began with is the kernel's head. O(L log L) per
-    channel. Decoding: exact fully relaxed convolution, O(log^2 L) a token and channel over both stored streams.
+    a, v and g' are short convolutions of projections of x. The kernel g is a function of the input, indexed by absolute
+    time: tap s comes from token s, and decays with s. y[t] = sum_s v[t-s] g[s] uses both streams up to t only, so it is
+    strictly causal. Computed as the product of zero-padded spectra, O(L log L) per channel. Decoding: exact fully
+    relaxed convolution, O(log^2 L) a token and channel over both stored streams.
 
     Caracal (2026) convolves FFT(v) with FFT(g) likewise.
     """
@@ -48,7 +48,7 @@ class SpectralProduct(Mixer):
         start = self.position(x, state)
         kernel = self._kernel(raw, start)
         if rows is not None:
-            # Past a row's end both streams are silent, as what remembers them expects.
+            # Both streams are zero on padding, as OnlineProduct requires.
             real = rows.mask(x.shape[1])[:, None]
             value, kernel = torch.where(real, value, 0.0), torch.where(real, kernel, 0.0)
         memory: dict[str, Tensor] = {}
@@ -68,7 +68,7 @@ class SpectralProduct(Mixer):
 
     @torch.no_grad()
     def time_constants(self) -> Tensor:
-        """(D,) tokens after which each channel's kernel has faded to 1/e, for inspection."""
+        """(D,) tokens after which each channel's kernel has decayed to 1/e, for inspection."""
         return 1 / self.log_decay.double().exp()
 
     def _kernel(self, raw: Tensor, start: Tensor) -> Tensor:

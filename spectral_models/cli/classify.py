@@ -1,4 +1,4 @@
-"""``spectral classify``: the label of each text, picture or sound, and how likely it is."""
+"""``spectral classify``: the label of each text, image or recording, and how likely it is."""
 
 from __future__ import annotations
 
@@ -23,16 +23,14 @@ _SHOWN = 3
 
 def classify(
     checkpoint: Path = typer.Argument(help="A classifier's checkpoint directory, or a run's."),
-    items: list[str] | None = typer.Argument(
-        None, metavar="TEXT", help="Texts; or paths of pictures, or of WAV files."
-    ),
+    items: list[str] | None = typer.Argument(None, metavar="TEXT", help="Texts; or paths of images, or of WAV files."),
     file: Path | None = typer.Option(None, help="One text or path on each line, instead; - for the standard input."),
     as_json: bool = typer.Option(False, "--json", help="A line of JSON for each, with all labels, for scripts."),
 ) -> None:
-    """Label texts, pictures or sounds with a trained classifier.
+    """Label texts, images or audio with a trained classifier.
 
     Files go in as in training, by what the checkpoint says: pixels by its mean
-    and deviation, pictures of its size, sounds of its sample rate. Nothing is
+    and deviation, images of its size, audio of its sample rate. Nothing is
     resized or resampled. Texts are cut where training cut them.
 
       spectral classify runs/sentiment "a fine film" "nothing in it"

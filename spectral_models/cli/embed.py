@@ -1,4 +1,4 @@
-"""``spectral embed``: texts, pictures or sounds as vectors, and how alike they are."""
+"""``spectral embed``: texts, images or audio as vectors, and how alike they are."""
 
 from __future__ import annotations
 
@@ -28,14 +28,12 @@ _COMPARED = 12
 
 def embed(
     checkpoint: Path = typer.Argument(help="An encoder's checkpoint directory, or a classifier's, or a run's."),
-    items: list[str] | None = typer.Argument(
-        None, metavar="TEXT", help="Texts; or paths of pictures, or of WAV files."
-    ),
+    items: list[str] | None = typer.Argument(None, metavar="TEXT", help="Texts; or paths of images, or of WAV files."),
     file: Path | None = typer.Option(None, help="One text or path on each line, instead; - for the standard input."),
     output: Path | None = typer.Option(None, "--out", help="Write them to this .npy file, (inputs, width) in float32."),
     normalize: bool = typer.Option(False, "--normalize", help="Scale each to length 1, for products to be cosines."),
 ) -> None:
-    """Turn texts, pictures or sounds into the vectors an encoder pools them into.
+    """Turn texts, images or audio into the vectors an encoder pools them into.
 
     The mean over an input's own tokens, padding left out, unless the encoder
     was made with another pooling. A terminal shows the cosines between up to 12

@@ -1,4 +1,4 @@
-"""What the commands that read texts, pictures or sounds are given, as batches for an encoder."""
+"""What the commands that read texts, images or audio are given, as batches for an encoder."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Batch:
 
 
 def read_items(given: list[str], file: Path | None) -> list[str]:
-    """The texts, or the paths of pictures and sounds: arguments, or the lines of a file (``-``: the standard input)."""
+    """The texts, or the paths of images and audio: arguments, or the lines of a file (``-``: the standard input)."""
     if bool(given) == (file is not None):
         raise ConfigError(
             "give what to read, or --file FILE with one on each line (- for the standard input)"
@@ -62,7 +62,7 @@ def _standard_input() -> bytes:
 
 
 def batches(encoder: Encoder, tokenizer: Tokenizer, items: list[str]) -> Iterator[Batch]:
-    """Texts, some at a time; pictures and sounds, which are paths, one by one. All as training has read them.
+    """Texts, some at a time; images and audio, which are paths, one by one. All as training has read them.
 
     Texts are cut where training cut them, or where the model ends, and stderr says how many were.
     Raises DataError for files that are missing or of another kind, and for another size or sample rate.

@@ -1,4 +1,4 @@
-"""``spectral inspect``: pictures of what a model does to frequencies."""
+"""``spectral inspect``: plots of what a model does to frequencies."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def inspect(
     output: Path = typer.Option(
         None,
         "--out",
-        help="Directory for the pictures. By default RUN/inspection, or CHECKPOINT-inspection beside the checkpoint.",
+        help="Directory for the plots. By default RUN/inspection, or CHECKPOINT-inspection beside the checkpoint.",
     ),
     layers: str = typer.Option(None, help="Only these layers, counted from 0, as in 0,2 or 4-7."),
     text: Path = typer.Option(
@@ -77,7 +77,7 @@ def inspect(
 
       spectral inspect runs/mine --layers 0,2
 
-      spectral inspect tiny --out pictures
+      spectral inspect tiny --out plots
     """
     _check_drawing()
     wanted = None if layers is None else parse_layers(layers)
@@ -93,7 +93,7 @@ def inspect(
         directory.mkdir(parents=True, exist_ok=True)
         _show(inspection.readings, directory)
     except OSError as error:
-        raise ConfigError(f"cannot write pictures to {directory}: {error.strerror}. Choose another --out.") from None
+        raise ConfigError(f"cannot write plots to {directory}: {error.strerror}. Choose another --out.") from None
     for part in inspection.silent:
         out.print(f"not drawn: {part}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
@@ -175,7 +175,7 @@ def _show(readings: list[Reading], directory: Path) -> None:
     """Draw, and say of each part where it is and what it shows: a table, or in a pipe one whole line for each."""
     from spectral_models.inspection.drawing.pages import write_pictures
 
-    table = Table("picture", "layer", "part", "reading", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table("plot", "layer", "part", "reading", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for path, shown in write_pictures(readings, directory):
         for reading in shown:
             line = (path.name, str(reading.place.layer), reading.place.of_layer, reading.summary())
@@ -193,5 +193,5 @@ def _check_drawing() -> None:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            f"pictures need a library that is not installed: {error.name}. Run: pip install 'spectral-networks[train]'"
+            f"plots need a library that is not installed: {error.name}. Run: pip install 'spectral-networks[train]'"
         ) from None

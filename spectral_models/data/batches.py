@@ -62,13 +62,13 @@ class LabelledTokens(LabelledExamples):
 
 
 class LabelledFiles(LabelledExamples):
-    """Pictures or sounds, read when they are asked for: none is kept.
+    """Images or audio, read when they are asked for: none is kept.
 
     Each is also read once at first, so that a file which does not fit is an error before anything is computed.
     """
 
     def __init__(self, data: Labelled[File], reader: Reader) -> None:
-        """reader: where it takes pictures of any size, they are to have that of the first."""
+        """reader: where it takes images of any size, they are to have that of the first."""
         super().__init__(data.labels)
         self.files = data.items
         self.reader = reader.like(data.items[0])
@@ -117,7 +117,7 @@ class ShuffledBatches(Dataset[Example]):
 
 
 def padded(examples: Sequence[Example]) -> Example:
-    """A batch, its inputs and labels (B,): pictures (B, C, H, W); sequences (B, L), with attention_mask (B, L)."""
+    """A batch, its inputs and labels (B,): images (B, C, H, W); sequences (B, L), with attention_mask (B, L)."""
     inputs = [example["inputs"] for example in examples]
     labels = torch.stack([example["labels"] for example in examples])
     if inputs[0].dim() > 1:

@@ -20,11 +20,11 @@ def coincidence_batch(
     sample_rate: float = 4000,
     snr: float = 20.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Texts and sounds over the same span of time: the label is the token in whose share of it a tone is heard.
+    """Texts and waveforms over the same span of time: the label is the token in whose share of it a tone is heard.
 
-    Token n of a text stands for the n-th of ``words`` equal parts of its sound; all ``kinds`` of tokens come equally
+    Token n of a text stands for the n-th of ``words`` equal parts of its waveform; all ``kinds`` of tokens come equally
     often in each text, in random order. The tone, within a tenth of a quarter of the sample rate, fills one part; white
-    noise of size 0.1 covers everything. Texts and sounds are, each by itself, as likely under one label as under any
+    noise of size 0.1 covers everything. Texts and waveforms are, each by itself, as likely under one label as under any
     other, and so is any sum of a score of the one and a score of the other: a label lies in where the tone stands
     *and* in the whole order of the text.
 

@@ -1,4 +1,4 @@
-"""Pictures or sounds with labels: a folder with one folder for each label, or a dataset of Hugging Face."""
+"""Images or audio with labels: a folder with one folder for each label, or a dataset of Hugging Face."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _SPLITS = frozenset({"train", "training", "test", "testing", "val", "valid", "va
 
 
 class LabelledFilesConfig(LabelledConfig):
-    """Pictures or WAV files with a label each: where they come from, and which are held out.
+    """Images or WAV files with a label each: where they come from, and which are held out.
 
     source: a folder that holds one folder for each label, named after it, with files in it at any depth; or
-    ``datasets:NAME[:CONFIG]``, with a column of pictures or sounds.
+    ``datasets:NAME[:CONFIG]``, with a column of images or audio.
     """
 
     type: Literal["labelled_files"] = "labelled_files"
@@ -82,7 +82,7 @@ def _dataset(source: str, label: str, split: str) -> Table[File]:
     media = {name: feature for name, feature in table.features.items() if type(feature).__name__ in ("Image", "Audio")}
     if len(media) != 1:
         raise DataError(
-            f"{where}: has {len(media)} columns of pictures or sounds, and one is needed. Its columns: "
+            f"{where}: has {len(media)} columns of images or audio, and one is needed. Its columns: "
             f"{', '.join(f'{name} ({type(feature).__name__})' for name, feature in table.features.items())}."
         )
     if label not in table.column_names:

@@ -1,4 +1,4 @@
-"""Pictures and sounds from files, as the numbers a model takes: read in one way wherever files are read."""
+"""Images and audio from files, as the numbers a model takes: read in one way wherever files are read."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _GREY = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True, slots=True)
 class PictureReader:
-    """(pixel / 255 - mean) / std, in each channel, of pictures as a viewer shows them, transparency left out.
+    """(pixel / 255 - mean) / std, in each channel, of images as a viewer shows them, transparency left out.
 
     Of several frames or pages it is the first.
 
@@ -65,30 +65,30 @@ class PictureReader:
     std: tuple[float, ...] = (0.5,)
 
     def __call__(self, file: File) -> Tensor:
-        """(C, H, W). Raises DataError, with the file's name, for what is no picture and for another size."""
+        """(C, H, W). Raises DataError, with the file's name, for what is no image and for another size."""
         try:
             from PIL import Image, UnidentifiedImageError
         except ImportError:
-            raise DataError("pictures need a library that is not installed: Pillow. Run: pip install pillow") from None
+            raise DataError("images need a library that is not installed: Pillow. Run: pip install pillow") from None
         content = io.BytesIO(file.read(self.what))
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
                 picture = Image.open(content)
         except UnidentifiedImageError:
-            raise DataError(f"{file.name} is no picture that Pillow reads. Convert it, or leave it out.") from None
+            raise DataError(f"{file.name} is no image that Pillow reads. Convert it, or leave it out.") from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise DataError(f"the picture {file.name} is too large: {error} Make it smaller.") from None
-        except Exception as error:  # a file that is no picture makes Pillow's readers raise all kinds
+            raise DataError(f"the image {file.name} is too large: {error} Make it smaller.") from None
+        except Exception as error:  # a file that is no image makes Pillow's readers raise all kinds
             raise _damaged(file.name, error) from None
         with picture:
             return self.numbers(picture, file.name)
 
     def numbers(self, picture: Image, name: str) -> Tensor:
-        """The same of a picture that is open. name: what errors call it."""
+        """The same for an image that is open. name: what errors call it."""
         if picture.mode == "F" or picture.mode.startswith("I"):  # Pillow would cut larger values off at 255
             raise DataError(
-                f"the picture {name} has more than 8 bits a channel (Pillow's mode {picture.mode}), and 8 are read. "
+                f"the image {name} has more than 8 bits a channel (Pillow's mode {picture.mode}), and 8 are read. "
                 f"Convert it: magick {name} -depth 8 OUT.png."
             )
         if self.size not in (None, (picture.height, picture.width), picture.size):  # it may be huge
@@ -102,7 +102,7 @@ class PictureReader:
     def standardised(self, pixels: Tensor, name: str) -> Tensor:
         """The same of pixels (H, W, C) from 0 to 1: grey, colour, or colour with transparency, which is left out."""
         if self.channels not in (1, 3):
-            raise DataError(f"this model's pictures have {self.channels} channels; files have 1 (grey) or 3 (colour).")
+            raise DataError(f"this model's images have {self.channels} channels; files have 1 (grey) or 3 (colour).")
         self._check_size(pixels.shape[0], pixels.shape[1], name)
         pixels = pixels[..., :3]
         if pixels.shape[-1] > self.channels:
@@ -112,7 +112,7 @@ class PictureReader:
         return ((planes - mean) / std).contiguous()
 
     def like(self, file: File) -> PictureReader:
-        """For pictures of the size of this one, where any would do."""
+        """For images of the size of this one, if the model takes any size."""
         height, width = self(file).shape[1:]
         return replace(self, size=(height, width))
 
@@ -131,13 +131,13 @@ class PictureReader:
         else:
             return
         raise DataError(
-            f"{name} is {height} x {width} pixels (height, width), and the model takes pictures of {taken}; nothing "
+            f"{name} is {height} x {width} pixels (height, width), and the model takes images of {taken}; nothing "
             f"is resized here. Convert it: magick {name} -resize {new}! OUT.png."
         )
 
 
 def _shown(picture: Image, mode: str) -> Image:
-    """A picture upright, as grey (L) or colour (RGB)."""
+    """An image upright, as grey (L) or colour (RGB)."""
     from PIL import ImageOps
 
     picture.load()
@@ -148,7 +148,7 @@ def _shown(picture: Image, mode: str) -> Image:
 
 
 def _damaged(name: str, error: Exception) -> DataError:
-    return DataError(f"the picture {name} is damaged: {error}. Repair it, or leave it out.")
+    return DataError(f"the image {name} is damaged: {error}. Repair it, or leave it out.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ class SoundReader:
         return torch.from_numpy(samples.mean(1).astype(np.float32))
 
     def like(self, file: File) -> SoundReader:
-        """Itself: sounds of a batch may differ in length."""
+        """Itself: the waveforms of a batch may differ in length."""
         return self
 
     def settings(self) -> dict[str, Any]:
@@ -188,7 +188,7 @@ Reader = PictureReader | SoundReader
 
 
 def reader_of(config: EncoderConfig) -> Reader:
-    """What reads files for an encoder of pictures or sound, as its config and its front end's say.
+    """What reads files for an encoder of images or audio, as its config and its front end's say.
 
     An encoder's config may have ``image_size``, ``image_mean`` and ``image_std``; its front end's ``channels``, else 3,
     or ``sample_rate``, else any.

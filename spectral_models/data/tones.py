@@ -13,10 +13,10 @@ from spectral_models.errors import DataError
 def tones_batch(
     batch: int, *, snr: float, generator: torch.Generator, samples: int = 1600, sample_rate: float = 4000
 ) -> tuple[Tensor, Tensor]:
-    """Sounds with a low and a high tone, one in each half: label 0 if the low one comes first, 1 if the high one does.
+    """Waveforms with a low and a high tone, one in each half: label 0 if the low one comes first, else 1.
 
-    Each tone lasts a quarter of the sound, begins anywhere in its half that lets it end there, has any phase, and lies
-    within a tenth of an eighth or a third of the sample rate. White noise of size 0.1 covers everything. Whatever
+    Each tone lasts a quarter of the waveform, begins anywhere in its half that lets it end there, has any phase, and
+    lies within a tenth of an eighth or a third of the sample rate. White noise of size 0.1 covers everything. Whatever
     averages over time, a mean mel spectrogram for one, holds the same for both labels.
 
     snr: in decibels, the power of a tone while it lasts over that of the noise in all frequencies.

@@ -167,7 +167,7 @@ def load_run(source: str | Path | Mapping[str, Any], changes: Mapping[str, Any] 
         data["model"] = load_config(model).model_dump()
     elif isinstance(model, Mapping) and "type" not in model:
         data["model"] = {"type": "language_model", **model}
-    data = override(data, changes)
+    data = override(data, changes, RunConfig)
     model, reads = data.get("model"), data.get("data", {})
     if isinstance(model, Mapping) and model.get("type") == "classifier" and isinstance(reads, Mapping):
         encoder = model.get("encoder", "encoder")

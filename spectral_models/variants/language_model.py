@@ -59,7 +59,7 @@ class LanguageModel(StackedModel):
     config: what it was built from, written into its checkpoints.
     """
 
-    earlier_names: ClassVar[Mapping[str, str]] = {"embedding.weight": "frontend.embedding.weight"}
+    earlier_names: ClassVar[Mapping[str, str]] = {"embedding": "frontend.embedding"}
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__(config, config.tokens())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from spectral_core import FFT_BACKENDS, FFTBackendConfig, StateError, UnsupportedInputError
 from spectral_core.axes import describe
 from spectral_core.config import OneOf, part, problem
+from spectral_core.renamed import Renamed
 from spectral_core.trees import tree
 from spectral_layers import FUSIONS, State, Stream
 from spectral_layers.entry import entry
@@ -139,7 +140,7 @@ class Seq2Seq(SpectralModel):
         """
         if labels.dim() != 2:
             raise UnsupportedInputError(f"labels are (B, L), a row for each target; got {describe(labels)}.")
-        shifted = F.pad(labels[:, :-1], (1, 0), value=self.config.start_token_id)
+        shifted = F.pad(labels[:, :-1], (1, 0), value=self.config.decoder_start_token_id)
         return shifted.masked_fill(shifted == IGNORE, self.config.pad_token_id)
 
     @entry
@@ -178,8 +179,8 @@ class Seq2Seq(SpectralModel):
         """
         of_source = {name: options.pop(name) for name in self.encoder.options() if name in options}
         state = self.prepare(input_ids, attention_mask, **of_source)
-        start = torch.full_like(state.position[:, None], self.config.start_token_id)
-        options = {"stop_tokens": (self.config.end_token_id,), "pad_token_id": self.config.pad_token_id, **options}
+        start = torch.full_like(state.position[:, None], self.config.decoder_start_token_id)
+        options = {"stop_tokens": (self.config.eos_token_id,), "pad_token_id": self.config.pad_token_id, **options}
         return generate(self.decoder, start, state=state, **options)[:, 1:]
 
     def example_source(self, batch: int) -> tuple[Tensor, ...]:
@@ -203,15 +204,20 @@ def _named(half: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
 class Seq2SeqConfig(SourceDecoderConfig):
     """One sequence to another. The encoder has a config of its own; all else describes the decoder."""
 
+    earlier_options: ClassVar[Mapping[str, Renamed]] = {
+        "start_token_id": Renamed("decoder_start_token_id"),
+        "end_token_id": Renamed("eos_token_id"),
+    }
+
     type: Literal["seq2seq"] = "seq2seq"
     fft: Annotated[FFTBackendConfig, OneOf(FFT_BACKENDS)] | None = None
     """FFT backend of every spectral operator, the encoder's too. Null leaves the encoder its own, and is ``auto`` for
     the decoder. A named backend never falls back to another."""
     encoder: AnyEncoder = part("encoder")
     """What reads the source, in both directions. Its width may be another than the decoder's."""
-    start_token_id: _TokenId = 0
+    decoder_start_token_id: _TokenId = 0
     """What a target begins with; not part of what is generated."""
-    end_token_id: _TokenId = 0
+    eos_token_id: _TokenId = 0
     """What ends a target."""
     pad_token_id: _TokenId = 0
     """What stands behind the end of a target in a batch. Tokens of any meaning may stand there: masks tell."""
@@ -225,7 +231,7 @@ class Seq2SeqConfig(SourceDecoderConfig):
                 f"{self.fusion.type!r} lets every token of the target see all of it, and a decoder may not see the "
                 f"future. Causal fusions: {', '.join(fitting)}.",
             )
-        for name in ("start_token_id", "end_token_id", "pad_token_id"):
+        for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id"):
             if getattr(self, name) >= self.vocab_size:
                 raise problem(
                     (name,),

@@ -48,7 +48,7 @@ PICTURES = {"type": "vision_encoder", "frontend": {"type": "patches", "size": 2,
 MEL = {"type": "mel", "sample_rate": 4000, "n_fft": 64, "hop_length": 20, "n_mels": 6, "bands": 3}
 SOUND = {"type": "audio_encoder", "frontend": MEL, **SMALL}
 FUSION = {"type": "source_product", "head_dim": 8, "phases": 4}
-SEQ2SEQ = {"type": "seq2seq", "vocab_size": 40, "encoder": TEXT, "fusion": FUSION, "end_token_id": 1, **SMALL}
+SEQ2SEQ = {"type": "seq2seq", "vocab_size": 40, "encoder": TEXT, "fusion": FUSION, "eos_token_id": 1, **SMALL}
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def test_a_pipeline_gives_pictures_the_labels_that_the_model_does(pictures, tmp_
 
 def test_a_picture_of_another_size_is_refused_by_its_number(pictures):
     processor = AutoImageProcessor.from_pretrained(pictures)
-    with pytest.raises(DataError, match=r"number 2 is 4 x 6 pixels .* takes pictures of 6 x 4"):
+    with pytest.raises(DataError, match=r"number 2 is 4 x 6 pixels .* takes images of 6 x 4"):
         processor([Image.new("L", (4, 6)), Image.new("L", (6, 4))])
 
 
@@ -198,5 +198,5 @@ def test_a_picture_that_is_damaged_is_so_in_a_pipeline_too(tmp_path):
     path = tmp_path / "cut.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:2000])
-    with Image.open(path) as picture, pytest.raises(DataError, match=r"the picture number 1 is damaged"):
+    with Image.open(path) as picture, pytest.raises(DataError, match=r"the image number 1 is damaged"):
         SpectralImageProcessor(3)(picture)

@@ -12,7 +12,7 @@ from safetensors.torch import load_model, save_model
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from transformers import AutoConfig, TrainerCallback
 
-from spectral_models import CheckpointError, build_model, save_checkpoint
+from spectral_models import CheckpointError, build_model, load_checkpoint, save_checkpoint
 from spectral_models.integrations.huggingface import SpectralForCausalLM
 
 OWN = "model."
@@ -131,6 +131,14 @@ def test_earlier_names_load():
     for given in (earlier, {OWN + name: tensor for name, tensor in earlier.items()}):
         assert model.load_state_dict(given, strict=False).missing_keys == []
         assert same(model.model, weights)
+
+
+@pytest.mark.parametrize("name", ["language_model", "memories"])
+def test_a_checkpoint_with_earlier_names_loads(name):
+    """Release 0.1 wrote it; its embedding and the projections of its memories had other names."""
+    path = Path(__file__).parents[1] / "data" / "release-0.1" / name
+    model = SpectralForCausalLM.from_pretrained(path)
+    assert same(model.model, held(load_checkpoint(path)))
 
 
 def accelerate_state(model, target, directory: Path) -> None:

@@ -51,8 +51,8 @@ ODD_BLOCKS = [
 ]
 
 MEMORIES = [
-    MixerCase(HolographicConfig(forgetting=True, correcting=correcting, head_dim=8, phases=8), hidden_dim=16)
-    for correcting in (False, True)
+    MixerCase(HolographicConfig(decay="per_token", update=update, head_dim=8, phases=8), hidden_dim=16)
+    for update in ("additive", "delta")
 ]
 
 

@@ -882,7 +882,7 @@ class Sound(FrontEnd):
 
     def forward(self, inputs, lengths=None):
         if inputs.dim() != 2 or not inputs.is_floating_point():
-            raise UnsupportedInputError("sound is (B, T) floats.")
+            raise UnsupportedInputError("audio is (B, T) floats.")
         self.check_lengths(inputs, lengths)
         rows = None
         if lengths is not None:

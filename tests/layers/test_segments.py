@@ -16,10 +16,10 @@ from spectral_layers.mixing.holographic import HolographicConfig
 from spectral_layers.short_convolution import ShortConvolution
 from spectral_layers.testing import MixerCase
 
-CORRECTING = HolographicConfig(correcting=True)
+DELTA_RULE = HolographicConfig(update="delta")
 STREAMING = [
     *(MIXERS.get(name).load()() for name in ("gated_convolution", "holographic", "multiscale", "spectral_product")),
-    CORRECTING,
+    DELTA_RULE,
 ]
 
 
@@ -50,7 +50,7 @@ def test_segments_change_no_number(config: MixerConfig, ragged: bool, short: Non
     torch.testing.assert_close(after, mixer(more, state=whole.state).y.detach(), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("config", [HolographicConfig(), CORRECTING], ids=["added", "corrected"])
+@pytest.mark.parametrize("config", [HolographicConfig(), DELTA_RULE], ids=["added", "corrected"])
 def test_memories_of_many_chunks_have_the_gradients_of_few(
     config: HolographicConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,10 +21,10 @@ HOST = {
 }  # fmt: skip
 
 
-CORRECTING = MixerCase(HolographicConfig(forgetting=True, correcting=True))
+DELTA_RULE = MixerCase(HolographicConfig(decay="per_token", update="delta"))
 
 
-@pytest.mark.parametrize("case", [*mixer_cases(), CORRECTING, *filter_cases(), *fusion_cases()], ids=str)
+@pytest.mark.parametrize("case", [*mixer_cases(), DELTA_RULE, *filter_cases(), *fusion_cases()], ids=str)
 def test_no_operator_is_one_for_the_host(case: MixerCase | FilterCase | FusionCase) -> None:
     with Operators() as seen:
         if isinstance(case, MixerCase):

@@ -108,10 +108,10 @@ def test_labels_without_names_are_numbers(pictures, spectral, tmp_path):
 def test_a_picture_of_another_size_or_kind(pictures, spectral, tmp_path):
     Image.new("L", (12, 12)).save(tmp_path / "square.png")
     spectral("classify", pictures, tmp_path / "square.png").refused(
-        r"square\.png is 12 x 12 pixels .* takes pictures of 8 x 12; .* -resize 12x8!"
+        r"square\.png is 12 x 12 pixels .* takes images of 8 x 12; .* -resize 12x8!"
     )
     (tmp_path / "text.png").write_text("no picture")
-    spectral("classify", pictures, tmp_path / "text.png").refused(r"text\.png is no picture that Pillow reads")
+    spectral("classify", pictures, tmp_path / "text.png").refused(r"text\.png is no image that Pillow reads")
     spectral("classify", pictures, tmp_path / "none.png").refused(r"cannot read the picture .*none\.png: No such file")
 
 

@@ -13,10 +13,10 @@ from spectral_models import build_model
 from spectral_models.model import SpectralModel
 
 CAUSAL = [name for name, config in MIXERS.configs().items() if "causal" in config.directions]
-CORRECTING = {"type": "holographic", "forgetting": True, "correcting": True}
+DELTA_RULE = {"type": "holographic", "decay": "per_token", "update": "delta"}
 
 
-@pytest.mark.parametrize("mixer", [*CAUSAL, CORRECTING], ids=str)
+@pytest.mark.parametrize("mixer", [*CAUSAL, DELTA_RULE], ids=str)
 def test_a_training_step_is_one_graph(mixer: str | dict[str, object]) -> None:
     torch.manual_seed(0)
     model = build_model(
@@ -53,7 +53,7 @@ def parts(direction: str) -> dict[str, dict[str, object]]:
     own = [name for name, config in MIXERS.configs().items() if direction in config.directions]
     found: dict[str, dict[str, object]] = {name: part(name) for name in own if name != "holographic"}
     if direction == "causal":
-        found |= {"holographic": part({"type": "holographic", "head_dim": 16}), "correcting": part(CORRECTING)}
+        found |= {"holographic": part({"type": "holographic", "head_dim": 16}), "delta_rule": part(DELTA_RULE)}
     found |= {f"filter {name}": filtered(name) for name in FILTERS.configs()}
     found |= {f"gate {name}": gating(gates=[name]) for name in GATES.configs()}
     found |= {f"sparsity {name}": gating(sparsity=name) for name in SPARSITIES.configs()}
@@ -130,7 +130,7 @@ def test_a_decoding_step_is_compiled_once() -> None:
 @pytest.mark.slow
 def test_a_memory_that_corrects_itself_is_one_graph_for_many_lengths() -> None:
     torch.manual_seed(0)
-    model = build_model({"vocab_size": 32, "hidden_dim": 32, "num_layers": 1, "block": {"mixer": CORRECTING}})
+    model = build_model({"vocab_size": 32, "hidden_dim": 32, "num_layers": 1, "block": {"mixer": DELTA_RULE}})
     counter = CompileCounterWithBackend("aot_eager")
     torch._dynamo.reset()
     compiled = torch.compile(lambda ids: model(ids).logits, fullgraph=True, dynamic=True, backend=counter)

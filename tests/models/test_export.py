@@ -14,7 +14,7 @@ from spectral_models import build_model
 LENGTH = 150  # longer than one product transforms, and than a chunk of an exported memory
 MIXERS = [
     {"type": "gated_convolution", "filter": {"type": "resonant", "modes": 4}},
-    {"type": "holographic", "forgetting": True, "correcting": True},
+    {"type": "holographic", "decay": "per_token", "update": "delta"},
 ]
 
 

@@ -261,9 +261,9 @@ def test_a_label_that_the_model_has_not(stripes, configs, spectral, tmp_path):
         (
             PictureReader(1, multiple=4),
             lambda path: picture(path, np.zeros((8, 16))),
-            r"8 x 16 pixels \(height, width\), and the model takes pictures of 8 x 12; .* -resize 12x8! OUT.png",
+            r"8 x 16 pixels \(height, width\), and the model takes images of 8 x 12; .* -resize 12x8! OUT.png",
         ),
-        (PictureReader(1), lambda path: path.write_text("no"), r"new.png is no picture that Pillow reads"),
+        (PictureReader(1), lambda path: path.write_text("no"), r"new.png is no image that Pillow reads"),
         (
             PictureReader(1),
             lambda path: Image.fromarray(np.zeros((8, 12), np.uint16)).save(path),
@@ -289,10 +289,10 @@ def test_files_that_do_not_fit_are_named_before_anything_is_trained(tmp_path, re
 
 def test_pictures_that_patches_do_not_divide_and_damaged_ones(tmp_path):
     odd = picture(tmp_path / "odd.png", np.random.default_rng(0).integers(0, 255, (9, 12)))
-    with pytest.raises(DataError, match=r"odd.png is 9 x 12 pixels .* takes pictures of multiples of 4"):
+    with pytest.raises(DataError, match=r"odd.png is 9 x 12 pixels .* takes images of multiples of 4"):
         PictureReader(1, multiple=4)(File.at(odd))
     odd.write_bytes(odd.read_bytes()[:-40])
-    with pytest.raises(DataError, match=r"the picture .*odd.png is damaged: .* Repair it, or leave it out"):
+    with pytest.raises(DataError, match=r"the image .*odd.png is damaged: .* Repair it, or leave it out"):
         PictureReader(1)(File.at(odd))
     with pytest.raises(DataError, match=r"have 2 channels; files have 1 \(grey\) or 3"):
         PictureReader(2)(File.at(picture(tmp_path / "grey.png", np.zeros((4, 4)))))
@@ -324,7 +324,7 @@ def test_a_dataset_gives_the_files_that_it_holds(kind, stripes, tones, tmp_path)
     with pytest.raises(DataError, match=r"no field 'label'.*data.label"):
         LabelledFilesConfig(source="-").table(f"datasets:{tmp_path}")
     write(datasets.Features({"kind": label}))
-    with pytest.raises(DataError, match=r"has 0 columns of pictures or sounds, and one is needed. Its columns: kind"):
+    with pytest.raises(DataError, match=r"has 0 columns of images or audio, and one is needed. Its columns: kind"):
         LabelledFilesConfig(source="-", label="kind").table(f"datasets:{tmp_path}")
 
 

@@ -21,7 +21,7 @@ TURNED = {"adaptive": 0.1, "energy": 0.1, "moe": 0.25}
 """Of parts whose choices upstream rounding turns."""
 PARTS: list[tuple[str, dict[str, Any]]] = [
     *((name, {"mixer": name}) for name in MIXERS.configs()),
-    ("correcting", {"mixer": {"type": "holographic", "forgetting": True, "correcting": True}}),
+    ("delta_rule", {"mixer": {"type": "holographic", "decay": "per_token", "update": "delta"}}),
     *((name, {"mixer": {"type": "spectral_gating", "gates": [name]}}) for name in GATES.configs()),
     *((name, {"mixer": {"type": "spectral_gating", "sparsity": name}}) for name in SPARSITIES.configs()),
     *((name, {"mixer": "gated_convolution", "feedforward": name}) for name in FEEDFORWARDS.configs()),

@@ -410,7 +410,7 @@ def test_errors_say_what_to_do(checkpoint: Path, tmp_path: Path, monkeypatch: py
     empty = tmp_path / "empty.txt"
     empty.touch()
     refused(r"empty.txt is empty", checkpoint, "--text", empty)
-    refused(r"cannot write pictures to .*empty.txt.*--out", checkpoint, "--out", empty, "--layers", "0")
+    refused(r"cannot write plots to .*empty.txt.*--out", checkpoint, "--out", empty, "--layers", "0")
     monkeypatch.setattr(command, "_model", lambda _: with_foreign())
     refused(r"nothing to draw of it\. layer 0, Foreign: nothing known to show", "it")
     monkeypatch.setattr(command, "_model", lambda _: model_of({**GATING, "gates": ["band"]}, vocab_size=65))

@@ -147,7 +147,7 @@ def test_the_source_is_encoded_once(model: Seq2Seq) -> None:
 
 def likeliest(model: Seq2Seq, input_ids: Tensor, new: int) -> Tensor:
     """By a full pass over everything for every token."""
-    target = torch.full((input_ids.shape[0], 1), model.config.start_token_id)
+    target = torch.full((input_ids.shape[0], 1), model.config.decoder_start_token_id)
     with torch.no_grad():
         for _ in range(new):
             target = torch.cat([target, model(input_ids, target).logits[:, -1:].argmax(-1)], 1)
@@ -155,16 +155,16 @@ def likeliest(model: Seq2Seq, input_ids: Tensor, new: int) -> Tensor:
 
 
 def test_greedy_is_the_argmax_of_full_passes() -> None:
-    model = made(start_token_id=5)
+    model = made(decoder_start_token_id=5)
     found = model.generate(sources(3, 7), max_new_tokens=20, stop_tokens=())
     assert torch.equal(found, likeliest(model, sources(3, 7), 20))
     assert len(found.unique()) > 2, "a constant says little"
 
 
 def test_a_target_ends_with_its_token_and_is_padded() -> None:
-    open_ended = likeliest(made(start_token_id=5), sources(3, 7), 20)
+    open_ended = likeliest(made(decoder_start_token_id=5), sources(3, 7), 20)
     end = int(open_ended[0, 2])
-    model = made(start_token_id=5, end_token_id=end, pad_token_id=12)
+    model = made(decoder_start_token_id=5, eos_token_id=end, pad_token_id=12)
     found = model.generate(sources(3, 7), max_new_tokens=20)
     for row, whole in zip(found.tolist(), open_ended.tolist(), strict=True):
         stop = whole.index(end) + 1 if end in whole else 20
@@ -242,7 +242,7 @@ def test_losses_of_both_halves_are_in_the_loss() -> None:
 
 
 def test_decoder_inputs_are_the_labels_one_later() -> None:
-    model = made(start_token_id=5, pad_token_id=7)
+    model = made(decoder_start_token_id=5, pad_token_id=7)
     labels = torch.tensor([[1, 2, 3], [4, -100, -100]])
     assert model.decoder_inputs(labels).tolist() == [[5, 1, 2], [5, 4, 7]]
 
@@ -314,8 +314,8 @@ ENCODERS = "audio_encoder, encoder, vision_encoder"
             rf"^fusion: 'cross_modal' lets every token .* Causal fusions: {CAUSAL}\.",
         ),
         ({"fusion": "sum"}, r"^fusion: .*'sum'"),
-        ({"start_token_id": 13}, r"^start_token_id: a token is below vocab_size, 13; got 13"),
-        ({"end_token_id": 14}, r"^end_token_id: a token is below vocab_size, 13; got 14"),
+        ({"decoder_start_token_id": 13}, r"^decoder_start_token_id: a token is below vocab_size, 13; got 13"),
+        ({"eos_token_id": 14}, r"^eos_token_id: a token is below vocab_size, 13; got 14"),
         ({"pad_token_id": -1}, r"^pad_token_id: "),
     ],
 )

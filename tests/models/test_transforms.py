@@ -16,9 +16,9 @@ from spectral_models import build_model
 
 SMALL = {"vocab_size": 32, "hidden_dim": 32, "num_layers": 1}
 CAUSAL = [name for name, config in MIXERS.configs().items() if "causal" in config.directions]
-CORRECTING = {"type": "holographic", "forgetting": True, "correcting": True}
+DELTA_RULE = {"type": "holographic", "decay": "per_token", "update": "delta"}
 BLOCKS: list[dict[str, Any]] = [
-    *({"mixer": mixer} for mixer in [*CAUSAL, CORRECTING]),
+    *({"mixer": mixer} for mixer in [*CAUSAL, DELTA_RULE]),
     *({"mixer": "gated_convolution", "feedforward": name} for name in FEEDFORWARDS.configs()),
 ]
 

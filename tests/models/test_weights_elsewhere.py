@@ -78,7 +78,7 @@ def mixers() -> list[dict[str, Any]]:
     """Layers with every mixer that decodes, and every filter."""
     named = [{"type": entry.name} for entry in MIXERS if "causal" in entry.load().directions]
     filtered = [{"type": "gated_convolution", "filter": name} for name in FILTERS.names()]
-    extra = [{"type": "holographic", "forgetting": True, "correcting": True}]
+    extra = [{"type": "holographic", "decay": "per_token", "update": "delta"}]
     return [{"mixer": mixer, "feedforward": "mlp"} for mixer in (*named, *filtered, *extra)]
 
 

@@ -63,7 +63,7 @@ def train(case: Case, device: torch.device) -> None:
 
 CASES: list[Case] = [
     *mixer_cases(),
-    MixerCase(HolographicConfig(forgetting=True, correcting=True)),
+    MixerCase(HolographicConfig(decay="per_token", update="delta")),
     *filter_cases(),
     *fusion_cases(),
     *feedforward_cases(),

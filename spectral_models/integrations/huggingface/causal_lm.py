@@ -14,7 +14,6 @@ from spectral_models.integrations.huggingface.cache import CachedGenerationMixin
 from spectral_models.integrations.huggingface.outputs import WHEN_READ, Logits, OutputWhenRead, when_read
 from spectral_models.integrations.huggingface.pretrained import SpectralPreTrainedModel, refuse
 from spectral_models.loss import IGNORE, StepLoss
-from spectral_models.variants.language_model import LanguageModel
 
 
 @dataclass
@@ -38,7 +37,6 @@ class SpectralForCausalLM(CachedGenerationMixin, SpectralPreTrainedModel):
     holds = "a language_model"
     listed = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     loss_named = "ForCausalLM"
-    earlier_names = LanguageModel.earlier_names
     accepts_loss_kwargs = True
 
     def forward(

@@ -9,7 +9,7 @@ from transformers import PretrainedConfig
 
 from spectral_core import ConfigError
 from spectral_models.assembly import parse_model
-from spectral_models.config import ModelConfig, override
+from spectral_models.config import ModelConfig
 from spectral_models.errors import CheckpointError
 from spectral_models.record import config_of, make_record
 from spectral_models.variants.seq2seq import Seq2SeqConfig
@@ -82,8 +82,8 @@ class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers 
                     kwargs.setdefault("num_labels", self.spectral["num_labels"])
             kwargs["is_encoder_decoder"] = isinstance(config, Seq2SeqConfig)
             if isinstance(config, Seq2SeqConfig):
-                kwargs.setdefault("decoder_start_token_id", config.start_token_id)
-                kwargs.setdefault("eos_token_id", config.end_token_id)
+                kwargs.setdefault("decoder_start_token_id", config.decoder_start_token_id)
+                kwargs.setdefault("eos_token_id", config.eos_token_id)
                 kwargs.setdefault("pad_token_id", config.pad_token_id)
         super().__init__(**{**dict.fromkeys(_TOKENS), **kwargs})
 
@@ -99,7 +99,7 @@ class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers 
         if self.num_labels == self.spectral.get("num_labels", self.num_labels):
             return parse_model(self.spectral)
         unnamed = {"labels": None} if "labels" in self.spectral else {}
-        return parse_model(override(self.spectral, {"num_labels": self.num_labels, **unnamed}))
+        return parse_model(self.spectral, {"num_labels": self.num_labels, **unnamed})
 
     def to_dict(self) -> dict[str, Any]:
         """All of Hugging Face's keys, and beside them what a checkpoint's config.json holds."""

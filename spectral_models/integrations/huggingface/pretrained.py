@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.core_model_loading import WeightRenaming
 from transformers.utils import cached_file
 
 from spectral_core import ConfigError, UnsupportedInputError
@@ -26,7 +28,7 @@ from spectral_models.model import SpectralModel
 from spectral_models.quantization import int8_layers
 from spectral_models.record import CONFIG
 from spectral_models.seal import MARKER, sealed, verify, write_marker
-from spectral_models.weights import misfits
+from spectral_models.weights import current_name, earlier_names, misfits
 
 _WHERE = ("cache_dir", "force_download", "proxies", "token", "revision", "local_files_only", "subfolder")
 _QUIETLY = {
@@ -45,7 +47,7 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
     raises CheckpointError, with ``strict=False`` too, for weights that are missing or unknown: nothing is loaded then.
     ``loss`` has the model's auxiliary losses in training, and not in evaluation.
 
-    holds: what a class is for, in messages. earlier_names: of weights, as in :class:`SpectralModel`.
+    holds: what a class is for, in messages.
     listed: transformers' names of the classes of a task, by which Trainer (label smoothing), pipelines and model cards
     know a class; Auto classes do not enter those that they register. loss_named: what ``loss_function`` is.
     """
@@ -56,7 +58,6 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
     accepts_loss_kwargs = False
 
     holds: ClassVar[str]
-    earlier_names: ClassVar[Mapping[str, str]] = {}
     listed: ClassVar[MutableMapping[str, str]]
     loss_named: ClassVar[str]
 
@@ -103,8 +104,6 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
         if path is not None and not Path(path).is_dir():  # of a hub, only the files that are asked for are fetched
             where = {name: kwargs[name] for name in _WHERE if name in kwargs}
             cached_file(path, MARKER, **where, **_QUIETLY)
-        renamed = {f"^{re.escape(old)}$": new for old, new in cls.earlier_names.items()}
-        kwargs.setdefault("key_mapping", renamed)
         try:
             model, info = super().from_pretrained(path, *args, output_loading_info=True, **kwargs)
         except SafetensorError as error:
@@ -116,7 +115,7 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
 
     @staticmethod
     def _load_pretrained_model(
-        model: Any, state_dict: Any, checkpoint_files: list[str] | None, *args: Any, **kwargs: Any
+        model: Any, state_dict: Any, checkpoint_files: list[str] | None, load_config: Any, **kwargs: Any
     ) -> Any:
         for file in map(Path, checkpoint_files or ()):
             if not (file.parent / MARKER).exists() or file.name not in (WEIGHTS, *sealed(file.parent)):
@@ -127,7 +126,9 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
                 )
             else:
                 verify(file.parent, files=(CONFIG, file.name), only=True)
-        return PreTrainedModel._load_pretrained_model(model, state_dict, checkpoint_files, *args, **kwargs)
+        renamed = [WeightRenaming(f"^{re.escape(earlier)}", now) for earlier, now in earlier_names(model.model).items()]
+        load_config = dataclasses.replace(load_config, weight_mapping=[*(load_config.weight_mapping or ()), *renamed])
+        return PreTrainedModel._load_pretrained_model(model, state_dict, checkpoint_files, load_config, **kwargs)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Give weights their names here, and refuse those that do not fit before one is loaded.
@@ -135,10 +136,11 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
         Trainer loads with ``strict=False``, whatever the names. A set of weights that is smaller on purpose is an
         adapter's, or is loaded into ``.model``. Inside a wrapper (prefix) its own loading checks the names.
         """
+        earlier = earlier_names(self.model)
         for key in [key for key in state_dict if key.startswith(prefix)]:
             name = key[len(prefix) :].removeprefix(_INSIDE)
             if name not in self._parameters:  # FSDP keeps its flat parameter on the module that it wraps
-                state_dict[f"{prefix}{_INSIDE}{self.model.earlier_names.get(name, name)}"] = state_dict.pop(key)
+                state_dict[f"{prefix}{_INSIDE}{current_name(name, earlier)}"] = state_dict.pop(key)
         if not prefix:
             ours = self.state_dict(keep_vars=True)
             arrived = {id(ours[name]) for name in state_dict if name in ours}

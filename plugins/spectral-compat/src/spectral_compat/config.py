@@ -12,7 +12,6 @@ from spectral_core import ConfigError
 from spectral_core.config import Config
 from spectral_core.errors import suggestion
 from spectral_models import ModelConfig, build_model, list_models, load_config
-from spectral_models.config import override
 
 
 class LayerType(Enum):
@@ -98,7 +97,7 @@ class SpectralConfig(Config):
         ConfigError for fields that contradict each other or the variant.
         """
         data, _ = translated(self, variant, self._preset)
-        return load_config(override(data, overrides))
+        return load_config(data, **overrides)
 
     def report(self, variant: Variant = "language_model") -> str:
         """What each field becomes in that variant, one line each, or why it has no effect."""
