@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from spectral_core import UnsupportedInputError
 from spectral_layers.entry import Entered
@@ -25,6 +25,30 @@ class SpectralModel(Entered):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self._gradient_checkpointing = False
+
+    def submodels(self) -> dict[str, SpectralModel]:
+        """The models this one contains, by path, without the models inside those."""
+
+        def inside(module: nn.Module, path: str) -> Iterator[tuple[str, SpectralModel]]:
+            for name, child in module.named_children():
+                if isinstance(child, SpectralModel):
+                    yield f"{path}{name}", child
+                else:
+                    yield from inside(child, f"{path}{name}.")
+
+        return dict(inside(self, ""))
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Whether the backward pass recomputes blocks instead of storing their activations; set for submodels too."""
+        return self._gradient_checkpointing
+
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, value: bool) -> None:
+        self._gradient_checkpointing = value
+        for model in self.submodels().values():
+            model.gradient_checkpointing = value
 
     def entering(self, args: tuple[Any, ...], options: dict[str, Any]) -> None:
         """Refuse a call while weights are on the meta device: PyTorch's linear layers would return noise.

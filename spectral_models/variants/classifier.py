@@ -28,15 +28,6 @@ class Classifier(Labeller):
         encoded = self.encoder(inputs, attention_mask, **options)
         return ClassifierOutput(self.logits(encoded.pooled), encoded.pooled, encoded.losses, encoded.metrics)
 
-    @property
-    def gradient_checkpointing(self) -> bool:
-        """The encoder's: recompute blocks in the backward pass instead of storing what is inside them."""
-        return self.encoder.gradient_checkpointing
-
-    @gradient_checkpointing.setter
-    def gradient_checkpointing(self, value: bool) -> None:
-        self.encoder.gradient_checkpointing = value
-
 
 class ClassifierConfig(LabellerConfig):
     """One label for each text, picture or sound, from any encoder's pooled embedding."""

@@ -87,16 +87,6 @@ class Multimodal(Labeller):
         mean = torch.stack(pooled).mean(0)
         return ClassifierOutput(self.logits(mean), mean, losses, metrics)
 
-    @property
-    def gradient_checkpointing(self) -> bool:
-        """The encoders': recompute blocks in the backward pass instead of storing what is inside them."""
-        return all(self._encoder(name).gradient_checkpointing for name in self.encoders)
-
-    @gradient_checkpointing.setter
-    def gradient_checkpointing(self, value: bool) -> None:
-        for name in self.encoders:
-            self._encoder(name).gradient_checkpointing = value
-
     def _encoder(self, name: str) -> Encoder:
         encoder = self.encoders[name]
         assert isinstance(encoder, Encoder)

@@ -187,15 +187,6 @@ class Seq2Seq(SpectralModel):
         example = self.encoder.frontend.example(batch)
         return (example[:, : self.encoder.length_limit] if example.dim() == 2 else example,)
 
-    @property
-    def gradient_checkpointing(self) -> bool:
-        """Recompute blocks, of the encoder and the decoder, in the backward pass instead of storing what is inside."""
-        return self.decoder.gradient_checkpointing
-
-    @gradient_checkpointing.setter
-    def gradient_checkpointing(self, value: bool) -> None:
-        self.encoder.gradient_checkpointing = self.decoder.gradient_checkpointing = value
-
 
 def _named(half: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"{half}.{name}": value for name, value in values.items()}

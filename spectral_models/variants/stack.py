@@ -64,15 +64,11 @@ class StackOutput:
 
 
 class StackedModel(SpectralModel):
-    """Front end and position, blocks, norm. A variant adds what goes in and what comes out.
-
-    gradient_checkpointing: recompute blocks in the backward pass instead of storing what is inside them.
-    """
+    """Front end and position, blocks, norm. A variant adds what goes in and what comes out."""
 
     def __init__(self, config: StackConfig, frontend: FrontEndConfig) -> None:
         super().__init__(config)
         self.config: StackConfig
-        self.gradient_checkpointing = False
         context = LayerContext(
             hidden_dim=config.hidden_dim, causal=config.decoder, fft=config.build_fft(), max_seq_len=config.max_seq_len
         )
