@@ -42,7 +42,6 @@ from spectral_models.quantization import SCHEME, flattened, int8_layers
 from spectral_models.record import CONFIG, config_of, int8_of, make_record, read_record
 from spectral_models.seal import MARKER, read_stably, sealed, sync, verify, write_marker
 from spectral_models.variants.encoding import EncoderConfig
-from spectral_models.variants.stack import StackConfig
 from spectral_models.weights import fitting, put_weights, read_weights
 
 WEIGHTS, PREPROCESSOR = "model.safetensors", "preprocessor_config.json"
@@ -182,8 +181,8 @@ def find(path: Path) -> Path:
 
 def _check_size(config: ModelConfig, stored: Mapping[str, Tensor], directory: Path, int8: Collection[str]) -> None:
     """Raise CheckpointError for a config of another model than the weights', before memory is taken for it."""
-    stacks = [part for _, part in [("", config), *parts_of(config)] if isinstance(part, StackConfig)]
-    layers = max((stack.num_layers for stack in stacks), default=0)
+    models = [config, *(part for _, part in parts_of(config) if isinstance(part, ModelConfig))]
+    layers = max(sum(1 for _ in model.stack()) for model in models)
     if layers > len(stored):
         raise CheckpointError(
             f"{directory / WEIGHTS} does not fit its config: {len(stored)} tensors for {layers} layers. Leave out "

@@ -151,6 +151,8 @@ class ModelConfig(PartConfig):
 
     decoder: ClassVar[bool] = False
     """Whether logits may depend on no later token; held by a check when parts come from third parties."""
+    reads_source: ClassVar[bool] = False
+    """Whether a decoder reads a source, which stands in front of its tokens among the inputs."""
 
     fft: Annotated[FFTBackendConfig, OneOf(FFT_BACKENDS)] | None = None
     """FFT backend of every spectral operator, in the models inside this one too. Null leaves each of these its own, and
@@ -163,6 +165,15 @@ class ModelConfig(PartConfig):
 
     def build(self) -> SpectralModel:
         raise NotImplementedError(f"{type(self).__name__} must define build()")
+
+    @property
+    def blocks(self) -> tuple[BlockConfig, ...]:
+        """The distinct blocks of a stack, in the order they take turns; none without a stack."""
+        return ()
+
+    def stack(self) -> Iterator[tuple[str, BlockConfig]]:
+        """All blocks of a stack, each with the config path it comes from; none without a stack."""
+        return iter(())
 
     def build_fft(self) -> FFTBackend:
         """The backend of the operators that belong to this model itself, and to none inside it."""

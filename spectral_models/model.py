@@ -12,14 +12,18 @@ from spectral_layers.entry import Entered
 
 if TYPE_CHECKING:
     from spectral_models.config import ModelConfig
+    from spectral_models.inputs import InputSpec
 
 
 class SpectralModel(Entered):
     """A model that knows the config it was built from; checkpoints are its weights and that config.
 
     earlier_names: what weights were called in checkpoints of before, and are called now.
+    streams: whether a decoder continues a state: ``forward(tokens, state=..., return_state=True)`` gives one. If it
+    reads a source, ``prepare(source)`` gives its first state, and forward then takes None for the source.
     """
 
+    streams: ClassVar[bool] = False
     earlier_names: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, config: ModelConfig) -> None:
@@ -67,6 +71,22 @@ class SpectralModel(Entered):
             "model.load_state_dict(...)."
         )
 
-    def example_source(self, batch: int) -> tuple[Tensor, ...]:
-        """What a decoder's call takes in front of its tokens, for checks: nothing, or an example of a source."""
+    def input_specs(self) -> tuple[InputSpec, ...]:
+        """The inputs, in the order in which forward takes them; none where a class does not say.
+
+        A decoder's own tokens come last, behind the source if it reads one.
+        """
         return ()
+
+    def outputs(self) -> tuple[str, ...]:
+        """What a program of the model gives, by names of tensors in forward's output; none where a class does not say.
+
+        logits: (B, num_labels) of rows, or (B, L, V) of tokens. pooled: (B, D). hidden: (B, L, D), beside a ``mask``
+        (B, L) that is True at real tokens, or None if all are. Others as the class documents them.
+        """
+        return ()
+
+    def run(self, inputs: Mapping[str, Tensor], attention_mask: Tensor | None = None) -> Any:
+        """The output for inputs by name, all of :meth:`input_specs` in their order. attention_mask: of the first."""
+        options = {} if attention_mask is None else {"attention_mask": attention_mask}
+        return self(*inputs.values(), **options)

@@ -12,6 +12,7 @@ from spectral_core.config import OneOf, problem
 from spectral_layers import FRONTENDS, FrontEndConfig
 from spectral_layers.frontends.base import Modality
 from spectral_layers.frontends.mel import MelConfig
+from spectral_models.inputs import AudioInput
 from spectral_models.variants.encoding import EncoderOutput
 from spectral_models.variants.plane_encoder import PlaneEncoder, PlaneEncoderConfig
 from spectral_models.variants.stack import aligned
@@ -46,6 +47,10 @@ class AudioEncoder(PlaneEncoder):
             return self.encode(input_values)
         input_values, alignment = aligned(input_values, attention_mask, name="input_values")
         return self.encode(input_values, alignment.rows.lengths)
+
+    def input_specs(self) -> tuple[AudioInput, ...]:
+        rate = getattr(self.config.frontend, "sample_rate", None)
+        return (AudioInput("input_values", small=self.small_input(), masked=True, sample_rate=rate),)
 
 
 class AudioEncoderConfig(PlaneEncoderConfig):

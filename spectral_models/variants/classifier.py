@@ -8,6 +8,7 @@ from torch import Tensor
 
 from spectral_core.config import part
 from spectral_models.block import under
+from spectral_models.inputs import InputSpec
 from spectral_models.variants.encoding import AnyEncoder
 from spectral_models.variants.labelling import ClassifierOutput, Labeller, LabellerConfig
 
@@ -27,6 +28,9 @@ class Classifier(Labeller):
         self.encoder.refuse_unknown(options)
         encoded = self.encoder(inputs, attention_mask, **options)
         return ClassifierOutput(self.logits(encoded.pooled), encoded.pooled, encoded.losses, encoded.metrics)
+
+    def input_specs(self) -> tuple[InputSpec, ...]:
+        return self.encoder.input_specs()
 
 
 class ClassifierConfig(LabellerConfig):

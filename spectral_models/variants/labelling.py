@@ -51,6 +51,9 @@ class Labeller(SpectralModel):
         logits: Tensor = self.head(self.dropout(pooled))
         return logits
 
+    def outputs(self) -> tuple[str, ...]:
+        return ("logits",)
+
     def loss(
         self,
         inputs: Any,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -16,6 +17,7 @@ from spectral_core.errors import shown, suggestion
 from spectral_layers import FEEDFORWARDS, FUSIONS, FeedForwardConfig, FusionConfig, LayerContext, Stream
 from spectral_layers.rows import Alignment
 from spectral_models.block import NORMS, under
+from spectral_models.inputs import InputSpec
 from spectral_models.variants.encoding import AnyEncoder, Encoder, EncoderOutput, pool
 from spectral_models.variants.labelling import ClassifierOutput, Labeller, LabellerConfig
 from spectral_models.variants.stack import ragged
@@ -86,6 +88,18 @@ class Multimodal(Labeller):
             pooled.append(pool(self.norm(fused.y + fed.y), stream.rows, self.config.pooling))
         mean = torch.stack(pooled).mean(0)
         return ClassifierOutput(self.logits(mean), mean, losses, metrics)
+
+    def input_specs(self) -> tuple[InputSpec, ...]:
+        """The encoders' inputs by modality, at full length: masks would stand behind more than the first."""
+        found = {name: self._encoder(name).input_specs() for name in self.encoders}
+        if any(len(specs) != 1 for specs in found.values()):
+            return ()
+        return tuple(replace(spec, name=name, masked=False) for name, (spec,) in found.items())
+
+    def run(self, inputs: Mapping[str, Tensor], attention_mask: Tensor | None = None) -> ClassifierOutput:
+        assert attention_mask is None, "no input here is masked"
+        output: ClassifierOutput = self(inputs)
+        return output
 
     def _encoder(self, name: str) -> Encoder:
         encoder = self.encoders[name]

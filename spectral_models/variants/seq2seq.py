@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -20,6 +20,7 @@ from spectral_layers.entry import entry
 from spectral_layers.rows import Alignment
 from spectral_models.block import under
 from spectral_models.generation import generate
+from spectral_models.inputs import InputSpec
 from spectral_models.loss import IGNORE, StepLoss
 from spectral_models.model import SpectralModel
 from spectral_models.variants.conditioning import SourceDecoder
@@ -49,6 +50,8 @@ class Seq2Seq(SpectralModel):
 
     The source is encoded once: what the decoder's fusions read of it is in the state that every target begins with.
     """
+
+    streams: ClassVar[bool] = True
 
     def __init__(self, config: Seq2SeqConfig) -> None:
         super().__init__(config)
@@ -183,9 +186,13 @@ class Seq2Seq(SpectralModel):
         options = {"stop_tokens": (self.config.end_token_id,), "pad_token_id": self.config.pad_token_id, **options}
         return generate(self.decoder, start, state=state, **options)[:, 1:]
 
-    def example_source(self, batch: int) -> tuple[Tensor, ...]:
-        example = self.encoder.frontend.example(batch)
-        return (example[:, : self.encoder.length_limit] if example.dim() == 2 else example,)
+    def input_specs(self) -> tuple[InputSpec, ...]:
+        source = self.encoder.input_specs()
+        target = replace(self.decoder.input_specs()[0], name="decoder_input_ids")
+        return (*source, target) if source else ()
+
+    def outputs(self) -> tuple[str, ...]:
+        return ("logits",)
 
 
 def _named(half: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -194,6 +201,8 @@ def _named(half: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 class Seq2SeqConfig(DecoderConfig):
     """One sequence to another. The encoder has a config of its own; all else describes the decoder."""
+
+    reads_source: ClassVar[bool] = True
 
     type: Literal["seq2seq"] = "seq2seq"
     fft: Annotated[FFTBackendConfig, OneOf(FFT_BACKENDS)] | None = None

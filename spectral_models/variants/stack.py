@@ -202,14 +202,12 @@ class StackConfig(ModelConfig):
 
     @property
     def blocks(self) -> tuple[BlockConfig, ...]:
-        """The distinct blocks, in the order they take turns."""
         if self.layers:
             return self.layers
         assert self.block is not None
         return (self.block,)
 
     def stack(self) -> Iterator[tuple[str, BlockConfig]]:
-        """All num_layers blocks, each with the config path it comes from."""
         for index in range(self.num_layers):
             turn = index % len(self.blocks)
             yield "block" if self.block is not None else f"layers.{turn}", self.blocks[turn]

@@ -13,6 +13,7 @@ from spectral_core.config import OneOf, Scale, Width, part, problem
 from spectral_layers import FRONTENDS, FrontEndConfig
 from spectral_layers.frontends.base import Modality
 from spectral_layers.frontends.patches import PatchesConfig
+from spectral_models.inputs import ImageInput
 from spectral_models.variants.encoding import EncoderOutput
 from spectral_models.variants.plane_encoder import PlaneEncoder, PlaneEncoderConfig
 
@@ -44,6 +45,14 @@ class VisionEncoder(PlaneEncoder):
                 f"{describe(pixel_values)}. Resize them, or build the model with image_size: null."
             )
         return self.encode(pixel_values)
+
+    def input_specs(self) -> tuple[ImageInput, ...]:
+        channels, *size = self.small_input()
+        return (
+            ImageInput(
+                "pixel_values", small=(channels, *(self.config.image_size or size)), size=self.config.image_size
+            ),
+        )
 
 
 class VisionEncoderConfig(PlaneEncoderConfig):
