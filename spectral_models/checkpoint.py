@@ -33,7 +33,6 @@ from spectral_core import SpectralError
 from spectral_models.assembly import build_model
 from spectral_models.config import ModelConfig, parts_of
 from spectral_models.data.byte_files import SETTINGS, TOKENIZER
-from spectral_models.data.readers import reader_of
 from spectral_models.data.subwords import read_tokenizer
 from spectral_models.data.tokenizer import ByteTokenizer, Tokenizer
 from spectral_models.errors import CheckpointError, DataError, not_written
@@ -41,7 +40,6 @@ from spectral_models.model import SpectralModel
 from spectral_models.quantization import SCHEME, flattened, int8_layers
 from spectral_models.record import CONFIG, config_of, int8_of, make_record, read_record
 from spectral_models.seal import MARKER, read_stably, sealed, sync, verify, write_marker
-from spectral_models.variants.encoding import EncoderConfig
 from spectral_models.weights import fitting, put_weights, read_weights
 
 WEIGHTS, PREPROCESSOR = "model.safetensors", "preprocessor_config.json"
@@ -143,10 +141,8 @@ def _ends(tokenizer: Tokenizer | None) -> dict[str, int]:
 
 def preprocessor(config: ModelConfig) -> dict[str, str]:
     """The file that says how a model's pictures or sounds are read, by its name; none for other models."""
-    encoder = getattr(config, "encoder", config)
-    if not isinstance(encoder, EncoderConfig) or encoder.modality == "text":
-        return {}
-    settings = reader_of(encoder).settings()
+    reader = config.reader()
+    settings = {} if reader is None else reader.settings()
     return {PREPROCESSOR: json.dumps(settings, indent=2) + "\n"} if settings else {}
 
 

@@ -13,6 +13,7 @@ from spectral_layers.entry import Entered
 if TYPE_CHECKING:
     from spectral_models.config import ModelConfig
     from spectral_models.inputs import InputSpec
+    from spectral_models.loss import StepLoss
 
 
 class SpectralModel(Entered):
@@ -78,6 +79,18 @@ class SpectralModel(Entered):
         """
         return ()
 
+    @property
+    def only_input(self) -> InputSpec | None:
+        """The input of a model that has one; None where there are several, or where a class does not say."""
+        specs = self.input_specs()
+        return specs[0] if len(specs) == 1 else None
+
+    @property
+    def continues_text(self) -> bool:
+        """Whether logits are of the next token behind each of the input's, which are all that it reads."""
+        spec = self.only_input
+        return self.config.decoder and spec is not None and spec.kind == "tokens"
+
     def outputs(self) -> tuple[str, ...]:
         """What a program of the model gives, by names of tensors in forward's output; none where a class does not say.
 
@@ -85,6 +98,10 @@ class SpectralModel(Entered):
         (B, L) that is True at real tokens, or None if all are. Others as the class documents them.
         """
         return ()
+
+    def loss(self, *inputs: Any, **options: Any) -> StepLoss:
+        """What training minimises: see :mod:`spectral_models.loss`. Raises UnsupportedInputError without one."""
+        raise UnsupportedInputError(f"a {self.config.type} has no loss: its class defines none.")
 
     def run(self, inputs: Mapping[str, Tensor], attention_mask: Tensor | None = None) -> Any:
         """The output for inputs by name, all of :meth:`input_specs` in their order. attention_mask: of the first."""

@@ -12,6 +12,7 @@ from spectral_core.config import OneOf, problem
 from spectral_layers import FRONTENDS, FrontEndConfig
 from spectral_layers.frontends.base import Modality
 from spectral_layers.frontends.mel import MelConfig
+from spectral_models.data.readers import SoundReader
 from spectral_models.inputs import AudioInput
 from spectral_models.variants.encoding import EncoderOutput
 from spectral_models.variants.plane_encoder import PlaneEncoder, PlaneEncoderConfig
@@ -72,6 +73,10 @@ class AudioEncoderConfig(PlaneEncoderConfig):
                 "with one band there is no frequency to mix along: give several, or use mixing: sequence.",
             )
         return self
+
+    def reader(self) -> SoundReader:
+        """For WAV files of the front end's ``sample_rate``; of any if it has none."""
+        return SoundReader(getattr(self.frontend, "sample_rate", None))
 
     def build(self) -> AudioEncoder:
         return AudioEncoder(self)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from spectral_core.config import part
 from spectral_models.block import under
+from spectral_models.data.readers import Reader
 from spectral_models.inputs import InputSpec
 from spectral_models.variants.encoding import AnyEncoder
 from spectral_models.variants.labelling import ClassifierOutput, Labeller, LabellerConfig
@@ -39,6 +40,9 @@ class ClassifierConfig(LabellerConfig):
     type: Literal["classifier"] = "classifier"
     encoder: AnyEncoder = part("encoder")
     """The encoder, of text, pictures or sound; its ``pooling`` makes one vector of a row."""
+
+    def reader(self) -> Reader | None:
+        return self.encoder.reader()
 
     @property
     def architecture(self) -> str | None:

@@ -175,6 +175,7 @@ class EncoderConfig(StackConfig):
     """What the configs of all encoders share. modality: what they read."""
 
     modality: ClassVar[Modality]
+    pools: ClassVar[bool] = True
 
     position: Annotated[PositionConfig, OneOf(POSITIONS)] = part("sinusoidal")
     """How tokens are told where they stand."""

@@ -19,6 +19,7 @@ from spectral_layers import FUSIONS, FusionConfig, State, Stream
 from spectral_layers.entry import entry
 from spectral_layers.rows import Alignment
 from spectral_models.block import under
+from spectral_models.data.readers import Reader
 from spectral_models.generation import generate
 from spectral_models.inputs import InputSpec
 from spectral_models.loss import IGNORE, StepLoss
@@ -235,6 +236,9 @@ class Seq2SeqConfig(DecoderConfig):
                     f"a token is below vocab_size, {self.vocab_size}; got {getattr(self, name)}.",
                 )
         return self
+
+    def reader(self) -> Reader | None:
+        return self.encoder.reader()
 
     @property
     def architecture(self) -> str | None:

@@ -13,6 +13,7 @@ from spectral_core.config import OneOf, Scale, Width, part, problem
 from spectral_layers import FRONTENDS, FrontEndConfig
 from spectral_layers.frontends.base import Modality
 from spectral_layers.frontends.patches import PatchesConfig
+from spectral_models.data.readers import PictureReader
 from spectral_models.inputs import ImageInput
 from spectral_models.variants.encoding import EncoderOutput
 from spectral_models.variants.plane_encoder import PlaneEncoder, PlaneEncoderConfig
@@ -84,6 +85,17 @@ class VisionEncoderConfig(PlaneEncoderConfig):
                 ("image_size",), f"{height} x {width} leaves a rest: patches are {front.size} x {front.size} pixels."
             )
         return self
+
+    def reader(self) -> PictureReader:
+        """For files with as many channels as the front end's ``channels``; in colour if it does not say."""
+        front = self.frontend
+        return PictureReader(
+            channels=getattr(front, "channels", 3),
+            size=self.image_size,
+            multiple=front.size if isinstance(front, PatchesConfig) else 1,
+            mean=self.image_mean,
+            std=self.image_std,
+        )
 
     def build(self) -> VisionEncoder:
         return VisionEncoder(self)

@@ -12,7 +12,6 @@ from spectral_models.assembly import parse_model
 from spectral_models.config import ModelConfig, override
 from spectral_models.errors import CheckpointError
 from spectral_models.record import config_of, make_record
-from spectral_models.variants.seq2seq import Seq2SeqConfig
 
 
 class _Told:
@@ -43,6 +42,13 @@ class _Told:
 
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 """What tools read of every config, whether or not a model knows them."""
+
+_OF_TARGETS = {
+    "decoder_start_token_id": "start_token_id",
+    "eos_token_id": "end_token_id",
+    "pad_token_id": "pad_token_id",
+}
+"""Hugging Face's names of the tokens around a target, and a config's keys."""
 
 
 class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
@@ -80,11 +86,10 @@ class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers 
                     kwargs["label2id"] = {name: number for number, name in enumerate(labels)}
                 else:
                     kwargs.setdefault("num_labels", self.spectral["num_labels"])
-            kwargs["is_encoder_decoder"] = isinstance(config, Seq2SeqConfig)
-            if isinstance(config, Seq2SeqConfig):
-                kwargs.setdefault("decoder_start_token_id", config.start_token_id)
-                kwargs.setdefault("eos_token_id", config.end_token_id)
-                kwargs.setdefault("pad_token_id", config.pad_token_id)
+            kwargs["is_encoder_decoder"] = config.reads_source
+            for theirs, ours in _OF_TARGETS.items():
+                if ours in self.spectral:
+                    kwargs.setdefault(theirs, self.spectral[ours])
         super().__init__(**{**dict.fromkeys(_TOKENS), **kwargs})
 
     @classmethod

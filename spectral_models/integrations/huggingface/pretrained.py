@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from transformers.utils import cached_file
 
 from spectral_core import ConfigError, UnsupportedInputError
+from spectral_layers.frontends.base import FrontEnd
 from spectral_layers.frontends.tokens import Tokens
 from spectral_models.assembly import build_model
 from spectral_models.checkpoint import WEIGHTS, own_memory, preprocessor
@@ -206,7 +207,8 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
         return {"losses": found.losses, "metrics": found.metrics} if self.training or labels is not None else {}
 
     def get_input_embeddings(self) -> nn.Module:
-        frontend = getattr(self.model, "encoder", self.model).frontend
+        # Of a source's and a target's, the first: the source's.
+        frontend = next((module for module in self.model.modules() if isinstance(module, FrontEnd)), self.model)
         found: nn.Module = frontend.embedding if isinstance(frontend, Tokens) else frontend
         return found
 
