@@ -32,7 +32,8 @@ def continued(
         online = OnlineFilter(long_filter, fft, state["inputs"], state["pending"], state.kernels)
         return online.extend(u, state.position, rows), online.tensors()
     if length == 1:
-        tables = state.kernels.get(long_filter, "step", u.device, long_filter.tables)
+        kernels = state.kernels
+        tables = () if kernels is None else kernels.get(long_filter, "step", u.device, long_filter.tables)
         y, modes = long_filter.step(state["modes"], u[..., 0], *tables)
         if rows is not None:
             real = (rows.lengths > 0).view(-1, *[1] * (modes.dim() - 1))

@@ -151,7 +151,7 @@ class OnlineFilter(OnlineConvolution):
     ) -> None:
         super().__init__(fft, stored, pending)
         self.filter = long_filter
-        self.kernels = Kept() if kernels is None else kernels
+        self.kernels = kernels
 
     @classmethod
     def after(cls, long_filter: Filter, fft: FFTBackend, u: Tensor, rows: Rows | None) -> OnlineFilter:
@@ -185,6 +185,8 @@ class OnlineFilter(OnlineConvolution):
     def _kept(self, name: str, size: int, make: Callable[[], T]) -> T:
         """A kernel of this stream, and of all in a scope; made anew where the model was cast or moved since."""
         key = (size, self.fft.name, self.pending.dtype, self.pending.device)
+        if self.kernels is None:
+            return kept(self.filter, name, key, make)
         return self.kernels.get(self.filter, name, key, lambda: kept(self.filter, name, key, make))
 
     def _grow(self, start: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Linear layers of which a part needs more than y = W x + b: another precision, a factor, or the transpose."""
+"""Linear layers that adapters and quantisation leave alone; one of them in float32 at least, with a gain."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spectral_layers.entry import Entered, entry
 
-
-class Projection(Entered):
+class Projection(nn.Module):
     """y = W x + b, for parts that take W into another product or precision.
 
     Begins as ``nn.Linear`` does, and is none: what takes the place of such a layer's forward pass, an adapter or
@@ -23,11 +21,6 @@ class Projection(Entered):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
-
-    @entry
-    def transposed(self, y: Tensor) -> Tensor:
-        """W^T y, for a head that is tied to this layer."""
-        return F.linear(y, self.weight.T)
 
 
 class PreciseProjection(Projection):

@@ -44,13 +44,15 @@ class State:
     position: Tensor
     tensors: dict[str, Tensor] = field(default_factory=dict)
     parts: dict[str, State] = field(default_factory=dict)
-    kernels: Kept = field(default_factory=Kept)
+    kernels: Kept | None = None
     _consumed: bool = False
     _journal: Journal | None = None
 
     def __post_init__(self) -> None:
         self.tensors = dict(self.tensors or {})
         self.parts = dict(self.parts or {})
+        if self.kernels is None and not torch.compiler.is_compiling():  # traced graphs keep nothing
+            self.kernels = Kept()
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.tensors:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from importlib import resources
 from itertools import chain
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
     Field,
     GetJsonSchemaHandler,
     ValidatorFunctionWrapHandler,
@@ -203,12 +204,12 @@ class ModelConfig(PartConfig):
     def _one_fft(self) -> ModelConfig:
         if self.fft is not None:
             # A frozen config takes no assignment, and a validator must return the instance it was given.
-            self.__dict__.update(_with_fft(self, self.fft))
+            self.__dict__.update(with_inner(self, lambda _: {"fft": self.fft}))
         return self
 
 
-def _with_fft(config: Config, fft: FFTBackendConfig) -> dict[str, Any]:
-    """The fields of a config that contain models, with that backend in each of these."""
+def with_inner(config: Config, change: Callable[[ModelConfig], Mapping[str, Any]]) -> dict[str, Any]:
+    """The fields of a config that contain models, with what ``change`` gives for each of these updated in it."""
 
     def inside(value: Any) -> Any:
         if isinstance(value, tuple):
@@ -217,10 +218,10 @@ def _with_fft(config: Config, fft: FFTBackendConfig) -> dict[str, Any]:
             return {key: inside(member) for key, member in value.items()}
         if not isinstance(value, Config):
             return value
-        changes = _with_fft(value, fft)
+        changes = with_inner(value, change)
         if isinstance(value, ModelConfig):
-            changes["fft"] = fft
-        return value.model_copy(update=changes) if changes else value
+            changes.update(change(value))
+        return BaseModel.model_copy(value, update=changes) if changes else value
 
     made = {name: inside(getattr(config, name)) for name in type(config).model_fields}
     return {name: value for name, value in made.items() if value != getattr(config, name)}

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from spectral_core import UnsupportedInputError
 from spectral_core.axes import describe
 from spectral_core.trees import tree
+from spectral_kernels.tracing import readable
 
 IGNORE = -100
 """The label of what counts for nothing, as in ``torch.nn.functional.cross_entropy``."""
@@ -123,9 +124,8 @@ def check_labels(labels: Tensor, shape: Sequence[int], count: int) -> None:
         raise UnsupportedInputError(
             f"labels are one integer for each {what}, of shape {tuple(shape)}; got {describe(labels)}."
         )
-    # Reading the extremes back would stall an accelerator at every step, and split a compiled graph; there the loss
-    # asserts.
-    if labels.device.type == "cpu" and labels.numel() and not torch.compiler.is_compiling():
+    # Where values cannot be read the loss itself asserts.
+    if labels.numel() and readable(labels):
         counted = labels.where(labels != IGNORE, 0)
         low, high = int(counted.min()), int(counted.max())
         if low < 0 or high >= count:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from dataclasses import dataclass
 from importlib import resources
 from typing import Literal
@@ -65,9 +66,7 @@ class AutoFFT(FFTBackend):
     def plan(self, request: Request) -> Plan:
         """The plan for a class of requests. Raises UnsupportedInputError when no candidate can serve it."""
         if torch.compiler.is_compiling() or transformed():
-            return self._make(
-                request
-            )  # a trace holds neither log lines nor caches, and torch.func has plans of its own
+            return self._make(request)  # a trace holds neither log lines nor caches; torch.func has plans of its own
         made = self._plans.get(request)
         if made is None:
             if len(self._plans) == _KEPT:
@@ -157,7 +156,7 @@ def _request(
         operator=operator,
         device=x.device.type,
         dtype=transform_dtype(x.dtype),
-        batch=x.shape[:-2].numel(),
+        batch=math.prod(x.shape[:-2]),  # numel() would fix a traced batch
         channels=x.shape[-2] if x.dim() > 1 else 1,
         length=length,
         taps=taps,

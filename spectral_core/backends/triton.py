@@ -40,8 +40,6 @@ class TritonFFT(TorchFFT):
 
     def unsupported_reasons(self, request: Request) -> list[str]:
         reasons = missing(request.device)
-        if reasons:
-            return reasons
         if request.dtype not in PRECISION:
             reasons.append(f"dtype {str(request.dtype).removeprefix('torch.')} unsupported")
         if request.operator == "convolution":

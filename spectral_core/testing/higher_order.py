@@ -113,7 +113,7 @@ def _second(run: Callable[..., Tensor], tensors: Mapping[str, Tensor]) -> tuple[
     y = run(**leaves)
     weights = torch.linspace(-1.0, 2.0, y.numel(), dtype=y.dtype, device=y.device).reshape(y.shape)
     gradients = torch.autograd.grad((y * weights).sum(), list(leaves.values()), create_graph=True)
-    return torch.autograd.grad(sum(each.square().sum() for each in gradients), list(leaves.values()))
+    return torch.autograd.grad(torch.stack([each.square().sum() for each in gradients]).sum(), list(leaves.values()))
 
 
 def _refused(backend: FFTBackend, what: str, error: Exception) -> None:

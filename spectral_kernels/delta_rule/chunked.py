@@ -52,7 +52,9 @@ def delta_rule(
     size = _size(length)
     chunks = -(-length // size)
     more = chunks * size - length
-    if more or torch.compiler.is_compiling():  # inductor fails on the strides of a symbolic length divided unpadded
+    # Traces pad by nothing too: inductor fails on the strides of a symbolic length divided unpadded. They are asked for
+    # first, or a graph would hold for no padding only.
+    if torch.compiler.is_compiling() or more:
         # Right-padded by tokens that leave the state unchanged.
         q, k, v = (F.pad(z, (0, 0, 0, more)) for z in (q, k, v))
         g = F.pad(g.expand(-1, -1, length), (0, more))

@@ -16,7 +16,6 @@ from spectral_kernels.tracing import readable
 from spectral_layers.context import LayerContext
 from spectral_layers.entry import Entered, entry
 from spectral_layers.frontends.base import FrontEnd, FrontEndConfig, FrontEndOutput, Modality
-from spectral_layers.projection import Projection
 from spectral_layers.rows import Rows
 
 _SIZE = 0.02  # of embeddings at first
@@ -30,6 +29,18 @@ class Embedding(nn.Embedding, Entered):
     def transposed(self, x: Tensor) -> Tensor:
         """(..., embed_dim) -> (..., V): the products with all vectors."""
         return F.linear(x, self.weight)
+
+
+class TiedLinear(nn.Linear, Entered):
+    """A linear layer without bias that is also its transpose."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, bias=False)
+
+    @entry
+    def transposed(self, y: Tensor) -> Tensor:
+        """(..., outputs) -> (..., inputs): W^T y."""
+        return F.linear(y, self.weight.T)
 
 
 class Tokens(FrontEnd, Entered):
@@ -49,9 +60,9 @@ class Tokens(FrontEnd, Entered):
         self.feature_size = embed_scale * _SIZE
         self.embedding = Embedding(vocab_size, embed_dim)
         nn.init.normal_(self.embedding.weight, std=_SIZE)
-        self.proj: Projection | None = None
+        self.proj: TiedLinear | None = None
         if embed_dim != hidden_dim:
-            self.proj = Projection(embed_dim, hidden_dim, bias=False)
+            self.proj = TiedLinear(embed_dim, hidden_dim)
             nn.init.normal_(self.proj.weight, std=embed_dim**-0.5)
 
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> FrontEndOutput:
@@ -93,7 +104,7 @@ class Tokens(FrontEnd, Entered):
 
 def _transposed(part: nn.Module, x: Tensor, every: Tensor) -> Tensor:
     """X W^T of the part's matrix W; where an adapter took its place, W is what it makes of ``every`` row."""
-    product: Tensor = part.transposed(x) if isinstance(part, Embedding | Projection) else F.linear(x, part(every))
+    product: Tensor = part.transposed(x) if isinstance(part, Embedding | TiedLinear) else F.linear(x, part(every))
     return product
 
 

@@ -18,7 +18,6 @@ from spectral_core.contract import Contract
 from spectral_core.errors import StateError, UnsupportedInputError
 from spectral_core.trees import tree
 from spectral_layers.context import LayerContext
-from spectral_layers.kept import Kept
 from spectral_layers.rows import Rows
 from spectral_layers.state import State
 
@@ -112,7 +111,7 @@ class Mixer(Contract, nn.Module):
     ) -> State:
         """The state after x (B, L, D), L tokens or ``rows.lengths`` further than the one before it, of its stream."""
         advance = x.shape[1] if rows is None else rows.lengths
-        kernels = Kept() if state is None else state.kernels
+        kernels = None if state is None else state.kernels
         return State(self.owner, self.position(x, state) + advance, tensors, kernels=kernels)
 
     def check_limit(self, length: int, state: State | None) -> None:

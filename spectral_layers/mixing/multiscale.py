@@ -18,7 +18,6 @@ from spectral_layers.context import FilterContext, LayerContext
 from spectral_layers.entry import Entered, entry
 from spectral_layers.filters.base import Filter, FilterConfig
 from spectral_layers.initialisation import begin_reading, begin_writing
-from spectral_layers.kept import Kept
 from spectral_layers.long_convolution import continued
 from spectral_layers.mixing.base import Mixer, MixerConfig, MixerOutput
 from spectral_layers.registries import FILTERS
@@ -134,7 +133,7 @@ class _Scale(Entered):
         y = _pick(results, at.clamp(max=blocks))
         last = complete[:, None]
         tensors = {**memory, "begun": _pick(sums, last), "held": _pick(results, last)}
-        kernels = Kept() if state is None else state.kernels
+        kernels = None if state is None else state.kernels
         return y, State("scale", position // self.scale + complete, tensors, kernels=kernels)
 
     def _sums(self, u: Tensor) -> Tensor:

@@ -159,10 +159,11 @@ class SpectralGating(Mixer):
 
         def filtered() -> Iterator[Tensor]:
             tokens = segment_tokens(value)
-            # In training a sparsity draws its bins for all blocks at once.
-            count = blocks if tokens is None or self.training else max(1, tokens // self.block)
-            for start in range(0, blocks, count):
-                here = slice(start, min(blocks, start + count))
+            groups = [slice(0, blocks)]
+            if tokens is not None and not self.training:  # in training a sparsity draws its bins for all blocks at once
+                count = max(1, tokens // self.block)
+                groups = [slice(start, min(blocks, start + count)) for start in range(0, blocks, count)]
+            for here in groups:
                 segments = self._segments(inputs, here)
                 used = segments.flatten(0, 1)  # each block a sample: (B * blocks, D, taps + block)
                 chosen = None if real is None else real[:, here].flatten().nonzero()[:, 0]

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from spectral_core import FFT_BACKENDS, FFTBackendConfig, PluginError
 from spectral_core.backends.base import Request
-from spectral_core.config import OneOf, PartConfig
+from spectral_core.config import PartConfig
 from spectral_layers import FeedForward, Fusion, Mixer, State
 from spectral_layers.feedforward.mlp import MLPConfig
 from spectral_models.causality.cases import LONG, Setting
-from spectral_models.config import BlockConfig, ModelConfig, parts_of
+from spectral_models.config import BlockConfig, ModelConfig, parts_of, with_inner
 from spectral_models.model import SpectralModel
 
 VOCABULARY = 11
@@ -141,9 +141,12 @@ class Subject:
 def _reduced(config: ModelConfig, dtype: torch.dtype) -> ModelConfig:
     """The config of a small vocabulary and of one block of each kind that the check is about."""
     changes: dict[str, object] = {"vocab_size": VOCABULARY}
-    backend = getattr(config, "fft", None)
-    if isinstance(backend, FFTBackendConfig) and not _runs_here(backend, dtype):
-        changes["fft"] = OneOf(FFT_BACKENDS).resolve("torch")
+
+    def backend(model: ModelConfig) -> dict[str, object]:
+        stays = model.fft is None or _runs_here(model.fft, dtype)
+        return {} if stays else {"fft": FFT_BACKENDS.get("torch").load().parse({"type": "torch"})}
+
+    changes.update(with_inner(config, backend), **backend(config))
     if blocks := config.blocks:
         if not is_foreign(config):
             blocks = _about(config)

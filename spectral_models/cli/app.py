@@ -92,7 +92,7 @@ def _unexpected(error: BaseException) -> int:
     _log.info("internal error", exc_info=error)
     *_, frame = traceback.extract_tb(error.__traceback__)
     if isinstance(error, SystemExit):  # of a part or a plugin: commands return their status
-        return _failed(f"{frame.filename}:{frame.lineno} called sys.exit({error.code!r}).")
+        return _failed(f"{frame.filename}:{frame.lineno} called sys.exit({error.code!r}).", _INTERNAL)
     what = " ".join(f"{type(error).__name__}: {error}".split())
     return _failed(
         f"internal: {what} ({frame.filename}, line {frame.lineno}). This is a fault of that file's package, not of "

@@ -57,6 +57,8 @@ def _standard_input() -> bytes:
         return sys.stdin.read().encode(errors="surrogateescape")
     except UnicodeDecodeError as error:
         return error.object
+    except OSError as error:
+        raise ConfigError(f"cannot read -: {error.strerror}.") from None
 
 
 def batches(model: SpectralModel, spec: InputSpec, tokenizer: Tokenizer, items: list[str]) -> Iterator[Batch]:

@@ -147,7 +147,7 @@ def _digest(data: Labelled[Any]) -> str:
     """SHA-256 of items, texts or the contents of files, and the numbers of their labels."""
     digest = hashlib.sha256()
     for item, label in zip(data.items, data.labels, strict=True):
-        content = item.encode(errors="surrogatepass") if isinstance(item, str) else item.read("file").getbuffer()
+        content = item.encode(errors="surrogatepass") if isinstance(item, str) else item.read("file")
         digest.update(f"{label} {len(content)} ".encode())
         digest.update(content)
     return digest.hexdigest()

@@ -94,3 +94,24 @@ def test_one_token_is_convolved_as_many_are(copies: int) -> None:
         for one, many in zip(short.each(x[..., t : t + 1], recent), whole, strict=True):
             torch.testing.assert_close(one, many[..., t : t + 1])
         recent = short.remember(x[..., t : t + 1], None, recent)
+
+
+@pytest.mark.parametrize("lengths", [None, (1200, 40)])
+def test_causal_gating_takes_its_blocks_in_groups(
+    lengths: tuple[int, ...] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    config = MIXERS.get("spectral_gating").load().model_validate({"head_dim": 8, "sparsity": "fixed"})
+    mixer = MixerCase(config, hidden_dim=16).build().eval()
+    x = torch.randn(2, 1200, 16, dtype=torch.float64)
+    rows = None if lengths is None else Rows(torch.tensor(lengths))
+    whole = mixer(x, rows=rows)
+    designed: list[int] = []
+    design = mixer._designed
+    monkeypatch.setattr(mixer, "_designed", lambda used: designed.append(len(used)) or design(used))
+    with torch.no_grad():
+        grouped = mixer(x, rows=rows)
+    assert max(designed) <= 32 < sum(designed)
+    real = slice(None) if rows is None else rows.mask(1200)
+    torch.testing.assert_close(grouped.y[real], whole.y[real], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(grouped.metrics, {name: each.detach() for name, each in whole.metrics.items()})

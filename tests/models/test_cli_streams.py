@@ -235,8 +235,8 @@ class Odd(BaseException):
     ("error", "status", "said"),
     [
         (KeyError("x\x1b[31m\ny"), 70, r"internal: KeyError: .*test_cli_streams\.py, line \d+\)\. .* report it"),
-        (SystemExit(0), 70, r"internal: SystemExit: 0 "),
-        (SystemExit("bye"), 70, r"internal: SystemExit: bye "),
+        (SystemExit(0), 70, r".*test_cli_streams\.py:\d+ called sys\.exit\(0\)\."),
+        (SystemExit("bye"), 70, r".*test_cli_streams\.py:\d+ called sys\.exit\('bye'\)\."),
         (Odd("strange"), 70, r"internal: Odd: strange "),
         (GeneratorExit(), 70, r"internal: GeneratorExit"),
         (RecursionError("too deep"), 70, r"internal: RecursionError"),

@@ -54,14 +54,14 @@ def export_cases() -> dict[str, tuple[dict[str, Any], tuple[Any, ...]]]:
     text = {**SMALL, "block": "dense"}
     encoder = {**text, "type": "encoder"}
     seen = {"type": "vision_encoder", "hidden_dim": 32, "num_layers": 1, "block": "dense"}
-    heard = {"type": "audio_encoder", "hidden_dim": 32, "num_layers": 1, "block": "dense"}
+    heard = {"type": "audio_encoder", "hidden_dim": 32, "num_layers": 2, "block": "dense"}
     return {
         "language_model": (text, (ids,)),
         "encoder": ({**encoder, "masked_lm": True}, (ids,)),
         "vision_encoder": (seen, (picture,)),
         "audio_encoder": (heard, (torch.randn(2, 4000),)),
         "classifier": ({"type": "classifier", "num_labels": 3, "encoder": encoder}, (ids,)),
-        "seq2seq": ({"type": "seq2seq", "encoder": encoder, "decoder": text}, (ids, ids)),
+        "seq2seq": ({**text, "type": "seq2seq", "encoder": encoder}, (ids, ids)),
         "multimodal": (
             {"type": "multimodal", "num_labels": 3, "encoders": {"text": encoder, "image": seen}},
             ({"text": ids, "image": picture},),
@@ -80,6 +80,7 @@ def test_a_model_is_exported_as_it_is(kind: str) -> None:
     torch.testing.assert_close(_pytree.tree_leaves(found), _pytree.tree_leaves(wanted), rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
 def test_a_decoding_step_is_exported_with_its_state() -> None:
     torch.manual_seed(0)
     model = build_model({**SMALL, "block": "dense"}).eval()

@@ -18,7 +18,7 @@ def test_a_part_that_exits_ends_no_command_silently(
     monkeypatch.setattr("spectral_models.cli.commands.app", lambda **_: theirs["forward"]())
     with pytest.raises(SystemExit) as caught:
         command.main()
-    assert caught.value.code == 1
+    assert caught.value.code == 70
     assert capsys.readouterr().err == f"error: acme/mixers.py:2 called sys.exit({code!r}).\n"
 
 
