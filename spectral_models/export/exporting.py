@@ -116,7 +116,8 @@ def _in_float32(model: SpectralModel, changes: dict[str, Any]) -> SpectralModel:
 
 def _transforms(model: SpectralModel) -> dict[str, str]:
     """The change of a config that makes every transform in it a matrix product."""
-    return {path: "xla" for path, part in parts_of(model.config) if isinstance(part, FFTBackendConfig)}
+    named = (path for path, part in parts_of(model.config) if isinstance(part, FFTBackendConfig))
+    return dict.fromkeys(("fft", *named), "xla")
 
 
 def _traced(program: Program, example: dict[str, Tensor]) -> ExportedProgram:
