@@ -25,10 +25,10 @@ from spectral_core.config import Config, Length, OneOf, PartConfig, part, proble
 from spectral_core.errors import shown, suggestion
 from spectral_core.plain_data import MAX_DEPTH, from_yaml
 from spectral_layers import FEEDFORWARDS, MIXERS, FeedForwardConfig, MixerConfig
+from spectral_models.model import SpectralModel
 
 if TYPE_CHECKING:
     from spectral_models.data.readers import Reader
-    from spectral_models.model import SpectralModel
 
 
 class BlockConfig(Config):
@@ -156,7 +156,13 @@ class LabelSet(NamedTuple):
 
 
 class ModelConfig(PartConfig):
-    """Names a model variant and everything it is made of; ``build()`` makes it."""
+    """Names a model variant and everything it is made of; ``build()`` makes it.
+
+    What commands, training and exports must know of a variant before it is built, its class declares here, and the
+    rest :class:`SpectralModel`: they ask no variant for its class.
+    """
+
+    must_return = (("build", SpectralModel),)
 
     decoder: ClassVar[bool] = False
     """Whether logits may depend on no later token; held by a check when parts come from third parties."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor, nn
 
 from spectral_core import UnsupportedInputError
+from spectral_core.contract import Contract
 from spectral_layers.entry import Entered
 
 if TYPE_CHECKING:
@@ -16,14 +17,19 @@ if TYPE_CHECKING:
     from spectral_models.loss import StepLoss
 
 
-class SpectralModel(Entered):
-    """A model that knows the config it was built from; checkpoints are its weights and that config.
+class SpectralModel(Contract, Entered):
+    """Base of model variants: a model that knows the config it was built from. Checkpoints are its weights and that.
+
+    A variant defines ``forward``, whose output has named fields, :meth:`input_specs` and :meth:`outputs`; and
+    :meth:`loss`, if it learns from labels. Its config (:class:`ModelConfig`) says what it decodes, labels and pools.
+    Rows of a batch must not depend on each other, nor on padding.
 
     earlier_names: what weights were called in checkpoints of before, and are called now.
     streams: whether a decoder continues a state: ``forward(tokens, state=..., return_state=True)`` gives one. If it
     reads a source, ``prepare(source)`` gives its first state, and forward then takes None for the source.
     """
 
+    must_return = (("input_specs", tuple), ("outputs", tuple))
     streams: ClassVar[bool] = False
     earlier_names: ClassVar[Mapping[str, str]] = {}
 

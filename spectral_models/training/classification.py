@@ -22,7 +22,7 @@ from spectral_models.model import SpectralModel
 from spectral_models.training.config import RunConfig
 from spectral_models.training.curve import plot_accuracy
 from spectral_models.training.task import Batch, Fingerprint, Task, TrainingResult, keep_tokenizer, kept_tokenizer
-from spectral_models.variants.classifier import Classifier, ClassifierConfig
+from spectral_models.variants.classifier import ClassifierConfig
 from spectral_models.variants.encoder import TextEncoderConfig
 from spectral_models.variants.encoding import EncoderConfig
 from spectral_models.variants.vision_encoder import VisionEncoderConfig
@@ -32,7 +32,6 @@ from spectral_models.variants.vision_encoder import VisionEncoderConfig
 class ClassificationResult(TrainingResult):
     """accuracy and loss (nats): on what was held out. majority: the accuracy of one answer to all of it."""
 
-    model: Classifier
     accuracy: float
     loss: float
     majority: float
@@ -103,7 +102,7 @@ class ClassificationTask(Task):
         training = self.run.training
         return ShuffledBatches(self.train, training.batch_size, training.steps, training.seed)
 
-    def loss(self, model: Classifier, batch: Batch, step_count: Tensor | int | None = None) -> StepLoss:
+    def loss(self, model: SpectralModel, batch: Batch, step_count: Tensor | int | None = None) -> StepLoss:
         return model.loss(
             batch["inputs"],
             batch["labels"],
@@ -113,7 +112,6 @@ class ClassificationTask(Task):
         )
 
     def judge(self, model: SpectralModel) -> dict[str, float]:
-        assert isinstance(model, Classifier)
         judged = judge_classifier(model, self.held_out)
         return {"accuracy": judged.accuracy, "loss": judged.loss}
 
@@ -123,7 +121,6 @@ class ClassificationTask(Task):
     def result(
         self, model: SpectralModel, judged: dict[str, float], history: list[dict[str, Any]], directory: Path
     ) -> ClassificationResult:
-        assert isinstance(model, Classifier)
         return ClassificationResult(
             model, history, directory, judged["accuracy"], judged["loss"], self.majority, self.data, self.train.what
         )

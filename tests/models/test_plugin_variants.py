@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spectral_core import ConfigError, UnsupportedInputError, hookimpl
+from spectral_core import ConfigError, PluginError, UnsupportedInputError, hookimpl
 from spectral_core.config import OneOf, part
 from spectral_core.plugins import HOST
 from spectral_layers import MIXERS, LayerContext, MixerConfig, Rows
@@ -33,6 +33,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*series:UserWarning")
 class Read:
     logits: Tensor
     pooled: Tensor
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Strand(SpectralModel):
@@ -80,6 +82,10 @@ class StrandConfig(ModelConfig):
     def label_set(self) -> LabelSet:
         return LabelSet(len(self.labels), self.labels)
 
+    @property
+    def architecture(self) -> str:
+        return "SpectralForSequenceClassification"
+
     def build(self) -> Strand:
         return Strand(self)
 
@@ -114,6 +120,15 @@ class ForecasterConfig(ModelConfig):
         return Forecaster(self)
 
 
+class Wrong(ModelConfig):
+    """Builds no model of ours."""
+
+    type: Literal["series/wrong"] = "series/wrong"
+
+    def build(self) -> Any:
+        return nn.Linear(2, 2)
+
+
 class Both(SpectralModel):
     """Two models in one; declares nothing but itself."""
 
@@ -136,7 +151,7 @@ class Plugin:
 
     @hookimpl
     def spectral_register_models(self, register: Any) -> None:
-        for config in (StrandConfig, ForecasterConfig, BothConfig):
+        for config in (StrandConfig, ForecasterConfig, BothConfig, Wrong):
             register("model", config.model_fields["type"].default, config, summary="A test's.")
 
 
@@ -208,3 +223,29 @@ def test_what_it_does_not_declare_is_refused_by_name(spectral, tmp_path):
     assert list(model.submodels()) == ["strands.0", "strands.1"]
     model.gradient_checkpointing = True
     assert all(inner.gradient_checkpointing for inner in model.submodels().values())
+
+
+def test_a_duty_that_it_breaks_is_named():
+    with pytest.raises(PluginError, match=r"Wrong\.build must return SpectralModel; it returned Linear"):
+        build_model({"type": "series/wrong"})
+
+    class Listed(Strand):
+        def input_specs(self) -> Any:
+            return list(super().input_specs())
+
+    with pytest.raises(PluginError, match=r"Listed\.input_specs must return tuple; it returned list"):
+        assert Listed(StrandConfig()).only_input
+
+
+def test_hugging_face_s_class_of_its_task_holds_it(tmp_path):
+    huggingface = pytest.importorskip("spectral_models.integrations.huggingface")
+    model = build_model({"type": "series/strand"}).eval()
+    wrapped = huggingface.SpectralForSequenceClassification.wrap(model)
+    ids, labels = torch.tensor([list(b"ACGTAC"), list(b"TTGACA")]), torch.tensor([0, 2])
+    found = wrapped(ids, labels=labels)
+    torch.testing.assert_close(found.loss, model.loss(ids, labels).loss)
+    wrapped.save_pretrained(tmp_path)
+    again = huggingface.SpectralForSequenceClassification.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(again(ids).logits, found.logits)
+    with pytest.raises(ConfigError, match="holds a language_model; got a model of type 'series/strand'"):
+        huggingface.SpectralForCausalLM.wrap(model)
