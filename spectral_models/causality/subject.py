@@ -53,8 +53,7 @@ class Subject:
         self._buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         self._prepared: dict[tuple[bool, bool, int], State] = {}
         self._begins = self.model.config.reads_source and _promises(self.model, "streams")
-        bidirectional = (model for model in self.model.submodels().values() if not is_decoder(model.config))
-        of_source = {module for model in bidirectional for module in model.modules()}
+        of_source = self._of_source()
         modules = [module for module in self.model.modules() if module not in of_source]
         limits = [getattr(module, "length_limit", None) for module in modules]
         self.limit: int | None = min((limit for limit in limits if isinstance(limit, int)), default=None)
@@ -64,6 +63,13 @@ class Subject:
         for module in modules:
             if isinstance(module, Mixer | FeedForward):
                 _watch_input(module)
+
+    def _of_source(self) -> set[nn.Module]:
+        """The modules that see a source alone."""
+        if not self.model.config.reads_source:
+            return set()
+        readers = (model for model in self.model.submodels().values() if not is_decoder(model.config))
+        return {module for model in readers for module in model.modules()}
 
     def randomise(self, scale: float) -> None:
         """Set each parameter to its initial value and normal noise of that size: the same noise at every call."""

@@ -54,8 +54,8 @@ def embed(
     if spec is None or not model.config.pools:
         why = "pools no embeddings" if spec else "reads several inputs by name"
         raise ConfigError(
-            f"{checkpoint} holds a model of type {model.config.type}, which {why}. embed takes an "
-            "encoder, vision_encoder or audio_encoder, or a classifier over one."
+            f"{checkpoint} holds a model of type {model.config.type}, which {why}. embed takes an encoder, "
+            "vision_encoder or audio_encoder, or a classifier over one."
         )
     names: list[str] = []
     pooled: list[Tensor] = []
