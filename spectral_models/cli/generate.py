@@ -51,8 +51,8 @@ def generate(
     if not (model.continues_text and model.streams):
         raise ConfigError(
             f"{checkpoint} holds a model of type {model.config.type}: generate takes a language_model, or "
-            "another decoder of tokens alone that keeps a state. Label by spectral classify, embed by spectral embed; a "
-            "seq2seq has model.generate(sources) in Python."
+            "another decoder of tokens alone that keeps a state. Label by spectral classify, embed by spectral embed; "
+            "a seq2seq has model.generate(sources) in Python."
         )
     tokenizer = load_tokenizer(checkpoint)
     if interactive:

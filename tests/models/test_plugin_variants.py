@@ -172,10 +172,11 @@ def test_it_is_saved_loaded_and_exported(name, shape, tmp_path):
     with torch.no_grad():
         expected = vars(model.run(inputs))
         again = vars(load_checkpoint(saved, fft="direct").run(inputs))
-    made = export_model(model, tmp_path / "model.pt2", format="torch", length=9, masked=False)
-    assert made.inputs == {spec.name: shape}
+    made = export_model(model, tmp_path / "model.pt2", format="torch", length=9)
+    assert made.inputs == {spec.name: shape, **({"attention_mask": (9,)} if spec.masked else {})}
     assert list(made.outputs) == list(model.outputs())
-    found = torch.export.load(made.path).module()(*inputs.values())
+    mask = [torch.ones(4, 9, dtype=torch.long)] if spec.masked else []
+    found = torch.export.load(made.path).module()(*inputs.values(), *mask)
     for output, name in zip(found, model.outputs(), strict=True):
         torch.testing.assert_close(output, expected[name], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(again[name], expected[name], rtol=1e-4, atol=1e-5)
