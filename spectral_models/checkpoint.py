@@ -33,7 +33,6 @@ from spectral_core import SpectralError
 from spectral_models.assembly import build_model
 from spectral_models.config import ModelConfig, parts_of
 from spectral_models.data.byte_files import SETTINGS, TOKENIZER
-from spectral_models.data.readers import reader_of
 from spectral_models.data.subwords import read_tokenizer
 from spectral_models.data.tokenizer import ByteTokenizer, Tokenizer
 from spectral_models.errors import CheckpointError, DataError, not_written
@@ -41,8 +40,6 @@ from spectral_models.model import SpectralModel
 from spectral_models.quantization import SCHEME, flattened, int8_layers
 from spectral_models.record import CONFIG, config_of, int8_of, make_record, read_record
 from spectral_models.seal import MARKER, read_stably, sealed, sync, verify, write_marker
-from spectral_models.variants.encoding import EncoderConfig
-from spectral_models.variants.stack import StackConfig
 from spectral_models.weights import fitting, put_weights, read_weights
 
 WEIGHTS, PREPROCESSOR = "model.safetensors", "preprocessor_config.json"
@@ -144,10 +141,8 @@ def _ends(tokenizer: Tokenizer | None) -> dict[str, int]:
 
 def preprocessor(config: ModelConfig) -> dict[str, str]:
     """The file that says how a model's pictures or sounds are read, by its name; none for other models."""
-    encoder = getattr(config, "encoder", config)
-    if not isinstance(encoder, EncoderConfig) or encoder.modality == "text":
-        return {}
-    settings = reader_of(encoder).settings()
+    reader = config.reader()
+    settings = {} if reader is None else reader.settings()
     return {PREPROCESSOR: json.dumps(settings, indent=2) + "\n"} if settings else {}
 
 
@@ -182,8 +177,8 @@ def find(path: Path) -> Path:
 
 def _check_size(config: ModelConfig, stored: Mapping[str, Tensor], directory: Path, int8: Collection[str]) -> None:
     """Raise CheckpointError for a config of another model than the weights', before memory is taken for it."""
-    stacks = [part for _, part in [("", config), *parts_of(config)] if isinstance(part, StackConfig)]
-    layers = max((stack.num_layers for stack in stacks), default=0)
+    models = [config, *(part for _, part in parts_of(config) if isinstance(part, ModelConfig))]
+    layers = max(sum(1 for _ in model.stack()) for model in models)
     if layers > len(stored):
         raise CheckpointError(
             f"{directory / WEIGHTS} does not fit its config: {len(stored)} tensors for {layers} layers. Leave out "

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from importlib import resources
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -26,9 +26,10 @@ from spectral_core.errors import shown, suggestion
 from spectral_core.places import config_of, inside
 from spectral_core.plain_data import MAX_DEPTH, from_yaml
 from spectral_layers import FEEDFORWARDS, MIXERS, FeedForwardConfig, MixerConfig
+from spectral_models.model import SpectralModel
 
 if TYPE_CHECKING:
-    from spectral_models.model import SpectralModel
+    from spectral_models.data.readers import Reader
 
 
 class BlockConfig(Config):
@@ -148,11 +149,28 @@ Blocks = Annotated[
 """Blocks that take turns. A name among them that is several blocks gives all of these."""
 
 
+class LabelSet(NamedTuple):
+    """size: how many labels there are. names: of them, in order, if they are known."""
+
+    size: int
+    names: tuple[str, ...] | None
+
+
 class ModelConfig(PartConfig):
-    """Names a model variant and everything it is made of; ``build()`` makes it."""
+    """Names a model variant and everything it is made of; ``build()`` makes it.
+
+    What commands, training and exports must know of a variant before it is built, its class declares here, and the
+    rest :class:`SpectralModel`: they ask no variant for its class.
+    """
+
+    must_return = (("build", SpectralModel),)
 
     decoder: ClassVar[bool] = False
     """Whether logits may depend on no later token; held by a check when parts come from third parties."""
+    reads_source: ClassVar[bool] = False
+    """Whether a decoder reads a source, which stands in front of its tokens among the inputs."""
+    pools: ClassVar[bool] = False
+    """Whether the output has ``pooled``, (B, D): one vector for each row."""
 
     fft: Annotated[FFTBackendConfig, OneOf(FFT_BACKENDS)] | None = None
     """FFT backend of every spectral operator, in the models inside this one too. Null leaves each of these its own, and
@@ -165,6 +183,24 @@ class ModelConfig(PartConfig):
 
     def build(self) -> SpectralModel:
         raise NotImplementedError(f"{type(self).__name__} must define build()")
+
+    @property
+    def label_set(self) -> LabelSet | None:
+        """The labels of a model whose logits (B, num_labels) are of rows; None for other models."""
+        return None
+
+    def reader(self) -> Reader | None:
+        """What reads the images or sounds of this model from files; None where it reads none, or several inputs."""
+        return None
+
+    @property
+    def blocks(self) -> tuple[BlockConfig, ...]:
+        """The distinct blocks of a stack, in the order they take turns; none without a stack."""
+        return ()
+
+    def stack(self) -> Iterator[tuple[str, BlockConfig]]:
+        """All blocks of a stack, each with the config path it comes from; none without a stack."""
+        return iter(())
 
     def build_fft(self) -> FFTBackend:
         """The backend of the operators that belong to this model itself, and to none inside it."""

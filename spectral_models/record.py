@@ -15,7 +15,6 @@ from spectral_models.errors import CheckpointError
 from spectral_models.quantization import SCHEME
 from spectral_models.registries import MODELS
 from spectral_models.seal import read_json
-from spectral_models.variants.stack import StackConfig
 
 SCHEMA_VERSION = 4
 """Schemas 1 and 2 omit the default block, and their defaults differ; neither scales embeddings. Up to schema 3, the
@@ -137,6 +136,7 @@ def _as_now(data: Any, schema: int) -> Any:
         return made
     if "embed_scale" in variant.model_fields or data.get("type") == "tokens":
         made.setdefault("embed_scale", 1.0)
-    if issubclass(variant, StackConfig) and variant.decoder and not any(data.get(name) for name in ("block", "layers")):
+    stack = ("block", "layers")
+    if variant.decoder and variant.model_fields.keys() >= set(stack) and not any(data.get(name) for name in stack):
         made |= _DEFAULTS[schema]
     return made

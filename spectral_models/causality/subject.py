@@ -16,9 +16,7 @@ from spectral_layers import FeedForward, Fusion, Mixer, State
 from spectral_layers.feedforward.mlp import MLPConfig
 from spectral_models.causality.cases import LONG, Setting
 from spectral_models.config import BlockConfig, ModelConfig, parts_of, with_inner
-from spectral_models.variants.language_model import LanguageModel
-from spectral_models.variants.seq2seq import Seq2Seq
-from spectral_models.variants.stack import StackConfig
+from spectral_models.model import SpectralModel
 
 VOCABULARY = 11
 _OURS = ("spectral_core", "spectral_layers", "spectral_models")
@@ -31,7 +29,12 @@ def is_foreign(part: PartConfig) -> bool:
 
 def is_decoder(config: ModelConfig) -> bool:
     """Whether it is one, or derives from one: a third party's variant cannot opt out of what its base promises."""
-    return config.decoder or any(vars(base).get("decoder") is True for base in type(config).__mro__)
+    return _promises(config, "decoder")
+
+
+def _promises(declarer: ModelConfig | SpectralModel, name: str) -> bool:
+    """Whether a class or any of its bases declares this."""
+    return bool(getattr(declarer, name)) or any(vars(base).get(name) is True for base in type(declarer).__mro__)
 
 
 class Subject:
@@ -49,16 +52,24 @@ class Subject:
         ]
         self._buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         self._prepared: dict[tuple[bool, bool, int], State] = {}
-        decoder = self.model.decoder if isinstance(self.model, Seq2Seq) else self.model
-        modules = list(decoder.modules())
+        self._begins = self.model.config.reads_source and _promises(self.model, "streams")
+        of_source = self._of_source()
+        modules = [module for module in self.model.modules() if module not in of_source]
         limits = [getattr(module, "length_limit", None) for module in modules]
         self.limit: int | None = min((limit for limit in limits if isinstance(limit, int)), default=None)
-        self.streams = isinstance(self.model, LanguageModel | Seq2Seq) and all(
+        self.streams = _promises(self.model, "streams") and all(
             module.streams for module in modules if isinstance(module, Mixer | Fusion)
         )
         for module in modules:
             if isinstance(module, Mixer | FeedForward):
                 _watch_input(module)
+
+    def _of_source(self) -> set[nn.Module]:
+        """The modules that see a source alone."""
+        if not self.model.config.reads_source:
+            return set()
+        readers = (model for model in self.model.submodels().values() if not is_decoder(model.config))
+        return {module for model in readers for module in model.modules()}
 
     def randomise(self, scale: float) -> None:
         """Set each parameter to its initial value and normal noise of that size: the same noise at every call."""
@@ -69,7 +80,7 @@ class Subject:
     def logits(self, setting: Setting, tokens: Tensor) -> Tensor:
         """(B, L) tokens → (B, L, V) in a full pass."""
         with torch.set_grad_enabled(setting.grad):
-            if isinstance(self.model, Seq2Seq):
+            if self._begins:
                 state = self._state(setting, tokens.shape[0])
                 self._restore(setting)
                 logits: Tensor = self.model(None, tokens, state=state).logits
@@ -82,7 +93,7 @@ class Subject:
     def streamed(self, setting: Setting, chunks: Sequence[Tensor]) -> Tensor:
         """The logits of chunks (B, n) that continue each other, joined."""
         model: Any = self.model
-        front = (None,) if isinstance(model, Seq2Seq) else ()
+        front = (None,) if self._begins else ()
         state = self._state(setting, chunks[0].shape[0]) if front else None
         self._restore(setting)
         found = []
@@ -97,17 +108,27 @@ class Subject:
 
     def _state(self, setting: Setting, rows: int) -> State:
         """The state that targets continue: each source is encoded once."""
-        assert isinstance(self.model, Seq2Seq)
+        model: Any = self.model
         key = (setting.training, setting.grad, rows)
         if key not in self._prepared:
             source = self._source(rows)
             self._restore(setting)
-            self._prepared[key] = self.model.prepare(*source)
+            self._prepared[key] = model.prepare(*source)
         return self._prepared[key].clone()
 
     def _source(self, rows: int) -> tuple[Tensor, ...]:
+        """Examples of what stands in front of the tokens."""
+        if not self.model.config.reads_source:
+            return ()
+        specs = self.model.input_specs()[:-1]
+        if not specs:
+            raise PluginError(
+                f"this {self.model.config.type} reads a source and could not be checked for causality: it, or its "
+                "encoder, declares no input_specs()."
+            )
         _seed(2)
-        return tuple(x.to(self.dtype) if x.is_floating_point() else x for x in self.model.example_source(rows))
+        examples = (spec.example(rows) for spec in specs)
+        return tuple(x.to(self.dtype) if x.is_floating_point() else x for x in examples)
 
     def _restore(self, setting: Setting) -> None:
         """Mode, random state (the same dropout masks in every pass) and buffers.
@@ -132,8 +153,7 @@ def _reduced(config: ModelConfig, dtype: torch.dtype) -> ModelConfig:
         return {} if stays else {"fft": FFT_BACKENDS.get("torch").load().parse({"type": "torch"})}
 
     changes.update(with_inner(config, backend), **backend(config))
-    if isinstance(config, StackConfig):
-        blocks = config.blocks
+    if blocks := config.blocks:
         if not is_foreign(config):
             blocks = _about(config)
             changes.update(block=None, layers=blocks)
@@ -142,7 +162,7 @@ def _reduced(config: ModelConfig, dtype: torch.dtype) -> ModelConfig:
     return BaseModel.model_copy(config, update=changes)
 
 
-def _about(config: StackConfig) -> tuple[BlockConfig, ...]:
+def _about(config: ModelConfig) -> tuple[BlockConfig, ...]:
     """The blocks with third-party parts; all where such a part serves each, one where it serves none.
 
     Our feed-forwards become narrow ones: they take most of the time and see a token at a time.
@@ -151,7 +171,7 @@ def _about(config: StackConfig) -> tuple[BlockConfig, ...]:
     blocks = [block for block in config.blocks if any(is_foreign(part) for _, part in parts_of(block))]
     if any(is_foreign(part) for part in shared):
         blocks = list(config.blocks)
-    narrow = MLPConfig(expansion=1 / config.hidden_dim)
+    narrow = MLPConfig(expansion=1e-6)  # one channel
     found: list[BlockConfig] = []
     for block in blocks or config.blocks[:1]:
         if not is_foreign(block.feedforward):

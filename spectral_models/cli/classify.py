@@ -16,7 +16,6 @@ from spectral_models.checkpoint import load_checkpoint, load_tokenizer
 from spectral_models.cli.console import out
 from spectral_models.cli.inputs import batches, read_items
 from spectral_models.errors import not_numbers
-from spectral_models.variants.classifier import Classifier
 
 _SHOWN = 3
 
@@ -41,16 +40,17 @@ def classify(
     """
     found = read_items(items or [], file)
     model = load_checkpoint(checkpoint)
-    if not isinstance(model, Classifier):
+    known, spec = model.config.label_set, model.only_input
+    if known is None or spec is None:
         raise ConfigError(
             f"{checkpoint} holds a model of type {model.config.type}: classify takes a classifier. For an encoder's "
             "embeddings: spectral embed; a multimodal is called in Python, with its inputs by name."
         )
-    names = getattr(model.config, "labels", None) or [str(label) for label in range(model.config.num_labels)]
+    names = known.names or [str(label) for label in range(known.size)]
     table = Table("input", "label", "probability", "then", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     with fixed_weights(model), torch.no_grad():
-        for batch in batches(model.encoder, load_tokenizer(checkpoint), found):
-            logits = model(batch.inputs, batch.attention_mask).logits
+        for batch in batches(model, spec, load_tokenizer(checkpoint), found):
+            logits = model.run(batch.inputs, batch.attention_mask).logits
             if logits.isnan().any():
                 raise not_numbers("logits")
             for item, row in zip(batch.names, logits.float().softmax(-1).tolist(), strict=True):

@@ -20,8 +20,6 @@ from spectral_models.cli.console import out
 from spectral_models.cli.inputs import batches, read_items
 from spectral_models.cli.outputs import check_output
 from spectral_models.errors import not_numbers
-from spectral_models.variants.classifier import Classifier
-from spectral_models.variants.encoding import Encoder
 
 _COMPARED = 12
 
@@ -50,18 +48,19 @@ def embed(
     if output is not None:
         check_output(output, [checkpoint, *found, file or ""])
     model = load_checkpoint(checkpoint)
-    encoder = model.encoder if isinstance(model, Classifier) else model
-    if not isinstance(encoder, Encoder):
+    spec = model.only_input
+    if spec is None or not model.config.pools:
+        why = "pools no embeddings" if spec else "reads several inputs by name"
         raise ConfigError(
-            f"{checkpoint} holds a model of type {model.config.type}, which pools no embeddings. embed takes an "
-            "encoder, vision_encoder or audio_encoder, or a classifier over one."
+            f"{checkpoint} holds a model of type {model.config.type}, which {why}. embed takes an encoder, "
+            "vision_encoder or audio_encoder, or a classifier over one."
         )
     names: list[str] = []
     pooled: list[Tensor] = []
-    with fixed_weights(encoder), torch.no_grad():
-        for batch in batches(encoder, load_tokenizer(checkpoint), found):
+    with fixed_weights(model), torch.no_grad():
+        for batch in batches(model, spec, load_tokenizer(checkpoint), found):
             names += batch.names
-            pooled.append(encoder(batch.inputs, batch.attention_mask).pooled)
+            pooled.append(model.run(batch.inputs, batch.attention_mask).pooled)
     vectors = torch.cat(pooled).float()
     if not vectors.isfinite().all():
         raise not_numbers("embeddings")

@@ -13,19 +13,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from spectral_core import ConfigError
 from spectral_models.checkpoint import load_checkpoint, load_tokenizer
 from spectral_models.cli.console import errors, out
+from spectral_models.config import LabelSet
 from spectral_models.data import ContiguousWindows, DataConfig, Tokenizer, load_corpus
 from spectral_models.data.batches import LabelledExamples, LabelledFiles, LabelledTokens
 from spectral_models.data.corpus import measured_tokens
 from spectral_models.data.documents import read_documents
 from spectral_models.data.folders import LabelledFilesConfig
 from spectral_models.data.labelled import Labelled, LabelledConfig, load_labelled, numbered
-from spectral_models.data.readers import reader_of
+from spectral_models.data.readers import file_reader
 from spectral_models.data.tables import LabelledTextsConfig
 from spectral_models.evaluation import bits_per_byte, judge_classifier, xz_bits_per_byte
+from spectral_models.inputs import TokenInput
+from spectral_models.model import SpectralModel
 from spectral_models.training import RunConfig, load_run
-from spectral_models.variants.classifier import Classifier
-from spectral_models.variants.encoder import TextEncoderConfig
-from spectral_models.variants.language_model import LanguageModel
 
 
 def evaluate(
@@ -65,17 +65,18 @@ def evaluate(
         raise ConfigError(f"{checkpoint} lies in no run that held anything out. Say what to read: --data PATH.")
     if run is not None and data == run.data.source:
         errors.print(f"the model was trained on part of {data}; without --data what it held out is measured")
-    if isinstance(model, LanguageModel):
+    spec, known = model.only_input, model.config.label_set
+    if model.continues_text:
         config = run.data if run is not None and isinstance(run.data, DataConfig) else DataConfig()
         config = config.model_copy(update=_given(source=data, text_field=text, context=context))
         _judge_language(model, tokenizer, config, batch_size, whole=data is not None)
-    elif isinstance(model, Classifier):
+    elif known is not None and spec is not None:
         past = run.data if run is not None and isinstance(run.data, LabelledConfig) else None
-        kind = LabelledTextsConfig if model.encoder.config.modality == "text" else LabelledFilesConfig
+        kind = LabelledTextsConfig if spec.kind == "tokens" else LabelledFilesConfig
         if text is not None and kind is LabelledFilesConfig:
             raise ConfigError("--text names a column of texts, and this model reads none. Leave it out.")
         sources = (past or kind(source="-")).model_copy(update=_given(source=data, text=text, label=label))
-        _judge_classifier(model, tokenizer, sources, batch_size, split=None if data is None else split)
+        _judge_classifier(model, known, tokenizer, sources, batch_size, split=None if data is None else split)
     else:
         raise ConfigError(
             f"{checkpoint} holds a model of type {model.config.type}; evaluate measures language models and "
@@ -97,7 +98,7 @@ def _given(**options: object) -> dict[str, object]:
 
 
 def _judge_language(
-    model: LanguageModel, tokenizer: Tokenizer, config: DataConfig, batch_size: int, *, whole: bool
+    model: SpectralModel, tokenizer: Tokenizer, config: DataConfig, batch_size: int, *, whole: bool
 ) -> None:
     if whole:
         held_out: bytes | bytearray = read_documents(config).text
@@ -118,21 +119,25 @@ def _judge_language(
 
 
 def _judge_classifier(
-    model: Classifier, tokenizer: Tokenizer, config: LabelledConfig, batch_size: int, *, split: str | None
+    model: SpectralModel,
+    known: LabelSet,
+    tokenizer: Tokenizer,
+    config: LabelledConfig,
+    batch_size: int,
+    *,
+    split: str | None,
 ) -> None:
-    count, names = model.config.num_labels, model.config.labels
     found: Labelled[Any]
     if split is None:
-        found = load_labelled(config, count, names).validation
+        found = load_labelled(config, *known).validation
     else:
-        found = numbered(config.table(config.source, split), count, names)
+        found = numbered(config.table(config.source, split), *known)
     examples: LabelledExamples
     if isinstance(config, LabelledTextsConfig):
-        encoder = model.encoder.config
-        told = encoder.max_length if isinstance(encoder, TextEncoderConfig) else None
+        told = model.only_input.max_length if isinstance(model.only_input, TokenInput) else None
         examples = LabelledTokens(found, tokenizer, told or config.max_length)
     else:
-        examples = LabelledFiles(found, reader_of(model.encoder.config))
+        examples = LabelledFiles(found, file_reader(model.config))
     with _progress(len(examples), examples.what) as advance:
         judged = judge_classifier(model, examples, batch_size=batch_size, on_batch=advance)
     out.print(

@@ -12,10 +12,10 @@ from spectral_core import ConfigError
 from spectral_models.checkpoint import load_checkpoint, load_tokenizer
 from spectral_models.cli.console import show
 from spectral_models.cli.conversation import converse
+from spectral_models.generation import generate as continue_text
 from spectral_models.generation.sampling import Sampling
 from spectral_models.generation.session import Session
 from spectral_models.generation.settings import MOST_NEW_TOKENS
-from spectral_models.variants.language_model import LanguageModel
 
 
 def generate(
@@ -48,10 +48,11 @@ def generate(
     sampling = Sampling(temperature, top_k, top_p, repetition_penalty)
     overrides = {} if fft is None else {"fft": fft}
     model = load_checkpoint(checkpoint, **overrides)
-    if not isinstance(model, LanguageModel):
+    if not (model.continues_text and model.streams):
         raise ConfigError(
-            f"{checkpoint} holds a model of type {model.config.type}: generate takes a language_model. Label by "
-            "spectral classify, embed by spectral embed; a seq2seq has model.generate(sources) in Python."
+            f"{checkpoint} holds a model of type {model.config.type}: generate takes a language_model, or "
+            "another decoder of tokens alone that keeps a state. Label by spectral classify, embed by spectral embed; "
+            "a seq2seq has model.generate(sources) in Python."
         )
     tokenizer = load_tokenizer(checkpoint)
     if interactive:
@@ -69,7 +70,8 @@ def generate(
 
     ids = tokenizer.encode(prompt.encode(errors="surrogateescape"))
     show(tokenizer.decode(ids))
-    model.generate(
+    continue_text(
+        model,
         torch.tensor([ids or [tokenizer.eos_token_id]]),  # a document begins after the end of another
         max_new_tokens=max_new_tokens,
         temperature=temperature,

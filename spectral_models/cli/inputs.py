@@ -1,4 +1,4 @@
-"""What the commands that read texts, images or audio are given, as batches for an encoder."""
+"""What the commands that read texts, images or audio are given, as batches for a model of one input."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torch.nn.utils.rnn import pad_sequence
 from spectral_core import ConfigError
 from spectral_models.cli.console import errors
 from spectral_models.data import Tokenizer
-from spectral_models.data.readers import File, reader_of
+from spectral_models.data.readers import File, file_reader
 from spectral_models.data.utf8 import checked, lines, pieces
-from spectral_models.variants.encoder import TextEncoderConfig
-from spectral_models.variants.encoding import Encoder
+from spectral_models.inputs import InputSpec, TokenInput
+from spectral_models.model import SpectralModel
 
 _BATCH = 32
 
@@ -27,7 +27,7 @@ class Batch:
     """Some of what was given, in its order, and what to call it. attention_mask: of texts, padded on the right."""
 
     names: list[str]
-    inputs: Tensor
+    inputs: dict[str, Tensor]
     attention_mask: Tensor | None = None
 
 
@@ -61,22 +61,24 @@ def _standard_input() -> bytes:
         raise ConfigError(f"cannot read -: {error.strerror}.") from None
 
 
-def batches(encoder: Encoder, tokenizer: Tokenizer, items: list[str]) -> Iterator[Batch]:
+def batches(model: SpectralModel, spec: InputSpec, tokenizer: Tokenizer, items: list[str]) -> Iterator[Batch]:
     """Texts, some at a time; images and audio, which are paths, one by one. All as training has read them.
 
-    Texts are cut where training cut them, or where the model ends, and stderr says how many were.
-    Raises DataError for files that are missing or of another kind, and for another size or sample rate.
+    spec: the model's one input. Texts are cut where training cut them, or where the model ends, and stderr says how
+    many were. Raises DataError for files that are missing or of another kind, for another size or sample rate, and for
+    a model that reads neither texts nor files.
     """
-    if isinstance(encoder.config, TextEncoderConfig):
-        yield from _texts(tokenizer, items, encoder.config.max_length, encoder.length_limit)
+    if isinstance(spec, TokenInput):
+        yield from _texts(tokenizer, items, spec)
         return
-    reader = reader_of(encoder.config)
+    reader = file_reader(model.config)
     for item in items:
-        yield Batch([_printable(item)], reader(File.at(item))[None])
+        yield Batch([_printable(item)], {spec.name: reader(File.at(item))[None]})
 
 
-def _texts(tokenizer: Tokenizer, items: list[str], told: int | None, limit: int | None) -> Iterator[Batch]:
-    longest = min((length for length in (told, limit) if length is not None), default=None)
+def _texts(tokenizer: Tokenizer, items: list[str], spec: TokenInput) -> Iterator[Batch]:
+    told = spec.max_length
+    longest = min((length for length in (told, spec.length_limit) if length is not None), default=None)
     cut = 0
     for start in range(0, len(items), _BATCH):
         texts = items[start : start + _BATCH]
@@ -88,7 +90,7 @@ def _texts(tokenizer: Tokenizer, items: list[str], told: int | None, limit: int 
         rows = [torch.tensor(ids[:longest]) for ids in encoded]
         cut += sum(len(ids) > len(row) for ids, row in zip(encoded, rows, strict=True))
         mask = pad_sequence([torch.ones_like(ids) for ids in rows], batch_first=True)
-        yield Batch(list(map(_printable, texts)), pad_sequence(rows, batch_first=True), mask)
+        yield Batch(list(map(_printable, texts)), {spec.name: pad_sequence(rows, batch_first=True)}, mask)
     if cut:
         why = "the model was trained on no more of a text" if longest == told else "the model's parts take no more"
         errors.print(

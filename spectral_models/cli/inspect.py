@@ -18,11 +18,11 @@ from spectral_models.cli.config import read_config
 from spectral_models.cli.console import out
 from spectral_models.cli.outputs import check_output
 from spectral_models.data import ByteTokenizer, Tokenizer
+from spectral_models.inputs import TokenInput
 from spectral_models.inspection.reader import inspect_model
 from spectral_models.inspection.readings import Reading
 from spectral_models.model import SpectralModel
 from spectral_models.training.config import RunConfig
-from spectral_models.variants.language_model import LanguageModel
 
 _TEXT_BYTES = 4096
 _DIGITS = 5  # of a layer's number
@@ -154,21 +154,22 @@ def _read(path: Path) -> bytes:
 
 def _tokens(model: SpectralModel, tokenizer: Tokenizer, given: bytes | None, path: Path | None) -> Tensor | None:
     """The text as far as the model can take it, (1, L); None for a model that reads no text."""
-    if not isinstance(model, LanguageModel):
+    spec = model.only_input
+    if not isinstance(spec, TokenInput):
         return None
     text: str | bytes = _SAMPLE if given is None else given
     if isinstance(text, bytes) and not isinstance(tokenizer, ByteTokenizer):
         text = text.decode(errors="ignore")  # its last character may be cut
     ids = torch.tensor([tokenizer.encode(text)])
-    beyond = ids[ids >= model.config.vocab_size]
+    beyond = ids[ids >= spec.vocab_size]
     if len(beyond) and given is None:
         return None
     if len(beyond):
         raise ConfigError(
             f"the text {path} has the token {int(beyond[0])}, and this model's vocabulary is "
-            f"{model.config.vocab_size}. Give another text, or leave --text out."
+            f"{spec.vocab_size}. Give another text, or leave --text out."
         )
-    return ids[:, : model.length_limit]
+    return ids[:, : spec.length_limit]
 
 
 def _show(readings: list[Reading], directory: Path) -> None:

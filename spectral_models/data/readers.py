@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spectral_layers.frontends.patches import PatchesConfig
 from spectral_models.data.wav import read_wav
 from spectral_models.errors import DataError
-from spectral_models.variants.encoding import EncoderConfig
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from spectral_models.config import ModelConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,19 +187,9 @@ class SoundReader:
 Reader = PictureReader | SoundReader
 
 
-def reader_of(config: EncoderConfig) -> Reader:
-    """What reads files for an encoder of images or audio, as its config and its front end's say.
-
-    An encoder's config may have ``image_size``, ``image_mean`` and ``image_std``; its front end's ``channels``, else 3,
-    or ``sample_rate``, else any.
-    """
-    front: Any = getattr(config, "frontend", None)
-    if config.modality == "audio":
-        return SoundReader(getattr(front, "sample_rate", None))
-    assert config.modality == "image", "texts are read by a tokenizer"
-    told = {"size": "image_size", "mean": "image_mean", "std": "image_std"}
-    return PictureReader(
-        channels=getattr(front, "channels", 3),
-        multiple=front.size if isinstance(front, PatchesConfig) else 1,
-        **{name: getattr(config, field) for name, field in told.items() if hasattr(config, field)},
-    )
+def file_reader(config: ModelConfig) -> Reader:
+    """What reads the files of a model that is to be fed with some. Raises DataError where its config has none."""
+    reader = config.reader()
+    if reader is None:
+        raise DataError(f"a {config.type} reads no files: its config has no reader() of images or sounds.")
+    return reader

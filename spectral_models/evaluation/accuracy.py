@@ -12,7 +12,7 @@ from spectral_layers import fixed_weights
 from spectral_models.arguments import whole
 from spectral_models.data.batches import LabelledExamples, padded
 from spectral_models.errors import not_numbers
-from spectral_models.variants.classifier import Classifier
+from spectral_models.model import SpectralModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Judgement:
 
 @torch.no_grad()
 def judge_classifier(
-    model: Classifier,
+    model: SpectralModel,
     examples: LabelledExamples,
     *,
     batch_size: int = 64,
@@ -43,12 +43,14 @@ def judge_classifier(
     device = next(model.parameters()).device
     right, nats = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(2))
     mine: list[int] = examples.lengths().argsort(stable=True)[rank::world].tolist()
+    spec = model.only_input
+    assert spec is not None
     with fixed_weights(model):
         for start in range(0, len(mine), batch_size):
             batch = padded([examples[index] for index in mine[start : start + batch_size]])
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
             labels = batch["labels"]
-            logits = model(batch["inputs"], batch.get("attention_mask")).logits.float()
+            logits = model.run({spec.name: batch["inputs"]}, batch.get("attention_mask")).logits.float()
             right += (logits.argmax(-1) == labels).sum()
             nats += F.cross_entropy(logits, labels, reduction="sum")
             if on_batch is not None:

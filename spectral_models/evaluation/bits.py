@@ -12,12 +12,12 @@ from spectral_layers import fixed_weights
 from spectral_models.arguments import whole
 from spectral_models.data import ContiguousWindows
 from spectral_models.errors import not_numbers
-from spectral_models.variants.language_model import LanguageModel
+from spectral_models.model import SpectralModel
 
 
 @torch.no_grad()
 def bits_per_byte(
-    model: LanguageModel,
+    model: SpectralModel,
     windows: ContiguousWindows,
     *,
     batch_size: int = 32,

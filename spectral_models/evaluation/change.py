@@ -15,12 +15,9 @@ from spectral_models.data import ContiguousWindows, Tokenizer
 from spectral_models.data.corpus import measured_tokens
 from spectral_models.errors import not_numbers
 from spectral_models.evaluation.bits import bits_per_byte
+from spectral_models.inputs import InputSpec
 from spectral_models.model import SpectralModel
-from spectral_models.variants.classifier import Classifier
-from spectral_models.variants.encoding import Encoder
-from spectral_models.variants.language_model import LanguageModel
 
-_CONTEXT = 256
 _PIECES = 64
 
 
@@ -38,51 +35,49 @@ def changed(
 ) -> Change:
     """Call ``change``, which changes the model in place, and say by how much it did.
 
-    Language models: bits per byte of the text. Classifiers: the share of inputs that keep their label; encoders: the
-    mean cosine between embeddings before and after. Their inputs are pieces of the text, or for pictures and sound
-    random. source: what the text is called. Raises ConfigError for other variants.
+    Decoders: bits per byte of the text. Models that label rows: the share of inputs that keep their label; those that
+    embed them: the mean cosine between embeddings before and after. Their inputs are pieces of the text, or random
+    where they read no tokens. source: what the text is called. Raises ConfigError for other models.
     """
-    if isinstance(model, LanguageModel):
+    config, spec = model.config, model.only_input
+    if spec is None or not (model.continues_text or config.label_set or config.pools):
+        raise ConfigError(
+            f"a {config.type} has no measure of a change here; language models have, and models of one input that "
+            "label or embed its rows."
+        )
+    if model.continues_text:
         tokens, size = measured_tokens(text, tokenizer)
-        windows = ContiguousWindows(tokens, min(_CONTEXT, model.length_limit or _CONTEXT), size)
+        windows = ContiguousWindows(tokens, spec.shape()[0], size)
         before = bits_per_byte(model, windows)
         change()
         return Change(f"bits per byte of {size:,} bytes of {source}", before, bits_per_byte(model, windows))
-    if not isinstance(model, Classifier | Encoder):
-        raise ConfigError(
-            f"a {model.config.type} has no measure of a change here; language_model, classifier and the encoders have."
-        )
-    inputs, of = _inputs(model.encoder if isinstance(model, Classifier) else model, text, source, tokenizer)
-    first = _outputs(model, inputs)
+    inputs, of = _inputs(spec, text, source, tokenizer)
+    wanted = "pooled" if config.label_set is None else "logits"
+    first = _outputs(model, inputs, wanted)
     change()
-    second = _outputs(model, inputs)
-    if isinstance(model, Classifier):
+    second = _outputs(model, inputs, wanted)
+    if config.label_set is not None:
         kept = (first.argmax(-1) == second.argmax(-1)).double().mean()
         return Change(f"same label for {of}", None, float(kept))
     cosine = F.cosine_similarity(first.double(), second.double(), dim=-1).mean()
     return Change(f"cosine of embeddings of {of}", None, float(cosine))
 
 
-def _inputs(encoder: Encoder, text: bytes, source: str, tokenizer: Tokenizer) -> tuple[list[Tensor], str]:
-    """Rows of their own, and what they are."""
-    if encoder.config.modality != "text":
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)
-            size = getattr(encoder.config, "image_size", None)
-            made = encoder.frontend.example(_PIECES)
-            made = made if size is None else torch.randn(_PIECES, made.shape[1], *size)
-        return list(made[:, None]), f"{_PIECES} random inputs"
-    tokens, _ = measured_tokens(text, tokenizer)
-    pieces = tokens.long().split(min(_CONTEXT, encoder.length_limit or _CONTEXT))[:_PIECES]
-    return [piece[None] for piece in pieces], f"{len(pieces)} pieces of {source}"
+def _inputs(spec: InputSpec, text: bytes, source: str, tokenizer: Tokenizer) -> tuple[list[dict[str, Tensor]], str]:
+    """Rows of their own, by the input's name, and what they are."""
+    if spec.kind == "tokens":
+        tokens, _ = measured_tokens(text, tokenizer)
+        pieces = tokens.long().split(spec.shape()[0])[:_PIECES]
+        return [{spec.name: piece[None]} for piece in pieces], f"{len(pieces)} pieces of {source}"
+    made = spec.example(_PIECES, torch.Generator().manual_seed(0))
+    return [{spec.name: row} for row in made[:, None]], f"{_PIECES} random inputs"
 
 
 @torch.no_grad()
-def _outputs(model: SpectralModel, inputs: list[Tensor]) -> Tensor:
-    """The logits of a classifier, or the embeddings of an encoder, of each row."""
+def _outputs(model: SpectralModel, inputs: list[dict[str, Tensor]], wanted: str) -> Tensor:
+    """The logits or embeddings of each row."""
     with fixed_weights(model):
-        outputs = [model(row) for row in inputs]
-    found = torch.cat([output.logits if isinstance(model, Classifier) else output.pooled for output in outputs])
+        found = torch.cat([getattr(model.run(row), wanted) for row in inputs])
     if not found.isfinite().all():
         raise not_numbers("outputs")
     return found

@@ -19,8 +19,8 @@ from spectral_models.assembly import build_model
 from spectral_models.config import parts_of
 from spectral_models.errors import not_numbers
 from spectral_models.export.formats import FORMATS, Format
-from spectral_models.export.inputs import Shape, Size
-from spectral_models.export.programs import Lengths, Program, program_of
+from spectral_models.export.programs import Lengths, Program
+from spectral_models.inputs import Shape, Size
 from spectral_models.model import SpectralModel
 from spectral_models.quantization import int8_layers
 from spectral_models.quiet import quietly
@@ -69,7 +69,8 @@ def export_model(
     then it is in a directory beside it.
 
     Raises ExportError when the model cannot be traced or the program computes something else, UnsupportedInputError for
-    a length or size the model does not take, ConfigError for variants that have no program or a missing library.
+    a length or size the model does not take, ConfigError for a model without declared inputs and outputs, or a missing
+    library.
     """
     path = Path(path)
     if path.is_dir():
@@ -78,7 +79,7 @@ def export_model(
         raise ConfigError(f"a program's format is {' or '.join(FORMATS)}; got {format!r}.")
     if int8_layers(model):
         raise ConfigError("this model has int8 weights, which have no program here; export the one it was made from.")
-    reference = program_of(_in_float32(model, {}))
+    reference = Program(_in_float32(model, {}))
     shapes = reference.shapes(length, size)
     example, *samples = (reference.sample(shapes, batch, masked=masked) for batch in (2, *_BATCHES))
     with torch.no_grad():
@@ -93,7 +94,7 @@ def export_model(
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as directory:
             written = Path(directory) / path.name
-            program = program_of(_in_float32(model, _transforms(model)))
+            program = Program(_in_float32(model, _transforms(model)))
             write(_traced(program, example), written, list(example), names)
             run = load(written)
             errors = [_worst(run(sample), outputs, names) for sample, outputs in zip(samples, expected, strict=True)]
@@ -115,7 +116,8 @@ def _in_float32(model: SpectralModel, changes: dict[str, Any]) -> SpectralModel:
 
 def _transforms(model: SpectralModel) -> dict[str, str]:
     """The change of a config that makes every transform in it a matrix product."""
-    return {path: "xla" for path, part in parts_of(model.config) if isinstance(part, FFTBackendConfig)}
+    named = (path for path, part in parts_of(model.config) if isinstance(part, FFTBackendConfig))
+    return dict.fromkeys(("fft", *named), "xla")
 
 
 def _traced(program: Program, example: dict[str, Tensor]) -> ExportedProgram:

@@ -13,7 +13,7 @@ from spectral_models.assembly import build_model
 from spectral_models.data import Tokenizer
 from spectral_models.data.batches import LabelledExamples, LabelledFiles, LabelledTokens, ShuffledBatches, padded
 from spectral_models.data.labelled import Labelled, LabelledConfig, LabelledData, load_labelled
-from spectral_models.data.readers import PictureReader, reader_of
+from spectral_models.data.readers import PictureReader, file_reader
 from spectral_models.data.tables import LabelledTextsConfig
 from spectral_models.data.tokenizer import require_vocabulary
 from spectral_models.evaluation import judge_classifier
@@ -22,7 +22,7 @@ from spectral_models.model import SpectralModel
 from spectral_models.training.config import RunConfig
 from spectral_models.training.curve import plot_accuracy
 from spectral_models.training.task import Batch, Fingerprint, Task, TrainingResult, keep_tokenizer, kept_tokenizer
-from spectral_models.variants.classifier import Classifier, ClassifierConfig
+from spectral_models.variants.classifier import ClassifierConfig
 from spectral_models.variants.encoder import TextEncoderConfig
 from spectral_models.variants.encoding import EncoderConfig
 from spectral_models.variants.vision_encoder import VisionEncoderConfig
@@ -32,7 +32,6 @@ from spectral_models.variants.vision_encoder import VisionEncoderConfig
 class ClassificationResult(TrainingResult):
     """accuracy and loss (nats): on what was held out. majority: the accuracy of one answer to all of it."""
 
-    model: Classifier
     accuracy: float
     loss: float
     majority: float
@@ -83,7 +82,7 @@ class ClassificationTask(Task):
 
     def _read(self, encoder: EncoderConfig) -> EncoderConfig:
         """Pictures and sounds from their files; the encoder, that takes pictures of the size these have."""
-        train = LabelledFiles(self.data.train, reader_of(encoder))
+        train = LabelledFiles(self.data.train, file_reader(encoder))
         self.train, self.held_out = train, LabelledFiles(self.data.validation, train.reader)
         if isinstance(encoder, VisionEncoderConfig) and isinstance(train.reader, PictureReader):
             return encoder.model_copy(update={"image_size": train.reader.size})
@@ -103,7 +102,7 @@ class ClassificationTask(Task):
         training = self.run.training
         return ShuffledBatches(self.train, training.batch_size, training.steps, training.seed)
 
-    def loss(self, model: Classifier, batch: Batch, step_count: Tensor | int | None = None) -> StepLoss:
+    def loss(self, model: SpectralModel, batch: Batch, step_count: Tensor | int | None = None) -> StepLoss:
         return model.loss(
             batch["inputs"],
             batch["labels"],
@@ -113,7 +112,6 @@ class ClassificationTask(Task):
         )
 
     def judge(self, model: SpectralModel) -> dict[str, float]:
-        assert isinstance(model, Classifier)
         judged = judge_classifier(model, self.held_out)
         return {"accuracy": judged.accuracy, "loss": judged.loss}
 
@@ -123,7 +121,6 @@ class ClassificationTask(Task):
     def result(
         self, model: SpectralModel, judged: dict[str, float], history: list[dict[str, Any]], directory: Path
     ) -> ClassificationResult:
-        assert isinstance(model, Classifier)
         return ClassificationResult(
             model, history, directory, judged["accuracy"], judged["loss"], self.majority, self.data, self.train.what
         )

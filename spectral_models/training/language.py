@@ -19,14 +19,13 @@ from spectral_models.model import SpectralModel
 from spectral_models.training.config import RunConfig
 from spectral_models.training.curve import plot_bits
 from spectral_models.training.task import Batch, Fingerprint, Task, TrainingResult, keep_tokenizer, kept_tokenizer
-from spectral_models.variants.language_model import LanguageModel, LanguageModelConfig
+from spectral_models.variants.language_model import LanguageModelConfig
 
 
 @dataclass(frozen=True)
 class LanguageResult(TrainingResult):
     """bits_per_byte: the model's, and xz -9's, on the same held-out text."""
 
-    model: LanguageModel
     bits_per_byte: float
     xz_bits_per_byte: float
     corpus: Corpus
@@ -68,12 +67,11 @@ class LanguageTask(Task):
         return RandomWindows(self.corpus.train, self.data.context, training.steps * training.batch_size, training.seed)
 
     @staticmethod
-    def loss(model: LanguageModel, batch: Batch, step_count: Tensor | int | None = None) -> StepLoss:
+    def loss(model: SpectralModel, batch: Batch, step_count: Tensor | int | None = None) -> StepLoss:
         """Cross-entropy of the next token; labels are shifted already."""
         return model.loss(batch["input_ids"], batch["labels"], step_count=step_count)
 
     def judge(self, model: SpectralModel) -> dict[str, float]:
-        assert isinstance(model, LanguageModel)
         return {"bits_per_byte": bits_per_byte(model, self.held_out)}
 
     def describe(self, judged: dict[str, float]) -> str:
@@ -86,7 +84,6 @@ class LanguageTask(Task):
     def result(
         self, model: SpectralModel, judged: dict[str, float], history: list[dict[str, Any]], directory: Path
     ) -> LanguageResult:
-        assert isinstance(model, LanguageModel)
         return LanguageResult(model, history, directory, judged["bits_per_byte"], self.xz, self.corpus)
 
     def metrics(self, judged: dict[str, float]) -> dict[str, Any]:

@@ -26,8 +26,6 @@ from spectral_models.training.language import LanguageTask
 from spectral_models.training.progress import TrainingProgress, held_out_numbers
 from spectral_models.training.task import Task, TrainingResult
 from spectral_models.training.trainer import CONTINUE, SpectralTrainer
-from spectral_models.variants.classifier import Classifier
-from spectral_models.variants.language_model import LanguageModel
 
 TASKS: dict[str, Callable[[RunConfig, Path], Task]] = {"language_model": LanguageTask, "classifier": ClassificationTask}
 
@@ -73,7 +71,6 @@ def _train(run: RunConfig, directory: Path, checkpoint: Path | None, arguments: 
             check_data(directory, task.fingerprint())
     set_seed(run.training.seed)
     model = task.build()
-    assert isinstance(model, LanguageModel | Classifier)
     model.gradient_checkpointing = run.training.gradient_checkpointing
     trainer = SpectralTrainer(task, model, arguments)
     trainer.remove_callback(PrinterCallback)

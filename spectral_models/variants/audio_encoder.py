@@ -12,6 +12,8 @@ from spectral_core.config import OneOf, problem
 from spectral_layers import FRONTENDS, FrontEndConfig
 from spectral_layers.frontends.base import Modality
 from spectral_layers.frontends.mel import MelConfig
+from spectral_models.data.readers import SoundReader
+from spectral_models.inputs import AudioInput
 from spectral_models.variants.encoding import EncoderOutput
 from spectral_models.variants.plane_encoder import PlaneEncoder, PlaneEncoderConfig
 from spectral_models.variants.stack import aligned
@@ -47,6 +49,10 @@ class AudioEncoder(PlaneEncoder):
         input_values, alignment = aligned(input_values, attention_mask, name="input_values")
         return self.encode(input_values, alignment.rows.lengths)
 
+    def input_specs(self) -> tuple[AudioInput, ...]:
+        rate = getattr(self.config.frontend, "sample_rate", None)
+        return (AudioInput("input_values", small=self.small_input(), masked=True, sample_rate=rate),)
+
 
 class AudioEncoderConfig(PlaneEncoderConfig):
     """Sound to embeddings, of frames' bands and of wholes, mixed along time and along frequency."""
@@ -67,6 +73,10 @@ class AudioEncoderConfig(PlaneEncoderConfig):
                 "with one band there is no frequency to mix along: give several, or use mixing: sequence.",
             )
         return self
+
+    def reader(self) -> SoundReader:
+        """For WAV files of the front end's ``sample_rate``; of any if it has none."""
+        return SoundReader(getattr(self.frontend, "sample_rate", None))
 
     def build(self) -> AudioEncoder:
         return AudioEncoder(self)

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from spectral_core.config import part
 from spectral_models.block import under
+from spectral_models.data.readers import Reader
+from spectral_models.inputs import InputSpec
 from spectral_models.variants.encoding import AnyEncoder
 from spectral_models.variants.labelling import ClassifierOutput, Labeller, LabellerConfig
 
@@ -28,14 +30,8 @@ class Classifier(Labeller):
         encoded = self.encoder(inputs, attention_mask, **options)
         return ClassifierOutput(self.logits(encoded.pooled), encoded.pooled, encoded.losses, encoded.metrics)
 
-    @property
-    def gradient_checkpointing(self) -> bool:
-        """The encoder's: recompute blocks in the backward pass instead of storing what is inside them."""
-        return self.encoder.gradient_checkpointing
-
-    @gradient_checkpointing.setter
-    def gradient_checkpointing(self, value: bool) -> None:
-        self.encoder.gradient_checkpointing = value
+    def input_specs(self) -> tuple[InputSpec, ...]:
+        return self.encoder.input_specs()
 
 
 class ClassifierConfig(LabellerConfig):
@@ -44,6 +40,9 @@ class ClassifierConfig(LabellerConfig):
     type: Literal["classifier"] = "classifier"
     encoder: AnyEncoder = part("encoder")
     """The encoder, of text, pictures or sound; its ``pooling`` makes one vector of a row."""
+
+    def reader(self) -> Reader | None:
+        return self.encoder.reader()
 
     @property
     def architecture(self) -> str | None:

@@ -16,6 +16,7 @@ from spectral_layers.entry import entry
 from spectral_layers.frontends.base import Modality
 from spectral_layers.frontends.tokens import Tokens
 from spectral_models.block import NORMS
+from spectral_models.inputs import TokenInput
 from spectral_models.loss import IGNORE, StepLoss, check_labels, token_nats
 from spectral_models.variants.encoding import Encoder, EncoderConfig, EncoderOutput
 from spectral_models.variants.stack import aligned, restored
@@ -41,6 +42,19 @@ class TextEncoder(Encoder):
         if self.head is not None:
             output.logits = self.head(output.hidden, self.frontend.logits)
         return output
+
+    def input_specs(self) -> tuple[TokenInput, ...]:
+        spec = TokenInput(
+            "input_ids",
+            masked=True,
+            vocab_size=self.config.vocab_size,
+            length_limit=self.length_limit,
+            max_length=self.config.max_length,
+        )
+        return (spec,)
+
+    def outputs(self) -> tuple[str, ...]:
+        return super().outputs() if self.head is None else (*super().outputs(), "logits")
 
     @entry
     def loss(

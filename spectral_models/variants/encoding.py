@@ -21,6 +21,7 @@ from spectral_layers import POSITIONS, FrontEndConfig, PositionConfig, Rotation,
 from spectral_layers.frontends.base import FrontEndOutput, Modality
 from spectral_layers.positions.base import Grid, positions_of
 from spectral_models.config import ModelConfig
+from spectral_models.inputs import Shape
 from spectral_models.registries import MODELS
 from spectral_models.variants.stack import StackConfig, StackedModel, Way, ragged
 
@@ -59,6 +60,14 @@ class Encoder(StackedModel):
         """The longest sequence all parts can take, a token in front of it included; None for no limit."""
         mixed = [mixer.length_limit - (self.cls is not None) for mixer in self.mixers() if mixer.length_limit]
         return min([*mixed, *filter(None, [self.position.length_limit])], default=None)
+
+    def outputs(self) -> tuple[str, ...]:
+        return "pooled", "hidden"
+
+    def small_input(self) -> Shape:
+        """The shape of the front end's example, without the batch axis."""
+        with torch.random.fork_rng(devices=[]):
+            return tuple(self.frontend.example(1).shape[1:])
 
     @classmethod
     def options(cls) -> tuple[str, ...]:
@@ -166,6 +175,7 @@ class EncoderConfig(StackConfig):
     """What the configs of all encoders share. modality: what they read."""
 
     modality: ClassVar[Modality]
+    pools: ClassVar[bool] = True
 
     position: Annotated[PositionConfig, OneOf(POSITIONS)] = part("sinusoidal")
     """How tokens are told where they stand."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from spectral_core.config import Width
 from spectral_core.trees import tree
-from spectral_models.config import ModelConfig
+from spectral_models.config import LabelSet, ModelConfig
 from spectral_models.loss import StepLoss
 from spectral_models.model import SpectralModel
 
@@ -51,6 +51,9 @@ class Labeller(SpectralModel):
         logits: Tensor = self.head(self.dropout(pooled))
         return logits
 
+    def outputs(self) -> tuple[str, ...]:
+        return ("logits",)
+
     def loss(
         self,
         inputs: Any,
@@ -74,12 +77,18 @@ class Labeller(SpectralModel):
 class LabellerConfig(ModelConfig):
     """What the configs of models share that put a label on each row."""
 
+    pools: ClassVar[bool] = True
+
     num_labels: Width = Field(default=2, ge=2)
     """Labels run from 0 to num_labels - 1."""
     labels: tuple[str, ...] | None = Field(default=None, max_length=1 << 16)
     """Their names, in order; training writes those of its data here."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Dropout on the pooled vector, in training."""
+
+    @property
+    def label_set(self) -> LabelSet:
+        return LabelSet(self.num_labels, self.labels)
 
     @model_validator(mode="after")
     def _names_fit(self) -> LabellerConfig:

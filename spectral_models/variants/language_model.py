@@ -21,6 +21,7 @@ from spectral_layers.frontends.tokens import Tokens
 from spectral_layers.positions.base import positions_of
 from spectral_layers.rows import Alignment
 from spectral_models.generation import generate
+from spectral_models.inputs import TokenInput
 from spectral_models.loss import IGNORE, StepLoss, check_labels, token_nats
 from spectral_models.variants.stack import StackConfig, StackedModel, Way, aligned, ragged, restored
 from spectral_models.variants.vocabulary import VocabularyConfig
@@ -59,6 +60,7 @@ class LanguageModel(StackedModel):
     config: what it was built from, written into its checkpoints.
     """
 
+    streams: ClassVar[bool] = True
     earlier_names: ClassVar[Mapping[str, str]] = {"embedding": "frontend.embedding"}
 
     def __init__(self, config: DecoderConfig) -> None:
@@ -165,6 +167,12 @@ class LanguageModel(StackedModel):
             made = State(self._state_owner, before + advance, parts=passed.states)
             made.record(state, input_ids, ragged=rows is not None)
         return Features(self.norm(passed.x), rows, alignment, made, passed.losses, passed.metrics)
+
+    def input_specs(self) -> tuple[TokenInput, ...]:
+        return (TokenInput("input_ids", vocab_size=self.config.vocab_size, length_limit=self.length_limit),)
+
+    def outputs(self) -> tuple[str, ...]:
+        return ("logits",)
 
     def rewind(self, state: State, tokens: int) -> State:
         """The state as it was that many tokens ago, if ``state.reserve(rewind=...)`` was called early enough."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -16,6 +17,7 @@ from spectral_core.errors import shown, suggestion
 from spectral_layers import FEEDFORWARDS, FUSIONS, FeedForwardConfig, FusionConfig, LayerContext, Stream
 from spectral_layers.rows import Alignment
 from spectral_models.block import NORMS, under
+from spectral_models.inputs import InputSpec
 from spectral_models.variants.encoding import AnyEncoder, Encoder, EncoderOutput, pool
 from spectral_models.variants.labelling import ClassifierOutput, Labeller, LabellerConfig
 from spectral_models.variants.stack import ragged
@@ -87,15 +89,17 @@ class Multimodal(Labeller):
         mean = torch.stack(pooled).mean(0)
         return ClassifierOutput(self.logits(mean), mean, losses, metrics)
 
-    @property
-    def gradient_checkpointing(self) -> bool:
-        """The encoders': recompute blocks in the backward pass instead of storing what is inside them."""
-        return all(self._encoder(name).gradient_checkpointing for name in self.encoders)
+    def input_specs(self) -> tuple[InputSpec, ...]:
+        """The encoders' inputs by modality, at full length: masks would stand behind more than the first."""
+        found = {name: self._encoder(name).input_specs() for name in self.encoders}
+        if any(len(specs) != 1 for specs in found.values()):
+            return ()
+        return tuple(replace(spec, name=name, masked=False) for name, (spec,) in found.items())
 
-    @gradient_checkpointing.setter
-    def gradient_checkpointing(self, value: bool) -> None:
-        for name in self.encoders:
-            self._encoder(name).gradient_checkpointing = value
+    def run(self, inputs: Mapping[str, Tensor], attention_mask: Tensor | None = None) -> ClassifierOutput:
+        assert attention_mask is None, "no input here is masked"
+        output: ClassifierOutput = self(inputs)
+        return output
 
     def _encoder(self, name: str) -> Encoder:
         encoder = self.encoders[name]

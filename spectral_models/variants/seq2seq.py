@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -20,7 +20,9 @@ from spectral_layers import FUSIONS, State, Stream
 from spectral_layers.entry import entry
 from spectral_layers.rows import Alignment
 from spectral_models.block import under
+from spectral_models.data.readers import Reader
 from spectral_models.generation import generate
+from spectral_models.inputs import InputSpec
 from spectral_models.loss import IGNORE, StepLoss
 from spectral_models.model import SpectralModel
 from spectral_models.variants.conditioning import SourceDecoder, SourceDecoderConfig
@@ -49,6 +51,8 @@ class Seq2Seq(SpectralModel):
 
     The source is encoded once: what the decoder's fusions read of it is in the state that every target begins with.
     """
+
+    streams: ClassVar[bool] = True
 
     def __init__(self, config: Seq2SeqConfig) -> None:
         super().__init__(config)
@@ -183,18 +187,13 @@ class Seq2Seq(SpectralModel):
         options = {"stop_tokens": (self.config.eos_token_id,), "pad_token_id": self.config.pad_token_id, **options}
         return generate(self.decoder, start, state=state, **options)[:, 1:]
 
-    def example_source(self, batch: int) -> tuple[Tensor, ...]:
-        example = self.encoder.frontend.example(batch)
-        return (example[:, : self.encoder.length_limit] if example.dim() == 2 else example,)
+    def input_specs(self) -> tuple[InputSpec, ...]:
+        source = self.encoder.input_specs()
+        target = replace(self.decoder.input_specs()[0], name="decoder_input_ids")
+        return (*source, target) if source else ()
 
-    @property
-    def gradient_checkpointing(self) -> bool:
-        """Recompute blocks, of the encoder and the decoder, in the backward pass instead of storing what is inside."""
-        return self.decoder.gradient_checkpointing
-
-    @gradient_checkpointing.setter
-    def gradient_checkpointing(self, value: bool) -> None:
-        self.encoder.gradient_checkpointing = self.decoder.gradient_checkpointing = value
+    def outputs(self) -> tuple[str, ...]:
+        return ("logits",)
 
 
 def _named(half: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -208,6 +207,7 @@ class Seq2SeqConfig(SourceDecoderConfig):
         "start_token_id": Renamed("decoder_start_token_id"),
         "end_token_id": Renamed("eos_token_id"),
     }
+    reads_source: ClassVar[bool] = True
 
     type: Literal["seq2seq"] = "seq2seq"
     fft: Annotated[FFTBackendConfig, OneOf(FFT_BACKENDS)] | None = None
@@ -238,6 +238,9 @@ class Seq2SeqConfig(SourceDecoderConfig):
                     f"a token is below vocab_size, {self.vocab_size}; got {getattr(self, name)}.",
                 )
         return self
+
+    def reader(self) -> Reader | None:
+        return self.encoder.reader()
 
     @property
     def architecture(self) -> str | None:

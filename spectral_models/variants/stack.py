@@ -64,15 +64,11 @@ class StackOutput:
 
 
 class StackedModel(SpectralModel):
-    """Front end and position, blocks, norm. A variant adds what goes in and what comes out.
-
-    gradient_checkpointing: recompute blocks in the backward pass instead of storing what is inside them.
-    """
+    """Front end and position, blocks, norm. A variant adds what goes in and what comes out."""
 
     def __init__(self, config: StackConfig, frontend: FrontEndConfig) -> None:
         super().__init__(config)
         self.config: StackConfig
-        self.gradient_checkpointing = False
         context = LayerContext(
             hidden_dim=config.hidden_dim, causal=config.decoder, fft=config.build_fft(), max_seq_len=config.max_seq_len
         )
@@ -206,14 +202,12 @@ class StackConfig(ModelConfig):
 
     @property
     def blocks(self) -> tuple[BlockConfig, ...]:
-        """The distinct blocks, in the order they take turns."""
         if self.layers:
             return self.layers
         assert self.block is not None
         return (self.block,)
 
     def stack(self) -> Iterator[tuple[str, BlockConfig]]:
-        """All num_layers blocks, each with the config path it comes from."""
         for index in range(self.num_layers):
             turn = index % len(self.blocks)
             yield "block" if self.block is not None else f"layers.{turn}", self.blocks[turn]

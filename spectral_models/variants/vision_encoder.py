@@ -13,6 +13,8 @@ from spectral_core.config import OneOf, Scale, Width, part, problem
 from spectral_layers import FRONTENDS, FrontEndConfig
 from spectral_layers.frontends.base import Modality
 from spectral_layers.frontends.patches import PatchesConfig
+from spectral_models.data.readers import PictureReader
+from spectral_models.inputs import ImageInput
 from spectral_models.variants.encoding import EncoderOutput
 from spectral_models.variants.plane_encoder import PlaneEncoder, PlaneEncoderConfig
 
@@ -45,6 +47,14 @@ class VisionEncoder(PlaneEncoder):
             )
         return self.encode(pixel_values)
 
+    def input_specs(self) -> tuple[ImageInput, ...]:
+        channels, *size = self.small_input()
+        return (
+            ImageInput(
+                "pixel_values", small=(channels, *(self.config.image_size or size)), size=self.config.image_size
+            ),
+        )
+
 
 class VisionEncoderConfig(PlaneEncoderConfig):
     """Pictures to embeddings, of patches and of wholes, mixed as a sequence or along rows and columns."""
@@ -75,6 +85,17 @@ class VisionEncoderConfig(PlaneEncoderConfig):
                 ("image_size",), f"{height} x {width} leaves a rest: patches are {front.size} x {front.size} pixels."
             )
         return self
+
+    def reader(self) -> PictureReader:
+        """For files with as many channels as the front end's ``channels``; in colour if it does not say."""
+        front = self.frontend
+        return PictureReader(
+            channels=getattr(front, "channels", 3),
+            size=self.image_size,
+            multiple=front.size if isinstance(front, PatchesConfig) else 1,
+            mean=self.image_mean,
+            std=self.image_std,
+        )
 
     def build(self) -> VisionEncoder:
         return VisionEncoder(self)

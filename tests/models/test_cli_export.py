@@ -11,7 +11,7 @@ import torch
 from spectral_core import ConfigError
 from spectral_models import build_model, load_checkpoint, save_checkpoint
 from spectral_models.export import ExportError, export_model, exporting
-from spectral_models.export.programs import program_of
+from spectral_models.export.programs import Program
 from spectral_models.model import SpectralModel
 
 FOURIER = {"hidden_dim": 16, "num_layers": 1, "layers": [{"mixer": "fourier", "feedforward": "mlp"}]}
@@ -264,8 +264,8 @@ def test_int8_weights_have_no_program(tmp_path):
 
 
 def test_models_without_a_program_are_named():
-    with pytest.raises(ConfigError, match=r"a seq2seq cannot be exported: only language_model, classifier, seq2seq"):
-        program_of(SpectralModel(build_model(PAIRS).config))
+    with pytest.raises(ConfigError, match=r"a seq2seq cannot be exported: it declares no input_specs\(\)"):
+        Program(SpectralModel(build_model(PAIRS).config))
     encoders = {"logits": MODALITIES["encoders"]["picture"], "caption": MODALITIES["encoders"]["caption"]}
-    with pytest.raises(ConfigError, match="a modality called 'logits' cannot be exported"):
-        program_of(build_model({**MODALITIES, "encoders": encoders}))
+    with pytest.raises(ConfigError, match="an input called 'logits' and cannot be exported"):
+        Program(build_model({**MODALITIES, "encoders": encoders}))

@@ -43,7 +43,7 @@ class Decoder:
             for parameter in self.model.parameters():
                 parameter.add_(0.2 * torch.randn_like(parameter))
         self.model.double().eval()
-        self.source = self.model.example_source(4)
+        self.source = [spec.example(4) for spec in self.model.input_specs()[:-1]]
         self.tokens = self.model.decoder if self.source else self.model
 
     def begin(self, rows: slice) -> State | None:

@@ -17,7 +17,7 @@ from spectral_models.data import DataError
 from spectral_models.data.batches import LabelledFiles, padded
 from spectral_models.data.folders import LabelledFilesConfig, read_folder
 from spectral_models.data.labelled import Labelled, load_labelled
-from spectral_models.data.readers import File, PictureReader, SoundReader, reader_of
+from spectral_models.data.readers import File, PictureReader, SoundReader
 from spectral_models.training import load_run
 
 BLOCK = {"hidden_dim": 16, "num_layers": 2, "layers": [{"mixer": "fourier", "feedforward": "mlp"}]}
@@ -129,7 +129,7 @@ def test_a_checkpoint_says_how_its_pictures_were_read(stripes, configs, tmp_path
     task = ClassificationTask(run, tmp_path)
     saved = load_checkpoint(save_checkpoint(task.build(), tmp_path / "model")).config
     assert saved.encoder.image_size == (8, 12), "training writes the size of its pictures"
-    assert reader_of(saved.encoder) == PictureReader(1, (8, 12), 4, (0.25,), (0.125,))
+    assert saved.encoder.reader() == PictureReader(1, (8, 12), 4, (0.25,), (0.125,))
     assert task.tokenizer is None
     batch = padded([task.train[0], task.train[1]])
     assert set(batch) == {"inputs", "labels"}
@@ -153,7 +153,7 @@ def test_checkpoints_from_before_run_pixels_from_minus_one_to_one(tmp_path):
     assert (fields.pop("image_mean"), fields.pop("image_std")) == ([0.5], [0.5])
     from spectral_models.record import config_of
 
-    reader = reader_of(config_of(record, directory).encoder)
+    reader = config_of(record, directory).reader()
     path = picture(tmp_path / "ramp.png", np.arange(32).reshape(4, 8) * 8)
     expected = torch.arange(32).reshape(1, 4, 8) * 8 / 127.5 - 1
     torch.testing.assert_close(reader(File.at(path)), expected)

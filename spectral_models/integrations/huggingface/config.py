@@ -12,7 +12,6 @@ from spectral_models.assembly import parse_model
 from spectral_models.config import ModelConfig
 from spectral_models.errors import CheckpointError
 from spectral_models.record import config_of, make_record
-from spectral_models.variants.seq2seq import Seq2SeqConfig
 
 
 class _Told:
@@ -43,6 +42,9 @@ class _Told:
 
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 """What tools read of every config, whether or not a model knows them."""
+
+_OF_TARGETS = ("decoder_start_token_id", "eos_token_id", "pad_token_id")
+"""The tokens around a target, where a model's config has them."""
 
 
 class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
@@ -80,11 +82,10 @@ class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers 
                     kwargs["label2id"] = {name: number for number, name in enumerate(labels)}
                 else:
                     kwargs.setdefault("num_labels", self.spectral["num_labels"])
-            kwargs["is_encoder_decoder"] = isinstance(config, Seq2SeqConfig)
-            if isinstance(config, Seq2SeqConfig):
-                kwargs.setdefault("decoder_start_token_id", config.decoder_start_token_id)
-                kwargs.setdefault("eos_token_id", config.eos_token_id)
-                kwargs.setdefault("pad_token_id", config.pad_token_id)
+            kwargs["is_encoder_decoder"] = config.reads_source
+            for name in _OF_TARGETS:
+                if name in self.spectral:
+                    kwargs.setdefault(name, self.spectral[name])
         super().__init__(**{**dict.fromkeys(_TOKENS), **kwargs})
 
     @classmethod

@@ -19,10 +19,12 @@ from transformers.core_model_loading import WeightRenaming
 from transformers.utils import cached_file
 
 from spectral_core import ConfigError, UnsupportedInputError
+from spectral_layers.frontends.base import FrontEnd
 from spectral_layers.frontends.tokens import Tokens
 from spectral_models.assembly import build_model
 from spectral_models.checkpoint import WEIGHTS, own_memory, preprocessor
 from spectral_models.errors import CheckpointError
+from spectral_models.inputs import TokenInput
 from spectral_models.integrations.huggingface.config import SpectralHFConfig
 from spectral_models.model import SpectralModel
 from spectral_models.quantization import int8_layers
@@ -208,7 +210,8 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
         return {"losses": found.losses, "metrics": found.metrics} if self.training or labels is not None else {}
 
     def get_input_embeddings(self) -> nn.Module:
-        frontend = getattr(self.model, "encoder", self.model).frontend
+        # Of a source's and a target's, the first: the source's.
+        frontend = next((module for module in self.model.modules() if isinstance(module, FrontEnd)), self.model)
         found: nn.Module = frontend.embedding if isinstance(frontend, Tokens) else frontend
         return found
 
@@ -228,7 +231,8 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
     ) -> nn.Module:
         """The embedding, where it has that many rows. Raises UnsupportedInputError for another number."""
-        size = getattr(self.config, "vocab_size", None)
+        sizes = [spec.vocab_size for spec in self.model.input_specs() if isinstance(spec, TokenInput)]
+        size = sizes[-1] if sizes else None
         wanted = size if new_num_tokens is None else new_num_tokens
         if wanted is not None and pad_to_multiple_of:
             wanted = -(-wanted // pad_to_multiple_of) * pad_to_multiple_of

@@ -14,7 +14,6 @@ from spectral_models.integrations.huggingface.cache import CachedGenerationMixin
 from spectral_models.integrations.huggingface.outputs import WHEN_READ, Logits, OutputWhenRead, when_read
 from spectral_models.integrations.huggingface.pretrained import SpectralPreTrainedModel, refuse
 from spectral_models.loss import StepLoss
-from spectral_models.variants.encoding import EncoderOutput
 
 
 @dataclass
@@ -39,6 +38,12 @@ class SpectralSourceOutput(ModelOutput):  # type: ignore[misc]
     last_hidden_state: Tensor | None = None
     pooled: Tensor | None = None
     mask: Tensor | None = None
+
+    @property
+    def hidden(self) -> Tensor:
+        """Our name of it."""
+        assert self.last_hidden_state is not None
+        return self.last_hidden_state
 
 
 class SpectralForSeq2SeqLM(CachedGenerationMixin, SpectralPreTrainedModel):
@@ -75,7 +80,7 @@ class SpectralForSeq2SeqLM(CachedGenerationMixin, SpectralPreTrainedModel):
         cache = given_or_made(past_key_values, use_cache)
         state = None if cache is None else cache.state
         if state is None and encoder_outputs is not None:
-            state = self.model.read(_encoded(encoder_outputs))
+            state = self.model.read(encoder_outputs)
         if state is not None:
             input_ids = attention_mask = None
         if labels is not None and self.training:
@@ -138,9 +143,3 @@ class _Source(nn.Module):
         refuse(options)
         found = self.encoder(input_ids, attention_mask)
         return SpectralSourceOutput(found.hidden, found.pooled, found.mask)
-
-
-def _encoded(source: SpectralSourceOutput) -> EncoderOutput:
-    assert source.last_hidden_state is not None
-    assert source.pooled is not None
-    return EncoderOutput(source.last_hidden_state, source.pooled, source.mask, None, {}, {})
