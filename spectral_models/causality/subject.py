@@ -9,9 +9,10 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from spectral_core import FFT_BACKENDS, FFTBackendConfig, PluginError
+from spectral_core import FFTBackendConfig, PluginError
 from spectral_core.backends.base import Request
-from spectral_core.config import OneOf, PartConfig
+from spectral_core.backends.torch_fft import TorchFFTConfig
+from spectral_core.config import PartConfig
 from spectral_layers import FeedForward, Fusion, Mixer, State
 from spectral_layers.feedforward.mlp import MLPConfig
 from spectral_models.causality.cases import LONG, Setting
@@ -129,8 +130,7 @@ def _reduced(config: ModelConfig, dtype: torch.dtype) -> ModelConfig:
     def backend_of(model: ModelConfig) -> FFTBackendConfig | None:
         if model.fft is None or _runs_here(model.fft, dtype):
             return model.fft
-        torch_fft: FFTBackendConfig = OneOf(FFT_BACKENDS).resolve("torch")
-        return torch_fft
+        return TorchFFTConfig()
 
     # A copy is not validated, and so does not give its backend to the models inside it.
     changes: dict[str, object] = {
