@@ -176,6 +176,17 @@ def rewritten(checkpoint, directory, *, record=None, weights=None):
     return directory
 
 
+def test_int8_layers_with_earlier_names_load(checkpoints, tmp_path, ids):
+    def earlier(name):
+        return name.replace("decay_proj", "forget_proj").replace("beta_proj", "correct_proj")
+
+    record = json.loads(earlier((checkpoints[1] / "config.json").read_text()))
+    assert any("forget_proj" in layer for layer in record["quantization"]["layers"])
+    weights = {earlier(name): tensor for name, tensor in load_file(checkpoints[1] / "model.safetensors").items()}
+    path = rewritten(checkpoints[1], tmp_path / "earlier", record=record, weights=weights)
+    assert torch.equal(load_checkpoint(path)(ids).logits, load_checkpoint(checkpoints[1])(ids).logits)
+
+
 def test_a_quantisation_that_is_unknown_or_damaged_is_refused(checkpoints, tmp_path):
     record = json.loads((checkpoints[1] / "config.json").read_text())
     other = {**record, "quantization": {**record["quantization"], "scheme": "int3"}}
