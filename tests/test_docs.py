@@ -16,7 +16,7 @@ from spectral_models.registries import MODELS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")]
-PAGES = ["index.md", "causality.md", "tutorials/compose.md", "tutorials/backends.md"]
+PAGES = ["index.md", "causality.md", "tutorials/compose.md", "tutorials/backends.md", "tutorials/variant.md"]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -57,8 +57,8 @@ def test_a_page_s_python_runs(name: str, tmp_path: Path, monkeypatch: pytest.Mon
         for block in found:
             exec(compile(block, str(page), "exec", dont_inherit=True), names)  # noqa: S102
     finally:
-        if "acme" in {provider.namespace for provider in HOST.discover().values()}:
-            HOST.unregister("acme")
+        for namespace in {provider.namespace for provider in HOST.discover().values()} & {"acme", "series"}:
+            HOST.unregister(namespace)
 
 
 def test_the_gate_tutorial_s_commands_run(tmp_path: Path) -> None:
