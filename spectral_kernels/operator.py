@@ -6,7 +6,6 @@ triton, at its first call.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -101,6 +100,11 @@ def differentiable_operator(
     return operator(namespace, schema, run, fake, backward=backward, keep=keep, dispatch=dispatch)
 
 
-@functools.cache
+_LIBRARIES: dict[str, torch.library.Library] = {}
+"""Kept for the life of the process: a library that is deleted unregisters its operators under whoever calls them."""
+
+
 def _library(namespace: str) -> torch.library.Library:
-    return torch.library.Library(namespace, "FRAGMENT")
+    if namespace not in _LIBRARIES:
+        _LIBRARIES[namespace] = torch.library.Library(namespace, "FRAGMENT")
+    return _LIBRARIES[namespace]

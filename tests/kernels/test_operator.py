@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 import torch
 from torch import Tensor
 
-from spectral_kernels import operator
 from spectral_kernels.operator import differentiable_operator
 
 CALLS: list[list[bool]] = []
@@ -35,13 +34,13 @@ def gradients(
 ARGUMENTS = "Tensor x, Tensor w, Tensor? b, int[] powers, float scale"
 
 
-@pytest.fixture(scope="module")
-def power() -> Iterator[object]:
-    yield differentiable_operator(
+@pytest.fixture(scope="session")
+def power() -> object:
+    """Defined once a process, and for good: deleting a library of operators pulls them from under who calls them."""
+    return differentiable_operator(
         "spectral_tests", f"power({ARGUMENTS}) -> Tensor", run, lambda x, *_: x.new_empty(x.shape),
         gradients=gradients, second=gradients,
     )  # fmt: skip
-    operator._library.cache_clear()  # the library unregisters its operators when it is deleted
 
 
 def leaves() -> list[Tensor]:
