@@ -1,8 +1,9 @@
-"""Constant tensors: computed when a part is built, from its config alone."""
+"""Constant tensors: computed from a part's config alone, when they are first read."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -16,17 +17,25 @@ class Constant:
     contain it. Each dtype is rounded directly from float64.
     """
 
-    def __init__(self, values: Tensor) -> None:
-        """values: float64 on the CPU, computed under ``torch.device("cpu")``."""
-        assert values.dtype == torch.float64
-        assert values.device.type == "cpu"
-        self.values = values
-        self._last: Tensor = values
+    def __init__(self, make: Callable[[], Tensor]) -> None:
+        """make: gives the values, in float64 on the CPU; called when they are first read."""
+        self._make = make
+        self._values: Tensor | None = None
+        self._last: Tensor | None = None
+
+    @property
+    def values(self) -> Tensor:
+        """In float64, on the CPU."""
+        if self._values is None:
+            with torch.inference_mode(False), torch.device("cpu"):
+                self._values = self._make()
+            assert self._values.dtype == torch.float64
+        return self._values
 
     def like(self, other: Tensor) -> Tensor:
         """The values in the dtype and on the device of ``other``; the last result is cached."""
         last = self._last
-        if last.dtype == other.dtype and last.device == other.device:
+        if last is not None and last.dtype == other.dtype and last.device == other.device:
             return last
         with torch.inference_mode(False):
             made = self.values.to(other.device, other.dtype)
@@ -37,5 +46,5 @@ class Constant:
     def __deepcopy__(self, memo: object) -> Constant:
         return copy.copy(self)
 
-    def __getstate__(self) -> dict[str, Tensor]:
-        return {"values": self.values, "_last": self.values}
+    def __getstate__(self) -> dict[str, object]:
+        return {"_make": self._make, "_values": None, "_last": None}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -46,11 +46,11 @@ class Hankel(Filter):
     def __init__(self, channels: int, *, vectors: int, length: int) -> None:
         super().__init__()
         self.length_limit = self.support = self.length = length
-        eigenvalues, eigenvectors = hankel_eigenvectors(length, vectors)
-        scaled = eigenvectors * eigenvalues**0.25
-        self.basis = Constant(torch.from_numpy(np.ascontiguousarray(scaled.T)))
-        energy = 2 * np.sqrt(eigenvalues).sum()
-        self.coefficient = nn.Parameter(torch.randn(channels, 2, len(eigenvalues)) / math.sqrt(energy))
+        self.basis = Constant(partial(_basis, length, vectors))
+        self.coefficient = nn.Parameter(torch.randn(channels, 2, _count(length, vectors)))
+        if not self.coefficient.is_meta:
+            with torch.no_grad():
+                self.coefficient.div_(math.sqrt(2 * np.sqrt(hankel_eigenvectors(length, vectors)[0]).sum()))
 
     def kernel(self, length: int) -> Tensor:
         basis = self.basis.like(self.coefficient)[:, :length]
@@ -60,6 +60,24 @@ class Hankel(Filter):
         with torch.autocast(basis.device.type, enabled=False):
             taps = plain @ basis + (alternating @ basis) * sign
         return F.pad(taps, (0, length - basis.shape[-1]))
+
+
+def _basis(length: int, vectors: int) -> Tensor:
+    """(k, length): sigma_k^(1/4) phi_k."""
+    eigenvalues, eigenvectors = hankel_eigenvectors(length, vectors)
+    return torch.from_numpy(np.ascontiguousarray((eigenvectors * eigenvalues**0.25).T))
+
+
+def _count(length: int, vectors: int) -> int:
+    """How many eigenvectors there are, of so many wanted.
+
+    Eigenvalues grow with the length, as those of leading blocks interlace, and the largest has converged to
+    rounding at 4,096 lags. So what is resolved there is resolved at every greater length, whose vectors need not be
+    computed.
+    """
+    if length > _ROWS and vectors < len(hankel_eigenvectors(_ROWS, _ROWS)[0]):
+        return vectors
+    return len(hankel_eigenvectors(length, vectors)[0])
 
 
 @lru_cache(maxsize=16)

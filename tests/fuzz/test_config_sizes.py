@@ -86,8 +86,6 @@ def sizes() -> list[tuple[str, dict[str, Any], str]]:
             if entry.provider != BUILTIN_PROVIDER:
                 continue
             for name, field in entry.load().model_json_schema().get("properties", {}).items():
-                if (entry.name, name) == ("hankel", "length"):
-                    continue  # how many eigenvectors there are is known from computing them: seconds
                 found += [
                     (kind, {"type": entry.name, name: node["maximum"]}, name)
                     for node in (field, *field.get("anyOf", ()))

@@ -9,6 +9,7 @@ import torch
 
 from spectral_core import ConfigError
 from spectral_layers import FilterContext
+from spectral_layers.filters import hankel
 from spectral_layers.filters.hankel import HankelConfig, hankel_eigenvectors
 
 
@@ -106,3 +107,23 @@ def test_shared_eigenvectors_cannot_be_written() -> None:
     with torch.no_grad():
         made.basis.values.zero_()
     assert HankelConfig(vectors=4, length=32).build(FilterContext(1)).basis.values.any()
+
+
+@pytest.mark.parametrize("length", [40, 4096, 4097, 9000])
+@pytest.mark.parametrize("vectors", [5, 24, 33, 34, 60])
+def test_how_many_there_are_is_known_before_they_are(length: int, vectors: int) -> None:
+    assert hankel._count(length, vectors) == len(hankel_eigenvectors(length, vectors)[0])
+
+
+def test_a_filter_without_memory_computes_no_long_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    compute = hankel.hankel_eigenvectors
+
+    def noted(length: int, count: int) -> object:
+        asked.append(length)
+        return compute(length, count)
+
+    monkeypatch.setattr(hankel, "hankel_eigenvectors", noted)
+    with torch.device("meta"):
+        hankel.Hankel(4, vectors=24, length=1 << 20)
+    assert asked == [4096]
