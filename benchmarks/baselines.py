@@ -35,7 +35,7 @@ from spectral_layers import (
 )
 from spectral_layers.fusion.base import lengths_of
 from spectral_layers.initialisation import begin_reading, begin_writing
-from spectral_layers.mixing.base import Direction
+from spectral_layers.mixers.base import Direction
 from spectral_layers.positions.base import Rotation, angles
 from spectral_layers.registries import FILTERS
 from spectral_layers.short_convolution import ShortConvolution

@@ -19,7 +19,7 @@ from torch import Tensor
 from spectral_core import fft_backend
 from spectral_layers import LayerContext
 from spectral_layers.minimum_phase import attainable, minimum_phase
-from spectral_layers.mixing.spectral_gating import SpectralGatingConfig
+from spectral_layers.mixers.spectral_gating import SpectralGatingConfig
 
 WINDOW, BINS, KEPT, ROUNDS, REPEATS = 64, 33, 4, 15, 5
 FFT = fft_backend("torch")

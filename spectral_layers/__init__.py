@@ -5,9 +5,9 @@ from spectral_layers.feedforward.base import FeedForward, FeedForwardConfig, Fee
 from spectral_layers.filters.base import Filter, FilterConfig, RecurrentFilter
 from spectral_layers.frontends.base import FrontEnd, FrontEndConfig, FrontEndOutput
 from spectral_layers.fusion.base import Fusion, FusionConfig, FusionOutput, Stream
-from spectral_layers.gating.base import Gate, GateConfig, Modulation, SpectralView
+from spectral_layers.gates.base import Gate, GateConfig, Modulation, SpectralView
 from spectral_layers.kept import fixed_weights
-from spectral_layers.mixing.base import Mixer, MixerConfig, MixerOutput
+from spectral_layers.mixers.base import Mixer, MixerConfig, MixerOutput
 from spectral_layers.positions.base import Position, PositionConfig, Rotation
 from spectral_layers.registries import FEEDFORWARDS, FILTERS, FRONTENDS, FUSIONS, GATES, MIXERS, POSITIONS, SPARSITIES
 from spectral_layers.rows import Rows

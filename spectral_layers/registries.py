@@ -10,8 +10,8 @@ from spectral_layers.feedforward.base import FeedForwardConfig
 from spectral_layers.filters.base import FilterConfig
 from spectral_layers.frontends.base import FrontEndConfig
 from spectral_layers.fusion.base import FusionConfig
-from spectral_layers.gating.base import GateConfig
-from spectral_layers.mixing.base import MixerConfig
+from spectral_layers.gates.base import GateConfig
+from spectral_layers.mixers.base import MixerConfig
 from spectral_layers.positions.base import PositionConfig
 from spectral_layers.sparsity.base import SparsityConfig
 

@@ -12,10 +12,10 @@ _VARIANTS = (
     ("encoder", "encoder:TextEncoderConfig",
      "Text to embeddings of tokens and of rows; optionally a masked-language-model head."),
     ("vision_encoder", "vision_encoder:VisionEncoderConfig",
-     "Pictures to embeddings, mixed as a sequence of patches or along rows and columns."),
+     "Images to embeddings, mixed as a sequence of patches or along rows and columns."),
     ("audio_encoder", "audio_encoder:AudioEncoderConfig",
-     "Sound to embeddings, mixed along time and along frequency."),
-    ("classifier", "classifier:ClassifierConfig", "One label for each text, picture or sound, from any encoder."),
+     "Audio to embeddings, mixed along time and along frequency."),
+    ("classifier", "classifier:ClassifierConfig", "One label for each text, image or recording, from any encoder."),
     ("multimodal", "multimodal:MultimodalConfig",
      "One label for what several encoders read, by name, fused; any modality may be missing."),
 )  # fmt: skip

@@ -5,7 +5,7 @@ config.json          schema version, framework version, the model's config, prov
                      of a quantised model also which layers are int8
 model.safetensors    all parameters and buffers, under the model's own names
 tokenizer.json       the tokenizer, with tokenizer_config.json beside it; without both a model of text reads bytes
-preprocessor_...     preprocessor_config.json, of a model of pictures or sound: how config.json says they are read, for
+preprocessor_...     preprocessor_config.json, of a model of images or audio: how config.json says they are read, for
                      Hugging Face
 complete.json        size and SHA-256 of the others, of config.json our own fields': see seal.py; written last
 ===================  =====================================================================================
@@ -140,7 +140,7 @@ def _ends(tokenizer: Tokenizer | None) -> dict[str, int]:
 
 
 def preprocessor(config: ModelConfig) -> dict[str, str]:
-    """The file that says how a model's pictures or sounds are read, by its name; none for other models."""
+    """The file that says how a model's images or recordings are read, by its name; none for other models."""
     reader = config.reader()
     settings = {} if reader is None else reader.settings()
     return {PREPROCESSOR: json.dumps(settings, indent=2) + "\n"} if settings else {}

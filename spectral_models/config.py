@@ -190,7 +190,7 @@ class ModelConfig(PartConfig):
         return None
 
     def reader(self) -> Reader | None:
-        """What reads the images or sounds of this model from files; None where it reads none, or several inputs."""
+        """What reads the images or recordings of this model from files; None where it reads none, or several inputs."""
         return None
 
     @property

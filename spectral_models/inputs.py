@@ -104,11 +104,9 @@ class ImageInput(InputSpec):
     def shape(self, length: int | None = None, size: Size | None = None) -> Shape:
         size = self.size or size
         if size is None:
-            raise ConfigError(
-                "this model takes pictures of any size, and a program has one: give a size, as in 224 224."
-            )
+            raise ConfigError("this model takes images of any size, and a program has one: give a size, as in 224 224.")
         if min(size) < 1:
-            raise ConfigError(f"a picture has at least one row and one column; got a size of {size[0]} x {size[1]}.")
+            raise ConfigError(f"an image has at least one row and one column; got a size of {size[0]} x {size[1]}.")
         return self.small[0], *size
 
     def sample(self, shape: Shape, generator: Generator | None = None) -> Tensor:

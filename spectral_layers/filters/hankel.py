@@ -48,7 +48,9 @@ class Hankel(Filter):
         self.length_limit = self.support = self.length = length
         self.basis = Constant(partial(_basis, length, vectors))
         self.coefficient = nn.Parameter(torch.randn(channels, 2, _count(length, vectors)))
+        self.register_load_state_dict_post_hook(_compute_basis)
         if not self.coefficient.is_meta:
+            _compute_basis(self)
             with torch.no_grad():
                 self.coefficient.div_(math.sqrt(2 * np.sqrt(hankel_eigenvectors(length, vectors)[0]).sum()))
 
@@ -60,6 +62,12 @@ class Hankel(Filter):
         with torch.autocast(basis.device.type, enabled=False):
             taps = plain @ basis + (alternating @ basis) * sign
         return F.pad(taps, (0, length - basis.shape[-1]))
+
+
+def _compute_basis(part: Hankel, *_: object) -> None:
+    """Before the first call: torch.compile cannot trace it."""
+    if not part.coefficient.is_meta:
+        part.basis.like(part.coefficient)
 
 
 def _basis(length: int, vectors: int) -> Tensor:

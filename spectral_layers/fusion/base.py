@@ -20,7 +20,7 @@ from spectral_core.errors import StateError, UnsupportedInputError, suggestion
 from spectral_core.trees import tree
 from spectral_layers.context import LayerContext
 from spectral_layers.entry import Entered, entry
-from spectral_layers.mixing.base import Direction
+from spectral_layers.mixers.base import Direction
 from spectral_layers.rows import Rows
 from spectral_layers.state import State
 

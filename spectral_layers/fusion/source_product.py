@@ -15,7 +15,7 @@ from spectral_core.config import Width
 from spectral_layers.context import LayerContext
 from spectral_layers.fusion.base import Fusion, FusionConfig, FusionOutput, Stream, lengths_of
 from spectral_layers.initialisation import begin_reading
-from spectral_layers.mixing.base import Direction
+from spectral_layers.mixers.base import Direction
 from spectral_layers.projection import PreciseProjection
 from spectral_layers.state import State
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from spectral_core.config import PartConfig
 from spectral_core.contract import Contract
 from spectral_layers.context import GateContext
-from spectral_layers.gating.base import Modulation, SpectralView
+from spectral_layers.gates.base import Modulation, SpectralView
 
 
 class Sparsity(Contract, nn.Module):

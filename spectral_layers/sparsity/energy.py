@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 
 from spectral_layers.context import GateContext
-from spectral_layers.gating.base import Modulation, SpectralView
+from spectral_layers.gates.base import Modulation, SpectralView
 from spectral_layers.sparsity.base import Sparsity, SparsityConfig, bin_energy, selection
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from spectral_core.config import Scale, Width
 from spectral_layers.bands import hats
 from spectral_layers.context import GateContext
-from spectral_layers.gating.base import Modulation, SpectralView
+from spectral_layers.gates.base import Modulation, SpectralView
 from spectral_layers.sparsity.base import Sparsity, SparsityConfig, selection
 from spectral_layers.sparsity.top_k import top_k
 

@@ -16,8 +16,8 @@ from spectral_layers.feedforward.base import FeedForward, FeedForwardConfig
 from spectral_layers.filters.base import Filter, FilterConfig, RecurrentFilter
 from spectral_layers.frontends.base import FrontEnd, FrontEndConfig
 from spectral_layers.fusion.base import Fusion, FusionConfig
-from spectral_layers.gating.base import Gate, GateConfig
-from spectral_layers.mixing.base import Mixer, MixerConfig
+from spectral_layers.gates.base import Gate, GateConfig
+from spectral_layers.mixers.base import Mixer, MixerConfig
 from spectral_layers.positions.base import Position, PositionConfig
 from spectral_layers.sparsity.base import Sparsity, SparsityConfig
 

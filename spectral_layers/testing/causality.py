@@ -11,7 +11,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from spectral_layers.mixing.base import Mixer
+from spectral_layers.mixers.base import Mixer
 from spectral_layers.testing.cases import MixerCase, is_causal, is_causal_without_state
 from spectral_layers.testing.check import normal, only_for, relative_change
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spectral_core.testing import assert_close
-from spectral_layers.gating.base import Modulation, SpectralView
+from spectral_layers.gates.base import Modulation, SpectralView
 from spectral_layers.testing.cases import GateCase, SparsityCase
 from spectral_layers.testing.check import for_all, normal
 from spectral_layers.testing.gradients import require_gradients

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from spectral_core.config import OneOf, PartConfig, Parts
-from spectral_layers.mixing.base import MixerConfig
+from spectral_layers.mixers.base import MixerConfig
 from spectral_layers.registries import FEEDFORWARDS, FILTERS, FRONTENDS, FUSIONS, GATES, MIXERS, POSITIONS, SPARSITIES
 from spectral_layers.testing.cases import (
     FeedForwardCase,

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from spectral_core.testing import assert_close
-from spectral_layers.gating.base import Modulation
+from spectral_layers.gates.base import Modulation
 from spectral_layers.testing.cases import SparsityCase
 from spectral_layers.testing.check import for_all, normal
 from spectral_layers.testing.gates import SPANS, signals, spectral_view

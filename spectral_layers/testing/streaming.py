@@ -9,7 +9,7 @@ from torch import Tensor
 
 from spectral_core.errors import StateError
 from spectral_core.testing import assert_close
-from spectral_layers.mixing.base import Mixer
+from spectral_layers.mixers.base import Mixer
 from spectral_layers.rows import Rows
 from spectral_layers.state import State
 from spectral_layers.testing.cases import MixerCase, streams

@@ -33,7 +33,7 @@ def evaluate(
     data: str | None = typer.Option(
         None,
         help="Text for a language model (a file, a directory, 'stdlib', datasets:NAME), all of it; for a "
-        "classifier a table (.csv, .tsv, .jsonl, .parquet), or a folder with one of pictures or WAV files for each "
+        "classifier a table (.csv, .tsv, .jsonl, .parquet), or a folder with one of images or WAV files for each "
         "label, or datasets:NAME. By default what the checkpoint's run held out.",
     ),
     text: str | None = typer.Option(None, help="The column or field with the texts. By default the run's, or 'text'."),

@@ -22,11 +22,11 @@ def export(
     length: list[str] | None = typer.Option(
         None,
         metavar="N or INPUT=N",
-        help="Tokens of texts and samples of sounds, fixed. By default 256 tokens, or one second. Repeat it with the "
+        help="Tokens of texts and samples of audio, fixed. By default 256 tokens, or one second. Repeat it with the "
         "names of inputs that differ.",
     ),
     size: tuple[int, int] | None = typer.Option(
-        None, metavar="HEIGHT WIDTH", help="Of pictures, fixed. By default the model's image_size."
+        None, metavar="HEIGHT WIDTH", help="Of images, fixed. By default the model's image_size."
     ),
     full_rows: bool = typer.Option(
         False, "--full-rows", help="Leave out the attention_mask of encoders: every input fills its length."
@@ -35,7 +35,7 @@ def export(
     """Write a model as a program for other runtimes, in float32.
 
     The batch may have any size; lengths are fixed, since transforms become
-    products with matrices of their size. Shorter texts and sounds are padded:
+    products with matrices of their size. Shorter texts and recordings are padded:
     encoders get an attention_mask for it, and decoders need none, as what
     stands behind a token does not change it. Inputs: input_ids, pixel_values or
     input_values, and attention_mask; of seq2seq also decoder_input_ids; of

@@ -19,7 +19,7 @@ def train(
     data: str = typer.Option(
         None,
         help="Text: a file or directory (.txt, .jsonl, ...), 'stdlib' (this Python's sources), or datasets:NAME. "
-        "For a classifier a table (.csv, .tsv, .jsonl, .parquet), or a folder with one of pictures or WAV files for "
+        "For a classifier a table (.csv, .tsv, .jsonl, .parquet), or a folder with one of images or WAV files for "
         "each label.",
     ),
     changes: list[str] = typer.Option(

@@ -47,7 +47,7 @@ _GREY = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True, slots=True)
-class PictureReader:
+class ImageReader:
     """(pixel / 255 - mean) / std, in each channel, of images as a viewer shows them, transparency left out.
 
     Of several frames or pages it is the first.
@@ -56,7 +56,7 @@ class PictureReader:
     ``multiple`` divides both. mean, std: one for all channels, or one for each.
     """
 
-    what: ClassVar[str] = "picture"
+    what: ClassVar[str] = "image"
 
     channels: int
     size: tuple[int, int] | None = None
@@ -74,27 +74,27 @@ class PictureReader:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
-                picture = Image.open(content)
+                image = Image.open(content)
         except UnidentifiedImageError:
             raise DataError(f"{file.name} is no image that Pillow reads. Convert it, or leave it out.") from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise DataError(f"the image {file.name} is too large: {error} Make it smaller.") from None
         except Exception as error:  # a file that is no image makes Pillow's readers raise all kinds
             raise _damaged(file.name, error) from None
-        with picture:
-            return self.numbers(picture, file.name)
+        with image:
+            return self.numbers(image, file.name)
 
-    def numbers(self, picture: Image, name: str) -> Tensor:
+    def numbers(self, image: Image, name: str) -> Tensor:
         """The same for an image that is open. name: what errors call it."""
-        if picture.mode == "F" or picture.mode.startswith("I"):  # Pillow would cut larger values off at 255
+        if image.mode == "F" or image.mode.startswith("I"):  # Pillow would cut larger values off at 255
             raise DataError(
-                f"the image {name} has more than 8 bits a channel (Pillow's mode {picture.mode}), and 8 are read. "
+                f"the image {name} has more than 8 bits a channel (Pillow's mode {image.mode}), and 8 are read. "
                 f"Convert it: magick {name} -depth 8 OUT.png."
             )
-        if self.size not in (None, (picture.height, picture.width), picture.size):  # it may be huge
-            self._check_size(picture.height, picture.width, name)
+        if self.size not in (None, (image.height, image.width), image.size):  # it may be huge
+            self._check_size(image.height, image.width, name)
         try:
-            pixels = np.array(_shown(picture, "L" if self.channels == 1 else "RGB"), dtype=np.float32)
+            pixels = np.array(_shown(image, "L" if self.channels == 1 else "RGB"), dtype=np.float32)
         except Exception as error:  # a damaged one makes Pillow's readers raise all kinds, some not before this
             raise _damaged(name, error) from None
         return self.standardised(torch.from_numpy(pixels).reshape(*pixels.shape[:2], -1) / 255, name)
@@ -111,7 +111,7 @@ class PictureReader:
         mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
         return ((planes - mean) / std).contiguous()
 
-    def like(self, file: File) -> PictureReader:
+    def like(self, file: File) -> ImageReader:
         """For images of the size of this one, if the model takes any size."""
         height, width = self(file).shape[1:]
         return replace(self, size=(height, width))
@@ -136,15 +136,15 @@ class PictureReader:
         )
 
 
-def _shown(picture: Image, mode: str) -> Image:
+def _shown(image: Image, mode: str) -> Image:
     """An image upright, as grey (L) or colour (RGB)."""
     from PIL import ImageOps
 
-    picture.load()
-    picture = ImageOps.exif_transpose(picture)
+    image.load()
+    image = ImageOps.exif_transpose(image)
     # These have no way to grey, lose their colours on the way, or warn of transparency.
-    between = {"LAB": "RGB", "La": "LA", "RGBa": "RGBA", "P": "RGBA" if "transparency" in picture.info else "P"}
-    return picture.convert(between.get(picture.mode, picture.mode)).convert(mode)
+    between = {"LAB": "RGB", "La": "LA", "RGBa": "RGBA", "P": "RGBA" if "transparency" in image.info else "P"}
+    return image.convert(between.get(image.mode, image.mode)).convert(mode)
 
 
 def _damaged(name: str, error: Exception) -> DataError:
@@ -152,13 +152,13 @@ def _damaged(name: str, error: Exception) -> DataError:
 
 
 @dataclass(frozen=True, slots=True)
-class SoundReader:
+class AudioReader:
     """The mean of the channels of a WAV file, full scale 1.
 
     sample_rate: samples a second it must have; None for any.
     """
 
-    what: ClassVar[str] = "sound"
+    what: ClassVar[str] = "recording"
 
     sample_rate: float | None = None
 
@@ -172,7 +172,7 @@ class SoundReader:
             )
         return torch.from_numpy(samples.mean(1).astype(np.float32))
 
-    def like(self, file: File) -> SoundReader:
+    def like(self, file: File) -> AudioReader:
         """Itself: the waveforms of a batch may differ in length."""
         return self
 
@@ -184,12 +184,12 @@ class SoundReader:
         return {**kind, "sampling_rate": round(self.sample_rate), "return_attention_mask": True}
 
 
-Reader = PictureReader | SoundReader
+Reader = ImageReader | AudioReader
 
 
 def file_reader(config: ModelConfig) -> Reader:
     """What reads the files of a model that is to be fed with some. Raises DataError where its config has none."""
     reader = config.reader()
     if reader is None:
-        raise DataError(f"a {config.type} reads no files: its config has no reader() of images or sounds.")
+        raise DataError(f"a {config.type} reads no files: its config has no reader() of images or recordings.")
     return reader

@@ -57,8 +57,8 @@ def export_model(
     """Write a model as a program, in float32, load it again and compare what it computes with the model.
 
     format: ``torch`` for ``torch.export.load(path).module()``, ``onnx`` for ONNX runtimes. length: tokens of texts and
-    samples of sounds, one for all or by an input's name; 256 tokens, or a second. size: height and width of pictures,
-    where the model leaves them open. masked: whether the first input, if an encoder reads it as text or sound, gets an
+    samples of recordings, one for all or by an input's name; 256 tokens, or a second. size: height and width of images,
+    where the model leaves them open. masked: whether the first input, if an encoder reads it as text or audio, gets an
     ``attention_mask``, so that it may be shorter than its length.
 
     Inputs, in order: ``input_ids``, ``input_values`` or ``pixel_values``, ``attention_mask``, and the

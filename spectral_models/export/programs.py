@@ -60,13 +60,13 @@ class Program(nn.Module):
     def shapes(self, length: Lengths, size: Size | None) -> dict[str, Shape]:
         """Of each input behind the batch: what was asked for, or the default.
 
-        Raises ConfigError for a length or a size that no input has, and for pictures of any size without one.
+        Raises ConfigError for a length or a size that no input has, and for images of any size without one.
         """
         kind = self.model.config.type
         lines = [name for name, spec in self.inputs.items() if spec.has_length]
         named = length if isinstance(length, Mapping) else {} if length is None else dict.fromkeys(lines, length)
         if length is not None and not lines:
-            raise ConfigError(f"a {kind} of pictures has no input with a length; give a size.")
+            raise ConfigError(f"a {kind} of images has no input with a length; give a size.")
         for name in named:
             if name not in lines:
                 raise ConfigError(
@@ -75,10 +75,10 @@ class Program(nn.Module):
                 )
         sizes = [spec.size for spec in self.inputs.values() if isinstance(spec, ImageInput)]
         if size is not None and not sizes:
-            raise ConfigError(f"a {kind} takes no pictures, so its programs have no size; give a length.")
+            raise ConfigError(f"a {kind} takes no images, so its programs have no size; give a length.")
         if size is not None and None not in sizes and size not in sizes:
             made_for = " and ".join(f"{height} x {width}" for height, width in filter(None, sizes))
-            raise ConfigError(f"this model takes pictures of {made_for}, not of {size[0]} x {size[1]}. Give no size.")
+            raise ConfigError(f"this model takes images of {made_for}, not of {size[0]} x {size[1]}. Give no size.")
         named = {name: whole("length", given, least=1, most=_MOST_LENGTH) for name, given in named.items()}
         size = size and (whole("height", size[0], most=_MOST_SIDE), whole("width", size[1], most=_MOST_SIDE))
         return {name: spec.shape(named.get(name), size) for name, spec in self.inputs.items()}

@@ -7,7 +7,7 @@ a ``Filter``                               its kernel
 with ``poles()``                           also its poles (``spectral_layers.filters.base.Poles``)
 a ``ShortConvolution``                     its taps
 a ``Mixer`` with ``time_constants()``      (N,) tokens; with an attribute ``bandwidth`` (N,) also that
-a ``Mixer`` with ``response(x)``           gains asked for and realised (``spectral_layers.mixing.response.Response``)
+a ``Mixer`` with ``response(x)``           gains asked for and realised (``spectral_layers.mixers.response.Response``)
 a ``Gate`` or ``Sparsity`` in a mixer      the gain, phase and bins it asks for, in any mixer
 =========================================  ===========================================================================
 """
@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from spectral_core import ConfigError
 from spectral_layers import Filter, Gate, Mixer, Modulation, Sparsity, SpectralView
 from spectral_layers.filters.base import Poles
-from spectral_layers.mixing.multiscale import Multiscale
-from spectral_layers.mixing.response import Response
+from spectral_layers.mixers.multiscale import Multiscale
+from spectral_layers.mixers.response import Response
 from spectral_layers.short_convolution import ShortConvolution
 from spectral_models.arguments import whole
 from spectral_models.inspection.readings import (

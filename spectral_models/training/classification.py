@@ -1,4 +1,4 @@
-"""Classifiers: shuffled batches of labelled texts, pictures or sounds, the label's cross-entropy, held-out accuracy."""
+"""Classifiers: shuffled batches of labelled texts, images or recordings, cross-entropy, held-out accuracy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spectral_models.assembly import build_model
 from spectral_models.data import Tokenizer
 from spectral_models.data.batches import LabelledExamples, LabelledFiles, LabelledTokens, ShuffledBatches, padded
 from spectral_models.data.labelled import Labelled, LabelledConfig, LabelledData, load_labelled
-from spectral_models.data.readers import PictureReader, file_reader
+from spectral_models.data.readers import ImageReader, file_reader
 from spectral_models.data.tables import LabelledTextsConfig
 from spectral_models.data.tokenizer import require_vocabulary
 from spectral_models.evaluation import judge_classifier
@@ -81,10 +81,10 @@ class ClassificationTask(Task):
         return encoder.model_copy(update={"max_length": data.max_length})
 
     def _read(self, encoder: EncoderConfig) -> EncoderConfig:
-        """Pictures and sounds from their files; the encoder, that takes pictures of the size these have."""
+        """Images and recordings from their files; the encoder, that takes images of the size these have."""
         train = LabelledFiles(self.data.train, file_reader(encoder))
         self.train, self.held_out = train, LabelledFiles(self.data.validation, train.reader)
-        if isinstance(encoder, VisionEncoderConfig) and isinstance(train.reader, PictureReader):
+        if isinstance(encoder, VisionEncoderConfig) and isinstance(train.reader, ImageReader):
             return encoder.model_copy(update={"image_size": train.reader.size})
         return encoder
 

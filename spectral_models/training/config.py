@@ -78,7 +78,7 @@ def _data_of(value: Any) -> _Data:
     if not isinstance(kind, str) or kind not in _DATA:
         message = (
             "data is a mapping of type 'text' (language models), 'labelled' (classifiers of texts) or "
-            f"'labelled_files' (classifiers of pictures and sound); got {shown(value)}"
+            f"'labelled_files' (classifiers of images and audio); got {shown(value)}"
         )
         raise PydanticCustomError("unknown_part", "{message}", {"message": message})
     return _DATA[kind].model_validate(value)
@@ -90,7 +90,7 @@ class RunConfig(Config):
     model: Annotated[ModelConfig, OneOf(MODELS)]
     """A model config, or the name of a preset: a language_model, or a classifier."""
     data: Annotated[_Data, PlainValidator(_data_of, json_schema_input_type=_Data), SerializeAsAny()] = DataConfig()
-    """What it reads: text to a language_model; labelled texts, pictures or sounds to a classifier."""
+    """What it reads: text to a language_model; labelled texts, images or recordings to a classifier."""
     training: TrainingConfig = TrainingConfig()
 
     @model_validator(mode="after")

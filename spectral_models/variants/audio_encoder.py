@@ -1,4 +1,4 @@
-"""The audio encoder: sound in, an embedding of each band of each frame and of the whole out."""
+"""The audio encoder: audio in, an embedding of each band of each frame and of the whole out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spectral_core.config import OneOf, problem
 from spectral_layers import FRONTENDS, FrontEndConfig
 from spectral_layers.frontends.base import Modality
 from spectral_layers.frontends.mel import MelConfig
-from spectral_models.data.readers import SoundReader
+from spectral_models.data.readers import AudioReader
 from spectral_models.inputs import AudioInput
 from spectral_models.variants.encoding import EncoderOutput
 from spectral_models.variants.plane_encoder import PlaneEncoder, PlaneEncoderConfig
@@ -35,13 +35,13 @@ class AudioEncoder(PlaneEncoder):
         """input_values: (B, T) samples, about -1 to 1. attention_mask: (B, T), nonzero at real samples.
 
         Padding may stand on either side and changes nothing. hidden, of frames and bands, begins at index 0 in every
-        row. sample_rate: of the sound, if known, to be held against the model's. Raises UnsupportedInputError for
+        row. sample_rate: of the audio, if known, to be held against the model's. Raises UnsupportedInputError for
         another rate, another kind of input and empty rows.
         """
         expected = getattr(self.config.frontend, "sample_rate", None)
         if sample_rate is not None and expected is not None and sample_rate != expected:
             raise UnsupportedInputError(
-                f"this model hears {expected:g} samples a second; the sound has {sample_rate:g}. Resample it, or build "
+                f"this model hears {expected:g} samples a second; the audio has {sample_rate:g}. Resample it, or build "
                 "the model with that frontend.sample_rate."
             )
         if attention_mask is None:
@@ -55,13 +55,13 @@ class AudioEncoder(PlaneEncoder):
 
 
 class AudioEncoderConfig(PlaneEncoderConfig):
-    """Sound to embeddings, of frames' bands and of wholes, mixed along time and along frequency."""
+    """Audio to embeddings, of frames' bands and of wholes, mixed along time and along frequency."""
 
     modality: ClassVar[Modality] = "audio"
 
     type: Literal["audio_encoder"] = "audio_encoder"
     frontend: Annotated[FrontEndConfig, OneOf(FRONTENDS)] = MelConfig(bands=8)
-    """What makes features of sound."""
+    """What makes features of audio."""
     mixing: Literal["sequence", "separable"] = "separable"
     """Mixers take turns along time and frequency, or go through frames and bands as one sequence."""
 
@@ -74,9 +74,9 @@ class AudioEncoderConfig(PlaneEncoderConfig):
             )
         return self
 
-    def reader(self) -> SoundReader:
+    def reader(self) -> AudioReader:
         """For WAV files of the front end's ``sample_rate``; of any if it has none."""
-        return SoundReader(getattr(self.frontend, "sample_rate", None))
+        return AudioReader(getattr(self.frontend, "sample_rate", None))
 
     def build(self) -> AudioEncoder:
         return AudioEncoder(self)

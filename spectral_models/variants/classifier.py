@@ -35,11 +35,11 @@ class Classifier(Labeller):
 
 
 class ClassifierConfig(LabellerConfig):
-    """One label for each text, picture or sound, from any encoder's pooled embedding."""
+    """One label for each text, image or recording, from any encoder's pooled embedding."""
 
     type: Literal["classifier"] = "classifier"
     encoder: AnyEncoder = part("encoder")
-    """The encoder, of text, pictures or sound; its ``pooling`` makes one vector of a row."""
+    """The encoder, of text, images or audio; its ``pooling`` makes one vector of a row."""
 
     def reader(self) -> Reader | None:
         return self.encoder.reader()

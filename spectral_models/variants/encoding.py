@@ -100,8 +100,8 @@ class Encoder(StackedModel):
             empty = (rows.lengths == 0).nonzero().flatten().tolist()
             if empty:
                 raise UnsupportedInputError(
-                    f"rows {empty} are empty, and there is nothing in them to encode. Leave empty texts and sounds out "
-                    "of the batch, or give each a token that stands for nothing."
+                    f"rows {empty} are empty, and there is nothing in them to encode. Leave empty texts and recordings "
+                    "out of the batch, or give each a token that stands for nothing."
                 )
             rows = ragged(rows, x.shape[1])
         positions = positions_of(x, rows, None)

@@ -34,7 +34,7 @@ class Multimodal(Labeller):
     modality is fused on in turn, by the same fusion and feed-forward, so that no one has to be there, and M modalities
     cost M fusions. Padding changes nothing.
 
-    Losses and metrics are named by path: ``encoders.sound.layers.0.…``, ``fusion.sound.…`` (on that target).
+    Losses and metrics are named by path: ``encoders.audio.layers.0.…``, ``fusion.audio.…`` (on that target).
     """
 
     def __init__(self, config: MultimodalConfig) -> None:
@@ -66,7 +66,7 @@ class Multimodal(Labeller):
     ) -> ClassifierOutput:
         """inputs: by modality, what its encoder takes. Any modality may be missing, not all; rows belong together.
 
-        attention_mask, options: what else the encoders take, by modality too: ``sample_rate={"sound": 16_000}``.
+        attention_mask, options: what else the encoders take, by modality too: ``sample_rate={"audio": 16_000}``.
         Raises UnsupportedInputError for names that no encoder has, no modality at all, batches of different sizes, and,
         with the modality's name in front, for what its encoder refuses.
         """

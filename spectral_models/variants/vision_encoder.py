@@ -1,4 +1,4 @@
-"""The vision encoder: pictures in, an embedding of each patch and of the whole out."""
+"""The vision encoder: images in, an embedding of each patch and of the whole out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spectral_core.config import OneOf, Scale, Width, part, problem
 from spectral_layers import FRONTENDS, FrontEndConfig
 from spectral_layers.frontends.base import Modality
 from spectral_layers.frontends.patches import PatchesConfig
-from spectral_models.data.readers import PictureReader
+from spectral_models.data.readers import ImageReader
 from spectral_models.inputs import ImageInput
 from spectral_models.variants.encoding import EncoderOutput
 from spectral_models.variants.plane_encoder import PlaneEncoder, PlaneEncoderConfig
@@ -30,19 +30,19 @@ class VisionEncoder(PlaneEncoder):
         self.config: VisionEncoderConfig
 
     def forward(self, pixel_values: Tensor, attention_mask: None = None) -> EncoderOutput:
-        """pixel_values: (B, C, H, W) in floating point, of about unit variance. Pictures take no attention mask.
+        """pixel_values: (B, C, H, W) in floating point, of about unit variance. Images take no attention mask.
 
-        Raises UnsupportedInputError for pictures of another size or kind.
+        Raises UnsupportedInputError for images of another size or kind.
         """
         if attention_mask is not None:
             raise UnsupportedInputError(
-                "a vision_encoder takes no attention mask: pictures of a batch have one size. Resize or pad them, or "
-                "give pictures of another size in a batch of their own."
+                "a vision_encoder takes no attention mask: images of a batch have one size. Resize or pad them, or "
+                "give images of another size in a batch of their own."
             )
         size = self.config.image_size
         if size is not None and tuple(pixel_values.shape[-2:]) != size:
             raise UnsupportedInputError(
-                f"this model takes pictures of {size[0]} x {size[1]} (image_size: height, width); got "
+                f"this model takes images of {size[0]} x {size[1]} (image_size: height, width); got "
                 f"{describe(pixel_values)}. Resize them, or build the model with image_size: null."
             )
         return self.encode(pixel_values)
@@ -57,15 +57,15 @@ class VisionEncoder(PlaneEncoder):
 
 
 class VisionEncoderConfig(PlaneEncoderConfig):
-    """Pictures to embeddings, of patches and of wholes, mixed as a sequence or along rows and columns."""
+    """Images to embeddings, of patches and of wholes, mixed as a sequence or along rows and columns."""
 
     modality: ClassVar[Modality] = "image"
 
     type: Literal["vision_encoder"] = "vision_encoder"
     frontend: Annotated[FrontEndConfig, OneOf(FRONTENDS)] = part("patches")
-    """What makes features of pictures."""
+    """What makes features of images."""
     image_size: tuple[Width, Width] | None = None
-    """Height and width all pictures must have, in pixels; null takes any that patches divide, until training on files
+    """Height and width all images must have, in pixels; null takes any that patches divide, until training on files
     writes theirs here."""
     image_mean: _PerChannel = (0.5,)
     """What is taken from pixels, from 0 to 1, of files: for all channels, or for each. Tensors go in as they are."""
@@ -86,10 +86,10 @@ class VisionEncoderConfig(PlaneEncoderConfig):
             )
         return self
 
-    def reader(self) -> PictureReader:
+    def reader(self) -> ImageReader:
         """For files with as many channels as the front end's ``channels``; in colour if it does not say."""
         front = self.frontend
-        return PictureReader(
+        return ImageReader(
             channels=getattr(front, "channels", 3),
             size=self.image_size,
             multiple=front.size if isinstance(front, PatchesConfig) else 1,

@@ -17,7 +17,7 @@ from PIL import Image
 
 from spectral_models.data import DataConfig, DataError
 from spectral_models.data.documents import load_documents
-from spectral_models.data.readers import File, PictureReader, SoundReader
+from spectral_models.data.readers import AudioReader, File, ImageReader
 from spectral_models.data.tables import read_table
 
 ROWS = [("good, really", "pos"), ('it "works"', "neg"), ("two\nlines, é世🙂", "pos"), ("null", "neg")] * 4
@@ -62,9 +62,9 @@ def read(path: Path) -> None:
     if path.suffix in (".jsonl", ".txt"):
         assert len(load_documents(DataConfig(source=str(path))))
     if path.suffix == ".wav":
-        assert SoundReader(None)(File.at(path)).isfinite().all()
+        assert AudioReader(None)(File.at(path)).isfinite().all()
     elif path.suffix in (".png", ".jpeg", ".gif", ".bmp", ".tiff", ".webp"):
-        assert PictureReader(3, (8, 8))(File.at(path)).isfinite().all()
+        assert ImageReader(3, (8, 8))(File.at(path)).isfinite().all()
 
 
 def changed(content: bytes, random: np.random.Generator) -> bytes:

@@ -10,7 +10,7 @@ from transformers import AutoFeatureExtractor, AutoImageProcessor, pipeline
 
 from spectral_models import build_model, load_checkpoint, save_checkpoint
 from spectral_models.data import DataError
-from spectral_models.data.readers import File, PictureReader
+from spectral_models.data.readers import File, ImageReader
 from spectral_models.integrations.huggingface import SpectralForImageClassification, SpectralImageProcessor
 
 SCALING = {"image_size": [6, 4], "image_mean": [0.3], "image_std": [0.2]}
@@ -34,7 +34,7 @@ def by_label(found):
 def test_a_pipeline_gives_pictures_the_labels_that_the_model_does(pictures, tmp_path):
     path = tmp_path / "picture.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (6, 4, 3), dtype=np.uint8)).save(path)
-    inputs = PictureReader(1, (6, 4), mean=(0.3,), std=(0.2,))(File.at(path))[None]
+    inputs = ImageReader(1, (6, 4), mean=(0.3,), std=(0.2,))(File.at(path))[None]
     with torch.no_grad():
         expected = load_checkpoint(pictures)(inputs).logits.softmax(-1)[0]
     assert by_label(pipeline("image-classification", model=str(pictures))(str(path))) == pytest.approx(
@@ -138,7 +138,7 @@ def test_which_axis_has_the_channels_is_known_from_the_size_or_told():
     """(3, 8, 3) is two pictures."""
     array = np.random.default_rng(2).integers(0, 256, (3, 8, 3), dtype=np.uint8)
     wide, tall = array, array.transpose(1, 2, 0)  # of 3 x 8 and of 8 x 3 pixels
-    reader = PictureReader(3)
+    reader = ImageReader(3)
     for picture, size, told in ((wide, (3, 8), "channels_last"), (tall, (8, 3), "channels_first")):
         expected = reader.numbers(Image.fromarray(picture), "")[None]
         sized = SpectralImageProcessor(3, {"height": size[0], "width": size[1]})
@@ -152,8 +152,8 @@ def test_which_axis_has_the_channels_is_known_from_the_size_or_told():
 @pytest.mark.parametrize(
     ("given", "options", "message"),
     [
-        ([], {}, r"at least one; got no pictures"),
-        (BYTES[None, :0].reshape(0, 6, 4, 3), {}, r"got no pictures"),
+        ([], {}, r"at least one; got no images"),
+        (BYTES[None, :0].reshape(0, 6, 4, 3), {}, r"got no images"),
         (BYTES[:0], {}, r"channels are 1, 3 or 4"),
         (BYTES.astype(np.uint16), {}, r"an array of uint16; bytes"),
         (BYTES.astype(np.int64), {}, r"an array of int64; bytes"),
@@ -179,7 +179,7 @@ def test_which_axis_has_the_channels_is_known_from_the_size_or_told():
         (
             [BYTES, BYTES[:5]],
             {"return_tensors": "pt"},
-            r"of one size.* got pictures of 5 x 4 and 6 x 4",
+            r"of one size.* got images of 5 x 4 and 6 x 4",
         ),
     ],
 )

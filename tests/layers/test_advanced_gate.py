@@ -11,12 +11,12 @@ from torch import Tensor
 from spectral_core import ConfigError, modulate
 from spectral_layers import GateContext
 from spectral_layers.bands import band_means, contrast, hats, log_energies
-from spectral_layers.gating.advanced import Advanced, AdvancedConfig
-from spectral_layers.gating.base import Gate, GateConfig
-from spectral_layers.gating.entropy import EntropyConfig
-from spectral_layers.gating.magnitude import MagnitudeConfig
-from spectral_layers.gating.phase import Phase, PhaseConfig
-from spectral_layers.mixing.spectral_gating import SpectralGatingConfig
+from spectral_layers.gates.advanced import Advanced, AdvancedConfig
+from spectral_layers.gates.base import Gate, GateConfig
+from spectral_layers.gates.entropy import EntropyConfig
+from spectral_layers.gates.magnitude import MagnitudeConfig
+from spectral_layers.gates.phase import Phase, PhaseConfig
+from spectral_layers.mixers.spectral_gating import SpectralGatingConfig
 from spectral_layers.testing import GATE_CHECKS, MIXER_CHECKS, Check, GateCase, MixerCase, pairs, spectral_view
 
 EVERYTHING = AdvancedConfig(resolutions=(3, 7), dropout=0.2, entropy=EntropyConfig(target=1.0))

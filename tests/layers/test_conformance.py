@@ -7,10 +7,10 @@ import torch
 
 from spectral_layers import FEEDFORWARDS, FILTERS, FRONTENDS, FUSIONS, GATES, MIXERS, POSITIONS, SPARSITIES, MixerConfig
 from spectral_layers.filters.resonant import ResonantConfig
-from spectral_layers.mixing.fourier import FourierConfig
-from spectral_layers.mixing.gated_convolution import GatedConvolutionConfig
-from spectral_layers.mixing.holographic import HolographicConfig
-from spectral_layers.mixing.spectral_gating import SpectralGatingConfig
+from spectral_layers.mixers.fourier import FourierConfig
+from spectral_layers.mixers.gated_convolution import GatedConvolutionConfig
+from spectral_layers.mixers.holographic import HolographicConfig
+from spectral_layers.mixers.spectral_gating import SpectralGatingConfig
 from spectral_layers.testing import (
     FEEDFORWARD_CHECKS,
     FILTER_CHECKS,

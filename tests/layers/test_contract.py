@@ -24,7 +24,7 @@ from spectral_layers import (
     Position,
     Sparsity,
 )
-from spectral_layers.gating.magnitude import Magnitude
+from spectral_layers.gates.magnitude import Magnitude
 
 BASES = (FFTBackend, Mixer, Filter, Gate, Sparsity, Fusion, FeedForward, Position, FrontEnd)
 

@@ -11,7 +11,7 @@ from spectral_layers import FILTERS, FilterContext
 from spectral_layers.filters.implicit import ImplicitConfig
 from spectral_layers.filters.resonant import Resonant, ResonantConfig
 from spectral_layers.filters.spectrum import Spectrum, SpectrumConfig
-from spectral_layers.mixing.gated_convolution import GatedConvolution, GatedConvolutionConfig
+from spectral_layers.mixers.gated_convolution import GatedConvolution, GatedConvolutionConfig
 from spectral_layers.testing import MixerCase
 
 

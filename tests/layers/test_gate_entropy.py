@@ -11,8 +11,8 @@ from torch import Tensor
 
 from spectral_layers import GateContext, Modulation
 from spectral_layers.bands import hats
-from spectral_layers.gating.advanced import Advanced, AdvancedConfig
-from spectral_layers.gating.entropy import spectral_usage, usage_entropy
+from spectral_layers.gates.advanced import Advanced, AdvancedConfig
+from spectral_layers.gates.entropy import spectral_usage, usage_entropy
 from spectral_layers.testing import spectral_view
 
 BANDS = 8

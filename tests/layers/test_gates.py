@@ -12,9 +12,9 @@ from torch import Tensor
 from spectral_core import fft_backend, hookimpl
 from spectral_core.plugins import HOST, Registrar
 from spectral_layers import Gate, GateConfig, GateContext, LayerContext, Modulation, SpectralView
-from spectral_layers.gating.base import SMOOTHING
+from spectral_layers.gates.base import SMOOTHING
 from spectral_layers.minimum_phase import minimum_phase
-from spectral_layers.mixing.spectral_gating import SpectralGating, SpectralGatingConfig
+from spectral_layers.mixers.spectral_gating import SpectralGating, SpectralGatingConfig
 from spectral_layers.testing import GATE_CHECKS, MIXER_CHECKS, gate_cases, mixer_cases, pairs, spectral_view
 
 FFT = fft_backend("torch")

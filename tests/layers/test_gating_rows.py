@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from spectral_core import fft_backend
 from spectral_layers import Gate, LayerContext, Modulation, Rows, SpectralView
-from spectral_layers.mixing.spectral_gating import SpectralGating
+from spectral_layers.mixers.spectral_gating import SpectralGating
 
 
 class Loudness(Gate):

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from spectral_core import fft_backend
 from spectral_layers import LayerContext
-from spectral_layers.mixing.holographic import Decay, Holographic, HolographicConfig, Update
+from spectral_layers.mixers.holographic import Decay, Holographic, HolographicConfig, Update
 from spectral_layers.testing import MixerCase
 
 

@@ -18,8 +18,8 @@ from spectral_core import convolve, fft_backend
 from spectral_layers import FILTERS, MIXERS, Filter, FilterContext, LayerContext, fixed_weights
 from spectral_layers.filters.resonant import Resonant
 from spectral_layers.kept import kept
-from spectral_layers.mixing.gated_convolution import GatedConvolution, GatedConvolutionConfig
-from spectral_layers.mixing.multiscale import MultiscaleConfig
+from spectral_layers.mixers.gated_convolution import GatedConvolution, GatedConvolutionConfig
+from spectral_layers.mixers.multiscale import MultiscaleConfig
 from spectral_layers.state import State
 from spectral_layers.testing import filter_cases, fusion_cases, gate_cases, mixer_cases
 from spectral_layers.testing.weights import answers

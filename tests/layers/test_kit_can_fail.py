@@ -39,9 +39,9 @@ from spectral_layers.feedforward.moe import MoE
 from spectral_layers.filters.base import Filter
 from spectral_layers.filters.resonant import Resonant
 from spectral_layers.filters.spectrum import Spectrum
-from spectral_layers.gating.magnitude import Magnitude
-from spectral_layers.mixing.gated_convolution import GatedConvolution
-from spectral_layers.mixing.spectral_gating import SpectralGating
+from spectral_layers.gates.magnitude import Magnitude
+from spectral_layers.mixers.gated_convolution import GatedConvolution
+from spectral_layers.mixers.spectral_gating import SpectralGating
 from spectral_layers.rows import span
 from spectral_layers.sparsity.base import selection
 from spectral_layers.sparsity.top_k import top_k

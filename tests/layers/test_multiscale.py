@@ -12,7 +12,7 @@ from spectral_core import ConfigError, StateError
 from spectral_layers.filters.multiresolution import MultiresolutionConfig
 from spectral_layers.filters.partitioned import PartitionedConfig
 from spectral_layers.filters.spectrum import SpectrumConfig
-from spectral_layers.mixing.multiscale import Multiscale, MultiscaleConfig
+from spectral_layers.mixers.multiscale import Multiscale, MultiscaleConfig
 from spectral_layers.testing import MIXER_CHECKS, Check, MixerCase, pairs
 
 # No scale of one token, scales that do not divide each other, and a ring buffer that wraps.

@@ -15,8 +15,8 @@ from spectral_layers import Filter, Rows, State, online
 from spectral_layers.filters.implicit import ImplicitConfig
 from spectral_layers.filters.spectrum import SpectrumConfig
 from spectral_layers.kept import Kept
-from spectral_layers.mixing.gated_convolution import GatedConvolutionConfig
-from spectral_layers.mixing.spectral_product import SpectralProductConfig
+from spectral_layers.mixers.gated_convolution import GatedConvolutionConfig
+from spectral_layers.mixers.spectral_product import SpectralProductConfig
 from spectral_layers.online import RUN, OnlineConvolution, OnlineFilter, OnlineProduct
 from spectral_layers.testing import MixerCase
 from spectral_layers.testing.streaming import continued, run

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from spectral_kernels.delta_rule import chunked
 from spectral_layers import MIXERS, MixerConfig, Rows, segments
-from spectral_layers.mixing import holographic
-from spectral_layers.mixing.holographic import HolographicConfig
+from spectral_layers.mixers import holographic
+from spectral_layers.mixers.holographic import HolographicConfig
 from spectral_layers.short_convolution import ShortConvolution
 from spectral_layers.testing import MixerCase
 

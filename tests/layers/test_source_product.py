@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from spectral_core import ConfigError, UnsupportedInputError, fft_backend
 from spectral_layers import LayerContext, Rows, Stream
 from spectral_layers.fusion.source_product import SourceProduct, SourceProductConfig
-from spectral_layers.mixing.gated_convolution import GatedConvolutionConfig
-from spectral_layers.mixing.spectral_gating import SpectralGatingConfig
+from spectral_layers.mixers.gated_convolution import GatedConvolutionConfig
+from spectral_layers.mixers.spectral_gating import SpectralGatingConfig
 
 FFT = fft_backend("torch")
 DIM, HEAD, PHASES = 16, 4, 8

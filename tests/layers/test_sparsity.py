@@ -9,7 +9,7 @@ from torch import Tensor
 from spectral_core import fft_backend
 from spectral_layers import Gate, GateContext, LayerContext, Modulation, Rows, Sparsity, SpectralView
 from spectral_layers.minimum_phase import attainable, minimum_phase
-from spectral_layers.mixing.spectral_gating import SpectralGating
+from spectral_layers.mixers.spectral_gating import SpectralGating
 from spectral_layers.sparsity.adaptive import Adaptive, AdaptiveConfig
 from spectral_layers.sparsity.base import bin_energy
 from spectral_layers.sparsity.energy import Energy, EnergyConfig

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from spectral_core import convolve, fft_backend
 from spectral_layers import Rows
-from spectral_layers.mixing.gated_convolution import GatedConvolution, GatedConvolutionConfig
+from spectral_layers.mixers.gated_convolution import GatedConvolution, GatedConvolutionConfig
 from spectral_layers.testing import MixerCase
 
 DIM = 6

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from spectral_kernels.delta_rule.op import _gradients, _loop
-from spectral_layers.mixing.holographic import HolographicConfig
+from spectral_layers.mixers.holographic import HolographicConfig
 from spectral_layers.testing import FilterCase, FusionCase, MixerCase, filter_cases, fusion_cases, mixer_cases
 from spectral_layers.testing.operators import Operators, train_filter, train_fusion, train_mixer
 

@@ -14,7 +14,7 @@ from torch import nn
 from spectral_core import ConfigError, PluginError, __version__
 from spectral_core.plugins import HOST, Registrar, hookimpl
 from spectral_layers import LayerContext, Mixer, MixerConfig
-from spectral_layers.mixing.base import MixerOutput
+from spectral_layers.mixers.base import MixerOutput
 from spectral_models import BlockConfig, ModelConfig, build_model, list_models, load_config
 from spectral_models.assembly import components_of
 

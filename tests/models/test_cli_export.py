@@ -222,7 +222,7 @@ def test_parts_that_cannot_be_traced_are_named(tmp_path):
 def test_what_cannot_be_exported_is_one_message(language, spectral, tmp_path, monkeypatch):
     made = tmp_path / "made.pt2"
     spectral("export", language, tmp_path / "made.bin").refused(r"does not say what to write\. Call it \.pt2 or \.onnx")
-    spectral("export", language, made, "--size", 8, 8).refused(r"a language_model takes no pictures")
+    spectral("export", language, made, "--size", 8, 8).refused(r"a language_model takes no images")
     spectral("export", tmp_path / "none", made).refused("there is no checkpoint directory")
     (tmp_path / "folder.pt2").mkdir()
     spectral("export", language, tmp_path / "folder.pt2", "--length", 8).refused(r"cannot write .*folder\.pt2")
@@ -232,10 +232,10 @@ def test_what_cannot_be_exported_is_one_message(language, spectral, tmp_path, mo
         r"at least one row and one column; got a size of -4 x 8"
     )
     spectral("export", pictures, made, "--size", 9, 8).refused(r"patches of 4 x 4; 9 x 8 leaves a rest")
-    spectral("export", pictures, made, "--length", 8).refused(r"a classifier of pictures has no input with a length")
+    spectral("export", pictures, made, "--length", 8).refused(r"a classifier of images has no input with a length")
     fixed = {"type": "classifier", "encoder": {**PATCHES, **FOURIER, "image_size": [8, 8]}}
     spectral("export", saved(tmp_path / "fixed", fixed), made, "--size", 4, 8).refused(
-        r"this model takes pictures of 8 x 8, not of 4 x 8\. Give no size"
+        r"this model takes images of 8 x 8, not of 4 x 8\. Give no size"
     )
     pairs = saved(tmp_path / "pairs", PAIRS)
     spectral("export", pairs, made, "--length", "decoder_ids=4").refused(

@@ -112,7 +112,7 @@ def test_a_picture_of_another_size_or_kind(pictures, spectral, tmp_path):
     )
     (tmp_path / "text.png").write_text("no picture")
     spectral("classify", pictures, tmp_path / "text.png").refused(r"text\.png is no image that Pillow reads")
-    spectral("classify", pictures, tmp_path / "none.png").refused(r"cannot read the picture .*none\.png: No such file")
+    spectral("classify", pictures, tmp_path / "none.png").refused(r"cannot read the image .*none\.png: No such file")
 
 
 def record(path, samples, *, width=2, rate=8000):
@@ -143,7 +143,9 @@ def test_a_sound_of_another_rate_or_kind(sounds, spectral, tmp_path):
     spectral("embed", sounds, record(tmp_path / "none.wav", np.zeros((0, 1)))).refused("has no samples")
     (tmp_path / "text.wav").write_text("no sound at all")
     spectral("embed", sounds, tmp_path / "text.wav").refused(r"text\.wav is no WAV file of plain samples")
-    spectral("embed", sounds, tmp_path / "missing.wav").refused(r"cannot read the sound .*missing\.wav: No such file")
+    spectral("embed", sounds, tmp_path / "missing.wav").refused(
+        r"cannot read the recording .*missing\.wav: No such file"
+    )
 
 
 def test_embeddings_are_the_means_over_each_texts_own_tokens(texts, spectral, tmp_path):

@@ -384,5 +384,5 @@ def test_inputs_that_do_not_fit_are_refused_in_words(
 def test_sound_of_another_rate_is_refused() -> None:
     model, sound = build_model(AUDIO), torch.zeros(1, 99)
     assert model(sound, sample_rate=2000).pooled.shape == (1, 16)
-    with pytest.raises(UnsupportedInputError, match=r"hears 2000 samples a second; the sound has 16000\. Resample it"):
+    with pytest.raises(UnsupportedInputError, match=r"hears 2000 samples a second; the audio has 16000\. Resample it"):
         model(sound, sample_rate=16_000)

@@ -17,7 +17,7 @@ from spectral_models.data import DataError
 from spectral_models.data.batches import LabelledFiles, padded
 from spectral_models.data.folders import LabelledFilesConfig, read_folder
 from spectral_models.data.labelled import Labelled, load_labelled
-from spectral_models.data.readers import File, PictureReader, SoundReader
+from spectral_models.data.readers import AudioReader, File, ImageReader
 from spectral_models.training import load_run
 
 BLOCK = {"hidden_dim": 16, "num_layers": 2, "layers": [{"mixer": "fourier", "feedforward": "mlp"}]}
@@ -69,16 +69,16 @@ def tones(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def configs(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("configs")
-    for name, encoder in (("pictures", PICTURES), ("sounds", SOUNDS)):
+    for name, encoder in (("images", PICTURES), ("recordings", SOUNDS)):
         run = {"model": {"type": "classifier", "encoder": encoder}, "training": TRAINING}
         (folder / f"{name}.yaml").write_text(json.dumps(run | {"data": {"validation_fraction": 0.3}}))
     return {path.stem: path for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("kind", ["pictures", "sounds"])
+@pytest.mark.parametrize("kind", ["images", "recordings"])
 def test_train_evaluate_classify_and_embed_read_the_same_numbers(kind, stripes, tones, configs, spectral, tmp_path):
     """From the command line alone; beside it the model itself, fed by hand."""
-    source = {"pictures": stripes, "sounds": tones}[kind]
+    source = {"images": stripes, "recordings": tones}[kind]
     run = tmp_path / "run"
     ended = spectral("train", configs[kind], "--data", source, "--out", run)
     assert ended.code == 0, ended.err
@@ -125,11 +125,11 @@ def by_hand(path: Path) -> torch.Tensor:
 def test_a_checkpoint_says_how_its_pictures_were_read(stripes, configs, tmp_path):
     from spectral_models.training.classification import ClassificationTask
 
-    run = load_run(configs["pictures"], {"data.source": str(stripes)})
+    run = load_run(configs["images"], {"data.source": str(stripes)})
     task = ClassificationTask(run, tmp_path)
     saved = load_checkpoint(save_checkpoint(task.build(), tmp_path / "model")).config
     assert saved.encoder.image_size == (8, 12), "training writes the size of its pictures"
-    assert saved.encoder.reader() == PictureReader(1, (8, 12), 4, (0.25,), (0.125,))
+    assert saved.encoder.reader() == ImageReader(1, (8, 12), 4, (0.25,), (0.125,))
     assert task.tokenizer is None
     batch = padded([task.train[0], task.train[1]])
     assert set(batch) == {"inputs", "labels"}
@@ -139,7 +139,7 @@ def test_a_checkpoint_says_how_its_pictures_were_read(stripes, configs, tmp_path
 def test_the_example_trains_as_it_is_written(stripes, tmp_path):
     from spectral_models.training.run import train
 
-    example = Path(__file__).parents[2] / "examples" / "pictures.yaml"
+    example = Path(__file__).parents[2] / "examples" / "images.yaml"
     assert load_run(example).data == LabelledFilesConfig(source="digits", validation_fraction=0.2)
     changes = {"training.steps": 1, "model.encoder.hidden_dim": 8, "model.num_labels": 2, "data.source": str(stripes)}
     assert train(load_run(example, changes), tmp_path / "run").data.names == ("lying", "standing")
@@ -163,9 +163,9 @@ def test_each_channel_has_its_mean_and_deviation(tmp_path):
     colours = np.zeros((4, 4, 3), np.uint8)
     colours[..., 0], colours[..., 2] = 255, 51
     path = picture(tmp_path / "red.png", colours)
-    found = PictureReader(3, mean=(0.5, 0.25, 0.2), std=(0.25, 0.5, 1.0))(File.at(path))
+    found = ImageReader(3, mean=(0.5, 0.25, 0.2), std=(0.25, 0.5, 1.0))(File.at(path))
     torch.testing.assert_close(found.mean((1, 2)), torch.tensor([2.0, -0.5, 0.0]), atol=1e-6, rtol=0)
-    assert float(PictureReader(1)(File.at(path)).mean()) == pytest.approx(round(0.299 * 255 + 0.114 * 51) / 127.5 - 1)
+    assert float(ImageReader(1)(File.at(path)).mean()) == pytest.approx(round(0.299 * 255 + 0.114 * 51) / 127.5 - 1)
 
 
 def test_a_picture_is_turned_as_its_camera_says(tmp_path):
@@ -173,7 +173,7 @@ def test_a_picture_is_turned_as_its_camera_says(tmp_path):
     turned = image.getexif()
     turned[0x0112] = 6  # the first row is the right-hand side
     image.save(tmp_path / "turned.png", exif=turned)
-    found = PictureReader(1)(File.at(tmp_path / "turned.png"))
+    found = ImageReader(1)(File.at(tmp_path / "turned.png"))
     assert found.shape == (1, 16, 8)
     assert bool((found[0].diff(dim=0) > 0).all())
 
@@ -244,7 +244,7 @@ def test_a_label_that_the_model_has_not(stripes, configs, spectral, tmp_path):
         picture(tmp_path / "other" / name / "1.png", np.zeros((8, 12)))
     ended = spectral(
         "train",
-        configs["pictures"],
+        configs["images"],
         "--data",
         stripes,
         "--out",
@@ -259,20 +259,20 @@ def test_a_label_that_the_model_has_not(stripes, configs, spectral, tmp_path):
     ("reader", "write", "message"),
     [
         (
-            PictureReader(1, multiple=4),
+            ImageReader(1, multiple=4),
             lambda path: picture(path, np.zeros((8, 16))),
             r"8 x 16 pixels \(height, width\), and the model takes images of 8 x 12; .* -resize 12x8! OUT.png",
         ),
-        (PictureReader(1), lambda path: path.write_text("no"), r"new.png is no image that Pillow reads"),
+        (ImageReader(1), lambda path: path.write_text("no"), r"new.png is no image that Pillow reads"),
         (
-            PictureReader(1),
+            ImageReader(1),
             lambda path: Image.fromarray(np.zeros((8, 12), np.uint16)).save(path),
             r"new.png has more than 8 bits a channel \(Pillow's mode I;16\).*-depth 8",
         ),
-        (SoundReader(4000), lambda path: sound(path, np.zeros(9), 8000), r"has 8000 samples a second.*hears 4000"),
-        (SoundReader(4000), lambda path: sound(path, np.zeros(0)), r"new.png has no samples"),
+        (AudioReader(4000), lambda path: sound(path, np.zeros(9), 8000), r"has 8000 samples a second.*hears 4000"),
+        (AudioReader(4000), lambda path: sound(path, np.zeros(0)), r"new.png has no samples"),
         (
-            SoundReader(4000),
+            AudioReader(4000),
             lambda path: path.write_bytes(b"RIFF"),
             r"new.png is no WAV file .*: it ends early",
         ),
@@ -280,7 +280,7 @@ def test_a_label_that_the_model_has_not(stripes, configs, spectral, tmp_path):
 )
 def test_files_that_do_not_fit_are_named_before_anything_is_trained(tmp_path, reader, write, message):
     first = tmp_path / "first.png"
-    sound(first, np.zeros(9)) if isinstance(reader, SoundReader) else picture(first, np.zeros((8, 12)))
+    sound(first, np.zeros(9)) if isinstance(reader, AudioReader) else picture(first, np.zeros((8, 12)))
     write(tmp_path / "new.png")
     files = [File.at(first), File.at(tmp_path / "new.png")]
     with pytest.raises(DataError, match=message):
@@ -290,23 +290,23 @@ def test_files_that_do_not_fit_are_named_before_anything_is_trained(tmp_path, re
 def test_pictures_that_patches_do_not_divide_and_damaged_ones(tmp_path):
     odd = picture(tmp_path / "odd.png", np.random.default_rng(0).integers(0, 255, (9, 12)))
     with pytest.raises(DataError, match=r"odd.png is 9 x 12 pixels .* takes images of multiples of 4"):
-        PictureReader(1, multiple=4)(File.at(odd))
+        ImageReader(1, multiple=4)(File.at(odd))
     odd.write_bytes(odd.read_bytes()[:-40])
     with pytest.raises(DataError, match=r"the image .*odd.png is damaged: .* Repair it, or leave it out"):
-        PictureReader(1)(File.at(odd))
+        ImageReader(1)(File.at(odd))
     with pytest.raises(DataError, match=r"have 2 channels; files have 1 \(grey\) or 3"):
-        PictureReader(2)(File.at(picture(tmp_path / "grey.png", np.zeros((4, 4)))))
+        ImageReader(2)(File.at(picture(tmp_path / "grey.png", np.zeros((4, 4)))))
 
 
-@pytest.mark.parametrize("kind", ["pictures", "sounds"])
+@pytest.mark.parametrize("kind", ["images", "recordings"])
 def test_a_dataset_gives_the_files_that_it_holds(kind, stripes, tones, tmp_path):
     """Read by our own means: nothing has to be installed that would decode them."""
     import datasets
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    folder = read_folder(str({"pictures": stripes, "sounds": tones}[kind]))
-    column, feature = {"pictures": ("image", datasets.Image()), "sounds": ("audio", datasets.Audio())}[kind]
+    folder = read_folder(str({"images": stripes, "recordings": tones}[kind]))
+    column, feature = {"images": ("image", datasets.Image()), "recordings": ("audio", datasets.Audio())}[kind]
     names = sorted(set(folder.labels))
 
     def write(features: datasets.Features) -> None:
@@ -342,7 +342,7 @@ def test_a_picture_of_any_mode_of_eight_bits_is_read(mode, channels):
     for step in ["L", *steps] if mode in ("LA", "La") else steps:
         grey = grey.convert(step, palette=Image.Palette.ADAPTIVE)
     assert grey.mode == mode
-    values = PictureReader(channels).numbers(grey, "a")
+    values = ImageReader(channels).numbers(grey, "a")
     assert values.shape == (channels, 4, 8)
     wanted = 1.0 if mode == "1" else 0.0
     torch.testing.assert_close(values, torch.full_like(values, wanted), atol=0.05, rtol=0)
@@ -355,14 +355,14 @@ def test_transparency_of_a_palette_is_left_out_without_a_warning(tmp_path, chann
     coloured = Image.fromarray(pixels).convert("P")
     coloured.save(tmp_path / "plain.png")
     coloured.save(tmp_path / "clear.png", transparency=transparency)
-    plain, clear = (PictureReader(channels)(File.at(tmp_path / name)) for name in ("plain.png", "clear.png"))
+    plain, clear = (ImageReader(channels)(File.at(tmp_path / name)) for name in ("plain.png", "clear.png"))
     torch.testing.assert_close(plain, clear, atol=0.01, rtol=0)
 
 
 @pytest.mark.parametrize("mode", ["I", "F", "I;16", "I;16B"])
 def test_a_picture_of_more_bits_is_refused(mode):
     with pytest.raises(DataError, match=r"more than 8 bits a channel"):
-        PictureReader(1).numbers(Image.new(mode, (4, 4)), "a")
+        ImageReader(1).numbers(Image.new(mode, (4, 4)), "a")
 
 
 def test_a_picture_that_would_fill_the_memory_is_refused_before_it_is_read(tmp_path, monkeypatch):
@@ -370,4 +370,4 @@ def test_a_picture_that_would_fill_the_memory_is_refused_before_it_is_read(tmp_p
     for limit in (3000, 1000):  # Pillow warns of the first, and refuses the second
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
         with pytest.raises(DataError, match=r"large.png is too large: .*3600 pixels.* Make it smaller"):
-            PictureReader(1)(File.at(path))
+            ImageReader(1)(File.at(path))

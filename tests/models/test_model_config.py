@@ -99,7 +99,7 @@ def test_one_kind_of_block_or_several_but_not_both() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["os.system", "torch.nn:Linear", "spectral_layers.mixing.holographic:HolographicConfig", "__import__('os')"]
+    "name", ["os.system", "torch.nn:Linear", "spectral_layers.mixers.holographic:HolographicConfig", "__import__('os')"]
 )
 def test_a_config_names_registered_parts_only(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A config from the internet runs no code: only what plugins registered is imported to find a name."""

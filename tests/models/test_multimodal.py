@@ -267,7 +267,7 @@ def test_what_cannot_be_built_is_refused_with_the_whole_path() -> None:
         (row()["text"], {}, r"inputs come by modality, as a mapping .*; got Tensor\. Modalities: text, picture"),
         ({**row(), "text": torch.ones(2, 4).long()}, {}, r"batches differ in size: text \(2, 4\).*, picture \(1, 1, 4"),
         ({"text": torch.tensor([[13]])}, {}, r"^text: .*from 0 to 12"),
-        ({"picture": torch.randn(1, 1, 6, 4)}, {}, r"^picture: this model takes pictures of 4 x 6 .* got \(1, 1, 6, 4"),
+        ({"picture": torch.randn(1, 1, 6, 4)}, {}, r"^picture: this model takes images of 4 x 6 .* got \(1, 1, 6, 4"),
         ({"sound": row()["sound"]}, {"sample_rate": {"sound": 16_000}}, r"^sound: this model hears 2000 samples"),
         ({"sound": row()["sound"]}, {"sample_rate": 16_000}, r"sample_rate come by modality, .*got int"),
         ({"text": row()["text"]}, {"sample_rate": {"sound": 2000}}, r"sample_rate are given for 'sound', whose input"),

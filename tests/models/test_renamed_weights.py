@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spectral_layers.filters.resonant import Resonant
-from spectral_layers.mixing.gated_convolution import GatedConvolution
+from spectral_layers.mixers.gated_convolution import GatedConvolution
 from spectral_models import CheckpointError, build_model
 from spectral_models.model import SpectralModel
 from spectral_models.variants.language_model import LanguageModel

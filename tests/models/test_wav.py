@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from spectral_models.data import DataError
-from spectral_models.data.readers import File, SoundReader
+from spectral_models.data.readers import AudioReader, File
 
 RATE = 8000
 TONE = 0.5 * np.sin(np.arange(301) * 0.3)  # an odd number: of 8 and 24 bits, the data have an odd size
@@ -45,7 +45,7 @@ def riff(*chunks: bytes, kind: bytes = b"RIFF") -> bytes:
 
 
 def read(content: bytes, rate: float | None = RATE) -> np.ndarray:
-    return SoundReader(rate)(File("a.wav", lambda: content)).numpy()
+    return AudioReader(rate)(File("a.wav", lambda: content)).numpy()
 
 
 @pytest.mark.parametrize("extensible", [False, True])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spectral_layers.mixing.holographic import HolographicConfig
+from spectral_layers.mixers.holographic import HolographicConfig
 from spectral_layers.testing import (
     FeedForwardCase,
     FilterCase,

@@ -1,4 +1,4 @@
-"""Classifiers of texts, pictures and sound, under Hugging Face's names for them."""
+"""Classifiers of texts, images and audio, under Hugging Face's names for them."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ class SpectralForSequenceClassification(SpectralForClassification):
 
 
 class SpectralForImageClassification(SpectralForClassification):
-    """Pictures: a ``classifier`` over a ``vision_encoder``."""
+    """Images: a ``classifier`` over a ``vision_encoder``."""
 
-    holds = "a classifier of pictures"
+    holds = "a classifier of images"
     listed = modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
     main_input_name = "pixel_values"
     input_modalities = "image"
@@ -76,9 +76,9 @@ class SpectralForImageClassification(SpectralForClassification):
 
 
 class SpectralForAudioClassification(SpectralForClassification):
-    """Sound: a ``classifier`` over an ``audio_encoder``."""
+    """Audio: a ``classifier`` over an ``audio_encoder``."""
 
-    holds = "a classifier of sound"
+    holds = "a classifier of audio"
     listed = modeling_auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES
     main_input_name = "input_values"
     input_modalities = "audio"

@@ -1,4 +1,4 @@
-"""Pictures for Hugging Face's pipelines, made into numbers as training made them."""
+"""Images for Hugging Face's pipelines, made into numbers as training made them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from torch import Tensor
 from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 
-from spectral_models.data.readers import PictureReader
+from spectral_models.data.readers import ImageReader
 from spectral_models.errors import DataError
 
 _CHANNELS = (1, 3, 4)
 
 
 class SpectralImageProcessor(BaseImageProcessor):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
-    """Pictures to pixel_values, as :class:`PictureReader` reads files.
+    """Images to pixel_values, as :class:`ImageReader` reads files.
 
     They are PIL's, or arrays and tensors of bytes, of floats from 0 to 1, or of booleans: (H, W), (H, W, C) or
     (C, H, W) with 1, 3 or 4 channels, and batches of these.
 
-    A checkpoint of a model of pictures holds its settings, and AutoImageProcessor finds it there. Nothing is resized:
-    DataError for pictures of another size, and for all that could mean two things.
+    A checkpoint of a model of images holds its settings, and AutoImageProcessor finds it there. Nothing is resized:
+    DataError for images of another size, and for all that could mean two things.
     """
 
     model_input_names: ClassVar[list[str]] = ["pixel_values"]
@@ -58,33 +58,33 @@ class SpectralImageProcessor(BaseImageProcessor):  # type: ignore[misc]  # trans
         for name, value in options.items():
             if value not in (None, name in ("do_rescale", "do_normalize", "do_convert_rgb")):
                 raise DataError(
-                    f"{name}={value!r} is not possible: pictures are scaled as the model was trained, and nothing "
-                    "else. Leave it out, and change the pictures before."
+                    f"{name}={value!r} is not possible: images are scaled as the model was trained, and nothing "
+                    "else. Leave it out, and change the images before."
                 )
         size = None if self.size is None else (self.size["height"], self.size["width"])
-        reader = PictureReader(self.channels, size, mean=tuple(self.image_mean), std=tuple(self.image_std))
+        reader = ImageReader(self.channels, size, mean=tuple(self.image_mean), std=tuple(self.image_std))
         values = []
-        for place, picture in enumerate(_pictures(images), start=1):
+        for place, image in enumerate(_each(images), start=1):
             name = f"number {place}"
-            if isinstance(picture, np.ndarray):
-                picture = _from_array(picture, name, input_data_format, size)
-            to_numbers = reader.standardised if isinstance(picture, Tensor) else reader.numbers
-            values.append(to_numbers(picture, name))
+            if isinstance(image, np.ndarray):
+                image = _from_array(image, name, input_data_format, size)
+            to_numbers = reader.standardised if isinstance(image, Tensor) else reader.numbers
+            values.append(to_numbers(image, name))
         shapes = {tuple(value.shape[1:]) for value in values}
         if not values or (return_tensors is not None and len(shapes) > 1):
-            found = f"pictures of {' and '.join(f'{h} x {w}' for h, w in sorted(shapes))}" if values else "no pictures"
-            raise DataError(f"a batch has pictures of one size, and at least one; got {found}.")
+            found = f"images of {' and '.join(f'{h} x {w}' for h, w in sorted(shapes))}" if values else "no images"
+            raise DataError(f"a batch has images of one size, and at least one; got {found}.")
         return BatchFeature({"pixel_values": [value.numpy() for value in values]}, tensor_type=return_tensors)
 
 
-def _pictures(images: Any) -> Iterator[Image.Image | NDArray[Any]]:
+def _each(images: Any) -> Iterator[Image.Image | NDArray[Any]]:
     """Each by itself, out of batches and lists at any depth."""
     if isinstance(images, Tensor):
         images = images.detach().cpu()
         images = (images.float() if images.is_floating_point() else images).numpy()
     if isinstance(images, list | tuple):
         for image in images:
-            yield from _pictures(image)
+            yield from _each(image)
     elif isinstance(images, np.ndarray) and images.ndim == 4:
         yield from images
     elif isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and images.ndim in (2, 3)):
@@ -92,7 +92,7 @@ def _pictures(images: Any) -> Iterator[Image.Image | NDArray[Any]]:
     else:
         what = f"an array of shape {images.shape}" if isinstance(images, np.ndarray) else f"{type(images).__name__}"
         raise DataError(
-            f"a picture is one of PIL's, or an array or tensor (H, W), (H, W, C) or (C, H, W); got {what}. "
+            f"an image is one of PIL's, or an array or tensor (H, W), (H, W, C) or (C, H, W); got {what}. "
             "PIL.Image.open(PATH) opens a file."
         )
 
@@ -100,7 +100,7 @@ def _pictures(images: Any) -> Iterator[Image.Image | NDArray[Any]]:
 def _from_array(
     array: NDArray[Any], name: str, channels: str | None, size: tuple[int, int] | None
 ) -> Image.Image | Tensor:
-    """Bytes as a picture of PIL's, floats as (H, W, C). channels: channels_first or channels_last, where it is told."""
+    """Bytes as an image of PIL's, floats as (H, W, C). channels: channels_first or channels_last, where it is told."""
     if array.ndim == 2:
         array = array[..., None]
     elif _is_first(array.shape, name, channels, size):
@@ -130,7 +130,7 @@ def _is_first(shape: tuple[int, ...], name: str, channels: str | None, size: tup
         if str(channels) not in ("channels_first", "channels_last"):
             raise DataError(f"input_data_format is channels_first or channels_last; got {channels!r}.")
         return str(channels) == "channels_first"
-    # Of transparency there are four; a picture of 3 x 6 with it is less likely than one of 6 x 4 without.
+    # Of transparency there are four; an image of 3 x 6 with it is less likely than one of 6 x 4 without.
     first, last = (axis in (1, 3) for axis in (shape[0], shape[2]))
     if not (first or last):
         first, last = (axis == 4 for axis in (shape[0], shape[2]))

@@ -250,5 +250,5 @@ def refuse(options: Mapping[str, Any]) -> None:
     if asked:
         raise UnsupportedInputError(
             f"{', '.join(asked)}: these models neither take nor give it. They have no attention weights, and read "
-            "token ids, pictures or sound."
+            "token ids, images or audio."
         )

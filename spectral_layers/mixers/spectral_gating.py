@@ -16,11 +16,11 @@ from spectral_core import ConfigError, convolve, modulate
 from spectral_core.config import Length, OneOf, Width, part
 from spectral_kernels.tracing import varies
 from spectral_layers.context import GateContext, LayerContext
-from spectral_layers.gating.base import Gate, GateConfig, Modulation, SpectralView
+from spectral_layers.gates.base import Gate, GateConfig, Modulation, SpectralView
 from spectral_layers.initialisation import begin_reading, begin_writing
 from spectral_layers.minimum_phase import attainable, minimum_phase
-from spectral_layers.mixing.base import Direction, Mixer, MixerConfig, MixerOutput
-from spectral_layers.mixing.response import Response, gain_of, over_channels, realised
+from spectral_layers.mixers.base import Direction, Mixer, MixerConfig, MixerOutput
+from spectral_layers.mixers.response import Response, gain_of, over_channels, realised
 from spectral_layers.registries import GATES, SPARSITIES
 from spectral_layers.rows import Rows, append, span
 from spectral_layers.segments import joined, segment_tokens

@@ -13,7 +13,7 @@ from spectral_layers.context import FilterContext, LayerContext
 from spectral_layers.filters.base import Filter, FilterConfig
 from spectral_layers.initialisation import begin_reading, begin_writing
 from spectral_layers.long_convolution import continued, remembered
-from spectral_layers.mixing.base import Direction, Mixer, MixerConfig, MixerOutput
+from spectral_layers.mixers.base import Direction, Mixer, MixerConfig, MixerOutput
 from spectral_layers.registries import FILTERS
 from spectral_layers.rows import Rows
 from spectral_layers.short_convolution import ShortConvolution, project

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from spectral_core.config import Width
 from spectral_layers.bands import across_bands, contrast, hats, log_energies
 from spectral_layers.context import GateContext
-from spectral_layers.gating.base import Gate, GateConfig, Modulation, SpectralView
+from spectral_layers.gates.base import Gate, GateConfig, Modulation, SpectralView
 
 
 class Phase(Gate):

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spectral_layers.context import LayerContext
-from spectral_layers.mixing.base import Direction, Mixer, MixerConfig, MixerOutput
+from spectral_layers.mixers.base import Direction, Mixer, MixerConfig, MixerOutput
 from spectral_layers.rows import Rows
 from spectral_layers.state import State
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from spectral_core import FFTBackend, Spectrum
-from spectral_layers.gating.base import Modulation, SpectralView
+from spectral_layers.gates.base import Modulation, SpectralView
 from spectral_layers.minimum_phase import sinc
 from spectral_layers.sparsity.base import batch_mean, kept_energy
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from spectral_layers.context import GateContext
-from spectral_layers.gating.base import Gate, GateConfig, Modulation, SpectralView
+from spectral_layers.gates.base import Gate, GateConfig, Modulation, SpectralView
 
 
 class Magnitude(Gate):

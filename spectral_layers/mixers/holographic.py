@@ -17,7 +17,7 @@ from spectral_core.renamed import Renamed
 from spectral_kernels.delta_rule.chunked import delta_rule
 from spectral_layers.context import LayerContext
 from spectral_layers.initialisation import begin_reading, begin_writing
-from spectral_layers.mixing.base import Mixer, MixerConfig, MixerOutput
+from spectral_layers.mixers.base import Mixer, MixerConfig, MixerOutput
 from spectral_layers.projection import PreciseProjection
 from spectral_layers.rows import Rows
 from spectral_layers.segments import joined, segments

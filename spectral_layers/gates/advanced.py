@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from spectral_core.config import Scale, Width
 from spectral_layers.bands import across_bands, contrast, hats, log_energies
 from spectral_layers.context import GateContext
-from spectral_layers.gating.base import Gate, GateConfig, Modulation, SpectralView
-from spectral_layers.gating.entropy import EntropyConfig, EntropyRegulariser
-from spectral_layers.gating.phase import turned
+from spectral_layers.gates.base import Gate, GateConfig, Modulation, SpectralView
+from spectral_layers.gates.entropy import EntropyConfig, EntropyRegulariser
+from spectral_layers.gates.phase import turned
 
 _SHARPNESS = 4.0
 """Of the threshold: a bin at half of it keeps 1/17 of its magnitude, one at double 16/17."""

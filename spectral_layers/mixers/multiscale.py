@@ -19,7 +19,7 @@ from spectral_layers.entry import Entered, entry
 from spectral_layers.filters.base import Filter, FilterConfig
 from spectral_layers.initialisation import begin_reading, begin_writing
 from spectral_layers.long_convolution import continued
-from spectral_layers.mixing.base import Mixer, MixerConfig, MixerOutput
+from spectral_layers.mixers.base import Mixer, MixerConfig, MixerOutput
 from spectral_layers.registries import FILTERS
 from spectral_layers.rows import Rows, span
 from spectral_layers.short_convolution import ShortConvolution, project

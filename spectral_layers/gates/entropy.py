@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from spectral_core.config import Config, Weight
 from spectral_layers.bands import band_means
-from spectral_layers.gating.base import SMOOTHING, SpectralView
+from spectral_layers.gates.base import SMOOTHING, SpectralView
 
 _NOTHING = 1e-12
 """Added to each band's energy: one that is used by nothing has a logarithm, and a gate that is shut uses all evenly."""

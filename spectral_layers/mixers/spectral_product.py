@@ -12,7 +12,7 @@ from spectral_core import convolve
 from spectral_core.config import Scale, Width
 from spectral_layers.context import LayerContext
 from spectral_layers.initialisation import begin_reading, begin_writing
-from spectral_layers.mixing.base import Mixer, MixerConfig, MixerOutput
+from spectral_layers.mixers.base import Mixer, MixerConfig, MixerOutput
 from spectral_layers.online import OnlineProduct
 from spectral_layers.rows import Rows
 from spectral_layers.short_convolution import ShortConvolution, project
