@@ -48,7 +48,7 @@ class Hankel(Filter):
         self.length_limit = self.support = self.length = length
         self.basis = Constant(partial(_basis, length, vectors))
         self.coefficient = nn.Parameter(torch.randn(channels, 2, _count(length, vectors)))
-        self.register_load_state_dict_post_hook(_compute_basis)
+        self.register_load_state_dict_post_hook(_compute_basis)  # type: ignore[no-untyped-call]
         if not self.coefficient.is_meta:
             _compute_basis(self)
             with torch.no_grad():
