@@ -93,8 +93,8 @@ def run(name: str, context: int, seed: int, rate: float, steps: int, *, source: 
         "bits_per_byte": result.bits_per_byte,
         "parameters": parameters(config),
         "tokens": steps * (TOKENS // context) * context,
-        "corpus": result.corpus.source,
-        "held_out_bytes": len(result.corpus.validation),
+        "corpus": result.task.corpus.source,
+        "held_out_bytes": len(result.task.corpus.validation),
         "curve": [[row["step"], row["eval_bits_per_byte"]] for row in result.history if "eval_bits_per_byte" in row],
         "mixers": mixers,
     }

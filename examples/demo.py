@@ -29,10 +29,10 @@ def main() -> None:
     shutil.rmtree(OUT, ignore_errors=True)
     result = train(run, OUT)
     parameters = sum(parameter.numel() for parameter in result.model.parameters())
-    held_out = result.corpus.validation
+    held_out = result.task.corpus.validation
     console.print(
-        f"{parameters:,} parameters; {result.corpus.train_documents} files to train on, "
-        f"{result.corpus.validation_documents} held out ({held_out.numel():,} bytes of them measured)"
+        f"{parameters:,} parameters; {result.task.corpus.train_documents} files to train on, "
+        f"{result.task.corpus.validation_documents} held out ({held_out.numel():,} bytes of them measured)"
     )
 
     console.rule("2. held-out bits per byte, on the same bytes")

@@ -1,27 +1,32 @@
-"""Our own model variants, registered through the hook third parties use."""
+"""Our own model variants and tasks, registered through the hook third parties use."""
 
 from __future__ import annotations
 
 from spectral_core.plugins import Registrar, hookimpl
 
-_VARIANTS = (
-    ("language_model", "language_model:LanguageModelConfig",
+_PARTS = (
+    ("model", "language_model", "variants.language_model:LanguageModelConfig",
      "Strictly causal language model: next-token logits, streaming state, generation."),
-    ("seq2seq", "seq2seq:Seq2SeqConfig",
+    ("model", "seq2seq", "variants.seq2seq:Seq2SeqConfig",
      "One sequence to another: any encoder, and a causal decoder that reads the source by fusion."),
-    ("encoder", "encoder:TextEncoderConfig",
+    ("model", "encoder", "variants.encoder:TextEncoderConfig",
      "Text to embeddings of tokens and of rows; optionally a masked-language-model head."),
-    ("vision_encoder", "vision_encoder:VisionEncoderConfig",
+    ("model", "vision_encoder", "variants.vision_encoder:VisionEncoderConfig",
      "Images to embeddings, mixed as a sequence of patches or along rows and columns."),
-    ("audio_encoder", "audio_encoder:AudioEncoderConfig",
+    ("model", "audio_encoder", "variants.audio_encoder:AudioEncoderConfig",
      "Audio to embeddings, mixed along time and along frequency."),
-    ("classifier", "classifier:ClassifierConfig", "One label for each text, image or recording, from any encoder."),
-    ("multimodal", "multimodal:MultimodalConfig",
+    ("model", "classifier", "variants.classifier:ClassifierConfig", "Labels or numbers for what any encoder reads."),
+    ("model", "multimodal", "variants.multimodal:MultimodalConfig",
      "One label for what several encoders read, by name, fused; any modality may be missing."),
+    ("task", "causal_lm", "tasks.causal_lm:CausalLMConfig", "Next tokens of text; bits per byte."),
+    ("task", "classification", "tasks.classification:ClassificationConfig",
+     "A label, or a set of labels, for each text, image or recording; accuracy, F1, Matthews."),
+    ("task", "regression", "tasks.regression:RegressionConfig",
+     "A number for each text, image or recording; Pearson, Spearman, squared error."),
 )  # fmt: skip
 
 
 @hookimpl
 def spectral_register_models(register: Registrar) -> None:
-    for name, target, summary in _VARIANTS:
-        register("model", name, f"spectral_models.variants.{target}", summary=summary)
+    for kind, name, target, summary in _PARTS:
+        register(kind, name, f"spectral_models.{target}", summary=summary)

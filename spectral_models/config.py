@@ -149,11 +149,19 @@ Blocks = Annotated[
 """Blocks that take turns. A name among them that is several blocks gives all of these."""
 
 
+Problem = Literal["single_label_classification", "multi_label_classification", "regression"]
+
+
 class LabelSet(NamedTuple):
-    """size: how many labels there are. names: of them, in order, if they are known."""
+    """size: how many labels there are. names: of them, in order, if they are known.
+
+    problem: what logits mean, in Hugging Face's words: scores of labels, of which one is right (softmax); of labels,
+    each right or not (sigmoid); or numbers.
+    """
 
     size: int
     names: tuple[str, ...] | None
+    problem: Problem = "single_label_classification"
 
 
 class ModelConfig(PartConfig):
@@ -177,16 +185,33 @@ class ModelConfig(PartConfig):
     is ``auto`` for the rest. A named backend never falls back to another."""
 
     @property
-    def architecture(self) -> str | None:
-        """The class of ``integrations.huggingface`` that holds the model; None where none does."""
-        return None
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks that train the model, or one that :meth:`for_task` makes of it; the default first."""
+        return ()
+
+    def for_task(self, task: str) -> ModelConfig:
+        """The config of the model that one of ``tasks`` trains: this one, a changed one, or one that contains it."""
+        return self
+
+    def with_data(
+        self,
+        *,
+        labels: tuple[str, ...] | None = None,
+        max_length: int | None = None,
+        image_size: tuple[int, int] | None = None,
+    ) -> ModelConfig:
+        """The config with what training found in its data; a variant takes up what it has an option for.
+
+        labels: names, by number. max_length: tokens of a text that are read. image_size: height and width.
+        """
+        return self
 
     def build(self) -> SpectralModel:
         raise NotImplementedError(f"{type(self).__name__} must define build()")
 
     @property
     def label_set(self) -> LabelSet | None:
-        """The labels of a model whose logits (B, num_labels) are of rows; None for other models."""
+        """The labels of logits (B, num_labels), of rows, or (B, L, num_labels), of tokens; None of other models."""
         return None
 
     def reader(self) -> Reader | None:

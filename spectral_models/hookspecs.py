@@ -7,7 +7,8 @@ from spectral_core.plugins import Registrar, hookspec
 
 @hookspec
 def spectral_register_models(register: Registrar) -> None:
-    """Register model variants: ``register("model", "acme/name", "acme.models:Config", summary="...")``.
+    """Register model variants and tasks: ``register("model", "acme/name", "acme.models:Config", summary="...")``.
 
-    The config derives from :class:`spectral_models.ModelConfig` and its ``build()`` returns the module.
+    model: a :class:`spectral_models.ModelConfig`, whose ``build()`` returns a :class:`spectral_models.SpectralModel`.
+    task: a :class:`spectral_models.tasks.TaskConfig`, whose ``load(model, data)`` returns a task.
     """

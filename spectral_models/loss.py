@@ -84,6 +84,46 @@ class StepLoss:
         nats = F.cross_entropy(flat, labels.long().flatten(), reduction="sum", label_smoothing=label_smoothing)
         return cls.of(nats, (labels != IGNORE).sum(), losses, metrics, step_count)
 
+    @classmethod
+    def of_numbers(
+        cls,
+        logits: Tensor,
+        numbers: Tensor,
+        losses: Mapping[str, Tensor],
+        metrics: Mapping[str, Tensor],
+        step_count: Tensor | int | None = None,
+        *,
+        binary: bool,
+    ) -> StepLoss:
+        """Of numbers (B, K), or (B,) where K is 1, that logits (B, K) predict: the mean over all of them.
+
+        binary: of the binary cross-entropy, numbers being from 0 to 1; else of the squared error, whose sum is then in
+        ``nats``. Raises UnsupportedInputError for numbers that do not fit.
+        """
+        wanted = numbers[:, None] if numbers.dim() == 1 and logits.shape[-1] == 1 else numbers
+        if wanted.shape != logits.shape or not wanted.is_floating_point():
+            raise UnsupportedInputError(
+                f"labels are numbers in floating point, of shape {tuple(logits.shape)}; got {describe(numbers)}."
+            )
+        if readable(wanted) and not ((wanted >= 0) & (wanted <= 1) if binary else wanted.isfinite()).all():
+            raise UnsupportedInputError(f"labels are {'from 0 to 1' if binary else 'finite'}; got {describe(numbers)}.")
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        measure = F.binary_cross_entropy_with_logits if binary else F.mse_loss
+        return cls.of(
+            measure(logits, wanted.to(logits.dtype), reduction="sum"),
+            torch.tensor(wanted.numel(), device=logits.device),
+            losses,
+            metrics,
+            step_count,
+        )
+
+
+def counted(labels: Tensor) -> Tensor:
+    """How many labels count: all numbers in floating point, of integers those that are not IGNORE."""
+    return (
+        torch.tensor(labels.numel(), device=labels.device) if labels.is_floating_point() else (labels != IGNORE).sum()
+    )
+
 
 def token_nats(
     x: Tensor,

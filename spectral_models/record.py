@@ -13,7 +13,7 @@ from spectral_models.assembly import components_of, parse_model
 from spectral_models.config import ModelConfig
 from spectral_models.errors import CheckpointError
 from spectral_models.quantization import SCHEME
-from spectral_models.registries import MODELS
+from spectral_models.registries import MODELS, architecture_of
 from spectral_models.seal import read_json
 
 SCHEMA_VERSION = 4
@@ -32,10 +32,10 @@ def make_record(config: ModelConfig) -> dict[str, Any]:
         {"kind": part.kind, "name": part.name, "provider": part.provider, "version": part.version}
         for part in components_of(config)
     ]
-    architectures = [] if config.architecture is None else [config.architecture]
+    architecture = architecture_of(config)
     return {
         "model_type": "spectral",
-        **({"architectures": architectures} if architectures else {}),
+        **({} if architecture is None else {"architectures": [architecture]}),
         "schema_version": SCHEMA_VERSION,
         "framework_version": __version__,
         "spectral": config.model_dump(mode="json"),

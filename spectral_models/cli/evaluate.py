@@ -13,18 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from spectral_core import ConfigError
 from spectral_models.checkpoint import load_checkpoint, load_tokenizer
 from spectral_models.cli.console import errors, out
-from spectral_models.config import LabelSet
-from spectral_models.data import ContiguousWindows, DataConfig, Tokenizer, load_corpus
-from spectral_models.data.batches import LabelledExamples, LabelledFiles, LabelledTokens
-from spectral_models.data.corpus import measured_tokens
-from spectral_models.data.documents import read_documents
-from spectral_models.data.folders import LabelledFilesConfig
-from spectral_models.data.labelled import Labelled, LabelledConfig, load_labelled, numbered
-from spectral_models.data.readers import file_reader
-from spectral_models.data.tables import LabelledTextsConfig
-from spectral_models.evaluation import bits_per_byte, judge_classifier, xz_bits_per_byte
-from spectral_models.inputs import TokenInput
-from spectral_models.model import SpectralModel
+from spectral_models.config import parse_assignment
+from spectral_models.registries import task_of
 from spectral_models.training import RunConfig, load_run
 
 
@@ -45,9 +35,12 @@ def evaluate(
     batch_size: int = typer.Option(
         32, min=1, max=1 << 16, help="Windows or examples at a time; the numbers do not depend on it."
     ),
+    changes: list[str] = typer.Option(
+        [], "--set", metavar="OPTION=VALUE", help="Replace an option of the data, as in separator=|. Repeatable."
+    ),
     fft: str | None = typer.Option(None, help="FFT backend, instead of the checkpoint's."),
 ) -> None:
-    """Bits per byte of a language model, or accuracy of a classifier.
+    """A trained model's numbers for its task: bits per byte of a language model, accuracy of a classifier, and others.
 
     Bits per byte predict every byte once, from what stands before it in its window; xz -9 is given the same bytes.
     Beside accuracy stands that of a constant answer.
@@ -57,31 +50,37 @@ def evaluate(
       spectral evaluate runs/mine --data book.txt --context 4096
 
       spectral evaluate runs/reviews --data next_month.csv --text review
+
+      spectral evaluate runs/translation --data pairs.csv --set input=german --set target=english
     """
     model = load_checkpoint(checkpoint, **({} if fft is None else {"fft": fft}))
-    tokenizer = load_tokenizer(checkpoint)
     run = run_of(checkpoint)
     if not data and run is None:
         raise ConfigError(f"{checkpoint} lies in no run that held anything out. Say what to read: --data PATH.")
-    if run is not None and data == run.data.source:
+    task = task_of(model.config) if run is None else run.task
+    if task is None:
+        raise ConfigError(f"{checkpoint} holds a model of type {model.config.type}, and no task is measured on it.")
+    given = {"text_field": text, "text": text, "label": label, "context": context}
+    past: dict[str, Any] = {} if run is None else run.data.model_dump()
+    kind = task.data_kinds(model.config)[0] if run is None else type(run.data)
+    options = {name: value for name, value in given.items() if value is not None and name in kind.model_fields}
+    for option, value, names in (("--text", text, ("text", "text_field")), ("--label", label, ("label",))):
+        if value is not None and not options.keys() & set(names):
+            raise ConfigError(f"{option} names a column, and this model reads none of that kind. Leave it out.")
+    if data is not None:
+        options["source"] = data
+    if run is not None and data == past.get("source"):
         errors.print(f"the model was trained on part of {data}; without --data what it held out is measured")
-    spec, known = model.only_input, model.config.label_set
-    if model.continues_text:
-        config = run.data if run is not None and isinstance(run.data, DataConfig) else DataConfig()
-        config = config.model_copy(update=_given(source=data, text_field=text, context=context))
-        _judge_language(model, tokenizer, config, batch_size, whole=data is not None)
-    elif known is not None and spec is not None:
-        past = run.data if run is not None and isinstance(run.data, LabelledConfig) else None
-        kind = LabelledTextsConfig if spec.kind == "tokens" else LabelledFilesConfig
-        if text is not None and kind is LabelledFilesConfig:
-            raise ConfigError("--text names a column of texts, and this model reads none. Leave it out.")
-        sources = (past or kind(source="-")).model_copy(update=_given(source=data, text=text, label=label))
-        _judge_classifier(model, known, tokenizer, sources, batch_size, split=None if data is None else split)
-    else:
-        raise ConfigError(
-            f"{checkpoint} holds a model of type {model.config.type}; evaluate measures language models and "
-            "classifiers."
-        )
+    reads = kind.parse({**past, **options, **dict(map(parse_assignment, changes))})
+    if reasons := task.unsupported_reasons(model.config, reads):
+        raise ConfigError("; ".join(reasons) + ".")
+    loaded = task.load(model.config, reads, tokenizer=load_tokenizer(checkpoint), split=None if data is None else split)
+    with _progress(len(loaded.held_out), loaded.held_out.what) as advance:
+        judged = loaded.judge(model, batch_size=batch_size, on_batch=advance)
+    lines = loaded.lines(judged)
+    width = max(len(name) for name, _ in lines)
+    text_lines = "\n".join(f"{name:<{width}}  {value}" for name, value in lines)
+    out.print(text_lines, highlight=False, markup=False, soft_wrap=True)
 
 
 def run_of(checkpoint: Path) -> RunConfig | None:
@@ -91,62 +90,6 @@ def run_of(checkpoint: Path) -> RunConfig | None:
         if (folder / "run.yaml").is_file():
             return load_run(folder / "run.yaml")
     return None
-
-
-def _given(**options: object) -> dict[str, object]:
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _judge_language(
-    model: SpectralModel, tokenizer: Tokenizer, config: DataConfig, batch_size: int, *, whole: bool
-) -> None:
-    if whole:
-        held_out: bytes | bytearray = read_documents(config).text
-        tokens, text_bytes = measured_tokens(held_out, tokenizer)
-    else:
-        corpus = load_corpus(config, tokenizer=tokenizer)
-        held_out, tokens, text_bytes = corpus.validation_text, corpus.validation, corpus.validation_bytes
-    context = min(config.context, max(1, len(tokens) - 1))  # a longer window would be padding
-    windows = ContiguousWindows(tokens, context, text_bytes)
-    with _progress(len(windows), "windows") as advance:
-        bits = bits_per_byte(model, windows, batch_size=batch_size, on_batch=advance)
-    out.print(
-        f"bits per byte  {bits:.4f}  (xz -9 on the same bytes: {xz_bits_per_byte(held_out):.4f})\n"
-        f"measured on    {text_bytes:,} bytes in {len(tokens) - 1:,} tokens, in windows of {context}",
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-def _judge_classifier(
-    model: SpectralModel,
-    known: LabelSet,
-    tokenizer: Tokenizer,
-    config: LabelledConfig,
-    batch_size: int,
-    *,
-    split: str | None,
-) -> None:
-    found: Labelled[Any]
-    if split is None:
-        found = load_labelled(config, *known).validation
-    else:
-        found = numbered(config.table(config.source, split), *known)
-    examples: LabelledExamples
-    if isinstance(config, LabelledTextsConfig):
-        told = model.only_input.max_length if isinstance(model.only_input, TokenInput) else None
-        examples = LabelledTokens(found, tokenizer, told or config.max_length)
-    else:
-        examples = LabelledFiles(found, file_reader(model.config))
-    with _progress(len(examples), examples.what) as advance:
-        judged = judge_classifier(model, examples, batch_size=batch_size, on_batch=advance)
-    out.print(
-        f"accuracy     {judged.accuracy:.4f}  (always the most frequent label: {found.majority():.4f})\n"
-        f"loss         {judged.loss:.4f} nats\n"
-        f"measured on  {judged.count:,} {examples.what}",
-        highlight=False,
-        soft_wrap=True,
-    )
 
 
 @contextmanager

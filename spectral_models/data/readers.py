@@ -57,6 +57,7 @@ class ImageReader:
     """
 
     what: ClassVar[str] = "image"
+    modality: ClassVar[str] = "image"
 
     channels: int
     size: tuple[int, int] | None = None
@@ -159,6 +160,7 @@ class AudioReader:
     """
 
     what: ClassVar[str] = "recording"
+    modality: ClassVar[str] = "audio"
 
     sample_rate: float | None = None
 

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainValidator, SerializeAsAny, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    SerializeAsAny,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError, core_schema
 
 from spectral_core import ConfigError
 from spectral_core.config import Config, Length, OneOf, Scale, Weight, Width
@@ -15,15 +24,8 @@ from spectral_core.errors import shown
 from spectral_core.plain_data import is_file
 from spectral_models.assembly import list_models, load_config, read_yaml
 from spectral_models.config import ModelConfig, override
-from spectral_models.data import DataConfig
-from spectral_models.data.folders import LabelledFilesConfig
-from spectral_models.data.tables import LabelledTextsConfig
-from spectral_models.data.tokenizers import TokenizerConfig
-from spectral_models.registries import MODELS
-from spectral_models.variants.classifier import ClassifierConfig
-from spectral_models.variants.encoder import TextEncoderConfig
-from spectral_models.variants.encoding import EncoderConfig
-from spectral_models.variants.language_model import LanguageModelConfig
+from spectral_models.registries import MODELS, TASKS
+from spectral_models.tasks import TaskConfig
 
 _Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -62,80 +64,73 @@ class TrainingConfig(Config):
     seed: int = Field(default=0, ge=0, lt=1 << 32)
 
 
-_Data = DataConfig | LabelledTextsConfig | LabelledFilesConfig
-_DATA: dict[str, type[DataConfig] | type[LabelledTextsConfig] | type[LabelledFilesConfig]] = {
-    "text": DataConfig,
-    "labelled": LabelledTextsConfig,
-    "labelled_files": LabelledFilesConfig,
-}
+def _kind_of(task: type[Config]) -> str:
+    kind: str = task.model_fields["type"].default
+    return kind
 
 
-def _data_of(value: Any) -> _Data:
-    """What a run reads, by its ``type``, which is ``text`` where it is absent."""
-    if isinstance(value, _Data):
-        return value
-    kind = value.get("type", "text") if isinstance(value, Mapping) else None
-    if not isinstance(kind, str) or kind not in _DATA:
-        message = (
-            "data is a mapping of type 'text' (language models), 'labelled' (classifiers of texts) or "
-            f"'labelled_files' (classifiers of images and audio); got {shown(value)}"
-        )
-        raise PydanticCustomError("unknown_part", "{message}", {"message": message})
-    return _DATA[kind].model_validate(value)
+@dataclass(frozen=True)
+class _Data:
+    """Annotation: the config of data that the run's task reads, as a config or a mapping, by its ``type``."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.with_info_plain_validator_function(self.resolve)
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        kinds = {kind: None for task in TASKS.configs().values() for kind in task.reads}
+        return {"anyOf": [handler(kind.__pydantic_core_schema__) for kind in kinds]}
+
+    @staticmethod
+    def resolve(value: object, info: core_schema.ValidationInfo) -> Config:
+        """Without a ``type``, of the first kind that the task reads for the model."""
+        model, task = info.data.get("model"), info.data.get("task")
+        if isinstance(value, Config):
+            return value
+        if model is None or task is None:
+            raise PydanticCustomError("unknown_part", "what it holds depends on model and task, which are not valid")
+        kinds = {_kind_of(kind): kind for kind in (*task.data_kinds(model), *task.reads)}
+        kind = value.get("type", next(iter(kinds))) if isinstance(value, Mapping) else None
+        if not isinstance(kind, str) or kind not in kinds:
+            message = f"data of {task.type} are a mapping of type {' or '.join(map(repr, kinds))}; got {shown(value)}"
+            raise PydanticCustomError("unknown_part", "{message}", {"message": message})
+        return kinds[kind].model_validate({**value, "type": kind})  # type: ignore[dict-item]
 
 
 class RunConfig(Config):
     """The file ``spectral train`` reads."""
 
     model: Annotated[ModelConfig, OneOf(MODELS)]
-    """A model config, or the name of a preset: a language_model, or a classifier."""
-    data: Annotated[_Data, PlainValidator(_data_of, json_schema_input_type=_Data), SerializeAsAny()] = DataConfig()
-    """What it reads: text to a language_model; labelled texts, images or recordings to a classifier."""
+    """A model config, or the name of a preset."""
+    task: Annotated[TaskConfig, OneOf(TASKS)] | None = None
+    """What the model is trained for; null takes the model's default: ``classification`` for a classifier."""
+    data: Annotated[SerializeAsAny[Config], _Data()] = Field(default_factory=dict)  # type: ignore[arg-type]
+    """What it reads. Which types there are depends on the task."""
     training: TrainingConfig = TrainingConfig()
+
+    @field_validator("task", mode="after")
+    @classmethod
+    def _default(cls, task: TaskConfig | None, info: ValidationInfo) -> TaskConfig | None:
+        model = info.data.get("model")
+        if task is None and model is not None:
+            if not model.tasks:
+                raise ValueError(f"a model of type {model.type!r} is trained for no task: its config declares none")
+            task = TASKS.get(model.tasks[0]).load().parse({"type": model.tasks[0]})
+        return task
 
     @model_validator(mode="after")
     def _fits(self) -> RunConfig:
-        model, data = self.model, self.data
-        if not isinstance(model, LanguageModelConfig | ClassifierConfig):
-            raise ValueError(f"training is for a language_model or a classifier; got {model.type}")  # noqa: TRY004
-        wanted, of = "text", f"a {model.type}"
-        if isinstance(model, ClassifierConfig):
-            wanted, of = _labelled(type(model.encoder)), f"a classifier over {model.encoder.type!r}"
-        if data.type != wanted:
-            raise ValueError(f"{of} reads data of type {wanted!r}; got {data.type!r}")
-        if isinstance(model, LanguageModelConfig):
-            assert isinstance(data, DataConfig)
-            _check_vocabulary(data.tokenizer, model.vocab_size, "model.vocab_size")
-            if self.training.label_smoothing:
-                raise ValueError("training.label_smoothing is for classifiers; set it to 0")
-        elif isinstance(data, LabelledTextsConfig):
-            if not isinstance(model.encoder, TextEncoderConfig):
-                raise ValueError(  # noqa: TRY004
-                    f"training reads texts for an encoder of type 'encoder'; got {model.encoder.type!r}"
-                )
-            _check_vocabulary(data.tokenizer, model.encoder.vocab_size, "model.encoder.vocab_size")
-            if model.encoder.max_length not in (None, data.max_length):
-                raise ValueError(
-                    f"data.max_length is {data.max_length}, and model.encoder.max_length {model.encoder.max_length}; "
-                    "leave the model's out, training writes the data's there"
-                )
+        if self.task is None:
+            return self
+        if self.task.type in self.model.tasks:
+            # A frozen config takes no assignment, and a validator must return the instance it was given.
+            self.__dict__["model"] = self.model.for_task(self.task.type)
+        if reasons := self.task.unsupported_reasons(self.model, self.data):
+            raise ValueError("; ".join(reasons))
+        if self.training.label_smoothing and not self.task.smooths_labels:
+            raise ValueError(f"training.label_smoothing is for classification, not {self.task.type}; set it to 0")
         return self
-
-
-def _labelled(encoder: type[EncoderConfig]) -> str:
-    """The type of data that a classifier over such an encoder learns from."""
-    return "labelled" if encoder.modality == "text" else "labelled_files"
-
-
-def _check_vocabulary(tokenizer: TokenizerConfig, vocab_size: int, path: str) -> None:
-    """As far as it is known before the tokenizer is made."""
-    if tokenizer.type == "file":
-        return
-    tokens = 256 if tokenizer.type == "bytes" else tokenizer.vocab_size or 257
-    if vocab_size < tokens:
-        raise ValueError(
-            f"the tokenizer {tokenizer.type!r} needs a vocab_size of at least {tokens}; {path} is {vocab_size}"
-        )
 
 
 def load_run(source: str | Path | Mapping[str, Any], changes: Mapping[str, Any] | None = None) -> RunConfig:
@@ -168,13 +163,5 @@ def load_run(source: str | Path | Mapping[str, Any], changes: Mapping[str, Any] 
     elif isinstance(model, Mapping) and "type" not in model:
         data["model"] = {"type": "language_model", **model}
     data = override(data, changes, RunConfig)
-    model, reads = data.get("model"), data.get("data", {})
-    if isinstance(model, Mapping) and model.get("type") == "classifier" and isinstance(reads, Mapping):
-        encoder = model.get("encoder", "encoder")
-        name = encoder.get("type") if isinstance(encoder, Mapping) else encoder
-        found = MODELS.configs().get(name) if isinstance(name, str) else None
-        if found is None or not issubclass(found, EncoderConfig):
-            found = TextEncoderConfig  # validation says what is wrong with it
-        data["data"] = {"type": _labelled(found), **reads}
     run: RunConfig = RunConfig.parse(data)
     return run

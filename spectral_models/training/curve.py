@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-History = Sequence[dict[str, Any]]
+from spectral_models.tasks.task import History, Task, spelled
 
 
 def plot_bits(
@@ -38,23 +38,25 @@ def plot_bits(
     figure.savefig(path, dpi=120)
 
 
-def plot_accuracy(history: History, path: Path, *, title: str, majority: float, what: str) -> None:
-    """Held-out accuracy above, with that of a constant answer; training and held-out loss below. what: was held out."""
+def plot_headline(history: History, path: Path, task: Task, *, title: str) -> None:
+    """A task's headline above, with its reference; training and held-out loss below."""
     figure = Figure(figsize=(8, 6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
-    accuracy = _values(history, "eval_accuracy")
-    if accuracy:
-        upper.plot(*zip(*accuracy, strict=True), color="tab:blue", marker="o", label=f"held-out {what}")
-        _mark_last(upper, accuracy, ".4f")
-    upper.axhline(majority, color="tab:orange", linestyle="--", label=f"always the most frequent label: {majority:.3f}")
-    upper.set(ylabel="accuracy", title=title, ylim=(0.0, 1.05))
+    what, reference = task.held_out.what, task.reference
+    if values := _values(history, f"eval_{task.headline}"):
+        upper.plot(*zip(*values, strict=True), color="tab:blue", marker="o", label=f"held-out {what}")
+        _mark_last(upper, values, f".{task.digits}f")
+    if reference is not None:
+        label = f"{reference.what}: {reference.value:.3f}"
+        upper.axhline(reference.value, color="tab:orange", linestyle="--", label=label)
+    upper.set(ylabel=spelled(task.headline), title=title)
     for name, label, style in (
         ("loss", "training batches", {"color": "0.6", "linewidth": 1}),
         ("eval_loss", f"held-out {what}", {"color": "tab:blue", "marker": "o"}),
     ):
         if values := _values(history, name):
             lower.plot(*zip(*values, strict=True), label=label, **style)
-    lower.set(xlabel="step", ylabel="loss, nats", ylim=(0.0, None))
+    lower.set(xlabel="step", ylabel="loss", ylim=(0.0, None))
     for axes in (upper, lower):
         axes.grid(alpha=0.3)
         axes.legend()

@@ -18,11 +18,14 @@ import yaml
 from spectral_core import ConfigError
 from spectral_models.assembly import read_yaml
 from spectral_models.checkpoint import WEIGHTS
+from spectral_models.data import ByteTokenizer, Tokenizer
+from spectral_models.data.byte_files import TOKENIZER
+from spectral_models.data.subwords import read_tokenizer
 from spectral_models.errors import CheckpointError, not_written
 from spectral_models.record import CONFIG, SCHEMA_VERSION, read_record
 from spectral_models.seal import MARKER, read_json
+from spectral_models.tasks.task import Fingerprint
 from spectral_models.training.config import RunConfig
-from spectral_models.training.task import Fingerprint
 from spectral_models.training.trainer import TRAINING_MARKER, newest_complete, processes_of, remove_newer
 
 LOCK, RECORD, DATA = "run.lock", "run.yaml", "data.json"
@@ -120,6 +123,24 @@ def check_data(directory: Path, now: Fingerprint) -> None:
     if has_begun(directory):
         _log.warning("%s is missing: whether the run began with these data cannot be checked", file)
     file.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
+
+
+def kept_tokenizer(directory: Path) -> Tokenizer | None:
+    """The tokenizer that a run began with: not learned again when it is resumed, nor by a second process."""
+    return read_tokenizer(directory / "tokenizer") if (directory / "tokenizer" / TOKENIZER).exists() else None
+
+
+def keep_tokenizer(directory: Path, tokenizer: Tokenizer | None) -> None:
+    """Keep it there, whole or not at all; bytes need no keeping."""
+    target = directory / "tokenizer"
+    if tokenizer is None or target.exists() or isinstance(tokenizer, ByteTokenizer):
+        return
+    temporary = directory / f".tokenizer.writing-{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for name, content in tokenizer.files().items():
+        (temporary / name).write_text(content, encoding="utf-8")
+    temporary.rename(target)
 
 
 def _described(part: object) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from spectral_models.tasks.task import Task, spelled
 
 
 def held_out_numbers(row: Mapping[str, float]) -> dict[str, float]:
@@ -18,13 +20,11 @@ def held_out_numbers(row: Mapping[str, float]) -> dict[str, float]:
 class TrainingProgress(TrainerCallback):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
     """Steps, the training loss (nats per token or text, auxiliary losses included) and held-out numbers, on stderr.
 
-    headline: the held-out number that is always there. describe: makes words of them.
     close() takes the bar off the screen; call it however training ends.
     """
 
-    def __init__(self, headline: str, describe: Callable[[dict[str, float]], str]) -> None:
-        self._headline = headline
-        self._describe = describe
+    def __init__(self, task: Task) -> None:
+        self._judged = task
         self._console = Console(stderr=True, highlight=False)
         self._bar: Progress | None = None
         self._task = TaskID(0)
@@ -59,8 +59,9 @@ class TrainingProgress(TrainerCallback):  # type: ignore[misc]  # transformers c
             return
         where = f"step {state.global_step:>{len(str(state.max_steps))}}/{state.max_steps}"
         logs = logs or {}
-        if f"eval_{self._headline}" in logs:
-            self._console.print(f"{where}  {self._describe(held_out_numbers(logs))}", soft_wrap=True)
+        if f"eval_{self._judged.headline}" in logs:
+            numbers = ", ".join(f"{spelled(n)} {v:.{self._judged.digits}f}" for n, v in held_out_numbers(logs).items())
+            self._console.print(f"{where}  held-out {numbers}", soft_wrap=True)
         elif "loss" in logs and self._bar is not None:
             self._bar.update(self._task, description=f"loss {logs['loss']:.3f}")
         elif "loss" in logs:

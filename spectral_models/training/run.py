@@ -7,7 +7,7 @@ from spectral_models.training import libraries  # noqa: F401
 # isort: split
 import json
 import os
-from collections.abc import Callable
+import shutil
 from contextlib import closing
 from pathlib import Path
 
@@ -16,18 +16,16 @@ from safetensors import SafetensorError
 from transformers import PrinterCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
-from spectral_core import ConfigError
+from spectral_core import ConfigError, SpectralError
+from spectral_models.assembly import build_model
 from spectral_models.checkpoint import save_checkpoint
 from spectral_models.errors import not_written
-from spectral_models.training.classification import ClassificationTask
+from spectral_models.tasks.task import Task
 from spectral_models.training.config import RunConfig, TrainingConfig
-from spectral_models.training.directory import begin, check_data, claimed
-from spectral_models.training.language import LanguageTask
+from spectral_models.training.directory import begin, check_data, claimed, keep_tokenizer, kept_tokenizer
 from spectral_models.training.progress import TrainingProgress, held_out_numbers
-from spectral_models.training.task import Task, TrainingResult
+from spectral_models.training.result import TrainingResult
 from spectral_models.training.trainer import CONTINUE, SpectralTrainer
-
-TASKS: dict[str, Callable[[RunConfig, Path], Task]] = {"language_model": LanguageTask, "classifier": ClassificationTask}
 
 
 def train(run: RunConfig, out: str | Path, *, resume: bool = False) -> TrainingResult:
@@ -46,35 +44,52 @@ def train(run: RunConfig, out: str | Path, *, resume: bool = False) -> TrainingR
     ===============  ======================================================================
 
     resume: continue from the newest complete checkpoint, to the same losses as a run that was never interrupted.
-    Under ``torchrun`` or ``accelerate launch`` the processes share each step's batch. Returns a LanguageResult or a
-    ClassificationResult. Raises ConfigError when ``out`` holds a checkpoint, a run and resume is not asked for, or one
-    with another config or other data; when another process trains there; DataError for data that cannot be read or do
-    not fit the model.
+    Under ``torchrun`` or ``accelerate launch`` the processes share each step's batch. Raises ConfigError when ``out``
+    holds a checkpoint, a run and resume is not asked for, or one with another config or other data, and when another
+    process trains there; DataError for data that cannot be read or do not fit the model, and then leaves no directory
+    that was not there before.
     """
     if not str(out).strip():
         raise ConfigError("the run's directory has no name. Give one: --out DIRECTORY.")
     directory = Path(out)
     share = _share(run.training)
     leads = int(os.environ.get("RANK", "0")) == 0
+    new = leads and not directory.exists()
     with claimed(directory, leads=leads):
         checkpoint = begin(run, directory, resume=resume, leads=leads)
         try:
-            return _train(run, directory, checkpoint, _arguments(run.training, share, directory))
+            arguments = _arguments(run.training, share, directory)
+            try:
+                task = _load(run, directory, arguments)
+            except SpectralError:
+                if new:
+                    shutil.rmtree(directory)
+                raise
+            return _train(run, task, directory, checkpoint, arguments)
         except (OSError, SafetensorError) as error:
             raise not_written(f"the run in {directory} stopped", error, CONTINUE, remedy="Mend that") from error
 
 
-def _train(run: RunConfig, directory: Path, checkpoint: Path | None, arguments: TrainingArguments) -> TrainingResult:
+def _load(run: RunConfig, directory: Path, arguments: TrainingArguments) -> Task:
+    """The run's task with its data; the tokenizer is the one that the run began with."""
+    assert run.task is not None
     with arguments.main_process_first():  # what it learns from the data, the others read
-        task = TASKS[run.model.type](run, directory)
+        task = run.task.load(run.model, run.data, tokenizer=kept_tokenizer(directory))
+        keep_tokenizer(directory, task.tokenizer)
         if arguments.process_index == 0:
             check_data(directory, task.fingerprint())
+    return task
+
+
+def _train(
+    run: RunConfig, task: Task, directory: Path, checkpoint: Path | None, arguments: TrainingArguments
+) -> TrainingResult:
     set_seed(run.training.seed)
-    model = task.build()
+    model = build_model(task.model)
     model.gradient_checkpointing = run.training.gradient_checkpointing
-    trainer = SpectralTrainer(task, model, arguments)
+    trainer = SpectralTrainer(task, model, run.training, arguments)
     trainer.remove_callback(PrinterCallback)
-    progress = TrainingProgress(task.headline, task.describe)
+    progress = TrainingProgress(task)
     trainer.add_callback(progress)
     with closing(progress):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -87,11 +102,13 @@ def _train(run: RunConfig, directory: Path, checkpoint: Path | None, arguments: 
     model.eval()
     if trainer.is_world_process_zero():
         save_checkpoint(model, directory / "model", tokenizer=task.tokenizer)
-        task.draw(history, directory / "curve.png")
+        training = run.training
+        title = f"{run.data.source}: {training.steps} steps of {training.batch_size}"  # type: ignore[attr-defined]
+        task.draw(history, directory / "curve.png", title)
         rows = [dict(sorted(row.items())) for row in history]  # as they are read back from a checkpoint
-        metrics = {**task.metrics(judged), "history": rows}
-        (directory / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    return task.result(model, judged, history, directory)
+        written = json.dumps({**task.metrics(judged), "history": rows}, indent=2)
+        (directory / "metrics.json").write_text(written + "\n", encoding="utf-8")
+    return TrainingResult(model, history, directory, task, judged)
 
 
 def _processes() -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,32 @@ from spectral_layers import Filter
 from spectral_layers.projection import Projection
 from spectral_models.checkpoint import WEIGHTS, write_files
 from spectral_models.errors import CheckpointError, not_written
-from spectral_models.loss import IGNORE, StepLoss
+from spectral_models.loss import StepLoss, counted
 from spectral_models.model import SpectralModel
 from spectral_models.record import CONFIG
 from spectral_models.seal import sealed, verify, write_marker
-from spectral_models.training.task import InTraining, Task
+from spectral_models.tasks.task import Batch, Task
+from spectral_models.training.config import TrainingConfig
 from spectral_models.weights import put_weights, read_weights
 
 TRAINING_MARKER = "training-complete.json"
 CONTINUE = ", then continue from the last complete checkpoint with --resume."
 _NEEDED = (CONFIG, WEIGHTS, "optimizer.pt", "scheduler.pt", "trainer_state.json")
 """What a run cannot continue without; and the random states of its processes."""
+
+
+class InTraining(nn.Module):
+    """What Trainer calls with a batch: a model, and the loss of its task."""
+
+    accepts_loss_kwargs = True  # Trainer then leaves the division of a step to the loss
+
+    def __init__(self, model: SpectralModel, loss: Callable[[Any, Batch, Tensor | int | None], StepLoss]) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+
+    def forward(self, batch: Batch, step_count: Tensor | int | None = None) -> StepLoss:
+        return self.loss(self.model, batch, step_count)
 
 
 class RunningMeans:
@@ -60,14 +76,17 @@ class LogAtCheckpoints(TrainerCallback):  # type: ignore[misc]  # transformers c
 class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
     """Trainer for a task and a model of its."""
 
-    def __init__(self, task: Task, model: SpectralModel, args: TrainingArguments) -> None:
+    def __init__(self, task: Task, model: SpectralModel, training: TrainingConfig, args: TrainingArguments) -> None:
         self.task = task
+        self.kept = training.keep
         self.spectral_model = model
         self.reported = RunningMeans()
+        smoothing = {"label_smoothing": training.label_smoothing} if training.label_smoothing else {}
+        loss = partial(task.loss, **smoothing)
         super().__init__(
-            model=InTraining(model, task.loss),
+            model=InTraining(model, loss),
             args=args,
-            train_dataset=task.examples(),
+            train_dataset=task.examples(training),
             data_collator=task.collate,
             eval_dataset=(),  # the task judges; Trainer only wants to be told that there is something to judge on
         )
@@ -94,7 +113,7 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
         Counted here because ours are shifted already, and Trainer would leave out the first of every window.
         """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        here = sum(((batch["labels"] != IGNORE).sum() for batch in batches), start=torch.tensor(0)).to(device)
+        here = sum((counted(batch["labels"]) for batch in batches), start=torch.tensor(0)).to(device)
         return batches, self.accelerator.gather(here).sum()
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
@@ -154,7 +173,7 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
             with _saving(directory):
                 write_marker(directory, TRAINING_MARKER, sorted(files))
             # By step: Trainer would go by time, and a clock that was set back makes the newest the oldest.
-            for path in _numbered(directory.parent)[: -self.task.run.training.keep]:
+            for path in _numbered(directory.parent)[: -self.kept]:
                 shutil.rmtree(path)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:

@@ -44,10 +44,8 @@ class ClassifierConfig(LabellerConfig):
     def reader(self) -> Reader | None:
         return self.encoder.reader()
 
-    @property
-    def architecture(self) -> str | None:
-        of = {"text": "Sequence", "image": "Image", "audio": "Audio"}[self.encoder.modality]
-        return f"SpectralFor{of}Classification"
+    def with_data(self, *, labels: tuple[str, ...] | None = None, **inputs: Any) -> ClassifierConfig:
+        return self.model_copy(update={"labels": labels, "encoder": self.encoder.with_data(**inputs)})
 
     def build(self) -> Classifier:
         return Classifier(self)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -122,9 +122,8 @@ class TextEncoderConfig(VocabularyConfig, EncoderConfig):
     masked_lm: bool = False
     """A head over the vocabulary, for training on masked tokens."""
 
-    @property
-    def architecture(self) -> str | None:
-        return "SpectralForMaskedLM" if self.masked_lm else None
+    def with_data(self, *, max_length: int | None = None, **_: Any) -> TextEncoderConfig:
+        return self.model_copy(update={"max_length": max_length or self.max_length})
 
     def build(self) -> TextEncoder:
         return TextEncoder(self)

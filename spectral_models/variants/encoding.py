@@ -182,6 +182,16 @@ class EncoderConfig(StackConfig):
     pooling: Pooling = "mean"
     """How a row becomes a vector: the mean or the largest of its tokens, its last, or a learned one in front (cls)."""
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return ("classification", "regression")
+
+    def for_task(self, task: str) -> ModelConfig:
+        """A classifier over the encoder, for tasks that need labels."""
+        return (
+            MODELS.get("classifier").load().parse({"type": "classifier", "encoder": self.model_dump()}).for_task(task)
+        )
+
     def build(self) -> Encoder:
         raise NotImplementedError(f"{type(self).__name__} must define build()")
 

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from spectral_core.config import Width
+from spectral_core.config import Width, problem
 from spectral_core.trees import tree
-from spectral_models.config import LabelSet, ModelConfig
+from spectral_models.config import LabelSet, ModelConfig, Problem
 from spectral_models.loss import StepLoss
 from spectral_models.model import SpectralModel
 
@@ -64,13 +64,18 @@ class Labeller(SpectralModel):
         step_count: Tensor | int | None = None,
         **options: Any,
     ) -> StepLoss:
-        """How badly the labels were predicted, the auxiliary losses included.
+        """The loss of the config's ``problem_type``, and the auxiliary losses.
 
-        inputs, attention_mask, options: as forward takes them. labels: (B,) integers from 0 to num_labels - 1; IGNORE
-        (-100) counts for nothing. label_smoothing: see :meth:`StepLoss.of_logits`; step_count: :meth:`StepLoss.of`.
-        Raises UnsupportedInputError for labels that do not fit, and as forward.
+        inputs, attention_mask, options: as forward takes them. labels: (B,) integers from 0 to num_labels - 1, where
+        IGNORE (-100) counts for nothing, for cross-entropy; (B, num_labels) numbers from 0 to 1, of labels that are
+        each right or not, for binary cross-entropy; (B, num_labels) or, of one, (B,) numbers for squared errors.
+        label_smoothing: see :meth:`StepLoss.of_logits`; step_count: :meth:`StepLoss.of`. Raises UnsupportedInputError
+        for labels that do not fit, and as forward.
         """
         output = self(inputs, attention_mask, **options)
+        if self.config.problem_type != "single_label_classification":
+            binary = self.config.problem_type == "multi_label_classification"
+            return StepLoss.of_numbers(output.logits, labels, output.losses, output.metrics, step_count, binary=binary)
         return StepLoss.of_logits(output.logits, labels, output.losses, output.metrics, step_count, label_smoothing)
 
 
@@ -79,19 +84,39 @@ class LabellerConfig(ModelConfig):
 
     pools: ClassVar[bool] = True
 
-    num_labels: Width = Field(default=2, ge=2)
-    """Labels run from 0 to num_labels - 1."""
+    problem_type: Problem = "single_label_classification"
+    """What logits mean: scores of labels, of which one is right (softmax); of labels, each right or not (sigmoid); or
+    numbers. In Hugging Face's words."""
+    num_labels: Width = 2
+    """Labels run from 0 to num_labels - 1; in regression, how many numbers there are."""
     labels: tuple[str, ...] | None = Field(default=None, max_length=1 << 16)
     """Their names, in order; training writes those of its data here."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Dropout on the pooled vector, in training."""
 
     @property
+    def tasks(self) -> tuple[str, ...]:
+        return ("regression",) if self.problem_type == "regression" else ("classification", "regression")
+
+    def for_task(self, task: str) -> LabellerConfig:
+        if task != "regression" or self.problem_type == "regression":
+            return self
+        size = {} if "num_labels" in self.model_fields_set else {"num_labels": 1}
+        return self.model_validate({**self.model_dump(), "problem_type": "regression", **size})
+
+    def with_data(self, *, labels: tuple[str, ...] | None = None, **inputs: Any) -> LabellerConfig:
+        return self.model_copy(update={"labels": labels})
+
+    @property
     def label_set(self) -> LabelSet:
-        return LabelSet(self.num_labels, self.labels)
+        return LabelSet(self.num_labels, self.labels, self.problem_type)
 
     @model_validator(mode="after")
     def _names_fit(self) -> LabellerConfig:
+        if self.num_labels == 1 and self.problem_type == "single_label_classification":
+            raise problem(
+                ("num_labels",), "one of 2 labels or more is chosen; with problem_type: regression 1 is a number."
+            )
         if self.labels is not None and (len(self.labels), len(set(self.labels))) != (self.num_labels,) * 2:
             raise ValueError(f"labels must be num_labels = {self.num_labels} different names; got {self.labels}")
         return self

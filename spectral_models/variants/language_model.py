@@ -213,8 +213,8 @@ class LanguageModelConfig(DecoderConfig):
     type: Literal["language_model"] = "language_model"
 
     @property
-    def architecture(self) -> str | None:
-        return "SpectralForCausalLM"
+    def tasks(self) -> tuple[str, ...]:
+        return ("causal_lm",)
 
     def build(self) -> LanguageModel:
         return LanguageModel(self)

@@ -242,9 +242,5 @@ class Seq2SeqConfig(SourceDecoderConfig):
     def reader(self) -> Reader | None:
         return self.encoder.reader()
 
-    @property
-    def architecture(self) -> str | None:
-        return "SpectralForSeq2SeqLM" if self.encoder.modality == "text" else None
-
     def build(self) -> Seq2Seq:
         return Seq2Seq(self)

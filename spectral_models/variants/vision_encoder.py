@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -85,6 +85,9 @@ class VisionEncoderConfig(PlaneEncoderConfig):
                 ("image_size",), f"{height} x {width} leaves a rest: patches are {front.size} x {front.size} pixels."
             )
         return self
+
+    def with_data(self, *, image_size: tuple[int, int] | None = None, **_: Any) -> VisionEncoderConfig:
+        return self.model_copy(update={"image_size": image_size or self.image_size})
 
     def reader(self) -> ImageReader:
         """For files with as many channels as the front end's ``channels``; in colour if it does not say."""

@@ -29,7 +29,7 @@ from spectral_models.record import CONFIG
 from spectral_models.seal import write_marker
 from spectral_models.training import RunConfig, load_run
 from spectral_models.training.directory import begin, claimed
-from spectral_models.training.language import LanguageResult
+from spectral_models.training.result import TrainingResult
 from spectral_models.training.run import train
 from spectral_models.training.trainer import TRAINING_MARKER, newest_complete, remove_newer
 
@@ -99,7 +99,7 @@ def run(run_file) -> RunConfig:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(run, tmp_path_factory) -> LanguageResult:
+def uninterrupted(run, tmp_path_factory) -> TrainingResult:
     return train(run, tmp_path_factory.mktemp("uninterrupted") / "run")
 
 
@@ -134,7 +134,7 @@ def checkpoints(directory: Path) -> list[str]:
     return sorted(path.name for path in (directory / "checkpoints").iterdir())
 
 
-def assert_same(resumed: LanguageResult, whole: LanguageResult) -> None:
+def assert_same(resumed: TrainingResult, whole: TrainingResult) -> None:
     assert resumed.history == whole.history
     assert resumed.bits_per_byte == whole.bits_per_byte
     for name, value in whole.model.state_dict().items():

@@ -20,11 +20,11 @@ from spectral_layers.projection import Projection
 from spectral_models import build_model, load_checkpoint, load_config, load_tokenizer
 from spectral_models.data import ByteTokenizer, ContiguousWindows, RandomWindows, load_corpus
 from spectral_models.evaluation import bits_per_byte
+from spectral_models.tasks.causal_lm import CausalLM
 from spectral_models.training import RunConfig, load_run
-from spectral_models.training.language import LanguageResult, LanguageTask
+from spectral_models.training.result import TrainingResult
 from spectral_models.training.run import train
-from spectral_models.training.task import InTraining
-from spectral_models.training.trainer import RunningMeans, SpectralTrainer
+from spectral_models.training.trainer import InTraining, RunningMeans, SpectralTrainer
 from spectral_models.variants.language_model import LanguageModel
 
 CONTEXT = 64
@@ -60,12 +60,12 @@ def make_run(text: Path, **changes: Any) -> RunConfig:
     )
 
 
-def losses(result: LanguageResult) -> list[float]:
+def losses(result: TrainingResult) -> list[float]:
     return [row["loss"] for row in result.history if "loss" in row]
 
 
 @pytest.fixture(scope="module")
-def baseline(text, tmp_path_factory) -> LanguageResult:
+def baseline(text, tmp_path_factory) -> TrainingResult:
     """Eight plain steps, which variations are compared with."""
     return train(make_run(text), tmp_path_factory.mktemp("baseline") / "run")
 
@@ -167,7 +167,7 @@ def test_fp16_without_a_gpu_is_refused_before_anything_is_written(text, tmp_path
 
 
 @pytest.fixture(scope="module")
-def finished(text, tmp_path_factory) -> tuple[RunConfig, LanguageResult]:
+def finished(text, tmp_path_factory) -> tuple[RunConfig, TrainingResult]:
     """Forty steps with experts, evaluated and saved on the way."""
     run = make_run(text, model=EXPERTS, steps=40, log_every=4, eval_every=20, save_every=10, learning_rate=1e-2)
     return run, train(run, tmp_path_factory.mktemp("finished") / "run")
@@ -203,7 +203,7 @@ def test_held_out_numbers_are_those_of_the_model_at_that_step(text, tmp_path):
     """A kernel that a filter keeps from an earlier evaluation must not serve a later one."""
     run = make_run(text, steps=6, eval_every=3, save_every=3, learning_rate=1e-2)
     result = train(run, tmp_path / "run")
-    windows = ContiguousWindows(result.corpus.validation, CONTEXT)
+    windows = ContiguousWindows(result.task.corpus.validation, CONTEXT)
     logged = {row["step"]: row["eval_bits_per_byte"] for row in result.history if "eval_bits_per_byte" in row}
     for step in (3, 6):
         saved = load_checkpoint(tmp_path / "run" / "checkpoints" / f"checkpoint-{step}")
@@ -299,7 +299,7 @@ def test_the_parts_losses_reach_the_gradient_however_a_step_is_divided(text):
     (wanted,) = torch.autograd.grad(sum(by_hand(model, tokens, labels)), router)
     (without,) = torch.autograd.grad(by_hand(model, tokens, labels)[0], router)
     (found,) = torch.autograd.grad(
-        LanguageTask.loss(model, {"input_ids": tokens, "labels": labels}, labels.numel()).loss, router
+        CausalLM.loss(model, {"input_ids": tokens, "labels": labels}, labels.numel()).loss, router
     )
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-8)
     assert (found - without).norm() > 0.1 * without.norm(), "the balancing loss weighs something here"
@@ -308,7 +308,7 @@ def test_the_parts_losses_reach_the_gradient_however_a_step_is_divided(text):
     expected = torch.zeros_like(found)
     for part in (slice(0, 1), slice(1, 4)):  # uneven: each counts by its labels
         batch = {"input_ids": tokens[part], "labels": labels[part]}
-        loss = LanguageTask.loss(model, batch, labels.numel()).loss
+        loss = CausalLM.loss(model, batch, labels.numel()).loss
         halves += torch.autograd.grad(loss, router)[0]
         share = labels[part].numel() / labels.numel()
         expected += share * torch.autograd.grad(sum(by_hand(model, tokens[part], labels[part])), router)[0]
@@ -319,7 +319,7 @@ def test_ignored_labels_count_for_nothing(text):
     model, tokens, labels = first_batch(make_run(text))
     labels[:, 10:] = -100
     wanted = F.cross_entropy(model(tokens).logits[:, :10].flatten(0, 1), labels[:, :10].flatten())
-    torch.testing.assert_close(LanguageTask.loss(model, {"input_ids": tokens, "labels": labels}).loss, wanted)
+    torch.testing.assert_close(CausalLM.loss(model, {"input_ids": tokens, "labels": labels}).loss, wanted)
 
 
 def test_drained_metrics_are_means_since_the_last_drain(text):
@@ -328,7 +328,7 @@ def test_drained_metrics_are_means_since_the_last_drain(text):
     name = "layers.0.feedforward.busiest_expert"
     values = []
     for part in (slice(0, 1), slice(1, 4)):
-        means.add(LanguageTask.loss(model, {"input_ids": tokens[part], "labels": labels[part]}))
+        means.add(CausalLM.loss(model, {"input_ids": tokens[part], "labels": labels[part]}))
         values.append(float(model(tokens[part]).metrics[name]))
     assert means.drain()[name] == pytest.approx(sum(values) / 2)
     assert means.drain() == {}
@@ -352,8 +352,8 @@ def test_only_weights_of_linear_layers_and_embeddings_decay(text, tmp_path):
     changes = {"tie_embeddings": False, "layers.0.norm": "layer_norm", "layers.0.mixer.filter": "implicit"}
     run = make_run(text, steps=1, weight_decay=0.3, model=changes)
     model, _, _ = first_batch(run)
-    decayed = set(SpectralTrainer.get_decay_parameter_names(None, InTraining(model, LanguageTask.loss)))
-    parameters = dict(InTraining(model, LanguageTask.loss).named_parameters())
+    decayed = set(SpectralTrainer.get_decay_parameter_names(None, InTraining(model, CausalLM.loss)))
+    parameters = dict(InTraining(model, CausalLM.loss).named_parameters())
     assert decayed <= set(parameters), "names of the wrapped model, or nothing would decay"
     assert {"model.frontend.embedding.weight", "model.head.weight"} <= decayed
     for name in parameters:

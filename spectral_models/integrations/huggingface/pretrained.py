@@ -29,6 +29,7 @@ from spectral_models.integrations.huggingface.config import SpectralHFConfig
 from spectral_models.model import SpectralModel
 from spectral_models.quantization import int8_layers
 from spectral_models.record import CONFIG
+from spectral_models.registries import architecture_of
 from spectral_models.seal import MARKER, sealed, verify, write_marker
 from spectral_models.weights import current_name, earlier_names, misfits
 
@@ -79,8 +80,8 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
             raise ConfigError(
                 "the model has another config than this one. Use wrap(model), with as many labels as it has."
             )
-        if described.architecture not in {base.__name__ for base in type(self).__mro__}:
-            fitting = described.architecture
+        fitting = architecture_of(described)
+        if fitting not in {base.__name__ for base in type(self).__mro__}:
             raise ConfigError(
                 f"{type(self).__name__} holds {self.holds}; got a model of type {described.type!r}. "
                 + (f"Use {fitting}." if fitting else "Load it with spectral_models.load_checkpoint.")

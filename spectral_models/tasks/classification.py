@@ -1,0 +1,94 @@
+"""Classification: one label of several for each row, or a set of them."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from spectral_models.config import ModelConfig
+from spectral_models.data import Tokenizer
+from spectral_models.data.labelled import LabelledConfig
+from spectral_models.data.labels import class_numbers, multi_hot
+from spectral_models.data.source import Table
+from spectral_models.evaluation.accuracy import chosen_labels, logits_of
+from spectral_models.evaluation.loop import Arrays, Batch
+from spectral_models.model import SpectralModel
+from spectral_models.tasks.labelled import LabelledTask, LabelledTaskConfig
+from spectral_models.tasks.task import Reference
+
+
+class Classification(LabelledTask):
+    """One label for each row. The reference is the accuracy of the most frequent held-out label."""
+
+    headline: ClassVar[str] = "accuracy"
+
+    def __init__(
+        self, model: ModelConfig, data: LabelledConfig, tokenizer: Tokenizer | None, split: str | None
+    ) -> None:
+        super().__init__(model, data, tokenizer, split)
+        majority = float(self.held_out.labels.unique(return_counts=True)[1].max()) / len(self.held_out)
+        self.reference = Reference("always the most frequent label", "majority", majority)
+
+    def labels(self, table: Table) -> Tensor:
+        assert self.model.label_set is not None
+        numbers, self.names = class_numbers(table, *self.model.label_set[:2])
+        return torch.tensor(numbers)
+
+    def read(self, model: SpectralModel, batch: Batch) -> dict[str, Tensor]:
+        return chosen_labels(model, batch)
+
+    def measures(self, arrays: Arrays) -> dict[str, float]:
+        from sklearn.metrics import f1_score, matthews_corrcoef
+
+        labels, chosen = arrays["labels"], arrays["chosen"]
+        return {
+            "accuracy": float((labels == chosen).mean()),
+            "loss": float(arrays["losses"].mean()),
+            "f1_macro": float(f1_score(labels, chosen, average="macro", zero_division=0)),
+            "matthews": float(matthews_corrcoef(labels, chosen)),
+        }
+
+
+class MultiLabelClassification(LabelledTask):
+    """A set of labels for each row: those of probability 0.5 or more."""
+
+    headline: ClassVar[str] = "f1_macro"
+
+    def labels(self, table: Table) -> Tensor:
+        assert self.model.label_set is not None
+        numbers, self.names = multi_hot(table, *self.model.label_set[:2])
+        return numbers
+
+    def read(self, model: SpectralModel, batch: Batch) -> dict[str, Tensor]:
+        logits, labels = logits_of(model, batch), batch["labels"]
+        losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(-1).double()
+        return {"labels": labels > 0.5, "chosen": logits >= 0, "losses": losses}
+
+    def measures(self, arrays: Arrays) -> dict[str, float]:
+        from sklearn.metrics import f1_score
+
+        labels, chosen = arrays["labels"], arrays["chosen"]
+        return {
+            "f1_macro": float(f1_score(labels, chosen, average="macro", zero_division=0)),
+            "loss": float(arrays["losses"].mean()),
+            "f1_micro": float(f1_score(labels, chosen, average="micro", zero_division=0)),
+            "exact_match": float((labels == chosen).all(-1).mean()),
+        }
+
+
+class ClassificationConfig(LabelledTaskConfig):
+    """A label for each text, image or recording, or a set of labels, as the model's ``problem_type`` says."""
+
+    smooths_labels: ClassVar[bool] = True
+
+    type: Literal["classification"] = "classification"
+
+    def load(
+        self, model: ModelConfig, data: LabelledConfig, *, tokenizer: Tokenizer | None = None, split: str | None = None
+    ) -> LabelledTask:
+        assert model.label_set is not None
+        several = model.label_set.problem == "multi_label_classification"
+        return (MultiLabelClassification if several else Classification)(model, data, tokenizer, split)

@@ -1,0 +1,60 @@
+"""The config of a task: which models and data it takes, why it takes no others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from spectral_core.config import Config, PartConfig
+from spectral_models.config import ModelConfig, parts_of
+
+if TYPE_CHECKING:
+    from spectral_models.data import Tokenizer
+    from spectral_models.tasks.task import Task
+
+
+class TaskConfig(PartConfig):
+    """Names a task and its options.
+
+    A subclass defines :meth:`load`. reads: the configs of data that the task can read, each with a ``type``.
+    smooths_labels: whether its loss takes ``label_smoothing``.
+    """
+
+    reads: ClassVar[tuple[type[Config], ...]] = ()
+    smooths_labels: ClassVar[bool] = False
+
+    def data_kinds(self, model: ModelConfig) -> tuple[type[Config], ...]:
+        """Those of ``reads`` that fit a model, the default first."""
+        return self.reads
+
+    def unsupported_reasons(self, model: ModelConfig, data: Config) -> list[str]:
+        """Why the task cannot train this model on these data; empty if it can. Reads no data."""
+        if self.type not in model.tasks:
+            others = (
+                f"only for {', '.join(model.tasks)}" if model.tasks else "for no task, since its config declares none"
+            )
+            return [f"a model of type {model.type!r} cannot be trained for {self.type}, {others}"]
+        kinds = self.data_kinds(model)
+        if not isinstance(data, kinds):
+            wanted = " or ".join(repr(kind.model_fields["type"].default) for kind in kinds)
+            return [f"{self.type} of a {described(model)} reads data of type {wanted}; got {data.type!r}"]  # type: ignore[attr-defined]
+        return []
+
+    def architecture(self, model: ModelConfig) -> str | None:
+        """The class of ``integrations.huggingface`` that holds models for this task; None where none does."""
+        return None
+
+    def load(
+        self, model: ModelConfig, data: Any, *, tokenizer: Tokenizer | None = None, split: str | None = None
+    ) -> Task:
+        """Read the data. tokenizer: in place of the one that the data's config describes.
+
+        split: hold out all of that split of the source, and train on none. Raises DataError for data that cannot be
+        read, or that do not fit the model.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define load(model, data)")
+
+
+def described(model: ModelConfig) -> str:
+    """The type of a model, and of the models inside it: ``classifier over 'vision_encoder'``."""
+    inner = [repr(part.type) for _, part in parts_of(model) if isinstance(part, ModelConfig)]
+    return f"{model.type} over {', '.join(inner)}" if inner else model.type
