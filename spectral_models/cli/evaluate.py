@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,13 +14,14 @@ from spectral_models.checkpoint import load_checkpoint, load_tokenizer
 from spectral_models.cli.console import errors, out
 from spectral_models.config import LabelSet
 from spectral_models.data import ContiguousWindows, DataConfig, Tokenizer, load_corpus
-from spectral_models.data.batches import LabelledExamples, LabelledFiles, LabelledTokens
+from spectral_models.data.batches import Examples, FileExamples, TextExamples
 from spectral_models.data.corpus import measured_tokens
 from spectral_models.data.documents import read_documents
 from spectral_models.data.folders import LabelledFilesConfig
-from spectral_models.data.labelled import Labelled, LabelledConfig, load_labelled, numbered
+from spectral_models.data.labelled import LabelledConfig, LabelledTextsConfig
+from spectral_models.data.labels import class_numbers, majority
 from spectral_models.data.readers import file_reader
-from spectral_models.data.tables import LabelledTextsConfig
+from spectral_models.data.source import load
 from spectral_models.evaluation import bits_per_byte, judge_classifier, xz_bits_per_byte
 from spectral_models.inputs import TokenInput
 from spectral_models.model import SpectralModel
@@ -127,21 +127,18 @@ def _judge_classifier(
     *,
     split: str | None,
 ) -> None:
-    found: Labelled[Any]
-    if split is None:
-        found = load_labelled(config, *known).validation
-    else:
-        found = numbered(config.table(config.source, split), *known)
-    examples: LabelledExamples
+    found = load(config)[1] if split is None else config.table(config.source, split)
+    labels, _ = class_numbers(found, *known)
+    examples: Examples
     if isinstance(config, LabelledTextsConfig):
         told = model.only_input.max_length if isinstance(model.only_input, TokenInput) else None
-        examples = LabelledTokens(found, tokenizer, told or config.max_length)
+        examples = TextExamples(found.texts("input"), labels, tokenizer, told or config.max_length)
     else:
-        examples = LabelledFiles(found, file_reader(model.config))
+        examples = FileExamples(found.files("input"), labels, file_reader(model.config))
     with _progress(len(examples), examples.what) as advance:
         judged = judge_classifier(model, examples, batch_size=batch_size, on_batch=advance)
     out.print(
-        f"accuracy     {judged.accuracy:.4f}  (always the most frequent label: {found.majority():.4f})\n"
+        f"accuracy     {judged.accuracy:.4f}  (always the most frequent label: {majority(labels):.4f})\n"
         f"loss         {judged.loss:.4f} nats\n"
         f"measured on  {judged.count:,} {examples.what}",
         highlight=False,

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from spectral_layers import fixed_weights
 from spectral_models.arguments import whole
-from spectral_models.data.batches import LabelledExamples, padded
+from spectral_models.data.batches import Examples, padded
 from spectral_models.errors import not_numbers
 from spectral_models.model import SpectralModel
 
@@ -27,7 +27,7 @@ class Judgement:
 @torch.no_grad()
 def judge_classifier(
     model: SpectralModel,
-    examples: LabelledExamples,
+    examples: Examples,
     *,
     batch_size: int = 64,
     on_batch: Callable[[int], None] | None = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,10 +10,11 @@ from torch import Tensor
 
 from spectral_models.assembly import build_model
 from spectral_models.data import Tokenizer
-from spectral_models.data.batches import LabelledExamples, LabelledFiles, LabelledTokens, ShuffledBatches, padded
-from spectral_models.data.labelled import Labelled, LabelledConfig, LabelledData, load_labelled
+from spectral_models.data.batches import Examples, FileExamples, ShuffledBatches, TextExamples, padded
+from spectral_models.data.labelled import LabelledConfig, LabelledTextsConfig
+from spectral_models.data.labels import class_numbers, majority
 from spectral_models.data.readers import ImageReader, file_reader
-from spectral_models.data.tables import LabelledTextsConfig
+from spectral_models.data.source import load
 from spectral_models.data.tokenizer import require_vocabulary
 from spectral_models.evaluation import judge_classifier
 from spectral_models.loss import StepLoss
@@ -35,13 +35,12 @@ class ClassificationResult(TrainingResult):
     accuracy: float
     loss: float
     majority: float
-    data: LabelledData[Any]
-    what: str
+    held_out: Examples
 
     def report(self) -> str:
         return (
             f"held-out accuracy       {self.accuracy:.4f}  (always the most frequent label: {self.majority:.4f}; "
-            f"loss {self.loss:.3f} nats, {len(self.data.validation.items):,} {self.what})"
+            f"loss {self.loss:.3f} nats, {len(self.held_out):,} {self.held_out.what})"
         )
 
 
@@ -55,10 +54,13 @@ class ClassificationTask(Task):
         assert isinstance(run.model, ClassifierConfig)
         assert isinstance(run.data, LabelledConfig)
         self.run = run
-        self.data = load_labelled(run.data, run.model.num_labels, run.model.labels)
+        self.tables = load(run.data)
+        learned, names = class_numbers(self.tables[0], run.model.num_labels, run.model.labels)
+        judged, _ = class_numbers(self.tables[1], run.model.num_labels, run.model.labels)
+        self.labels = learned, judged
         self.tokenizer: Tokenizer | None = None
-        self.train: LabelledExamples
-        self.held_out: LabelledExamples
+        self.train: Examples
+        self.held_out: Examples
         encoder = run.model.encoder
         if isinstance(run.data, LabelledTextsConfig):
             assert isinstance(encoder, TextEncoderConfig)
@@ -66,34 +68,34 @@ class ClassificationTask(Task):
         else:
             encoder = self._read(encoder)
         # The model carries the names, and how its inputs were read, so that whoever loads it can do the same.
-        self.model_config = run.model.model_copy(update={"labels": self.data.names, "encoder": encoder})
-        self.majority = self.data.validation.majority()
+        self.model_config = run.model.model_copy(update={"labels": names, "encoder": encoder})
+        self.majority = majority(judged)
 
     def _tokenised(self, encoder: TextEncoderConfig, data: LabelledTextsConfig, directory: Path) -> EncoderConfig:
         """Texts as tokens; the encoder, that reads as many of each."""
         self.tokenizer = kept_tokenizer(directory) or data.tokenizer.build(
-            self.data.train.items, vocab_size=encoder.vocab_size
+            self.tables[0].texts("input"), vocab_size=encoder.vocab_size
         )
         require_vocabulary(self.tokenizer, encoder.vocab_size, "model.encoder.vocab_size")
         keep_tokenizer(directory, self.tokenizer)
-        self.train = LabelledTokens(self.data.train, self.tokenizer, data.max_length)
-        self.held_out = LabelledTokens(self.data.validation, self.tokenizer, data.max_length)
+        self.train, self.held_out = (
+            TextExamples(table.texts("input"), labels, self.tokenizer, data.max_length)
+            for table, labels in zip(self.tables, self.labels, strict=True)
+        )
         return encoder.model_copy(update={"max_length": data.max_length})
 
     def _read(self, encoder: EncoderConfig) -> EncoderConfig:
         """Images and recordings from their files; the encoder, that takes images of the size these have."""
-        train = LabelledFiles(self.data.train, file_reader(encoder))
-        self.train, self.held_out = train, LabelledFiles(self.data.validation, train.reader)
+        files, held_out = (table.files("input") for table in self.tables)
+        train = FileExamples(files, self.labels[0], file_reader(encoder))
+        self.train, self.held_out = train, FileExamples(held_out, self.labels[1], train.reader)
         if isinstance(encoder, VisionEncoderConfig) and isinstance(train.reader, ImageReader):
             return encoder.model_copy(update={"image_size": train.reader.size})
         return encoder
 
     def fingerprint(self) -> Fingerprint:
-        parts = {"training": self.data.train, "held out": self.data.validation}
-        return {
-            name: {"count": len(part.items), "what": self.train.what, "sha256": _digest(part)}
-            for name, part in parts.items()
-        }
+        parts = {"training": self.train, "held out": self.held_out}
+        return {name: {"count": len(part), "what": part.what, "sha256": part.digest()} for name, part in parts.items()}
 
     def build(self) -> SpectralModel:
         return build_model(self.model_config)
@@ -122,7 +124,7 @@ class ClassificationTask(Task):
         self, model: SpectralModel, judged: dict[str, float], history: list[dict[str, Any]], directory: Path
     ) -> ClassificationResult:
         return ClassificationResult(
-            model, history, directory, judged["accuracy"], judged["loss"], self.majority, self.data, self.train.what
+            model, history, directory, judged["accuracy"], judged["loss"], self.majority, self.held_out
         )
 
     def metrics(self, judged: dict[str, float]) -> dict[str, Any]:
@@ -138,13 +140,3 @@ class ClassificationTask(Task):
         training = self.run.training
         title = f"{len(self.train):,} {self.train.what}: {training.steps} steps of {training.batch_size}"
         plot_accuracy(history, path, title=title, majority=self.majority, what=self.train.what)
-
-
-def _digest(data: Labelled[Any]) -> str:
-    """SHA-256 of items, texts or the contents of files, and the numbers of their labels."""
-    digest = hashlib.sha256()
-    for item, label in zip(data.items, data.labels, strict=True):
-        content = item.encode(errors="surrogatepass") if isinstance(item, str) else item.read("file")
-        digest.update(f"{label} {len(content)} ".encode())
-        digest.update(content)
-    return digest.hexdigest()

@@ -17,7 +17,7 @@ from spectral_models.assembly import list_models, load_config, read_yaml
 from spectral_models.config import ModelConfig, override
 from spectral_models.data import DataConfig
 from spectral_models.data.folders import LabelledFilesConfig
-from spectral_models.data.tables import LabelledTextsConfig
+from spectral_models.data.labelled import LabelledTextsConfig
 from spectral_models.data.tokenizers import TokenizerConfig
 from spectral_models.registries import MODELS
 from spectral_models.variants.classifier import ClassifierConfig

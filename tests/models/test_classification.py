@@ -21,11 +21,10 @@ from spectral_core import ConfigError
 from spectral_models import load_checkpoint, load_tokenizer
 from spectral_models.cli.app import app
 from spectral_models.data import DataError
-from spectral_models.data.batches import ShuffledBatches, padded
-from spectral_models.data.labelled import Labelled
+from spectral_models.data.batches import ShuffledBatches, TextExamples, padded
 from spectral_models.evaluation import judge_classifier
 from spectral_models.training import load_run
-from spectral_models.training.classification import ClassificationResult, ClassificationTask, LabelledTokens
+from spectral_models.training.classification import ClassificationResult, ClassificationTask
 from spectral_models.training.run import train
 
 ENCODER = {
@@ -113,17 +112,17 @@ def test_a_run_leaves_a_model_that_knows_its_labels_and_its_tokenizer(finished, 
 
 def test_held_out_numbers_are_counted_over_every_text_by_itself(finished):
     """One text at a time, without padding: no batch size and no smoothing is in them."""
-    data, tokenizer = finished.data.validation, load_tokenizer(finished.directory)
+    data, tokenizer = finished.held_out, load_tokenizer(finished.directory)
     right, nats = 0, []
     with torch.no_grad():
-        for text, label in zip(data.items, data.labels, strict=True):
+        for text, label in zip(data.items, data.labels.tolist(), strict=True):
             logits = finished.model(torch.tensor([tokenizer.encode(text)[:24]])).logits[0].double()
             right += int(logits.argmax()) == label
             nats.append(-float(logits.log_softmax(-1)[label]))
     assert finished.accuracy == right / len(data.items)
     assert finished.loss == pytest.approx(math.fsum(nats) / len(nats), rel=1e-5)
-    wrong = Labelled(data.items, [(label + 1) % 3 for label in data.labels])
-    judged = judge_classifier(finished.model, LabelledTokens(wrong, tokenizer, 24), batch_size=7)
+    wrong = TextExamples(data.items, (data.labels + 1) % 3, tokenizer, 24)
+    judged = judge_classifier(finished.model, wrong, batch_size=7)
     assert judged.accuracy <= 1 - finished.accuracy
     assert judged.loss > 1
 
@@ -277,7 +276,7 @@ def test_evaluate_measures_what_the_run_held_out_and_gives_its_numbers(finished)
             in ended.stdout
         )
         assert f"loss         {finished.loss:.4f} nats" in ended.stdout
-        assert f"measured on  {len(finished.data.validation.items)} texts" in ended.stdout
+        assert f"measured on  {len(finished.held_out)} texts" in ended.stdout
 
 
 def test_evaluate_reads_a_given_table_and_says_when_it_was_trained_on(finished, table, tmp_path):
@@ -304,4 +303,4 @@ def test_the_example_trains_as_it_is_written(table, tmp_path):
     assert load_run(example).data.source == "reviews.csv"
     changes = {"training.steps": 1, "model.encoder.hidden_dim": 8, "model.num_labels": 3}
     data = {"data.source": str(table), "data.text": "words", "data.label": "kind"}
-    assert train(load_run(example, changes | data), tmp_path / "run").data.names == ("fruit", "metal", "tree")
+    assert train(load_run(example, changes | data), tmp_path / "run").model.config.labels == ("fruit", "metal", "tree")
