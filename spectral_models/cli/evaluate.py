@@ -14,6 +14,7 @@ from spectral_core import ConfigError
 from spectral_models.checkpoint import load_checkpoint, load_tokenizer
 from spectral_models.cli.console import errors, out
 from spectral_models.config import parse_assignment
+from spectral_models.inputs import TokenInput
 from spectral_models.registries import task_of
 from spectral_models.training import RunConfig, load_run
 
@@ -59,7 +60,9 @@ def evaluate(
         raise ConfigError(f"{checkpoint} lies in no run that held anything out. Say what to read: --data PATH.")
     task = task_of(model.config) if run is None else run.task
     if task is None:
-        raise ConfigError(f"{checkpoint} holds a model of type {model.config.type}, and no task is measured on it.")
+        raise ConfigError(
+            f"{checkpoint} holds a model of type {model.config.type}: it declares no task to be measured for."
+        )
     given = {"text_field": text, "text": text, "label": label, "context": context}
     past: dict[str, Any] = {} if run is None else run.data.model_dump()
     kind = task.data_kinds(model.config)[0] if run is None else type(run.data)
@@ -69,6 +72,9 @@ def evaluate(
             raise ConfigError(f"{option} names a column, and this model reads none of that kind. Leave it out.")
     if data is not None:
         options["source"] = data
+    limits = [spec.max_length for spec in model.input_specs() if isinstance(spec, TokenInput) and spec.max_length]
+    if limits and "max_length" in kind.model_fields:
+        options["max_length"] = limits[0]
     if run is not None and data == past.get("source"):
         errors.print(f"the model was trained on part of {data}; without --data what it held out is measured")
     reads = kind.parse({**past, **options, **dict(map(parse_assignment, changes))})

@@ -10,7 +10,16 @@ from spectral_core.config import Config, Length
 from spectral_models.data.tokenizers import BytesConfig, TokenizerConfig
 
 
-class DataConfig(Config):
+class AnyDataConfig(Config):
+    """Base of the configs of data that tasks read."""
+
+    type: str
+
+    source: Annotated[str, Field(min_length=1)]
+    """Where the data come from."""
+
+
+class DataConfig(AnyDataConfig):
     """A corpus: where its documents come from, which of them are held out, and what its tokens are."""
 
     type: Literal["text"] = "text"

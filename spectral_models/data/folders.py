@@ -1,15 +1,18 @@
-"""Images or audio with labels: a folder with one folder for each label, or a dataset of Hugging Face."""
+"""Images or audio with labels: a folder with one folder for each label, a table of paths, or a dataset."""
 
 from __future__ import annotations
 
-import hashlib
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from spectral_models.data.documents import DATASETS, missing_field
-from spectral_models.data.labelled import LabelledConfig, Table, class_names, dataset_split, written_labels
+from pydantic import Field
+
+from spectral_models.data.documents import DATASETS
+from spectral_models.data.labelled import LabelledConfig
 from spectral_models.data.readers import File
+from spectral_models.data.source import Table
+from spectral_models.data.tables import SUFFIXES, dataset_columns, dataset_split, is_media, read_columns
 from spectral_models.errors import DataError
 
 _SPLITS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"})
@@ -18,17 +21,30 @@ _SPLITS = frozenset({"train", "training", "test", "testing", "val", "valid", "va
 class LabelledFilesConfig(LabelledConfig):
     """Images or WAV files with a label each: where they come from, and which are held out.
 
-    source: a folder that holds one folder for each label, named after it, with files in it at any depth; or
+    source: a folder that holds one folder for each label, named after it, with files in it at any depth; a table
+    (.csv, .tsv, .jsonl, .parquet) with a column of paths, relative to its own folder, and one of labels; or
     ``datasets:NAME[:CONFIG]``, with a column of images or audio.
+    Roles: ``input``, a :class:`File` for each row, and ``label``.
     """
 
     type: Literal["labelled_files"] = "labelled_files"
 
-    def table(self, source: str, split: str = "train") -> Table[File]:
-        return _dataset(source, self.label, split) if source.startswith(DATASETS) else read_folder(source)
+    file: Annotated[str, Field(min_length=1)] = "file"
+    """The column with the paths, of a table."""
+
+    def table(self, source: str, split: str = "train") -> Table:
+        """Raises DataError, with the place, for a path without a file, and as :func:`read_folder`."""
+        if source.startswith(DATASETS):
+            table = _dataset(source, self.label, split)
+        elif Path(source).suffix.lower() in SUFFIXES and not Path(source).expanduser().is_dir():
+            columns = {"input": self.file, "label": self.label}
+            table = read_columns(source, columns, settings="data.file and data.label")
+        else:
+            return self.separated(read_folder(source))
+        return self.separated(replace(table, columns={**table.columns, "input": table.files("input")}))
 
 
-def read_folder(source: str) -> Table[File]:
+def read_folder(source: str) -> Table:
     """The files of a folder of folders, in the order of their paths; what is hidden is passed over.
 
     Raises DataError, with the path, for folders without files and for files that are in none.
@@ -37,7 +53,7 @@ def read_folder(source: str) -> Table[File]:
     if not root.is_dir():
         raise DataError(
             f"source {source!r}: no such folder ({root.absolute()}). Allowed: a folder with one folder for each label, "
-            f"or {DATASETS}NAME[:CONFIG]."
+            f"a table ({', '.join(SUFFIXES)}), or {DATASETS}NAME[:CONFIG]."
         )
     inside = sorted(path for path in root.iterdir() if not path.name.startswith("."))
     folders = [path for path in inside if path.is_dir()]
@@ -57,49 +73,28 @@ def read_folder(source: str) -> Table[File]:
             f"source {source!r}: its folders ({', '.join(folder.name for folder in folders)}) are parts of a dataset, "
             f"not labels. Give one as data.source, as in {folders[-1]}, and another as data.validation."
         )
-    files, labels, places = [], [], []
+    columns: dict[str, list[Any]] = {"input": [], "label": []}
+    places: list[str] = []
     for folder in folders:
         found = sorted(path for path in folder.rglob("*") if path.is_file() and not _hidden(path.relative_to(root)))
         if not found:
             raise DataError(f"{folder} holds no files, and a label needs examples. Put some there, or remove it.")
-        files += [File.at(path) for path in found]
-        labels += [folder.name] * len(found)
+        columns["input"] += [File.at(path) for path in found]
+        columns["label"] += [folder.name] * len(found)
         places += [path.relative_to(root).as_posix() for path in found]
-    return Table(source, files, labels, places, key=_digest)
+    return Table(source, columns, places)
 
 
 def _hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _digest(file: File) -> str:
-    return hashlib.sha256(file.read("file")).hexdigest()
-
-
-def _dataset(source: str, label: str, split: str) -> Table[File]:
-    """A dataset's files as they are: what would decode them is not asked to."""
-    where, table = dataset_split(source, split)
-    media = {name: feature for name, feature in table.features.items() if type(feature).__name__ in ("Image", "Audio")}
+def _dataset(source: str, label: str, split: str) -> Table:
+    where, dataset = dataset_split(source, split)
+    media = [name for name, feature in dataset.features.items() if is_media(feature)]
     if len(media) != 1:
         raise DataError(
             f"{where}: has {len(media)} columns of images or audio, and one is needed. Its columns: "
-            f"{', '.join(f'{name} ({type(feature).__name__})' for name, feature in table.features.items())}."
+            f"{', '.join(f'{name} ({type(feature).__name__})' for name, feature in dataset.features.items())}."
         )
-    if label not in table.column_names:
-        raise missing_field(where, label, table.column_names, setting="data.label")
-    ((column, feature),) = media.items()
-    encoded = table.cast_column(column, type(feature)(decode=False)).select_columns(column)
-    files = [File(f"{where}, row {row + 1}", partial(_content, encoded, row)) for row in range(len(encoded))]
-    if not files:
-        raise DataError(f"{where}: no rows. Choose another split.")
-    places = [f"row {row + 1}" for row in range(len(files))]
-    labels = written_labels(where, label, list(table[label]), class_names(table, label))
-    return Table(where, files, labels, places, key=_digest)
-
-
-def _content(encoded: Any, row: int) -> bytes:
-    (found,) = encoded[row].values()
-    if found is None:
-        raise FileNotFoundError(0, "the row holds none")
-    content: bytes | None = found["bytes"]
-    return Path(found["path"]).read_bytes() if content is None else content
+    return dataset_columns(where, dataset, {"input": media[0], "label": label}, settings="data.label")

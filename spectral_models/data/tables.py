@@ -1,122 +1,165 @@
-"""Texts with labels, from tables: .csv, .tsv, .jsonl, .parquet, and datasets of Hugging Face."""
+"""Columns of tables: .csv, .tsv, .jsonl, .parquet, and datasets of Hugging Face."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field
-
-from spectral_core.config import Length
-from spectral_models.data.documents import DATASETS, missing_field
-from spectral_models.data.labelled import LabelledConfig, Table, class_names, dataset_split, written_labels
-from spectral_models.data.tokenizers import BytesConfig, TokenizerConfig
+from spectral_models.data.documents import DATASETS, load_splits, missing_field
+from spectral_models.data.readers import File
+from spectral_models.data.source import Table
 from spectral_models.data.utf8 import lines, pieces, records
 from spectral_models.errors import DataError
 
-_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
-_SETTING = "data.text and data.label"
-
-Columns = tuple[Sequence[Any], Sequence[Any], Sequence[str] | None]
-"""Texts, labels, and the names of the labels where they are numbers of names."""
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
 
-class LabelledTextsConfig(LabelledConfig):
-    """Texts with a label each: where they come from, which are held out, and what their tokens are.
+def read_columns(
+    source: str, columns: Mapping[str, str], *, settings: str, inputs: Sequence[str] = ("input",), split: str = "train"
+) -> Table:
+    """Columns of a table, or of a split of a dataset, by role.
 
-    source: a table with a row for each text (.csv and .tsv with a header, .jsonl, .parquet), or
-    ``datasets:NAME[:CONFIG]``. A .tsv has no quotes: a line break or tab is never part of a text.
+    columns: the name of each role's column. settings: of the config, which name columns, for errors. inputs: the roles
+    that a model reads.
+    Cells of .csv and .tsv are strings, as written; a .tsv has no quotes, so that a cell cannot hold a tab or line
+    break. Other cells may be numbers and lists. Numbers of a dataset's classes become their names; its images and audio
+    become a :class:`File` each, which is not decoded.
+    Raises DataError, with the place, for files that cannot be read, columns that are missing or ambiguous, rows of
+    another length than the header, and for a table without rows.
     """
-
-    type: Literal["labelled"] = "labelled"
-
-    text: Annotated[str, Field(min_length=1)] = "text"
-    """The column with the texts."""
-
-    tokenizer: TokenizerConfig = BytesConfig()
-    """What a token is: ``bytes``, ``bpe``, learned from the texts to train on, or ``{type: file, path: PATH}``."""
-
-    max_length: Length = 512
-    """Tokens of a text that are read, in training and whenever the commands use the model; what goes beyond is not."""
-
-    def table(self, source: str, split: str = "train") -> Table[str]:
-        return read_table(source, self.text, self.label, split=split)
-
-
-def read_table(source: str, text: str, label: str, *, split: str = "train") -> Table[str]:
-    """The rows of a table, or of a split of a dataset. Raises DataError for what is not a text with a label."""
     if source.startswith(DATASETS):
-        where, dataset = dataset_split(source, split)
-        texts, labels, names = _columns(where, dataset, text, label)
-    else:
-        where = source
-        texts, labels, names = _file(Path(source).expanduser(), text, label)
-    if not texts:
-        raise DataError(f"{where}: no rows. Give a table with texts and labels.")
-    for number, content in enumerate(texts, start=1):
-        if (problem := _problem(content)) is not None:
-            raise DataError(f"{where}, row {number}: column {text!r} {problem}; a row needs a text. Remove it.")
-    rows = [f"row {number}" for number in range(1, len(texts) + 1)]
-    return Table(where, list(texts), written_labels(where, label, labels, names), rows, key=str)
-
-
-def _problem(content: Any) -> str | None:
-    """What is wrong with a text, if anything."""
-    if content is None or (isinstance(content, str) and not content.strip()):
-        return "is empty"
-    if not isinstance(content, str):
-        return f"holds {type(content).__name__}"
-    try:
-        content.encode()
-    except UnicodeEncodeError as error:
-        return f"is not text: character {error.start} is half of a surrogate pair"
-    return None
-
-
-def _file(path: Path, text: str, label: str) -> Columns:
+        return dataset_columns(*dataset_split(source, split), columns, settings=settings, inputs=inputs)
+    path = Path(source).expanduser()
     suffix = path.suffix.lower()
-    if suffix not in _SUFFIXES or not path.is_file():
-        what = "no such file" if suffix in _SUFFIXES else "not a table this reads"
+    if suffix not in SUFFIXES or not path.is_file():
+        what = "no such file" if suffix in SUFFIXES else "not a table this reads"
         raise DataError(
-            f"source {str(path)!r}: {what}. Allowed: a file ({', '.join(_SUFFIXES)}) or {DATASETS}NAME[:CONFIG]."
+            f"source {str(path)!r}: {what}. Allowed: a file ({', '.join(SUFFIXES)}) or {DATASETS}NAME[:CONFIG]."
         )
     if suffix == ".parquet":
-        return _columns(str(path), _parquet(path), text, label)
-    rows = _separated(path, text, label) if suffix in (".csv", ".tsv") else _objects(path, text, label)
-    return [row[0] for row in rows], [row[1] for row in rows], None
+        return dataset_columns(source, _parquet(path), columns, settings=settings, inputs=inputs, folder=path.parent)
+    separated = suffix in (".csv", ".tsv")
+    wanted = tuple(dict.fromkeys(columns.values()))
+    rows = list(_separated(path, wanted, settings) if separated else _objects(path, wanted, settings))
+    cells = {column: [row[number] for row in rows] for number, column in enumerate(wanted)}
+    found = {role: cells[column] for role, column in columns.items()}
+    return _table(source, found, columns, inputs, {}, path.parent)
 
 
-def _separated(path: Path, text: str, label: str) -> list[tuple[str, str]]:
-    """Two columns of a .csv or .tsv: all is text, as written. Every row has as many fields as the header names."""
+def dataset_split(source: str, split: str) -> tuple[str, Any]:
+    """What to call a split of ``datasets:NAME[:CONFIG]`` in errors, and the split."""
+    splits = load_splits(source)
+    if split not in splits:
+        raise DataError(f"source {source!r}: has no split {split!r}, only {', '.join(splits)}.")
+    return f"{source}, split {split!r}", splits[split]
+
+
+def dataset_columns(
+    where: str,
+    dataset: Any,
+    columns: Mapping[str, str],
+    *,
+    settings: str,
+    inputs: Sequence[str] = ("input",),
+    folder: Path | None = None,
+) -> Table:
+    """:func:`read_columns` of a dataset that is loaded. where: what errors call it."""
+    found, names = {}, {}
+    for role, column in columns.items():
+        if column not in dataset.column_names:
+            raise missing_field(where, column, dataset.column_names, setting=settings)
+        feature = dataset.features[column]
+        names[role] = getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None)
+        if is_media(feature):
+            # What would decode the files is not asked to.
+            encoded = dataset.cast_column(column, type(feature)(decode=False)).select_columns(column)
+            empty = encoded.with_format("arrow")[:].column(0).is_null().to_pylist()
+            found[role] = [
+                None if none else File(f"{where}, row {row + 1}", partial(_content, encoded, row))
+                for row, none in enumerate(empty)
+            ]
+            continue
+        try:
+            found[role] = list(dataset[column])
+        except Exception as error:  # pyarrow and datasets raise all kinds
+            raise DataError(f"{where}: its rows cannot be read: {error}. Write the table again.") from error
+    table = _table(where, found, columns, inputs, names, folder)
+    for role, classes in names.items():
+        if classes is not None:
+            found[role][:] = [_named(table, index, role, cell, classes) for index, cell in enumerate(found[role])]
+    return table
+
+
+def is_media(feature: Any) -> bool:
+    """Whether a dataset's feature is a column of images or audio."""
+    return type(feature).__name__ in ("Image", "Audio")
+
+
+def _table(
+    where: str,
+    found: dict[str, list[Any]],
+    titles: Mapping[str, str],
+    inputs: Sequence[str],
+    names: Mapping[str, Sequence[str] | None],
+    folder: Path | None,
+) -> Table:
+    count = len(next(iter(found.values())))
+    if not count:
+        raise DataError(f"{where}: no rows. Give a table with rows, or another split.")
+    places = [f"row {number}" for number in range(1, count + 1)]
+    return Table(where, found, places, tuple(inputs), titles, names, folder)
+
+
+def _named(table: Table, index: int, role: str, cell: Any, names: Sequence[str]) -> Any:
+    """A class number, or numbers in lists, by name."""
+    if isinstance(cell, list):
+        return [_named(table, index, role, number, names) for number in cell]
+    if cell is not None and not 0 <= int(cell) < len(names):  # -1 stands for no label
+        raise table.error(
+            index,
+            role,
+            f"holds {cell}, which is none of the {len(names)} labels. Leave rows without a label out, or choose "
+            "another split.",
+        )
+    return None if cell is None else names[int(cell)]
+
+
+def _content(encoded: Any, row: int) -> bytes:
+    (found,) = encoded[row].values()
+    content: bytes | None = found["bytes"]
+    return Path(found["path"]).read_bytes() if content is None else content
+
+
+def _separated(path: Path, columns: Sequence[str], settings: str) -> Iterator[list[str]]:
+    """Columns of a .csv or .tsv: all is text, as written. Every row has as many fields as the header names."""
     tabs = path.suffix.lower() == ".tsv"
     # strict: a quote that nothing closes is an error; otherwise the rest of the file would be one field.
     options: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {"strict": True}
     reader = csv.reader((f"{line}\n" for line in lines(pieces(path))), **options)
-    rows: list[tuple[str, str]] = []
     begins = 1  # the line on which a row does: a quoted field may hold line breaks
     limit = csv.field_size_limit(max(csv.field_size_limit(), path.stat().st_size))  # 128 KiB otherwise
     try:
         header = next(reader, [])
-        for column in (text, label):
+        for column in columns:
             if column not in header:
-                raise missing_field(str(path), column, header, setting=_SETTING)
+                raise missing_field(str(path), column, header, setting=settings)
             if header.count(column) > 1:
                 raise DataError(f"{path}: {header.count(column)} columns are called {column!r}. Rename all but one.")
-        places = header.index(text), header.index(label)
+        places = [header.index(column) for column in columns]
         begins = reader.line_num + 1
         for row in reader:
             if row and len(row) != len(header):
                 raise _not_as_many(f"{path}, line {begins}", row, header, tabs)
             if row:
-                rows.append((row[places[0]], row[places[1]]))
+                yield [row[place] for place in places]
             begins = reader.line_num + 1
     except csv.Error as error:
         raise DataError(f"{path}, line {begins}: cannot be read as {path.suffix}: {error}. Repair the row.") from None
     finally:
         csv.field_size_limit(limit)  # it is the module's, for all readers
-    return rows
 
 
 def _not_as_many(where: str, row: list[str], header: list[str], tabs: bool) -> DataError:
@@ -129,15 +172,13 @@ def _not_as_many(where: str, row: list[str], header: list[str], tabs: bool) -> D
     return DataError(f"{where}: a row of {len(row)} fields, where the header has {len(header)}. {hint}.")
 
 
-def _objects(path: Path, text: str, label: str) -> list[tuple[Any, Any]]:
-    """Two fields of each object of a JSONL file."""
-    rows = []
+def _objects(path: Path, columns: Sequence[str], settings: str) -> Iterator[list[Any]]:
+    """Fields of each object of a JSONL file."""
     for number, record in records(path):
-        for field in (text, label):
+        for field in columns:
             if field not in record:
-                raise missing_field(f"{path}, line {number}", field, record, setting=_SETTING)
-        rows.append((record[text], record[label]))
-    return rows
+                raise missing_field(f"{path}, line {number}", field, record, setting=settings)
+        yield [record[field] for field in columns]
 
 
 def _parquet(path: Path) -> Any:
@@ -153,13 +194,3 @@ def _parquet(path: Path) -> Any:
         return datasets.Dataset(pyarrow.parquet.ParquetFile(path).read())
     except Exception as error:  # pyarrow and datasets raise all kinds
         raise DataError(f"{path}: cannot be read as .parquet: {error.__cause__ or error}. Repair the file.") from error
-
-
-def _columns(where: str, dataset: Any, text: str, label: str) -> Columns:
-    for column in (text, label):
-        if column not in dataset.column_names:
-            raise missing_field(where, column, dataset.column_names, setting=_SETTING)
-    try:
-        return list(dataset[text]), list(dataset[label]), class_names(dataset, label)
-    except Exception as error:  # pyarrow and datasets raise all kinds
-        raise DataError(f"{where}: its rows cannot be read: {error}. Write the table again.") from error

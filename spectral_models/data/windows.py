@@ -47,6 +47,8 @@ class ContiguousWindows(Dataset[dict[str, Tensor]]):
     text_bytes: what the labels are in bytes of text; None where each is one byte.
     """
 
+    what = "windows"
+
     def __init__(self, tokens: Tensor, context: int, text_bytes: int | None = None) -> None:
         require_window(tokens, min(context, 1))  # shorter than a window will do: one token and its label
         self.tokens, self.context = tokens, context
@@ -54,6 +56,10 @@ class ContiguousWindows(Dataset[dict[str, Tensor]]):
 
     def __len__(self) -> int:
         return -(-(len(self.tokens) - 1) // self.context)
+
+    def lengths(self) -> Tensor:
+        """(N,): all alike."""
+        return torch.full((len(self),), self.context)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         start = _checked(index, len(self)) * self.context

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import default_collate
 
 from spectral_layers import fixed_weights
 from spectral_models.arguments import whole
@@ -18,16 +18,24 @@ from spectral_models.model import SpectralModel
 
 Batch = dict[str, Tensor]
 Arrays = dict[str, NDArray[Any]]
+Collate = Callable[[list[Batch]], Batch]
 OnBatch = Callable[[int], None]
+
+
+class Indexed(Protocol):
+    """Examples by index."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Batch: ...
 
 
 @torch.no_grad()
 def over(
     model: SpectralModel,
-    examples: Dataset[Batch],
+    examples: Indexed,
     read: Callable[[SpectralModel, Batch], dict[str, Tensor]],
     *,
-    collate: Callable[[Sequence[Batch]], Batch] = default_collate,
+    collate: Collate = default_collate,
     lengths: Tensor | None = None,
     batch_size: int = 32,
     on_batch: OnBatch | None = None,
@@ -42,7 +50,7 @@ def over(
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     rank, world = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if distributed else (0, 1)
     device = next(model.parameters()).device
-    count = len(examples)  # type: ignore[arg-type]
+    count = len(examples)
     order = torch.arange(count) if lengths is None else lengths.argsort(stable=True)
     mine: list[int] = order[rank::world].tolist()
     found: list[tuple[list[int], Arrays]] = []

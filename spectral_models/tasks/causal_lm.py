@@ -8,14 +8,14 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from spectral_core.config import Config
 from spectral_models.config import ModelConfig
 from spectral_models.data import DataConfig, Tokenizer
+from spectral_models.data.config import AnyDataConfig
 from spectral_models.evaluation.bits import next_token_losses, xz_bits_per_byte
 from spectral_models.evaluation.loop import Arrays, Batch
 from spectral_models.loss import StepLoss
 from spectral_models.model import SpectralModel
-from spectral_models.tasks.config import TaskConfig
+from spectral_models.tasks.config import Kinds, TaskConfig
 from spectral_models.tasks.task import History, Reference
 from spectral_models.tasks.texts import CorpusTask, vocabulary_reasons
 
@@ -64,11 +64,11 @@ class CausalLM(CorpusTask):
 class CausalLMConfig(TaskConfig):
     """Next-token prediction by a strictly causal model; bits per byte of held-out text."""
 
-    reads: ClassVar[tuple[type[Config], ...]] = (DataConfig,)
+    reads: ClassVar[Kinds] = (DataConfig,)
 
     type: Literal["causal_lm"] = "causal_lm"
 
-    def unsupported_reasons(self, model: ModelConfig, data: Config) -> list[str]:
+    def unsupported_reasons(self, model: ModelConfig, data: AnyDataConfig) -> list[str]:
         found = super().unsupported_reasons(model, data)
         return found or (vocabulary_reasons(model, data.tokenizer) if isinstance(data, DataConfig) else [])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 from spectral_models.config import ModelConfig
 from spectral_models.data import Tokenizer
 from spectral_models.data.labelled import LabelledConfig
-from spectral_models.data.labels import class_numbers, multi_hot
+from spectral_models.data.labels import class_numbers, majority, multi_hot
 from spectral_models.data.source import Table
 from spectral_models.evaluation.accuracy import chosen_labels, logits_of
 from spectral_models.evaluation.loop import Arrays, Batch
@@ -24,13 +25,14 @@ class Classification(LabelledTask):
     """One label for each row. The reference is the accuracy of the most frequent held-out label."""
 
     headline: ClassVar[str] = "accuracy"
+    units: ClassVar[Mapping[str, str]] = {"loss": " nats"}
 
     def __init__(
         self, model: ModelConfig, data: LabelledConfig, tokenizer: Tokenizer | None, split: str | None
     ) -> None:
         super().__init__(model, data, tokenizer, split)
-        majority = float(self.held_out.labels.unique(return_counts=True)[1].max()) / len(self.held_out)
-        self.reference = Reference("always the most frequent label", "majority", majority)
+        share = majority(torch.as_tensor(self.held_out.labels).tolist())
+        self.reference = Reference("always the most frequent label", "majority", share)
 
     def labels(self, table: Table) -> Tensor:
         assert self.model.label_set is not None
@@ -56,6 +58,7 @@ class MultiLabelClassification(LabelledTask):
     """A set of labels for each row: those of probability 0.5 or more."""
 
     headline: ClassVar[str] = "f1_macro"
+    units: ClassVar[Mapping[str, str]] = {"loss": " nats"}
 
     def labels(self, table: Table) -> Tensor:
         assert self.model.label_set is not None

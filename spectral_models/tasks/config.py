@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from spectral_core.config import Config, PartConfig
+from spectral_core.config import PartConfig
 from spectral_models.config import ModelConfig, parts_of
+from spectral_models.data.config import AnyDataConfig
 
 if TYPE_CHECKING:
     from spectral_models.data import Tokenizer
     from spectral_models.tasks.task import Task
+
+
+Kinds = tuple[type[AnyDataConfig], ...]
+"""Configs of data, each with a ``type``."""
 
 
 class TaskConfig(PartConfig):
@@ -19,14 +24,14 @@ class TaskConfig(PartConfig):
     smooths_labels: whether its loss takes ``label_smoothing``.
     """
 
-    reads: ClassVar[tuple[type[Config], ...]] = ()
+    reads: ClassVar[Kinds] = ()
     smooths_labels: ClassVar[bool] = False
 
-    def data_kinds(self, model: ModelConfig) -> tuple[type[Config], ...]:
+    def data_kinds(self, model: ModelConfig) -> Kinds:
         """Those of ``reads`` that fit a model, the default first."""
         return self.reads
 
-    def unsupported_reasons(self, model: ModelConfig, data: Config) -> list[str]:
+    def unsupported_reasons(self, model: ModelConfig, data: AnyDataConfig) -> list[str]:
         """Why the task cannot train this model on these data; empty if it can. Reads no data."""
         if self.type not in model.tasks:
             others = (
@@ -36,7 +41,7 @@ class TaskConfig(PartConfig):
         kinds = self.data_kinds(model)
         if not isinstance(data, kinds):
             wanted = " or ".join(repr(kind.model_fields["type"].default) for kind in kinds)
-            return [f"{self.type} of a {described(model)} reads data of type {wanted}; got {data.type!r}"]  # type: ignore[attr-defined]
+            return [f"{self.type} of a {described(model)} reads data of type {wanted}; got {data.type!r}"]
         return []
 
     def architecture(self, model: ModelConfig) -> str | None:

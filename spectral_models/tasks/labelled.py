@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from spectral_core.config import Config
 from spectral_models.config import ModelConfig
 from spectral_models.data import Tokenizer
-from spectral_models.data.batches import Examples, FileExamples, TokenExamples
+from spectral_models.data.batches import Examples, FileExamples, TextExamples
+from spectral_models.data.config import AnyDataConfig
 from spectral_models.data.folders import LabelledFilesConfig
 from spectral_models.data.labelled import LabelledConfig, LabelledTextsConfig
 from spectral_models.data.readers import ImageReader, Reader
-from spectral_models.data.source import Table, load, rows
+from spectral_models.data.source import Table, load
 from spectral_models.data.tokenizer import require_vocabulary
 from spectral_models.evaluation.loop import Batch
 from spectral_models.inputs import TokenInput
 from spectral_models.loss import StepLoss
-from spectral_models.tasks.config import TaskConfig
+from spectral_models.tasks.config import Kinds, TaskConfig
 from spectral_models.tasks.task import Task, specs_of
 from spectral_models.tasks.texts import vocabulary_of, vocabulary_reasons
 
@@ -27,6 +27,7 @@ from spectral_models.tasks.texts import vocabulary_of, vocabulary_reasons
 class LabelledTask(Task):
     """Base of tasks on rows of one input: a subclass makes labels of a table, and says what they are called."""
 
+    held_out: Examples
     names: tuple[str, ...] | None = None
 
     def __init__(
@@ -35,8 +36,7 @@ class LabelledTask(Task):
         self.model, self.data = model, data
         self.tokenizer = tokenizer
         self._reader: Reader | None = model.reader()
-        files = () if self._reader is None else ("input",)
-        train, held_out = load(data, files) if split is None else (None, rows(data, data.source, split, files))
+        train, held_out = load(data) if split is None else (None, data.table(data.source, split))
         self.train = None if train is None else self._examples(train, train)
         self.held_out = self._examples(held_out, train)
         size = self._reader.size if isinstance(self._reader, ImageReader) else None
@@ -47,7 +47,7 @@ class LabelledTask(Task):
         """train: the table that a tokenizer may be learned from."""
         labels = self.labels(table)
         if self._reader is not None:
-            made = FileExamples(table.columns["input"], labels, self._reader)
+            made = FileExamples(table.files("input"), labels, self._reader)
             self._reader = made.reader
             return made
         assert isinstance(self.data, LabelledTextsConfig)
@@ -56,7 +56,7 @@ class LabelledTask(Task):
             size = vocabulary_of(self.model)
             self.tokenizer = self.data.tokenizer.build([] if train is None else train.texts("input"), vocab_size=size)
             require_vocabulary(self.tokenizer, size, "the model's vocab_size")
-        return TokenExamples(texts, labels, self.tokenizer, self.data.max_length)
+        return TextExamples(texts, labels, self.tokenizer, self.data.max_length)
 
     @abstractmethod
     def labels(self, table: Table) -> Tensor:
@@ -71,12 +71,12 @@ class LabelledTask(Task):
 class LabelledTaskConfig(TaskConfig):
     """Base of the configs of such tasks."""
 
-    reads = (LabelledTextsConfig, LabelledFilesConfig)
+    reads: ClassVar[Kinds] = (LabelledTextsConfig, LabelledFilesConfig)
 
-    def data_kinds(self, model: ModelConfig) -> tuple[type[Config], ...]:
+    def data_kinds(self, model: ModelConfig) -> Kinds:
         return (LabelledTextsConfig,) if model.reader() is None else (LabelledFilesConfig,)
 
-    def unsupported_reasons(self, model: ModelConfig, data: Config) -> list[str]:
+    def unsupported_reasons(self, model: ModelConfig, data: AnyDataConfig) -> list[str]:
         found = super().unsupported_reasons(model, data)
         if found or not isinstance(data, LabelledTextsConfig):
             return found

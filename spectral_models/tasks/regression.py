@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,7 +31,7 @@ class Regression(LabelledTask):
         self, model: ModelConfig, data: LabelledConfig, tokenizer: Tokenizer | None, split: str | None
     ) -> None:
         super().__init__(model, data, tokenizer, split)
-        variance = float(self.held_out.labels.double().var(0, correction=0).mean())
+        variance = float(torch.as_tensor(self.held_out.labels).double().var(0, correction=0).mean())
         self.reference = Reference("always the mean", "variance", variance)
 
     def labels(self, table: Table) -> Tensor:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -14,13 +14,10 @@ from torch.utils.data import Dataset
 from spectral_models.config import ModelConfig
 from spectral_models.data import Tokenizer
 from spectral_models.data.batches import Examples, ShuffledBatches, padded
-from spectral_models.evaluation.loop import Arrays, Batch, OnBatch, over
+from spectral_models.evaluation.loop import Arrays, Batch, Collate, Indexed, OnBatch, over
 from spectral_models.inputs import InputSpec
 from spectral_models.loss import StepLoss
 from spectral_models.model import SpectralModel
-
-if TYPE_CHECKING:
-    from spectral_models.training.config import TrainingConfig
 
 Fingerprint = dict[str, dict[str, Any]]
 """Of each part of the data: how many examples of what it has, and their SHA-256 (``count``, ``what``, ``sha256``)."""
@@ -36,39 +33,50 @@ class Reference(NamedTuple):
     value: float
 
 
+class HeldOut(Indexed, Protocol):
+    """Examples to judge on. what: they are, in the plural. lengths: (N,), by which batches are made."""
+
+    what: str
+
+    def lengths(self) -> Tensor: ...
+
+
 class Task(ABC):
     """What a run trains for, with its data read. Training and evaluation know no more of it than this.
 
     A subclass defines the loss of a batch (:meth:`loss`), what is read of each held-out example (:meth:`read`), and the
     numbers made of that (:meth:`measures`).
 
-    headline: the number that leads, with so many digits after the point. model: the config of the model, with what
-    the data add to it. tokenizer: None where no text is read. train: None where all examples are held out.
+    headline: the number that leads. digits: shown after the point. units: of numbers, by name. model: the config of the
+    model, with what the data add to it. tokenizer: None where no text is read. train: None where all examples are held
+    out.
     """
 
     headline: ClassVar[str]
     digits: ClassVar[int] = 4
+    units: ClassVar[Mapping[str, str]] = {}
 
     model: ModelConfig
     tokenizer: Tokenizer | None = None
     train: Examples | None
-    held_out: Examples
+    held_out: HeldOut
     reference: Reference | None = None
 
     def fingerprint(self) -> Fingerprint:
         """What is trained and judged on; a run that is continued must read the same."""
         assert self.train is not None
+        assert isinstance(self.held_out, Examples)
         return {
             name: {"count": len(part), "what": part.what, "sha256": part.digest()}
             for name, part in (("training", self.train), ("held out", self.held_out))
         }
 
-    def examples(self, training: TrainingConfig) -> Dataset[Batch]:
+    def examples(self, batch_size: int, steps: int, seed: int) -> Dataset[Batch]:
         """One step's examples after another's, for all steps; each is a function of its index alone."""
         assert self.train is not None
-        return ShuffledBatches(self.train, training.batch_size, training.steps, training.seed)
+        return ShuffledBatches(self.train, batch_size, steps, seed)
 
-    collate: Callable[[Sequence[Batch]], Batch] = staticmethod(padded)
+    collate: Collate = staticmethod(padded)
     """Examples to a batch."""
 
     @abstractmethod
@@ -105,7 +113,9 @@ class Task(ABC):
     def lines(self, judged: dict[str, float]) -> list[tuple[str, str]]:
         """Names and values for people: the headline first, what was measured last."""
         ordered = {self.headline: judged[self.headline], **judged}
-        shown = [(spelled(name), f"{value:.{self.digits}f}") for name, value in ordered.items()]
+        shown = [
+            (spelled(name), f"{value:.{self.digits}f}{self.units.get(name, '')}") for name, value in ordered.items()
+        ]
         if self.reference is not None:
             name, value = shown[0]
             shown[0] = (name, f"{value}  ({self.reference.what}: {self.reference.value:.{self.digits}f})")
@@ -118,7 +128,15 @@ class Task(ABC):
         """The learning curve, as a PNG."""
         from spectral_models.training.curve import plot_headline
 
-        plot_headline(history, path, self, title=title)
+        plot_headline(
+            history,
+            path,
+            title=title,
+            headline=self.headline,
+            digits=self.digits,
+            what=self.held_out.what,
+            reference=self.reference and (self.reference.what, self.reference.value),
+        )
 
 
 def spelled(name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
 
 from torch.utils.data import default_collate
 
@@ -15,9 +14,6 @@ from spectral_models.data.tokenizer import require_vocabulary
 from spectral_models.data.tokenizers import TokenizerConfig
 from spectral_models.inputs import TokenInput
 from spectral_models.tasks.task import Fingerprint, Task, specs_of
-
-if TYPE_CHECKING:
-    from spectral_models.training.config import TrainingConfig
 
 
 def vocabulary_of(model: ModelConfig) -> int:
@@ -37,6 +33,8 @@ def vocabulary_reasons(model: ModelConfig, tokenizer: TokenizerConfig) -> list[s
 
 class CorpusTask(Task):
     """Base of tasks that train on random windows of a corpus and measure consecutive windows of what it holds out."""
+
+    held_out: ContiguousWindows
 
     def __init__(self, model: ModelConfig, data: DataConfig, tokenizer: Tokenizer | None, split: str | None) -> None:
         self.model, self.data = model, data
@@ -71,10 +69,9 @@ class CorpusTask(Task):
             for name, tokens in parts.items()
         }
 
-    def examples(self, training: TrainingConfig) -> RandomWindows:
+    def examples(self, batch_size: int, steps: int, seed: int) -> RandomWindows:
         assert self.corpus is not None
-        count = training.steps * training.batch_size
-        return RandomWindows(self.corpus.train, self.data.context, count, training.seed)
+        return RandomWindows(self.corpus.train, self.data.context, steps * batch_size, seed)
 
     def measured_on(self) -> str:
         count, context = len(self.held_out.tokens) - 1, self.held_out.context

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import (
     Field,
@@ -24,8 +24,10 @@ from spectral_core.errors import shown
 from spectral_core.plain_data import is_file
 from spectral_models.assembly import list_models, load_config, read_yaml
 from spectral_models.config import ModelConfig, override
+from spectral_models.data.config import AnyDataConfig
 from spectral_models.registries import MODELS, TASKS
 from spectral_models.tasks import TaskConfig
+from spectral_models.tasks.config import described
 
 _Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -64,8 +66,8 @@ class TrainingConfig(Config):
     seed: int = Field(default=0, ge=0, lt=1 << 32)
 
 
-def _kind_of(task: type[Config]) -> str:
-    kind: str = task.model_fields["type"].default
+def _kind_of(data: type[AnyDataConfig]) -> str:
+    kind: str = data.model_fields["type"].default
     return kind
 
 
@@ -83,17 +85,18 @@ class _Data:
         return {"anyOf": [handler(kind.__pydantic_core_schema__) for kind in kinds]}
 
     @staticmethod
-    def resolve(value: object, info: core_schema.ValidationInfo) -> Config:
+    def resolve(value: object, info: core_schema.ValidationInfo) -> AnyDataConfig:
         """Without a ``type``, of the first kind that the task reads for the model."""
         model, task = info.data.get("model"), info.data.get("task")
-        if isinstance(value, Config):
+        if isinstance(value, AnyDataConfig):
             return value
         if model is None or task is None:
             raise PydanticCustomError("unknown_part", "what it holds depends on model and task, which are not valid")
         kinds = {_kind_of(kind): kind for kind in (*task.data_kinds(model), *task.reads)}
         kind = value.get("type", next(iter(kinds))) if isinstance(value, Mapping) else None
         if not isinstance(kind, str) or kind not in kinds:
-            message = f"data of {task.type} are a mapping of type {' or '.join(map(repr, kinds))}; got {shown(value)}"
+            wanted = " or ".join(repr(_kind_of(kind)) for kind in task.data_kinds(model))
+            message = f"{task.type} of a {described(model)} reads data of type {wanted}; got {shown(kind or value)}"
             raise PydanticCustomError("unknown_part", "{message}", {"message": message})
         return kinds[kind].model_validate({**value, "type": kind})  # type: ignore[dict-item]
 
@@ -105,7 +108,7 @@ class RunConfig(Config):
     """A model config, or the name of a preset."""
     task: Annotated[TaskConfig, OneOf(TASKS)] | None = None
     """What the model is trained for; null takes the model's default: ``classification`` for a classifier."""
-    data: Annotated[SerializeAsAny[Config], _Data()] = Field(default_factory=dict)  # type: ignore[arg-type]
+    data: Annotated[SerializeAsAny[AnyDataConfig], _Data()] = cast(Any, {})
     """What it reads. Which types there are depends on the task."""
     training: TrainingConfig = TrainingConfig()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from spectral_models.tasks.task import History, Task, spelled
+History = Sequence[dict[str, Any]]
 
 
 def plot_bits(
@@ -38,18 +38,25 @@ def plot_bits(
     figure.savefig(path, dpi=120)
 
 
-def plot_headline(history: History, path: Path, task: Task, *, title: str) -> None:
-    """A task's headline above, with its reference; training and held-out loss below."""
+def plot_headline(
+    history: History,
+    path: Path,
+    *,
+    title: str,
+    headline: str,
+    digits: int,
+    what: str,
+    reference: tuple[str, float] | None,
+) -> None:
+    """A held-out number above, with what it compares with; training and held-out loss below. what: was held out."""
     figure = Figure(figsize=(8, 6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
-    what, reference = task.held_out.what, task.reference
-    if values := _values(history, f"eval_{task.headline}"):
+    if values := _values(history, f"eval_{headline}"):
         upper.plot(*zip(*values, strict=True), color="tab:blue", marker="o", label=f"held-out {what}")
-        _mark_last(upper, values, f".{task.digits}f")
+        _mark_last(upper, values, f".{digits}f")
     if reference is not None:
-        label = f"{reference.what}: {reference.value:.3f}"
-        upper.axhline(reference.value, color="tab:orange", linestyle="--", label=label)
-    upper.set(ylabel=spelled(task.headline), title=title)
+        upper.axhline(reference[1], color="tab:orange", linestyle="--", label=f"{reference[0]}: {reference[1]:.3f}")
+    upper.set(ylabel=headline.replace("_", " "), title=title)
     for name, label, style in (
         ("loss", "training batches", {"color": "0.6", "linewidth": 1}),
         ("eval_loss", f"held-out {what}", {"color": "tab:blue", "marker": "o"}),

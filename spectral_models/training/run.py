@@ -103,7 +103,7 @@ def _train(
     if trainer.is_world_process_zero():
         save_checkpoint(model, directory / "model", tokenizer=task.tokenizer)
         training = run.training
-        title = f"{run.data.source}: {training.steps} steps of {training.batch_size}"  # type: ignore[attr-defined]
+        title = f"{run.data.source}: {training.steps} steps of {training.batch_size}"
         task.draw(history, directory / "curve.png", title)
         rows = [dict(sorted(row.items())) for row in history]  # as they are read back from a checkpoint
         written = json.dumps({**task.metrics(judged), "history": rows}, indent=2)

@@ -19,11 +19,12 @@ from spectral_layers import Filter
 from spectral_layers.projection import Projection
 from spectral_models.checkpoint import WEIGHTS, write_files
 from spectral_models.errors import CheckpointError, not_written
+from spectral_models.evaluation.loop import Batch
 from spectral_models.loss import StepLoss, counted
 from spectral_models.model import SpectralModel
 from spectral_models.record import CONFIG
 from spectral_models.seal import sealed, verify, write_marker
-from spectral_models.tasks.task import Batch, Task
+from spectral_models.tasks.task import Task
 from spectral_models.training.config import TrainingConfig
 from spectral_models.weights import put_weights, read_weights
 
@@ -81,12 +82,12 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
         self.kept = training.keep
         self.spectral_model = model
         self.reported = RunningMeans()
-        smoothing = {"label_smoothing": training.label_smoothing} if training.label_smoothing else {}
+        smoothing: dict[str, Any] = {"label_smoothing": training.label_smoothing} if training.label_smoothing else {}
         loss = partial(task.loss, **smoothing)
         super().__init__(
             model=InTraining(model, loss),
             args=args,
-            train_dataset=task.examples(training),
+            train_dataset=task.examples(training.batch_size, training.steps, training.seed),
             data_collator=task.collate,
             eval_dataset=(),  # the task judges; Trainer only wants to be told that there is something to judge on
         )

@@ -17,8 +17,8 @@ from PIL import Image
 
 from spectral_models.data import DataConfig, DataError
 from spectral_models.data.documents import load_documents
+from spectral_models.data.labelled import LabelledTextsConfig
 from spectral_models.data.readers import AudioReader, File, ImageReader
-from spectral_models.data.tables import read_table
 
 ROWS = [("good, really", "pos"), ('it "works"', "neg"), ("two\nlines, é世🙂", "pos"), ("null", "neg")] * 4
 PIECES = (*map(str.encode, '\0\n\r\t",{'), b"\xff\xfe", b"\xc3", b"\xef\xbb\xbf", b"[" * 500, b"\\ud800", b"9" * 5000)
@@ -58,7 +58,7 @@ WHOLE = {
 
 def read(path: Path) -> None:
     if path.suffix in (".csv", ".tsv", ".jsonl", ".parquet"):
-        assert len(read_table(str(path), "text", "label").items)
+        assert len(LabelledTextsConfig(source="-").table(str(path)))
     if path.suffix in (".jsonl", ".txt"):
         assert len(load_documents(DataConfig(source=str(path))))
     if path.suffix == ".wav":

@@ -18,14 +18,14 @@ from transformers import set_seed
 from typer.testing import CliRunner
 
 from spectral_core import ConfigError
-from spectral_models import load_checkpoint, load_tokenizer
+from spectral_models import build_model, load_checkpoint, load_tokenizer
 from spectral_models.cli.app import app
 from spectral_models.data import DataError
-from spectral_models.data.batches import ShuffledBatches, padded
-from spectral_models.data.labelled import Labelled
+from spectral_models.data.batches import ShuffledBatches, TextExamples, padded
 from spectral_models.evaluation import judge_classifier
 from spectral_models.training import load_run
-from spectral_models.training.classification import ClassificationResult, ClassificationTask, LabelledTokens
+from spectral_models.training.directory import kept_tokenizer
+from spectral_models.training.result import TrainingResult
 from spectral_models.training.run import train
 
 ENCODER = {
@@ -73,11 +73,11 @@ def make_run(table: Path, changes: dict[str, object] | None = None):
 
 
 @pytest.fixture(scope="module")
-def finished(table, tmp_path_factory) -> ClassificationResult:
+def finished(table, tmp_path_factory) -> TrainingResult:
     return train(make_run(table), tmp_path_factory.mktemp("finished") / "run")
 
 
-def numbers(result: ClassificationResult) -> list[dict[str, float]]:
+def numbers(result: TrainingResult) -> list[dict[str, float]]:
     return [row for row in result.history if "train_runtime" not in row]
 
 
@@ -113,35 +113,35 @@ def test_a_run_leaves_a_model_that_knows_its_labels_and_its_tokenizer(finished, 
 
 def test_held_out_numbers_are_counted_over_every_text_by_itself(finished):
     """One text at a time, without padding: no batch size and no smoothing is in them."""
-    data, tokenizer = finished.data.validation, load_tokenizer(finished.directory)
+    data, tokenizer = finished.task.held_out, load_tokenizer(finished.directory)
     right, nats = 0, []
     with torch.no_grad():
-        for text, label in zip(data.items, data.labels, strict=True):
+        for text, label in zip(data.items, data.labels.tolist(), strict=True):
             logits = finished.model(torch.tensor([tokenizer.encode(text)[:24]])).logits[0].double()
             right += int(logits.argmax()) == label
             nats.append(-float(logits.log_softmax(-1)[label]))
     assert finished.accuracy == right / len(data.items)
     assert finished.loss == pytest.approx(math.fsum(nats) / len(nats), rel=1e-5)
-    wrong = Labelled(data.items, [(label + 1) % 3 for label in data.labels])
-    judged = judge_classifier(finished.model, LabelledTokens(wrong, tokenizer, 24), batch_size=7)
+    wrong = TextExamples(data.items, (data.labels + 1) % 3, tokenizer, 24)
+    judged = judge_classifier(finished.model, wrong, batch_size=7)
     assert judged.accuracy <= 1 - finished.accuracy
     assert judged.loss > 1
 
 
 def test_the_loss_of_a_step_is_smoothed_cross_entropy_however_it_is_divided(table, tmp_path):
     run = make_run(table, {"model.encoder.block.dropout": 0.0})
-    task = ClassificationTask(run, tmp_path)
+    task = run.task.load(run.model, run.data)
     set_seed(0)
-    model = task.build().train()
-    examples = task.examples()
+    model = build_model(task.model).train()
+    examples = task.examples(run.training.batch_size, run.training.steps, 0)
     assert isinstance(examples, ShuffledBatches)
     batch = [examples[i] for i in range(16)]
     whole = padded(batch)
     log_probability = model(whole["inputs"], whole["attention_mask"]).logits.log_softmax(-1)
     target = 0.9 * F.one_hot(whole["labels"], 3) + 0.1 / 3
     wanted = -(target * log_probability).sum(-1).mean()
-    torch.testing.assert_close(task.loss(model, whole).loss, wanted)
-    parts = [task.loss(model, padded(batch[part]), 16).loss for part in (slice(0, 3), slice(3, 16))]
+    torch.testing.assert_close(task.loss(model, whole, label_smoothing=0.1).loss, wanted)
+    parts = [task.loss(model, padded(rows), 16, label_smoothing=0.1).loss for rows in (batch[:3], batch[3:])]
     torch.testing.assert_close(sum(parts), wanted)
 
 
@@ -179,10 +179,9 @@ def test_a_resumed_run_keeps_the_tokenizer_it_began_with(finished, table, tmp_pa
     shutil.rmtree(directory / "model")
     other = tmp_path / "things.csv"
     other.write_text(table.read_text().replace("things", "strings"), encoding="utf-8")
-    assert (
-        ClassificationTask(make_run(other), directory).tokenizer.files()
-        == load_tokenizer(finished.directory / "checkpoints" / "checkpoint-40").files()
-    )
+    run = make_run(other)
+    task = run.task.load(run.model, run.data, tokenizer=kept_tokenizer(directory))
+    assert task.tokenizer.files() == load_tokenizer(finished.directory / "checkpoints" / "checkpoint-40").files()
 
 
 @pytest.mark.slow
@@ -230,17 +229,17 @@ def test_two_processes_give_the_numbers_of_one(table, tmp_path):
         (
             {"data.tokenizer": {"type": "bpe", "vocab_size": 400}},
             ConfigError,
-            r"at least 400; model.encoder.vocab_size is 300",
+            r"at least 400; the model's is 300",
         ),
-        ({"model.encoder.vocab_size": 200}, ConfigError, r"at least 257; model.encoder.vocab_size is 200"),
+        ({"model.encoder.vocab_size": 200}, ConfigError, r"at least 257; the model's is 200"),
         ({"model.encoder": "vision_encoder"}, ConfigError, r"data.tokenizer: unknown key"),
         (
             {"model.encoder.max_length": 20},
             ConfigError,
-            r"data.max_length is 24, and model.encoder.max_length 20; leave the model's out",
+            r"data.max_length is 24, and the model's max_length 20; leave the model's out",
         ),
-        ({"data.type": "text"}, ConfigError, r"data\.\w+: unknown key"),
-        ({"data.type": "table"}, ConfigError, r"data is a mapping of type 'text' .*'labelled'"),
+        ({"data.type": "text"}, ConfigError, r"classifier over 'encoder' reads data of type 'labelled'; got 'text'"),
+        ({"data.type": "table"}, ConfigError, r"reads data of type 'labelled'; got 'table'"),
         ({"data.txt": "x"}, ConfigError, r"data.txt: unknown key. Did you mean 'text'"),
     ],
 )
@@ -249,15 +248,17 @@ def test_what_does_not_fit_is_refused(table, tmp_path, changes, error, message):
         train(make_run(table, changes), tmp_path / "run")
 
 
-def test_training_is_for_two_kinds_of_models_and_each_has_its_data():
-    with pytest.raises(ConfigError, match=r"training is for a language_model or a classifier; got encoder"):
-        load_run({"model": {"type": "encoder"}})
+def test_each_task_has_its_models_and_data():
+    run = load_run({"model": {"type": "encoder"}, "data": {"source": "x.csv"}})
+    assert (run.task.type, run.model.type, run.model.encoder.type) == ("classification", "classifier", "encoder")
+    with pytest.raises(ConfigError, match=r"'language_model' cannot be trained for regression, only for causal_lm"):
+        load_run({"model": "tiny", "task": "regression", "data": {"source": "x.csv"}})
     picture = {"model": {"type": "classifier", "encoder": "vision_encoder"}}
     with pytest.raises(ConfigError, match=r"over 'vision_encoder' reads data of type 'labelled_files'; got 'labelled'"):
         load_run({**picture, "data": {"type": "labelled", "source": "x.csv"}})
-    with pytest.raises(ConfigError, match=r"label_smoothing is for classifiers"):
+    with pytest.raises(ConfigError, match=r"label_smoothing is for classification, not causal_lm"):
         load_run("tiny", {"training.label_smoothing": 0.1})
-    with pytest.raises(ConfigError, match=r"a language_model reads data of type 'text'; got 'labelled'"):
+    with pytest.raises(ConfigError, match=r"causal_lm of a language_model reads data of type 'text'; got 'labelled'"):
         load_run({"model": "tiny", "data": {"type": "labelled", "source": "x.csv"}})
 
 
@@ -277,7 +278,7 @@ def test_evaluate_measures_what_the_run_held_out_and_gives_its_numbers(finished)
             in ended.stdout
         )
         assert f"loss         {finished.loss:.4f} nats" in ended.stdout
-        assert f"measured on  {len(finished.data.validation.items)} texts" in ended.stdout
+        assert f"measured on  {len(finished.task.held_out)} texts" in ended.stdout
 
 
 def test_evaluate_reads_a_given_table_and_says_when_it_was_trained_on(finished, table, tmp_path):
@@ -304,4 +305,4 @@ def test_the_example_trains_as_it_is_written(table, tmp_path):
     assert load_run(example).data.source == "reviews.csv"
     changes = {"training.steps": 1, "model.encoder.hidden_dim": 8, "model.num_labels": 3}
     data = {"data.source": str(table), "data.text": "words", "data.label": "kind"}
-    assert train(load_run(example, changes | data), tmp_path / "run").data.names == ("fruit", "metal", "tree")
+    assert train(load_run(example, changes | data), tmp_path / "run").model.config.labels == ("fruit", "metal", "tree")

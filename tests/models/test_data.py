@@ -26,8 +26,8 @@ from spectral_models.data import (
 )
 from spectral_models.data.corpus import split_documents
 from spectral_models.data.documents import Document, load_documents
+from spectral_models.data.labelled import LabelledTextsConfig
 from spectral_models.data.subwords import learn_bpe
-from spectral_models.data.tables import read_table
 from spectral_models.data.utf8 import pieces
 
 
@@ -184,7 +184,7 @@ def test_text_in_another_unicode_is_called_that(tmp_path, suffix, encoding, mark
     file = tmp_path / f"a{suffix}"
     file.write_bytes(text.encode(encoding))
     with pytest.raises(DataError) as caught:
-        read_table(str(file), "text", "label") if suffix == ".csv" else documents_of(file)
+        LabelledTextsConfig(source="-").table(str(file)) if suffix == ".csv" else documents_of(file)
     name = encoding[:6].upper()
     assert f"a{suffix}: {name}" in str(caught.value)
     assert f"iconv -f {name}" in str(caught.value)

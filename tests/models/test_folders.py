@@ -14,10 +14,11 @@ from PIL import Image
 from spectral_core import ConfigError
 from spectral_models import build_model, load_checkpoint, save_checkpoint
 from spectral_models.data import DataError
-from spectral_models.data.batches import LabelledFiles, padded
+from spectral_models.data.batches import FileExamples, padded
 from spectral_models.data.folders import LabelledFilesConfig, read_folder
-from spectral_models.data.labelled import Labelled, load_labelled
+from spectral_models.data.labels import class_numbers
 from spectral_models.data.readers import AudioReader, File, ImageReader
+from spectral_models.data.source import load
 from spectral_models.training import load_run
 
 BLOCK = {"hidden_dim": 16, "num_layers": 2, "layers": [{"mixer": "fourier", "feedforward": "mlp"}]}
@@ -83,10 +84,10 @@ def test_train_evaluate_classify_and_embed_read_the_same_numbers(kind, stripes, 
     ended = spectral("train", configs[kind], "--data", source, "--out", run)
     assert ended.code == 0, ended.err
     metrics = json.loads((run / "metrics.json").read_text())
-    total = len(read_folder(str(source)).items)
+    total = len(read_folder(str(source)))
     assert metrics[kind] + metrics[f"held_out_{kind}"] == total
     assert "tokens" not in metrics
-    assert f"{metrics[f'held_out_{kind}']} {kind})" in ended.out
+    assert f"on {metrics[f'held_out_{kind}']} {kind}\n" in ended.out
     losses = [row["loss"] for row in metrics["history"] if "loss" in row]
     assert losses[-1] < losses[0]
 
@@ -123,11 +124,9 @@ def by_hand(path: Path) -> torch.Tensor:
 
 
 def test_a_checkpoint_says_how_its_pictures_were_read(stripes, configs, tmp_path):
-    from spectral_models.training.classification import ClassificationTask
-
     run = load_run(configs["images"], {"data.source": str(stripes)})
-    task = ClassificationTask(run, tmp_path)
-    saved = load_checkpoint(save_checkpoint(task.build(), tmp_path / "model")).config
+    task = run.task.load(run.model, run.data)
+    saved = load_checkpoint(save_checkpoint(build_model(task.model), tmp_path / "model")).config
     assert saved.encoder.image_size == (8, 12), "training writes the size of its pictures"
     assert saved.encoder.reader() == ImageReader(1, (8, 12), 4, (0.25,), (0.125,))
     assert task.tokenizer is None
@@ -142,7 +141,7 @@ def test_the_example_trains_as_it_is_written(stripes, tmp_path):
     example = Path(__file__).parents[2] / "examples" / "images.yaml"
     assert load_run(example).data == LabelledFilesConfig(source="digits", validation_fraction=0.2)
     changes = {"training.steps": 1, "model.encoder.hidden_dim": 8, "model.num_labels": 2, "data.source": str(stripes)}
-    assert train(load_run(example, changes), tmp_path / "run").data.names == ("lying", "standing")
+    assert train(load_run(example, changes), tmp_path / "run").model.config.labels == ("lying", "standing")
 
 
 def test_checkpoints_from_before_run_pixels_from_minus_one_to_one(tmp_path):
@@ -197,24 +196,24 @@ def test_what_is_held_out_has_no_copy_on_the_other_side(tmp_path):
         pixels = random.integers(0, 255, (4, 4))
         for copy in "ab":
             picture(tmp_path / f"class{number % 2}" / f"{copy}{number}.png", pixels)
-    data = load_labelled(LabelledFilesConfig(source=str(tmp_path), validation_fraction=0.3), 2)
-    sides = [{file.content() for file in side.items} for side in (data.train, data.validation)]
+    tables = load(LabelledFilesConfig(source=str(tmp_path), validation_fraction=0.3))
+    sides = [{file.content() for file in table.columns["input"]} for table in tables]
     assert not sides[0] & sides[1]
     assert len(sides[0] | sides[1]) == 60
-    assert data.names == ("class0", "class1")
-    for side in (data.train, data.validation):
-        assert all(f"class{label}" in file.name for file, label in zip(side.items, side.labels, strict=True))
+    for table in tables:
+        labels, names = class_numbers(table, 2)
+        assert names == ("class0", "class1")
+        files = table.columns["input"]
+        assert all(f"class{label}" in file.name for file, label in zip(files, labels, strict=True))
     moved = tmp_path.rename(tmp_path.with_name("moved"))
-    again = load_labelled(LabelledFilesConfig(source=str(moved), validation_fraction=0.3), 2)
-    assert [Path(file.name).name for file in again.validation.items] == [
-        Path(file.name).name for file in data.validation.items
-    ], "wherever the folder lies"
+    again = load(LabelledFilesConfig(source=str(moved), validation_fraction=0.3))
+    assert again[1].places == tables[1].places, "wherever the folder lies"
 
 
 def test_folders_that_hold_no_labelled_files(tmp_path):
     def refused(message: str, labels: int = 2) -> None:
         with pytest.raises(DataError, match=message):
-            load_labelled(LabelledFilesConfig(source=str(tmp_path)), labels)
+            class_numbers(load(LabelledFilesConfig(source=str(tmp_path)))[0], labels)
 
     with pytest.raises(DataError, match=r"no such folder .*one folder for each label"):
         read_folder(str(tmp_path / "nowhere"))
@@ -222,6 +221,8 @@ def test_folders_that_hold_no_labelled_files(tmp_path):
     picture(tmp_path / "train" / "a" / "1.png", np.zeros((4, 4)))
     refused(r"\(train\) are parts of a dataset, not labels. Give one as data.source, as in .*train")
     (tmp_path / "train").rename(tmp_path / "cat")
+    refused(r"1 row\(s\), of which 1 differ: too few to train on one and hold out another")
+    picture(tmp_path / "cat" / "a" / "2.png", np.ones((4, 4)))
     refused(r"has only one label, 'cat', and a classifier tells two or more apart")
     (tmp_path / "dog").mkdir()
     refused(r"dog holds no files, and a label needs examples. Put some there, or remove it")
@@ -235,8 +236,8 @@ def test_numbers_are_labels_as_they_are_unless_they_are_written_otherwise(tmp_pa
     for name in ("0", "1"):
         picture(tmp_path / "plain" / name / "1.png", np.full((4, 4), int(name)))
         picture(tmp_path / "padded" / f"0{name}" / "1.png", np.full((4, 4), int(name)))
-    assert load_labelled(LabelledFilesConfig(source=str(tmp_path / "plain")), 2).names is None
-    assert load_labelled(LabelledFilesConfig(source=str(tmp_path / "padded")), 2).names == ("00", "01")
+    assert class_numbers(load(LabelledFilesConfig(source=str(tmp_path / "plain")))[0], 2)[1] is None
+    assert class_numbers(load(LabelledFilesConfig(source=str(tmp_path / "padded")))[0], 2)[1] == ("00", "01")
 
 
 def test_a_label_that_the_model_has_not(stripes, configs, spectral, tmp_path):
@@ -284,7 +285,7 @@ def test_files_that_do_not_fit_are_named_before_anything_is_trained(tmp_path, re
     write(tmp_path / "new.png")
     files = [File.at(first), File.at(tmp_path / "new.png")]
     with pytest.raises(DataError, match=message):
-        LabelledFiles(Labelled(files, [0, 1]), reader)
+        FileExamples(files, [0, 1], reader)
 
 
 def test_pictures_that_patches_do_not_divide_and_damaged_ones(tmp_path):
@@ -307,20 +308,20 @@ def test_a_dataset_gives_the_files_that_it_holds(kind, stripes, tones, tmp_path)
 
     folder = read_folder(str({"images": stripes, "recordings": tones}[kind]))
     column, feature = {"images": ("image", datasets.Image()), "recordings": ("audio", datasets.Audio())}[kind]
-    names = sorted(set(folder.labels))
+    names = sorted(set(folder.columns["label"]))
 
     def write(features: datasets.Features) -> None:
-        rows = [{"bytes": file.content(), "path": None} for file in folder.items]
-        content = {column: rows, "kind": [names.index(label) for label in folder.labels]}
+        rows = [{"bytes": file.content(), "path": None} for file in folder.columns["input"]]
+        content = {column: rows, "kind": [names.index(label) for label in folder.columns["label"]]}
         made = pa.table({name: content[name] for name in features}, schema=features.arrow_schema)
         pq.write_table(made, tmp_path / "train.parquet")
 
     label = datasets.ClassLabel(names=names)
     write(datasets.Features({column: feature, "kind": label}))
     table = LabelledFilesConfig(source="-", label="kind").table(f"datasets:{tmp_path}")
-    assert table.labels == folder.labels
-    assert [file.content() for file in table.items] == [file.content() for file in folder.items]
-    assert table.items[2].name == f"datasets:{tmp_path}, split 'train', row 3"
+    assert table.columns["label"] == folder.columns["label"]
+    assert [file.content() for file in table.columns["input"]] == [file.content() for file in folder.columns["input"]]
+    assert table.columns["input"][2].name == f"datasets:{tmp_path}, split 'train', row 3"
     with pytest.raises(DataError, match=r"no field 'label'.*data.label"):
         LabelledFilesConfig(source="-").table(f"datasets:{tmp_path}")
     write(datasets.Features({"kind": label}))

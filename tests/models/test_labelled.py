@@ -5,17 +5,42 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 
 from spectral_models.data import ByteTokenizer, DataError
-from spectral_models.data.batches import LabelledTokens, ShuffledBatches, padded
-from spectral_models.data.labelled import Labelled, load_labelled
-from spectral_models.data.tables import LabelledTextsConfig, read_table
+from spectral_models.data.batches import ShuffledBatches, TextExamples, padded
+from spectral_models.data.labelled import LabelledTextsConfig
+from spectral_models.data.labels import class_numbers, majority
+from spectral_models.data.source import SourceConfig, Table, load
 
 TEXTS = ["good, really", 'it "works"', "NA", "bad\\n", "café 世界", "null"]
 LABELS = ["pos", "pos", "neg", "neg", "pos", "neg"]
+
+
+class Side(NamedTuple):
+    items: list[Any]
+    labels: list[int]
+
+
+class Labelled(NamedTuple):
+    train: Side
+    validation: Side
+    names: tuple[str, ...] | None
+
+
+def load_labelled(config: SourceConfig, num_labels: int, names: tuple[str, ...] | None = None) -> Labelled:
+    train, held_out = load(config)
+    numbers, found = class_numbers(train, num_labels, names)
+    judged, again = class_numbers(held_out, num_labels, names)
+    assert again == found
+    return Labelled(Side(train.columns["input"], numbers), Side(held_out.columns["input"], judged), found)
+
+
+def read_table(source: str) -> Table:
+    return LabelledTextsConfig(source=source).table(source)
 
 
 def rows(count: int) -> list[tuple[str, str]]:
@@ -45,8 +70,8 @@ def write(path: Path, found: list[tuple[object, object]], text: str = "text", la
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
 def test_every_kind_of_table_gives_its_texts_as_written(tmp_path, suffix):
     """Also those that a reader of numbers would take for missing values, and quotes and commas."""
-    table = read_table(write(tmp_path / f"t{suffix}", list(zip(TEXTS, LABELS, strict=True))), "text", "label")
-    assert (table.items, table.labels) == (TEXTS, LABELS)
+    table = read_table(write(tmp_path / f"t{suffix}", list(zip(TEXTS, LABELS, strict=True))))
+    assert (table.columns["input"], table.columns["label"]) == (TEXTS, LABELS)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
@@ -148,21 +173,21 @@ def test_a_label_that_training_does_not_know_is_refused(tmp_path):
 
 def test_files_that_are_no_tables_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"nowhere.csv': no such file"):
-        read_table(str(tmp_path / "nowhere.csv"), "text", "label")
+        read_table(str(tmp_path / "nowhere.csv"))
     (tmp_path / "t.xlsx").write_text("x")
     with pytest.raises(DataError, match=r"not a table this reads. Allowed: .*\.csv"):
-        read_table(str(tmp_path / "t.xlsx"), "text", "label")
+        read_table(str(tmp_path / "t.xlsx"))
     (tmp_path / "t.parquet").write_text("not parquet")
     with pytest.raises(DataError, match=r"t.parquet: cannot be read as .parquet"):
-        read_table(str(tmp_path / "t.parquet"), "text", "label")
+        read_table(str(tmp_path / "t.parquet"))
 
 
 def test_only_parquet_needs_a_library_and_the_error_says_which(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     for suffix in (".csv", ".tsv", ".jsonl"):
-        assert len(read_table(write(tmp_path / f"t{suffix}", rows(4)), "text", "label").items) == 4
+        assert len(read_table(write(tmp_path / f"t{suffix}", rows(4)))) == 4
     with pytest.raises(DataError, match=r"pip install 'spectral-networks\[train\]'"):
-        read_table(write(tmp_path / "t.parquet", rows(4)), "text", "label")
+        read_table(write(tmp_path / "t.parquet", rows(4)))
 
 
 MALFORMED = {
@@ -209,7 +234,7 @@ def test_rows_that_are_not_as_the_others_are_refused_with_their_line(tmp_path, c
     file = tmp_path / f"t{suffix}"
     file.write_text(content, encoding="utf-8", newline="")
     with pytest.raises(DataError, match=message):
-        read_table(str(file), "text", "label")
+        read_table(str(file))
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
@@ -218,7 +243,7 @@ def test_a_text_may_be_long_and_other_columns_hold_what_they_like(tmp_path, suff
     import csv
 
     before, text = csv.field_size_limit(), "long " * 60_000
-    assert read_table(write(tmp_path / f"t{suffix}", [(text, "a"), ("short", "b")]), "text", "label").items[0] == text
+    assert read_table(write(tmp_path / f"t{suffix}", [(text, "a"), ("short", "b")])).columns["input"][0] == text
     assert csv.field_size_limit() == before
 
 
@@ -226,8 +251,8 @@ def test_tables_as_spreadsheets_and_libraries_write_them(tmp_path):
     """A byte-order mark, line ends of two characters, blank lines at the end, a column of numbers without a name."""
     file = tmp_path / "t.csv"
     file.write_bytes('\ufeff,text,label\r\n0,"one\r\ntwo",a\r\n1,Zoë,b\r\n\r\n'.encode())
-    table = read_table(str(file), "text", "label")
-    assert (table.items, table.labels) == (["one\r\ntwo", "Zoë"], ["a", "b"])
+    table = read_table(str(file))
+    assert (table.columns["input"], table.columns["label"]) == (["one\r\ntwo", "Zoë"], ["a", "b"])
 
 
 @pytest.mark.parametrize("file", ["t.csv", "t.jsonl"])
@@ -241,20 +266,20 @@ def test_a_row_with_more_fields_than_the_header_of_a_dataset_s_csv_is_refused(tm
     if file == "t.csv":
         (folder / file).write_text("text,label\nI liked it, really 0,neg\nI did, too,pos\n")
         with pytest.raises(DataError, match=r"could not load .*does not match length of data"):
-            read_table(f"datasets:{folder}", "text", "label")
+            read_table(f"datasets:{folder}")
     else:
         (folder / file).write_text('{"text": "a", "label": "x", "more": 1}\n{"text": "b", "label": "y", "more": 2}\n')
-        assert read_table(f"datasets:{folder}", "text", "label").items == ["a", "b"]
+        assert read_table(f"datasets:{folder}").columns["input"] == ["a", "b"]
 
 
 # Batches
 
 
 @pytest.fixture(scope="module")
-def examples() -> LabelledTokens:
+def examples() -> TextExamples:
     lengths = torch.randint(1, 40, (83,), generator=torch.Generator().manual_seed(0)).tolist()
     texts = [chr(65 + number % 50) * length for number, length in enumerate(lengths)]
-    return LabelledTokens(Labelled(texts, [number % 2 for number in range(83)]), ByteTokenizer(), 30)
+    return TextExamples(texts, [number % 2 for number in range(83)], ByteTokenizer(), 30)
 
 
 def test_texts_are_cut_at_the_longest_length_and_padded_behind(examples):
@@ -305,13 +330,13 @@ def test_batches_hold_texts_of_like_length(examples):
 
 
 def test_fewer_examples_than_a_batch_are_taken_again():
-    few = LabelledTokens(Labelled(["a", "bb", "ccc"], [0, 1, 0]), ByteTokenizer(), 10)
+    few = TextExamples(["a", "bb", "ccc"], [0, 1, 0], ByteTokenizer(), 10)
     order = ShuffledBatches(few, 8, steps=2, seed=0)
     assert sorted(len(order[i]["inputs"]) for i in range(8)) == [1, 1, 1, 2, 2, 2, 3, 3]
 
 
 def test_the_majority_is_the_best_constant_answer():
-    assert Labelled(["a"] * 8, [0, 1, 1, 2, 1, 1, 0, 1]).majority() == 5 / 8
+    assert majority([0, 1, 1, 2, 1, 1, 0, 1]) == 5 / 8
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet", "datasets"])
@@ -323,6 +348,6 @@ def test_nothing_is_drawn_where_no_terminal_is(tmp_path, suffix, capfd, monkeypa
     folder = tmp_path / "folder"
     folder.mkdir()
     file = write(folder / f"t{'.csv' if suffix == 'datasets' else suffix}", rows(4))
-    assert len(read_table(f"datasets:{folder}" if suffix == "datasets" else file, "text", "label").items) == 4
+    assert len(read_table(f"datasets:{folder}" if suffix == "datasets" else file)) == 4
     assert capfd.readouterr() == ("", "")
     assert not datasets.are_progress_bars_disabled()

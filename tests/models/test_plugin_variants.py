@@ -83,8 +83,8 @@ class StrandConfig(ModelConfig):
         return LabelSet(len(self.labels), self.labels)
 
     @property
-    def architecture(self) -> str:
-        return "SpectralForSequenceClassification"
+    def tasks(self) -> tuple[str, ...]:
+        return ("classification",)
 
     def build(self) -> Strand:
         return Strand(self)
@@ -212,7 +212,7 @@ def test_what_it_does_not_declare_is_refused_by_name(spectral, tmp_path):
         ("embed", "x"): "pools no embeddings",
         ("classify", "x"): "classify takes a classifier",
         ("generate",): "generate takes a language_model",
-        ("evaluate", "--data", "x"): "evaluate measures",
+        ("evaluate", "--data", "x"): "declares no task",
     }.items():
         name, *rest = command
         spectral(name, saved, *rest).refused(rf"a model of type series/forecaster.*{why}")
