@@ -74,7 +74,7 @@ def real_values(table: Table, *, role: str = "label") -> Tensor:
         values = cell if isinstance(cell, list) else [cell]
         rows.append([_real(table, index, role, value) for value in values])
         if not values or len(values) != len(rows[0]):
-            wanted = f"row {table.places[0]} has {len(rows[0])}" if rows[0] else "regression needs at least one"
+            wanted = f"{table.places[0]} has {len(rows[0])}" if rows[0] else "regression needs at least one"
             raise table.error(index, role, f"holds {len(values)} numbers, and {wanted}. Give every row as many.")
     found = torch.tensor(rows)
     return found if any(isinstance(cell, list) for cell in cells) else found[:, 0]
