@@ -230,7 +230,7 @@ def test_sentences_have_a_tag_for_each_word(tmp_path, suffix):
         )
         (tmp_path / f"t{suffix}").write_text(text, encoding="utf-8", newline="")
         source = str(tmp_path / f"t{suffix}")
-    config = TaggedConfig(source=source, validation=source)
+    config = TaggedConfig(source=source, validation="train" if suffix == "datasets" else source)
     table, _ = load(config)
     assert list(zip(table.columns["tokens"], table.columns["tags"], strict=True)) == SENTENCES
     numbers, names = tag_numbers(table, 3)
