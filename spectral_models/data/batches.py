@@ -32,7 +32,7 @@ class Examples(Dataset[Example]):
 
     def __init__(self, items: Sequence[Any], labels: Labels) -> None:
         self.items = items
-        ragged = not isinstance(labels, Tensor) and len(labels) > 0 and not isinstance(labels[0], int)
+        ragged = not isinstance(labels, Tensor) and len(labels) > 0 and isinstance(labels[0], Sequence | Tensor)
         self.labels: Tensor | list[Tensor] = (
             [torch.as_tensor(row, dtype=torch.long) for row in labels] if ragged else torch.as_tensor(labels)
         )

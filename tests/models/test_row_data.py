@@ -139,6 +139,7 @@ RULE = r"a label is a name or an integer from 0; for numbers use task: regressio
         (class_numbers, ["a", None], rf"row 2: column 'label' holds None; {RULE}"),
         (multi_hot, ["a", "b"], r"row 1: column 'label' holds 'a'; several labels are a list, or .* data.separator"),
         (multi_hot, [["a"], [0.5]], rf"row 2: column 'label' holds 0.5; {RULE}"),
+        (class_numbers, ["1" * 5000, "2", "3"], r"has 3 different labels \(1111.*num_labels: 3"),
         (multi_hot, [["a", "b"], ["c"]], r"has 3 different labels \(a, b, c\).*num_labels: 3"),
         (multi_hot, [[], []], r"has no label, and a classifier tells two or more apart"),
         (real_values, ["1", "good"], r"row 2: column 'label' holds 'good'; for regression .* task: classification"),
