@@ -32,7 +32,7 @@ class Examples(Dataset[Example]):
 
     def __init__(self, items: Sequence[Any], labels: Labels) -> None:
         self.items = items
-        ragged = not isinstance(labels, Tensor) and len(labels) > 0 and not isinstance(labels[0], int)
+        ragged = not isinstance(labels, Tensor) and len(labels) > 0 and isinstance(labels[0], Sequence | Tensor)
         self.labels: Tensor | list[Tensor] = (
             [torch.as_tensor(row, dtype=torch.long) for row in labels] if ragged else torch.as_tensor(labels)
         )
@@ -61,14 +61,8 @@ class Examples(Dataset[Example]):
         return digest.hexdigest()
 
 
-class TextExamples(Examples):
-    """Texts: their first ``max_length`` tokens each, all of them where it is None."""
-
-    what = "texts"
-
-    def __init__(self, texts: Sequence[str], labels: Labels, tokenizer: Tokenizer, max_length: int | None) -> None:
-        super().__init__(texts, labels)
-        self.tokens = token_rows(texts, tokenizer, max_length)
+class _TokenExamples(Examples):
+    tokens: list[Tensor]
 
     def inputs(self, index: int) -> Example:
         return {"inputs": self.tokens[index].long()}
@@ -77,7 +71,17 @@ class TextExamples(Examples):
         return torch.tensor([len(ids) for ids in self.tokens])
 
 
-class TaggedExamples(TextExamples):
+class TextExamples(_TokenExamples):
+    """Texts: their first ``max_length`` tokens each, all of them where it is None."""
+
+    what = "texts"
+
+    def __init__(self, texts: Sequence[str], labels: Labels, tokenizer: Tokenizer, max_length: int | None) -> None:
+        super().__init__(texts, labels)
+        self.tokens = token_rows(texts, tokenizer, max_length)
+
+
+class TaggedExamples(_TokenExamples):
     """Sentences: the tokens of their words, each with a space before it but the first, and a label for each token.
 
     The first token of a word has the word's tag, and the others IGNORE (-100).
@@ -88,7 +92,7 @@ class TaggedExamples(TextExamples):
     def __init__(
         self, words: Sequence[list[str]], tags: Sequence[list[int]], tokenizer: Tokenizer, max_length: int | None
     ) -> None:
-        tokens, labels = [], []
+        self.tokens, labels = [], []
         for sentence, numbers in zip(words, tags, strict=True):
             pieces = tokenizer.encode_batch([f"{' ' if place else ''}{word}" for place, word in enumerate(sentence)])
             ids = [token for piece in pieces for token in piece][:max_length]
@@ -97,10 +101,9 @@ class TaggedExamples(TextExamples):
                 for piece, number in zip(pieces, numbers, strict=True)
                 for place in range(len(piece))
             ]
-            tokens.append(torch.tensor(ids or [0], dtype=torch.int32))
+            self.tokens.append(torch.tensor(ids or [0], dtype=torch.int32))
             labels.append(row[:max_length] or [IGNORE])
-        Examples.__init__(self, words, labels)
-        self.tokens = tokens
+        super().__init__(words, labels)
 
 
 class FileExamples(Examples):
@@ -234,7 +237,8 @@ def padded(examples: Sequence[Example]) -> Example:
     """A batch of examples, padded on the right.
 
     inputs: images (B, C, H, W); sequences (B, L), with attention_mask (B, L). ``inputs.NAME`` of modalities the same,
-    with ``attention_mask.NAME``, and ``present.NAME`` (B,), false where a row lacks it: zeros stand for it then.
+    with ``attention_mask.NAME``, and ``present.NAME`` (B,), false where a row lacks it and zeros stand for it. What no
+    row has is left out.
     labels: (B,), (B, K) floats, or (B, L) integers with IGNORE (-100) behind each row's.
     """
     labels = [example["labels"] for example in examples]

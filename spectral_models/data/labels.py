@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectral_core.errors import suggestion
+from spectral_core.errors import shown, suggestion
 from spectral_models.data.source import Table
 from spectral_models.errors import DataError
 
@@ -19,6 +19,7 @@ Names = tuple[str, ...] | None
 """Of labels, by number; None where labels are numbers already."""
 
 _RULE = "a label is a name or an integer from 0; for numbers use task: regression"
+_INTEGER = re.compile("0|[1-9][0-9]{0,17}")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 _LARGEST = torch.finfo(torch.float32).max
 
@@ -74,7 +75,7 @@ def real_values(table: Table, *, role: str = "label") -> Tensor:
         values = cell if isinstance(cell, list) else [cell]
         rows.append([_real(table, index, role, value) for value in values])
         if not values or len(values) != len(rows[0]):
-            wanted = f"row {table.places[0]} has {len(rows[0])}" if rows[0] else "regression needs at least one"
+            wanted = f"{table.places[0]} has {len(rows[0])}" if rows[0] else "regression needs at least one"
             raise table.error(index, role, f"holds {len(values)} numbers, and {wanted}. Give every row as many.")
     found = torch.tensor(rows)
     return found if any(isinstance(cell, list) for cell in cells) else found[:, 0]
@@ -89,7 +90,9 @@ def _real(table: Table, index: int, role: str, cell: Any) -> float:
         if abs(value) <= _LARGEST:  # NaN is not below either
             return value
     raise table.error(
-        index, role, f"holds {cell!r}; for regression a label is a finite number. For names use task: classification."
+        index,
+        role,
+        f"holds {shown(cell)}; for regression a label is a finite number. For names use task: classification.",
     )
 
 
@@ -120,12 +123,12 @@ def _written(table: Table, role: str, listed: bool) -> list[list[str]]:
     for index, cell in enumerate(table.columns[role]):
         if listed and not isinstance(cell, list):
             raise table.error(
-                index, role, f"holds {cell!r}; several labels are a list, or text that data.separator divides."
+                index, role, f"holds {shown(cell)}; several labels are a list, or text that data.separator divides."
             )
         row = cell if listed else [cell]
         for label in row:
             if not isinstance(label, int | str) or label == "":
-                raise table.error(index, role, f"holds {label!r}; {_RULE}.")
+                raise table.error(index, role, f"holds {shown(label)}; {_RULE}.")
         rows.append([str(int(label)) if isinstance(label, int) else label for label in row])
     return rows
 
@@ -143,12 +146,12 @@ def _learned(table: Table, role: str, rows: list[list[str]], num_labels: int, na
         )
     if not named:
         return None
-    integers = all(label.isdecimal() and str(int(label)) == label for label in distinct)
+    integers = all(map(_INTEGER.fullmatch, distinct))
     if integers and all(int(label) < num_labels for label in distinct):
         return None
     if all(map(_NUMBER.fullmatch, distinct)):
         for index, row in enumerate(rows):
-            if fraction := next((label for label in row if not float(label).is_integer()), None):
+            if fraction := next((label for label in row if float(label) % 1 > 0), None):
                 raise table.error(index, role, f"holds {fraction}; {_RULE}.")
     if len(distinct) != num_labels:
         some = ", ".join(sorted(distinct)[:10]) + (", ..." if len(distinct) > 10 else "")

@@ -139,8 +139,8 @@ def _divided(table: Table, config: SourceConfig) -> tuple[Table, Table]:
     distinct = [Document(key, key.encode(errors="replace")) for key in dict.fromkeys(keys)]
     if len(distinct) < 2:
         raise DataError(
-            f"{table.source}: {len(table)} row(s), of which {len(distinct)} differ: too few to train on one and hold "
-            "out another. Give at least two different rows, or another source as data.validation."
+            f"{table.source}: {len(table)} row(s), of which {len(distinct)} differ: too few to train on one and "
+            "hold out another. Give at least two different rows, or another source as data.validation."
         )
     _, held_out = split_documents(distinct, fraction=config.validation_fraction, seed=config.seed)
     chosen = {document.name for document in held_out}

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from spectral_core.config import Length
+from spectral_models.data.documents import DATASETS
 from spectral_models.data.source import SourceConfig, Table
 from spectral_models.data.tables import read_columns
 from spectral_models.data.tokenizers import BytesConfig, TokenizerConfig
@@ -45,7 +46,7 @@ class TaggedConfig(SourceConfig):
     def table(self, source: str, split: str = "train") -> Table:
         """Raises DataError, with the place, for cells that are no lists of words and for lists of other lengths."""
         path = Path(source).expanduser()
-        if path.suffix.lower() in _CONLL and path.is_file():
+        if path.suffix.lower() in _CONLL and not source.startswith(DATASETS):
             table = _sentences(source, path)
         else:
             columns = {"tokens": self.tokens, "tags": self.tags}

@@ -19,6 +19,7 @@ from spectral_models.data import DataConfig, DataError
 from spectral_models.data.documents import load_documents
 from spectral_models.data.labelled import LabelledTextsConfig
 from spectral_models.data.readers import AudioReader, File, ImageReader
+from spectral_models.data.tagged import TaggedConfig
 
 ROWS = [("good, really", "pos"), ('it "works"', "neg"), ("two\nlines, é世🙂", "pos"), ("null", "neg")] * 4
 PIECES = (*map(str.encode, '\0\n\r\t",{'), b"\xff\xfe", b"\xc3", b"\xef\xbb\xbf", b"[" * 500, b"\\ud800", b"9" * 5000)
@@ -50,6 +51,9 @@ WHOLE = {
     ".tsv": "text\tlabel\n" + "".join(f"{text!a}\t{label}\n" for text, label in ROWS),
     ".jsonl": "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in ROWS),
     ".txt": "".join(f"{text} {label}\n" for text, label in ROWS),
+    ".conll": "".join(
+        f"{'' if i % 4 else chr(10)}{text.split()[0]} _ {label}\n" for i, (text, label) in enumerate(ROWS)
+    ),
     ".parquet": parquet(),
     ".wav": sound(),
     **{f".{kind}": picture(kind) for kind in ("png", "jpeg", "gif", "bmp", "tiff", "webp")},
@@ -59,6 +63,8 @@ WHOLE = {
 def read(path: Path) -> None:
     if path.suffix in (".csv", ".tsv", ".jsonl", ".parquet"):
         assert len(LabelledTextsConfig(source="-").table(str(path)))
+    if path.suffix == ".conll":
+        assert len(TaggedConfig(source="-").table(str(path)))
     if path.suffix in (".jsonl", ".txt"):
         assert len(load_documents(DataConfig(source=str(path))))
     if path.suffix == ".wav":
