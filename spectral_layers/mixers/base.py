@@ -6,7 +6,7 @@ The mixer ensures causality, streaming and length limits; the filters and gates 
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -18,6 +18,7 @@ from spectral_core.contract import Contract
 from spectral_core.errors import StateError, UnsupportedInputError
 from spectral_core.trees import tree
 from spectral_layers.context import LayerContext
+from spectral_layers.report import Report
 from spectral_layers.rows import Rows
 from spectral_layers.state import State
 
@@ -26,16 +27,11 @@ Direction = Literal["causal", "bidirectional"]
 
 @tree
 @dataclass
-class MixerOutput:
-    """y: (B, L, D). state: continues the sequence; None unless it was asked for.
-
-    losses: scalars to add to the training loss, already weighted. metrics: scalars to log.
-    """
+class MixerOutput(Report):
+    """y: (B, L, D). state: continues the sequence; None unless it was asked for."""
 
     y: Tensor
     state: State | None = None
-    losses: dict[str, Tensor] = field(default_factory=dict)
-    metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Mixer(Contract, nn.Module):

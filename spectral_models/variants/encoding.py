@@ -17,7 +17,7 @@ from spectral_core.backends.base import transform_dtype
 from spectral_core.config import OneOf, part
 from spectral_core.trees import tree
 from spectral_kernels.tracing import readable
-from spectral_layers import POSITIONS, FrontEndConfig, PositionConfig, Rotation, Rows
+from spectral_layers import POSITIONS, FrontEndConfig, PositionConfig, Report, Rotation, Rows
 from spectral_layers.frontends.base import FrontEndOutput, Modality
 from spectral_layers.positions.base import Grid, positions_of
 from spectral_models.config import ModelConfig
@@ -30,19 +30,16 @@ Pooling = Literal["mean", "max", "cls", "last"]
 
 @tree
 @dataclass
-class EncoderOutput:
+class EncoderOutput(Report):
     """hidden: (B, L, D), arbitrary at padding. pooled: (B, D). mask: (B, L), True at real tokens; None if all are.
 
-    logits: (B, L, V), of an encoder with a head over its vocabulary. losses: scalars to add to the training loss,
-    already weighted, named by layer. metrics: scalars to log.
+    logits: (B, L, V), of an encoder with a head over its vocabulary. losses, metrics: named by layer.
     """
 
     hidden: Tensor
     pooled: Tensor
     mask: Tensor | None
-    logits: Tensor | None
-    losses: dict[str, Tensor]
-    metrics: dict[str, Tensor]
+    logits: Tensor | None = None
 
 
 class Encoder(StackedModel):
@@ -117,7 +114,7 @@ class Encoder(StackedModel):
             pooled, x = x[:, 0], x[:, 1:]
         else:
             pooled = pool(x, rows, self.config.pooling)
-        return EncoderOutput(x, pooled, mask, None, passed.losses, passed.metrics)
+        return EncoderOutput(x, pooled, mask) + passed
 
     def _refuse_extremes(self, found: FrontEndOutput, inputs: Tensor) -> Tensor:
         """The features, unless some are not finite or so large that a norm's sum of squares overflows.

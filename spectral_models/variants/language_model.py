@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from spectral_core import UnsupportedInputError
 from spectral_core.config import PartConfig
 from spectral_core.trees import tree
-from spectral_layers import Rows, State
+from spectral_layers import Report, Rows, State
 from spectral_layers.entry import entry
 from spectral_layers.frontends.tokens import Tokens
 from spectral_layers.positions.base import positions_of
@@ -29,29 +29,22 @@ from spectral_models.variants.vocabulary import VocabularyConfig
 
 @tree
 @dataclass
-class LanguageModelOutput:
-    """logits: (B, L, V). state: what continues the rows, if asked for.
-
-    losses: scalars to add to the training loss, already weighted, named by layer. metrics: scalars to log.
-    """
+class LanguageModelOutput(Report):
+    """logits: (B, L, V). state: what continues the rows, if asked for. losses, metrics: named by layer."""
 
     logits: Tensor
     state: State | None
-    losses: dict[str, Tensor]
-    metrics: dict[str, Tensor]
 
 
 @tree
 @dataclass
-class Features:
+class Features(Report):
     """x: (B, N, D), each row from index 0 on. alignment: back to where the tokens stood, if a mask was given."""
 
     x: Tensor
     rows: Rows | None
     alignment: Alignment | None
     state: State | None
-    losses: dict[str, Tensor]
-    metrics: dict[str, Tensor]
 
 
 class LanguageModel(StackedModel):
@@ -99,7 +92,7 @@ class LanguageModel(StackedModel):
             logits = self.logits(_last(made.x, made.rows, logits_to_keep))
         else:
             logits = self._placed_logits(made, attention_mask)
-        return LanguageModelOutput(logits, made.state, made.losses, made.metrics)
+        return LanguageModelOutput(logits, made.state) + made
 
     @entry
     def loss(
@@ -166,7 +159,7 @@ class LanguageModel(StackedModel):
             advance = x.shape[1] if rows is None else rows.lengths
             made = State(self._state_owner, before + advance, parts=passed.states)
             made.record(state, input_ids, ragged=rows is not None)
-        return Features(self.norm(passed.x), rows, alignment, made, passed.losses, passed.metrics)
+        return Features(self.norm(passed.x), rows, alignment, made) + passed
 
     def input_specs(self) -> tuple[TokenInput, ...]:
         return (TokenInput("input_ids", vocab_size=self.config.vocab_size, length_limit=self.length_limit),)

@@ -23,6 +23,7 @@ from spectral_layers import (
     LayerContext,
     Mixer,
     PositionConfig,
+    Report,
     Rotation,
     Rows,
     State,
@@ -54,13 +55,11 @@ class Way:
 
 @tree
 @dataclass
-class StackOutput:
+class StackOutput(Report):
     """x: (B, L, D). states: of the blocks that gave one, by index. losses and metrics: named by layer."""
 
     x: Tensor
     states: dict[str, State] = field(default_factory=dict)
-    losses: dict[str, Tensor] = field(default_factory=dict)
-    metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
 class StackedModel(SpectralModel):
@@ -109,8 +108,7 @@ class StackedModel(SpectralModel):
             else:
                 output = block(*given)
             passed.x = way.leave(output.x)
-            passed.losses.update({f"layers.{index}.{name}": loss for name, loss in output.losses.items()})
-            passed.metrics.update({f"layers.{index}.{name}": value for name, value in output.metrics.items()})
+            passed += output.under(f"layers.{index}")
             if output.state is not None:
                 passed.states[str(index)] = output.state
         return passed
