@@ -22,7 +22,7 @@ from spectral_layers.context import LayerContext
 from spectral_layers.entry import Entered, entry
 from spectral_layers.mixers.base import Direction
 from spectral_layers.report import Report
-from spectral_layers.rows import Rows
+from spectral_layers.rows import Alignment, Rows
 from spectral_layers.state import State
 
 
@@ -36,6 +36,15 @@ class Stream:
     x: Tensor
     rows: Rows | None = None
     kind: Direction = "bidirectional"
+
+    @classmethod
+    def of(cls, x: Tensor, mask: Tensor | None) -> Stream:
+        """Of tokens x (B, L, D), real where the mask (B, L) is nonzero, with padding on either side; None: all are."""
+        if mask is None:
+            return cls(x)
+        alignment = Alignment.of(mask)
+        x = alignment.gather(x)
+        return cls(x, alignment.rows.if_ragged(x.shape[1]))
 
 
 @tree

@@ -15,12 +15,10 @@ from spectral_core.axes import describe
 from spectral_core.config import OneOf, Width, part, problem
 from spectral_core.errors import shown, suggestion
 from spectral_layers import FEEDFORWARDS, FUSIONS, FeedForwardConfig, FusionConfig, LayerContext, Report, Stream
-from spectral_layers.rows import Alignment
 from spectral_models.block import NORMS, under
 from spectral_models.inputs import InputSpec
 from spectral_models.variants.encoding import AnyEncoder, Encoder, EncoderOutput, pool
 from spectral_models.variants.labelling import ClassifierOutput, Labeller, LabellerConfig
-from spectral_models.variants.stack import ragged
 
 
 class Multimodal(Labeller):
@@ -116,10 +114,7 @@ class Multimodal(Labeller):
         x = encoded.hidden
         if name in self.projections:
             x = self.projections[name](x)
-        if encoded.mask is None:
-            return Stream(x)
-        alignment = Alignment.of(encoded.mask)
-        return Stream(alignment.gather(x), ragged(alignment.rows, x.shape[1]))
+        return Stream.of(x, encoded.mask)
 
     def _check(self, inputs: Mapping[str, Tensor], options: Mapping[str, Mapping[str, Any]]) -> None:
         known = ", ".join(self.encoders)

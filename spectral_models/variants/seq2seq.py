@@ -18,7 +18,6 @@ from spectral_core.renamed import Renamed
 from spectral_core.trees import tree
 from spectral_layers import FUSIONS, Report, State, Stream
 from spectral_layers.entry import entry
-from spectral_layers.rows import Alignment
 from spectral_models.block import under
 from spectral_models.data.readers import Reader
 from spectral_models.generation import generate
@@ -27,7 +26,6 @@ from spectral_models.loss import IGNORE, StepLoss
 from spectral_models.model import SpectralModel
 from spectral_models.variants.conditioning import SourceDecoder, SourceDecoderConfig
 from spectral_models.variants.encoding import AnyEncoder, EncoderOutput
-from spectral_models.variants.stack import ragged
 
 _TokenId = Annotated[int, Field(ge=0, le=1 << 32)]
 
@@ -124,13 +122,8 @@ class Seq2Seq(SpectralModel):
     @entry
     def read(self, encoded: EncoderOutput) -> State:
         """The same, of a source that is encoded."""
-        x, rows = encoded.hidden, None
-        if encoded.mask is not None:
-            alignment = Alignment.of(encoded.mask)
-            x, rows = alignment.gather(x), ragged(alignment.rows, x.shape[1])
-        if self.bridge is not None:
-            x = self.bridge(x)
-        return self.decoder.prepare(Stream(x, rows))
+        x = encoded.hidden if self.bridge is None else self.bridge(encoded.hidden)
+        return self.decoder.prepare(Stream.of(x, encoded.mask))
 
     def decoder_inputs(self, labels: Tensor) -> Tensor:
         """(B, L) labels as what the decoder is fed to learn them: the start token, then all but the last.

@@ -9,11 +9,9 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from spectral_core import FFT_BACKENDS, FFTBackendConfig, UnsupportedInputError
-from spectral_core.axes import describe
+from spectral_core import FFT_BACKENDS, FFTBackendConfig
 from spectral_core.config import Length, OneOf, Width, part, problem
 from spectral_core.trees import tree
 from spectral_layers import (
@@ -28,7 +26,6 @@ from spectral_layers import (
     Rows,
     State,
 )
-from spectral_layers.rows import Alignment
 from spectral_models.block import NORMS, Block, BlockOutput, under
 from spectral_models.config import BlockConfig, Blocks, ModelConfig, block_as_layers
 from spectral_models.model import SpectralModel
@@ -120,35 +117,6 @@ def _run_again(
     """A block that the backward pass recomputes: each run consumes a state of its own."""
     output: BlockOutput = block(x, rows, None if state is None else state.clone(), return_state, rotation)
     return output
-
-
-def aligned(inputs: Tensor, mask: Tensor, *, name: str) -> tuple[Tensor, Alignment]:
-    """Inputs (B, L) with each row starting at index 0, as wide as the longest row, for :func:`restored`.
-
-    Columns that are padding in every row are not worth computing. name: of the inputs, for the error of a mask of
-    another shape. Raises UnsupportedInputError for that and for masks with holes.
-    """
-    if mask.shape != inputs.shape:
-        raise UnsupportedInputError(f"the attention mask {describe(mask)} must have {name}' shape {describe(inputs)}.")
-    alignment = Alignment.of(mask)
-    gathered = alignment.gather(inputs)
-    if torch.compiler.is_exporting():
-        return gathered, alignment  # a program's shapes depend on no values
-    return gathered[:, : max([1, *alignment.rows.lengths.tolist()])], alignment
-
-
-def restored(outputs: Tensor, alignment: Alignment, mask: Tensor) -> Tensor:
-    """Outputs (B, N, C) of :func:`aligned` tokens, where these stood in the mask (B, L); arbitrary at padding."""
-    return alignment.scatter(F.pad(outputs, (0, 0, 0, mask.shape[1] - outputs.shape[1])))
-
-
-def ragged(rows: Rows, length: int) -> Rows | None:
-    """The rows, unless each is ``length`` long: full rows need no counts, and parts have a faster way.
-
-    A program that is exported takes both kinds, and keeps the counts.
-    """
-    full = not torch.compiler.is_exporting() and bool((rows.lengths == length).all())
-    return None if full else rows
 
 
 class StackConfig(ModelConfig):

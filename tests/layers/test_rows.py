@@ -21,7 +21,7 @@ def test_the_mask_of_rows() -> None:
 def test_alignment_of_masks_of_any_dtype(dtype: torch.dtype) -> None:
     mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1]], dtype=dtype)
     aligned = Alignment.of(mask)
-    assert aligned.starts.tolist() == [2, 0, 1, 0, 0]
+    assert aligned.columns[:, 0].tolist() == [2, 0, 1, 0, 0]
     assert aligned.rows.lengths.tolist() == [2, 3, 2, 0, 4]
 
 
