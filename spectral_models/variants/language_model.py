@@ -177,7 +177,14 @@ def fingerprint(config: StackConfig, *others: PartConfig) -> str:
 
 
 class DecoderConfig(VocabularyConfig, StackConfig):
-    """What the configs of strictly causal models over a vocabulary share."""
+    """Base of the configs of strictly causal models over a vocabulary of V = ``vocab_size`` token ids.
+
+    A subclass names its ``type`` and builds a :class:`LanguageModel`, or a class derived from it, which maps ids (B, L)
+    to logits (B, L, V): those at t are of token t + 1, and depend on tokens up to t only. All blocks must have causal
+    mixers, else validation refuses the config; without ``block`` and ``layers`` it takes the block ``hybrid``. The
+    model continues a state by any number of tokens, and is held to its causality by ``build_model`` where parts come
+    from third parties.
+    """
 
     decoder: ClassVar[bool] = True
 

@@ -60,7 +60,14 @@ class StackOutput(Report):
 
 
 class StackedModel(SpectralModel):
-    """Front end and position, blocks, norm. A variant adds what goes in and what comes out."""
+    """Front end and position, ``num_layers`` blocks, norm. A variant adds what goes in and what comes out.
+
+    The front end makes features (B, L, D) of the inputs, with D = ``hidden_dim``; every block maps (B, L, D) to the
+    same shape. A variant's ``forward`` calls, in this order: the front end; ``position.check_limit`` and
+    ``position.embed``; :meth:`through_blocks`; the norm. Rows begin at index 0 there: left padding is gathered away
+    before (:func:`spectral_layers.rows.aligned`), and outputs are scattered back. It passes on the report of
+    :class:`StackOutput`. Mixers, front end and position are causal or not as the config's ``decoder`` says.
+    """
 
     def __init__(self, config: StackConfig, frontend: FrontEndConfig) -> None:
         super().__init__(config)
@@ -94,7 +101,12 @@ class StackedModel(SpectralModel):
     def through_blocks(
         self, x: Tensor, ways: Sequence[Way], state: State | None = None, return_state: bool = False
     ) -> StackOutput:
-        """The features behind the last block, before the norm. ways: taken in turn, a block each."""
+        """The features behind the last block, before the norm: (B, L, D) -> (B, L, D).
+
+        ways: how blocks go through them, taken in turn, a block each. state: one with a part for each block, by index,
+        from ``states`` of an earlier call; return_state: whether to give the next. With ``gradient_checkpointing`` the
+        backward pass runs each block again.
+        """
         passed = StackOutput(x)
         for index, block in enumerate(self.blocks):
             way = ways[index % len(ways)]
