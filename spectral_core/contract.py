@@ -50,5 +50,6 @@ def _form(expected: type) -> str:
         return "None"
     fields: tuple[str, ...] = getattr(expected, "_fields", ())
     if dataclasses.is_dataclass(expected):
-        fields = tuple(field.name for field in dataclasses.fields(expected))
+        by_position_first = sorted(dataclasses.fields(expected), key=lambda field: field.kw_only is True)
+        fields = tuple(field.name for field in by_position_first)
     return expected.__name__ + (f"({', '.join(fields)})" if fields else "")

@@ -10,6 +10,7 @@ from spectral_layers.kept import fixed_weights
 from spectral_layers.mixers.base import Mixer, MixerConfig, MixerOutput
 from spectral_layers.positions.base import Position, PositionConfig, Rotation
 from spectral_layers.registries import FEEDFORWARDS, FILTERS, FRONTENDS, FUSIONS, GATES, MIXERS, POSITIONS, SPARSITIES
+from spectral_layers.report import Report
 from spectral_layers.rows import Rows
 from spectral_layers.sparsity.base import Sparsity, SparsityConfig
 from spectral_layers.state import State
@@ -46,6 +47,7 @@ __all__ = [
     "Position",
     "PositionConfig",
     "RecurrentFilter",
+    "Report",
     "Rotation",
     "Rows",
     "Sparsity",

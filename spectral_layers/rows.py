@@ -1,6 +1,6 @@
 """Rows of different lengths in one batch.
 
-The model shifts every row so that its first real token is at index 0 (:class:`Alignment`); its parts see padding on the
+A model shifts every row so that its first real token is at index 0 (:class:`Alignment`); its parts see padding on the
 right only, described by :class:`Rows`. The absolute position of a row is in the state that continues it, not here.
 """
 
@@ -32,6 +32,14 @@ class Rows:
         """(B, L) bool: True where a token is real."""
         return torch.arange(length, device=self.lengths.device) < self.lengths[:, None]
 
+    def if_ragged(self, length: int) -> Rows | None:
+        """These rows, or None if each is ``length`` long: without counts, parts have faster paths.
+
+        A program that is exported takes both kinds, and keeps the counts.
+        """
+        full = not torch.compiler.is_exporting() and bool((self.lengths == length).all())
+        return None if full else self
+
     def within(self, here: slice) -> Rows:
         """The rows of a slice of time; a row that ended before it has length 0."""
         segments = None if self.segments is None else self.segments[:, here]
@@ -41,9 +49,14 @@ class Rows:
 @tree
 @dataclass(frozen=True)
 class Alignment:
-    """Moves rows to index 0, away from left padding, and outputs back to the indices of their tokens."""
+    """Moves rows to index 0, away from padding, and outputs back to the indices of their tokens.
 
-    starts: Tensor
+    columns: (B, N), the index of each row's n-th token; N is the length of the longest row. places: (B, L), the other
+    way round. Both are arbitrary at padding.
+    """
+
+    columns: Tensor
+    places: Tensor
     rows: Rows
 
     @classmethod
@@ -51,34 +64,52 @@ class Alignment:
         """From an attention mask (B, L), nonzero at real tokens. Raises for masks with holes."""
         if mask.dim() != 2:
             raise UnsupportedInputError(f"an attention mask is (B, L); got {describe(mask)}.")
-        real = mask != 0
-        lengths = real.sum(1)
-        starts = real.int().argmax(1)
-        columns = torch.arange(mask.shape[1], device=mask.device)
-        contiguous = (columns >= starts[:, None]) & (columns < (starts + lengths)[:, None])
+        real, length = mask != 0, mask.shape[1]
+        rows = Rows(real.sum(1))
+        starts, index = real.int().argmax(1)[:, None], torch.arange(length, device=mask.device)
+        columns, places = (starts + index) % length, (index - starts) % length
         if torch.compiler.is_exporting():
-            return cls(starts, Rows(lengths))  # exporting has no values to check
-        broken = (contiguous != real).any(1).nonzero().flatten().tolist()
+            return cls(columns, places, rows)  # a program's shapes depend on no values, and there are none to check
+        broken = (real.gather(1, columns) != rows.mask(length)).any(1).nonzero().flatten().tolist()
         if broken:
             raise UnsupportedInputError(
                 f"the attention mask has holes in rows {broken}: a row's tokens must be contiguous, "
                 "with padding on its left or right only."
             )
-        return cls(starts, Rows(lengths))
+        longest = max([1, *rows.lengths.tolist()])
+        return cls(columns[:, :longest], places.clamp(max=longest - 1), rows)
 
     def gather(self, x: Tensor) -> Tensor:
-        """(B, L, ...), with each row shifted to start at index 0."""
-        return self._shift(x, self.starts)
+        """(B, L, ...) -> (B, N, ...): each row from index 0, without the columns that are padding in every row."""
+        return _taken(x, self.columns)
 
     def scatter(self, x: Tensor) -> Tensor:
-        """Inverse of :meth:`gather` at real tokens; arbitrary at padding."""
-        return self._shift(x, -self.starts)
+        """(B, N, ...) -> (B, L, ...): inverse of :meth:`gather` at real tokens; arbitrary at padding."""
+        return _taken(x, self.places)
 
-    @staticmethod
-    def _shift(x: Tensor, by: Tensor) -> Tensor:
-        length = x.shape[1]
-        index = (torch.arange(length, device=x.device) + by[:, None]) % length
-        return x[torch.arange(x.shape[0], device=x.device)[:, None], index]
+
+def _taken(x: Tensor, index: Tensor) -> Tensor:
+    return x[torch.arange(x.shape[0], device=x.device)[:, None], index]
+
+
+def aligned(inputs: Tensor, mask: Tensor, *, name: str) -> tuple[Tensor, Alignment]:
+    """Inputs (B, L) as :meth:`Alignment.gather` gives them, and the alignment for outputs.
+
+    name: of the inputs, for the error of a mask of another shape. Raises UnsupportedInputError for that and for masks
+    with holes.
+    """
+    if mask.shape != inputs.shape:
+        raise UnsupportedInputError(f"the attention mask {describe(mask)} must have {name}' shape {describe(inputs)}.")
+    alignment = Alignment.of(mask)
+    return alignment.gather(inputs), alignment
+
+
+def last(x: Tensor, rows: Rows | None, count: int) -> Tensor:
+    """Each row's last ``count`` tokens: (B, L, D) -> (B, count, D), of L if there are no more."""
+    if rows is None:
+        return x[:, -count:]
+    index = rows.lengths[:, None] + torch.arange(-min(count, x.shape[1]), 0, device=x.device)
+    return _taken(x, index.clamp(min=0))
 
 
 def span(x: Tensor, starts: Tensor | int, width: int) -> Tensor:

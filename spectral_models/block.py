@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from spectral_core import ConfigError
 from spectral_core.trees import tree
-from spectral_layers import LayerContext, Rotation, Rows, State
+from spectral_layers import LayerContext, Report, Rotation, Rows, State
 from spectral_layers.feedforward.base import FeedForwardOutput
 from spectral_layers.segments import tokenwise
 from spectral_models.config import BlockConfig
@@ -23,13 +23,11 @@ NORMS: dict[str, type[nn.Module]] = {"rms_norm": nn.RMSNorm, "layer_norm": nn.La
 
 @tree
 @dataclass
-class BlockOutput:
+class BlockOutput(Report):
     """x: (B, L, D). losses and metrics: of the mixer and the feed-forward, prefixed by which."""
 
     x: Tensor
     state: State | None
-    losses: dict[str, Tensor]
-    metrics: dict[str, Tensor]
 
 
 class Block(nn.Module):
@@ -68,10 +66,7 @@ class Block(nn.Module):
         x = x + self.dropout(mixed.y)
         fed = self._feed(x, rows)
         x = x + self.dropout(fed.y)
-        outputs = (("mixer", mixed), ("feedforward", fed))
-        losses = {f"{part}.{name}": loss for part, output in outputs for name, loss in output.losses.items()}
-        metrics = {f"{part}.{name}": value for part, output in outputs for name, value in output.metrics.items()}
-        return BlockOutput(x, mixed.state, losses, metrics)
+        return BlockOutput(x, mixed.state) + mixed.under("mixer") + fed.under("feedforward")
 
     def _feed(self, x: Tensor, rows: Rows | None) -> FeedForwardOutput:
         """feedforward(norm(x)), of so many tokens of each row at a time as the config says, or the cache holds."""

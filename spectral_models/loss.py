@@ -18,6 +18,7 @@ from spectral_core import UnsupportedInputError
 from spectral_core.axes import describe
 from spectral_core.trees import tree
 from spectral_kernels.tracing import readable
+from spectral_layers import Report
 
 IGNORE = -100
 """The label of what counts for nothing, as in ``torch.nn.functional.cross_entropy``."""
@@ -28,7 +29,7 @@ _CHUNK_LOGITS = 1 << 22
 
 @tree
 @dataclass
-class StepLoss:
+class StepLoss(Report):
     """What a model makes of a step's labels, or of a part of them.
 
     loss: scalar to minimise. nats: sum of -log p(label) over the labels that count. count: of these. losses: the
@@ -39,8 +40,6 @@ class StepLoss:
     loss: Tensor
     nats: Tensor
     count: Tensor
-    losses: dict[str, Tensor]
-    metrics: dict[str, Tensor]
     logits: Callable[[], Tensor] | None = None
 
     @classmethod
@@ -61,7 +60,7 @@ class StepLoss:
         whole = (count if step_count is None else torch.as_tensor(step_count, device=count.device)).clamp(min=1)
         share = 1 if step_count is None else count / whole
         loss = nats / whole + sum(auxiliary * share for auxiliary in losses.values())
-        return cls(loss, nats, count, dict(losses), dict(metrics), logits)
+        return cls(loss, nats, count, logits, losses=dict(losses), metrics=dict(metrics))
 
     @classmethod
     def of_logits(

@@ -20,9 +20,19 @@ if TYPE_CHECKING:
 class SpectralModel(Contract, Entered):
     """Base of model variants: a model that knows the config it was built from. Checkpoints are its weights and that.
 
-    A variant defines ``forward``, whose output has named fields, :meth:`input_specs` and :meth:`outputs`; and
-    :meth:`loss`, if it learns from labels. Its config (:class:`ModelConfig`) says what it decodes, labels and pools.
-    Rows of a batch must not depend on each other, nor on padding.
+    A variant defines
+
+    - ``forward(*inputs, attention_mask=None)``: tensors with the batch first, in the order of :meth:`input_specs`, and
+      a mask (B, L), nonzero at real tokens, if the first input has ``masked``. It returns a dataclass, best a
+      :class:`Report` marked with ``tree``, with the tensors that :meth:`outputs` names as fields. Rows of a batch must
+      not depend on each other, nor on padding. With ``decoder`` in the config, logits at t depend on tokens up to t.
+    - :meth:`input_specs` and :meth:`outputs`: what goes in and what comes out, which export, commands, inspection and
+      the causality check read instead of asking for the class.
+    - :meth:`loss`, if it learns from labels.
+
+    Its config (:class:`ModelConfig`) says what it decodes, labels and pools, and gives the backend of its operators by
+    ``build_fft()``. Models inside it, at any depth, are found by :meth:`submodels`; ``gradient_checkpointing`` reaches
+    them, and the blocks of a variant that has blocks must heed it.
 
     Any module in it may have ``earlier_names``: names that its weights, or the modules with its weights, had in earlier
     checkpoints, and those that they have now, both relative to itself. Subclasses inherit them.

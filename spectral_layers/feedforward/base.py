@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -12,17 +12,16 @@ from spectral_core.config import PartConfig
 from spectral_core.contract import Contract
 from spectral_core.trees import tree
 from spectral_layers.context import LayerContext
+from spectral_layers.report import Report
 from spectral_layers.rows import Rows
 
 
 @tree
 @dataclass
-class FeedForwardOutput:
-    """y: (B, L, D). losses: scalars for the training loss, already weighted. metrics: scalars to log."""
+class FeedForwardOutput(Report):
+    """y: (B, L, D)."""
 
     y: Tensor
-    losses: dict[str, Tensor] = field(default_factory=dict)
-    metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
 class FeedForward(Contract, nn.Module):

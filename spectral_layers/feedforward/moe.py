@@ -14,6 +14,7 @@ from spectral_layers.context import LayerContext
 from spectral_layers.feedforward.base import FeedForward, FeedForwardConfig, FeedForwardOutput
 from spectral_layers.feedforward.swiglu import SwiGLU
 from spectral_layers.projection import PreciseProjection
+from spectral_layers.report import Report
 from spectral_layers.rows import Rows
 
 
@@ -67,9 +68,8 @@ class MoE(FeedForward):
             # How many tokens an expert has is no shape of a graph: rather than compile again at every call, leave it.
             through = torch.compiler.disable(through)
         y = through(tokens, weight, choice, counts)
-        losses, metrics = self._report(scores, probability, counts)
         y = y.view_as(x) if real is None else torch.zeros_like(x).index_put((real,), y)
-        return FeedForwardOutput(y, losses, metrics)
+        return FeedForwardOutput(y) + self._report(scores, probability, counts)
 
     def _chosen(self, probability: Tensor) -> tuple[Tensor, Tensor]:
         """The weights g of the k likeliest experts, and which these are: (..., k) each."""
@@ -98,9 +98,7 @@ class MoE(FeedForward):
         y = weighted.new_zeros(tokens.shape).index_add(0, token, weighted)
         return y.to(tokens.dtype)
 
-    def _report(
-        self, scores: Tensor, probability: Tensor, counts: Tensor
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _report(self, scores: Tensor, probability: Tensor, counts: Tensor) -> Report:
         tokens, experts = scores.shape
         share = counts.to(scores.dtype) / counts.sum().clamp(min=1)
         mean = probability.sum(0) / max(1, tokens)
@@ -113,7 +111,7 @@ class MoE(FeedForward):
             "idlest_expert": share.min() * experts,
             "experts_in_use": torch.special.entr(share).sum().exp(),
         }
-        return losses, metrics
+        return Report(losses=losses, metrics=metrics)
 
 
 class MoEConfig(FeedForwardConfig):

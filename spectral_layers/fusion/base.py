@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -21,7 +21,8 @@ from spectral_core.trees import tree
 from spectral_layers.context import LayerContext
 from spectral_layers.entry import Entered, entry
 from spectral_layers.mixers.base import Direction
-from spectral_layers.rows import Rows
+from spectral_layers.report import Report
+from spectral_layers.rows import Alignment, Rows
 from spectral_layers.state import State
 
 
@@ -36,19 +37,23 @@ class Stream:
     rows: Rows | None = None
     kind: Direction = "bidirectional"
 
+    @classmethod
+    def of(cls, x: Tensor, mask: Tensor | None) -> Stream:
+        """Of tokens x (B, L, D), real where the mask (B, L) is nonzero, with padding on either side; None: all are."""
+        if mask is None:
+            return cls(x)
+        alignment = Alignment.of(mask)
+        x = alignment.gather(x)
+        return cls(x, alignment.rows.if_ragged(x.shape[1]))
+
 
 @tree
 @dataclass
-class FusionOutput:
-    """y: (B, L of the target, D), the target with what the others add. state: what continues it, if asked for.
-
-    losses: scalars to add to the training loss, already weighted. metrics: scalars to log.
-    """
+class FusionOutput(Report):
+    """y: (B, L of the target, D), the target with what the others add. state: what continues it, if asked for."""
 
     y: Tensor
     state: State | None = None
-    losses: dict[str, Tensor] = field(default_factory=dict)
-    metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Fusion(Contract, Entered):

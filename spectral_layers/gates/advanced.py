@@ -16,6 +16,7 @@ from spectral_layers.context import GateContext
 from spectral_layers.gates.base import Gate, GateConfig, Modulation, SpectralView
 from spectral_layers.gates.entropy import EntropyConfig, EntropyRegulariser
 from spectral_layers.gates.phase import turned
+from spectral_layers.report import Report
 
 _SHARPNESS = 4.0
 """Of the threshold: a bin at half of it keeps 1/17 of its magnitude, one at double 16/17."""
@@ -89,16 +90,15 @@ class Advanced(Gate):
         if self.log_threshold is not None:
             passed = torch.sigmoid(_SHARPNESS * (power.log() / 2 - self.log_threshold @ fine))
         gain = 2 * torch.sigmoid(logits) * passed
-        losses: dict[str, Tensor] = {}
-        metrics: dict[str, Tensor] = {}
+        report = Report()
         if self.entropy is not None:
-            push, losses, metrics = self.entropy(view, power * gain.square(), fine)
+            push, report = self.entropy(view, power * gain.square(), fine)
             gain = 2 * torch.sigmoid(logits + push @ fine) * passed
         if self.training and self.dropout > 0:
             kept = F.dropout(power.new_ones(power.shape[0], 1, self.finest), self.dropout)
             gain = gain * (kept @ fine)
         phase = self._phase(heard, hat, view.frequency)
-        return Modulation(gain[:, :, None], None if phase is None else phase[:, :, None], losses, metrics)
+        return Modulation(gain[:, :, None], None if phase is None else phase[:, :, None]) + report
 
     def _phase(self, heard: Tensor, hat: Tensor, frequency: Tensor) -> Tensor | None:
         if self.turn is None:

@@ -8,7 +8,7 @@ blocks of one sequence into it.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from spectral_core.config import PartConfig
 from spectral_core.contract import Contract
 from spectral_core.trees import tree
 from spectral_layers.context import GateContext
+from spectral_layers.report import Report
 
 SMOOTHING = 1e-3
 """Magnitudes are sqrt(re^2 + im^2 + SMOOTHING^2): differentiable at zero, exact well above it."""
@@ -75,23 +76,18 @@ class SpectralView:
 
 
 @tree
-@dataclass(frozen=True)
-class Modulation:
-    """What to do to each bin: gain >= 0 and phase in radians, broadcastable to (B, H, C, F); None leaves it alone.
-
-    losses: scalars for the training loss, already weighted. metrics: scalars to log.
-    """
+@dataclass
+class Modulation(Report):
+    """What to do to each bin: gain >= 0 and phase in radians, broadcastable to (B, H, C, F); None leaves it alone."""
 
     gain: Tensor | None = None
     phase: Tensor | None = None
-    losses: dict[str, Tensor] = field(default_factory=dict)
-    metrics: dict[str, Tensor] = field(default_factory=dict)
 
     def then(self, other: Modulation) -> Modulation:
         """Both, one after the other: gains multiply, phases add."""
         gain = other.gain if self.gain is None else self.gain if other.gain is None else self.gain * other.gain
         phase = other.phase if self.phase is None else self.phase if other.phase is None else self.phase + other.phase
-        return Modulation(gain, phase, {**self.losses, **other.losses}, {**self.metrics, **other.metrics})
+        return Modulation(gain, phase) + self + other
 
     def applied(self, view: SpectralView) -> SpectralView:
         """The view with its bins scaled and turned."""

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from spectral_core.config import Config, Weight
 from spectral_layers.bands import band_means
 from spectral_layers.gates.base import SMOOTHING, SpectralView
+from spectral_layers.report import Report
 
 _NOTHING = 1e-12
 """Added to each band's energy: one that is used by nothing has a logarithm, and a gate that is shut uses all evenly."""
@@ -62,10 +63,8 @@ class EntropyRegulariser(nn.Module):
         self.noise = noise
         self.diversity = diversity
 
-    def forward(
-        self, view: SpectralView, energy: Tensor, hats: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-        """What to add to the bands' logits (B, H, K), losses and metrics, from the energy that passes: (B, H, F)."""
+    def forward(self, view: SpectralView, energy: Tensor, hats: Tensor) -> tuple[Tensor, Report]:
+        """What to add to the bands' logits (B, H, K), and a report, from the energy that passes: (B, H, F)."""
         heard = (view.real.square() + view.imag.square()).mean((2, 3)) > SMOOTHING**2  # (B, H)
         usage = spectral_usage(energy.to(hats.dtype), hats)
         entropy = usage_entropy(usage, hats)
@@ -80,7 +79,7 @@ class EntropyRegulariser(nn.Module):
             return torch.where(heard, values, 0.0).sum() / heard.sum().clamp(min=1)
 
         metrics = {"entropy": mean(entropy).detach(), "entropy_gap": mean(gap.abs()).detach()}
-        return push, {"entropy": self.weight * mean(gap.square())}, metrics
+        return push, Report(losses={"entropy": self.weight * mean(gap.square())}, metrics=metrics)
 
 
 class EntropyConfig(Config):

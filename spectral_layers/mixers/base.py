@@ -6,7 +6,7 @@ The mixer ensures causality, streaming and length limits; the filters and gates 
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -18,6 +18,7 @@ from spectral_core.contract import Contract
 from spectral_core.errors import StateError, UnsupportedInputError
 from spectral_core.trees import tree
 from spectral_layers.context import LayerContext
+from spectral_layers.report import Report
 from spectral_layers.rows import Rows
 from spectral_layers.state import State
 
@@ -26,16 +27,11 @@ Direction = Literal["causal", "bidirectional"]
 
 @tree
 @dataclass
-class MixerOutput:
-    """y: (B, L, D). state: continues the sequence; None unless it was asked for.
-
-    losses: scalars to add to the training loss, already weighted. metrics: scalars to log.
-    """
+class MixerOutput(Report):
+    """y: (B, L, D). state: continues the sequence; None unless it was asked for."""
 
     y: Tensor
     state: State | None = None
-    losses: dict[str, Tensor] = field(default_factory=dict)
-    metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Mixer(Contract, nn.Module):
@@ -92,7 +88,22 @@ class Mixer(Contract, nn.Module):
 
     @abstractmethod
     def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
-        """The mixing itself: :meth:`forward` calls it after its checks, with the same arguments and results."""
+        """The mixing itself, which a subclass writes; :meth:`forward` calls it after its checks.
+
+        x: (B, L, D), L >= 1. y: of the same shape and dtype. In a causal mixer y[:, t] depends on x[:, : t + 1] and on
+        the state, else on the whole row. It never depends on other rows of the batch.
+
+        rows: the first ``rows.lengths[b]`` tokens of row b are real, possibly none; None if all are. Padding is
+        arbitrary in x, must change no y of a real token, and may have any y.
+
+        state: what this mixer returned for the tokens before x, or None at the beginning of the rows; ``state[name]``
+        is a tensor of it, which this call may overwrite, since a call consumes its state. return_state: whether to
+        return the state after the real tokens of x, made by :meth:`new_state` of tensors with the batch first. Chunks
+        of any lengths must give the y of one pass.
+        A mixer with ``streams = False``, or a bidirectional one, gets None and False.
+
+        Losses and metrics belong into the output, never onto the module: checkpointing runs this method twice.
+        """
 
     def rewind(self, state: State, tokens: int) -> State:
         """The state as it was that many tokens ago; ``state.reserve(rewind=...)`` must have been called before them."""

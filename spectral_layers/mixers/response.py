@@ -10,6 +10,7 @@ from torch import Tensor
 from spectral_core import FFTBackend, Spectrum
 from spectral_layers.gates.base import Modulation, SpectralView
 from spectral_layers.minimum_phase import sinc
+from spectral_layers.report import Report
 from spectral_layers.sparsity.base import batch_mean, kept_energy
 
 FINER = 4
@@ -60,7 +61,7 @@ def realised(kernel: Tensor, gated: Modulation, kept: Modulation, view: Spectral
             "kept_energy": kept_energy(through, view),
             "out_of_band": batch_mean((power * (1 - asked)).sum(-1) / power.sum(-1)),
         }
-    return Modulation(kept.gain, kept.phase, kept.losses, {**kept.metrics, **metrics})
+    return kept + Report(metrics=metrics)
 
 
 def _around_bins(power: Tensor, fft: FFTBackend) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import reduce
 from typing import Annotated, ClassVar, Literal
 
@@ -81,7 +80,7 @@ class SpectralGating(Mixer):
         else:
             y, modulation = self._bidirectional(value, rows)
         y = (y + self.skip[:, None] * value) * F.silu(post)
-        return MixerOutput(self.out_proj(y.transpose(1, 2)), made, modulation.losses, modulation.metrics)
+        return MixerOutput(self.out_proj(y.transpose(1, 2)), made) + modulation
 
     @torch.no_grad()
     def response(self, x: Tensor) -> Response:
@@ -253,11 +252,8 @@ def _real_blocks(rows: Rows | None, offset: Tensor, blocks: int, block: int) -> 
     return None if bool(real.all()) or not bool(real.any()) else real
 
 
-def _named(answer: Modulation, prefix: str) -> Modulation:
-    losses, metrics = (
-        {f"{prefix}.{name}": scalar for name, scalar in found.items()} for found in (answer.losses, answer.metrics)
-    )
-    return replace(answer, losses=losses, metrics=metrics)
+def _named(answer: Modulation, path: str) -> Modulation:
+    return Modulation(answer.gain, answer.phase) + answer.under(path)
 
 
 def _averaged(parts: list[tuple[int, Modulation]]) -> Modulation:

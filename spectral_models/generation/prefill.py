@@ -10,7 +10,7 @@ from torch import Tensor
 
 from spectral_core import UnsupportedInputError
 from spectral_core.axes import describe
-from spectral_layers import State, fixed_weights
+from spectral_layers import Rows, State, fixed_weights
 from spectral_layers.rows import Alignment
 from spectral_models.arguments import whole
 
@@ -61,13 +61,13 @@ def prefill(
     logits = None
     with fixed_weights(model) if longest > step else nullcontext():
         for start in range(0, longest, step):
-            ids = input_ids[:, start : min(start + step, longest)]
-            here = (lengths - start).clamp(0, ids.shape[1])
-            mask = None if attention_mask is None else torch.arange(ids.shape[1], device=ids.device) < here[:, None]
+            here = slice(start, min(start + step, longest))
+            ids, rows = input_ids[:, here], Rows(lengths).within(here)
+            mask = None if attention_mask is None else rows.mask(ids.shape[1])
             output = model(ids, mask, state=state, return_state=True, logits_to_keep=1)
             state, now = output.state, output.logits[:, -1]
             # A row that ended in an earlier chunk keeps what stood behind its last token there.
-            logits = now if logits is None else torch.where((here > 0)[:, None], now, logits)
+            logits = now if logits is None else torch.where((rows.lengths > 0)[:, None], now, logits)
     assert logits is not None
     assert state is not None
     return logits, state

@@ -12,11 +12,11 @@ from spectral_core.config import OneOf, problem
 from spectral_layers import FRONTENDS, FrontEndConfig
 from spectral_layers.frontends.base import Modality
 from spectral_layers.frontends.mel import MelConfig
+from spectral_layers.rows import aligned
 from spectral_models.data.readers import AudioReader
 from spectral_models.inputs import AudioInput
 from spectral_models.variants.encoding import EncoderOutput
 from spectral_models.variants.plane_encoder import PlaneEncoder, PlaneEncoderConfig
-from spectral_models.variants.stack import aligned
 
 
 class AudioEncoder(PlaneEncoder):

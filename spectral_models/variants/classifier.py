@@ -28,7 +28,7 @@ class Classifier(Labeller):
         """inputs, attention_mask, options: what the encoder takes: an ``audio_encoder`` also a ``sample_rate``."""
         self.encoder.refuse_unknown(options)
         encoded = self.encoder(inputs, attention_mask, **options)
-        return ClassifierOutput(self.logits(encoded.pooled), encoded.pooled, encoded.losses, encoded.metrics)
+        return ClassifierOutput(self.logits(encoded.pooled), encoded.pooled) + encoded
 
     def input_specs(self) -> tuple[InputSpec, ...]:
         return self.encoder.input_specs()

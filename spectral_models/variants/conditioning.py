@@ -56,9 +56,7 @@ class SourceBlock(Block, Entered):
         if fused.state is not None and output.state is not None:
             parts = {"fusion": fused.state, "mixer": output.state}
             output.state = State(type(self).__name__, fused.state.position, parts=parts)
-        output.losses.update({f"fusion.{name}": loss for name, loss in fused.losses.items()})
-        output.metrics.update({f"fusion.{name}": value for name, value in fused.metrics.items()})
-        return output
+        return output + fused.under("fusion")
 
 
 class SourceDecoderConfig(DecoderConfig):

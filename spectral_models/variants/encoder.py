@@ -15,11 +15,11 @@ from spectral_core.config import Length
 from spectral_layers.entry import entry
 from spectral_layers.frontends.base import Modality
 from spectral_layers.frontends.tokens import Tokens
+from spectral_layers.rows import aligned
 from spectral_models.block import NORMS
 from spectral_models.inputs import TokenInput
 from spectral_models.loss import IGNORE, StepLoss, check_labels, token_nats
 from spectral_models.variants.encoding import Encoder, EncoderConfig, EncoderOutput
-from spectral_models.variants.stack import aligned, restored
 from spectral_models.variants.vocabulary import VocabularyConfig
 
 
@@ -88,7 +88,7 @@ class TextEncoder(Encoder):
             return self.encode(input_ids)
         input_ids, alignment = aligned(input_ids, attention_mask, name="input_ids")
         output = self.encode(input_ids, alignment.rows.lengths)
-        output.hidden = restored(output.hidden, alignment, attention_mask)
+        output.hidden = alignment.scatter(output.hidden)
         output.mask = attention_mask != 0
         return output
 

@@ -17,32 +17,30 @@ from spectral_core.backends.base import transform_dtype
 from spectral_core.config import OneOf, part
 from spectral_core.trees import tree
 from spectral_kernels.tracing import readable
-from spectral_layers import POSITIONS, FrontEndConfig, PositionConfig, Rotation, Rows
+from spectral_layers import POSITIONS, FrontEndConfig, PositionConfig, Report, Rotation, Rows
 from spectral_layers.frontends.base import FrontEndOutput, Modality
 from spectral_layers.positions.base import Grid, positions_of
+from spectral_layers.rows import last
 from spectral_models.config import ModelConfig
 from spectral_models.inputs import Shape
 from spectral_models.registries import MODELS
-from spectral_models.variants.stack import StackConfig, StackedModel, Way, ragged
+from spectral_models.variants.stack import StackConfig, StackedModel, Way
 
 Pooling = Literal["mean", "max", "cls", "last"]
 
 
 @tree
 @dataclass
-class EncoderOutput:
+class EncoderOutput(Report):
     """hidden: (B, L, D), arbitrary at padding. pooled: (B, D). mask: (B, L), True at real tokens; None if all are.
 
-    logits: (B, L, V), of an encoder with a head over its vocabulary. losses: scalars to add to the training loss,
-    already weighted, named by layer. metrics: scalars to log.
+    logits: (B, L, V), of an encoder with a head over its vocabulary. losses, metrics: named by layer.
     """
 
     hidden: Tensor
     pooled: Tensor
     mask: Tensor | None
-    logits: Tensor | None
-    losses: dict[str, Tensor]
-    metrics: dict[str, Tensor]
+    logits: Tensor | None = None
 
 
 class Encoder(StackedModel):
@@ -103,7 +101,7 @@ class Encoder(StackedModel):
                     f"rows {empty} are empty, and there is nothing in them to encode. Leave empty texts and recordings "
                     "out of the batch, or give each a token that stands for nothing."
                 )
-            rows = ragged(rows, x.shape[1])
+            rows = rows.if_ragged(x.shape[1])
         positions = positions_of(x, rows, None)
         self.position.check_limit(positions)
         x = self.position.embed(x, positions, found.grid)
@@ -117,7 +115,7 @@ class Encoder(StackedModel):
             pooled, x = x[:, 0], x[:, 1:]
         else:
             pooled = pool(x, rows, self.config.pooling)
-        return EncoderOutput(x, pooled, mask, None, passed.losses, passed.metrics)
+        return EncoderOutput(x, pooled, mask) + passed
 
     def _refuse_extremes(self, found: FrontEndOutput, inputs: Tensor) -> Tensor:
         """The features, unless some are not finite or so large that a norm's sum of squares overflows.
@@ -149,10 +147,10 @@ class Encoder(StackedModel):
 
 def pool(x: Tensor, rows: Rows | None, pooling: Pooling) -> Tensor:
     """(B, L, D) -> (B, D): the mean or the largest of each channel over a row's own tokens, or its last token."""
-    if rows is None:
-        return {"mean": x.mean(1), "max": x.amax(1), "last": x[:, -1]}[pooling]
     if pooling == "last":
-        return x[torch.arange(x.shape[0], device=x.device), rows.lengths - 1]
+        return last(x, rows, 1)[:, 0]
+    if rows is None:
+        return x.mean(1) if pooling == "mean" else x.amax(1)
     real = rows.mask(x.shape[1])[..., None]
     if pooling == "max":
         return x.masked_fill(~real, -torch.inf).amax(1)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from spectral_core.config import Width, problem
 from spectral_core.trees import tree
+from spectral_layers import Report
 from spectral_models.config import LabelSet, ModelConfig, Problem
 from spectral_models.loss import StepLoss
 from spectral_models.model import SpectralModel
@@ -17,16 +18,11 @@ from spectral_models.model import SpectralModel
 
 @tree
 @dataclass
-class ClassifierOutput:
-    """logits: (B, num_labels). pooled: (B, D), what they were made of.
-
-    losses: scalars to add to the training loss, already weighted, named by layer. metrics: scalars to log.
-    """
+class ClassifierOutput(Report):
+    """logits: (B, num_labels). pooled: (B, D), what they were made of. losses, metrics: named by layer."""
 
     logits: Tensor
     pooled: Tensor
-    losses: dict[str, Tensor]
-    metrics: dict[str, Tensor]
 
 
 class Labeller(SpectralModel):

@@ -9,49 +9,41 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
 from spectral_core import UnsupportedInputError
 from spectral_core.config import PartConfig
 from spectral_core.trees import tree
-from spectral_layers import Rows, State
+from spectral_layers import Report, Rows, State
 from spectral_layers.entry import entry
 from spectral_layers.frontends.tokens import Tokens
 from spectral_layers.positions.base import positions_of
-from spectral_layers.rows import Alignment
+from spectral_layers.rows import Alignment, aligned, last
 from spectral_models.generation import generate
 from spectral_models.inputs import TokenInput
 from spectral_models.loss import IGNORE, StepLoss, check_labels, token_nats
-from spectral_models.variants.stack import StackConfig, StackedModel, Way, aligned, ragged, restored
+from spectral_models.variants.stack import StackConfig, StackedModel, Way
 from spectral_models.variants.vocabulary import VocabularyConfig
 
 
 @tree
 @dataclass
-class LanguageModelOutput:
-    """logits: (B, L, V). state: what continues the rows, if asked for.
-
-    losses: scalars to add to the training loss, already weighted, named by layer. metrics: scalars to log.
-    """
+class LanguageModelOutput(Report):
+    """logits: (B, L, V). state: what continues the rows, if asked for. losses, metrics: named by layer."""
 
     logits: Tensor
     state: State | None
-    losses: dict[str, Tensor]
-    metrics: dict[str, Tensor]
 
 
 @tree
 @dataclass
-class Features:
+class Features(Report):
     """x: (B, N, D), each row from index 0 on. alignment: back to where the tokens stood, if a mask was given."""
 
     x: Tensor
     rows: Rows | None
     alignment: Alignment | None
     state: State | None
-    losses: dict[str, Tensor]
-    metrics: dict[str, Tensor]
 
 
 class LanguageModel(StackedModel):
@@ -95,11 +87,8 @@ class LanguageModel(StackedModel):
         if logits_to_keep < 0:
             raise UnsupportedInputError(f"logits_to_keep is a number of tokens, 0 for all; got {logits_to_keep}.")
         made = self.features(input_ids, attention_mask, state, return_state)
-        if logits_to_keep:
-            logits = self.logits(_last(made.x, made.rows, logits_to_keep))
-        else:
-            logits = self._placed_logits(made, attention_mask)
-        return LanguageModelOutput(logits, made.state, made.losses, made.metrics)
+        logits = self.logits(last(made.x, made.rows, logits_to_keep)) if logits_to_keep else self._placed_logits(made)
+        return LanguageModelOutput(logits, made.state) + made
 
     @entry
     def loss(
@@ -121,11 +110,10 @@ class LanguageModel(StackedModel):
         check_labels(labels, input_ids.shape, self.config.vocab_size)
         made = self.features(input_ids, attention_mask, state, False)
         if made.alignment is not None:
-            length = made.x.shape[1]
-            real = made.alignment.rows.mask(length)
-            labels = made.alignment.gather(labels)[:, :length].where(real, IGNORE)
+            real = made.alignment.rows.mask(made.x.shape[1])
+            labels = made.alignment.gather(labels).where(real, IGNORE)
         nats = token_nats(made.x, labels, self.logits, vocab_size=self.config.vocab_size)
-        logits = partial(self._placed_logits, made, attention_mask)
+        logits = partial(self._placed_logits, made)
         return StepLoss.of(nats, (labels != IGNORE).sum(), made.losses, made.metrics, step_count, logits)
 
     @entry
@@ -133,12 +121,10 @@ class LanguageModel(StackedModel):
         """Features behind the norm, (..., D) -> (..., V), by the head or the transpose of the embedding."""
         return self.frontend.logits(x) if self.head is None else self.head(x)
 
-    def _placed_logits(self, made: Features, attention_mask: Tensor | None) -> Tensor:
+    def _placed_logits(self, made: Features) -> Tensor:
         """Of all tokens, where these stood."""
         logits = self.logits(made.x)
-        if made.alignment is None or attention_mask is None:
-            return logits
-        return restored(logits, made.alignment, attention_mask)
+        return logits if made.alignment is None else made.alignment.scatter(logits)
 
     @entry
     def features(
@@ -148,7 +134,7 @@ class LanguageModel(StackedModel):
         rows, alignment = None, None
         if attention_mask is not None:
             input_ids, alignment = aligned(input_ids, attention_mask, name="input_ids")
-            rows = ragged(alignment.rows, input_ids.shape[1])
+            rows = alignment.rows.if_ragged(input_ids.shape[1])
         x = self.frontend(input_ids).x
         positions = positions_of(input_ids, rows, state)
         # What may refuse the tokens does so before the state is consumed.
@@ -166,7 +152,7 @@ class LanguageModel(StackedModel):
             advance = x.shape[1] if rows is None else rows.lengths
             made = State(self._state_owner, before + advance, parts=passed.states)
             made.record(state, input_ids, ragged=rows is not None)
-        return Features(self.norm(passed.x), rows, alignment, made, passed.losses, passed.metrics)
+        return Features(self.norm(passed.x), rows, alignment, made) + passed
 
     def input_specs(self) -> tuple[TokenInput, ...]:
         return (TokenInput("input_ids", vocab_size=self.config.vocab_size, length_limit=self.length_limit),)
@@ -183,14 +169,6 @@ class LanguageModel(StackedModel):
         return generate(self, input_ids, attention_mask, **options)
 
 
-def _last(x: Tensor, rows: Rows | None, count: int) -> Tensor:
-    """The features of each row's last ``count`` tokens: (B, L, D) -> (B, count, D), of L if there are no more."""
-    if rows is None:
-        return x[:, -count:]
-    index = (rows.lengths[:, None] + torch.arange(-min(count, x.shape[1]), 0, device=x.device)).clamp(min=0)
-    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
-
-
 def fingerprint(config: StackConfig, *others: PartConfig) -> str:
     """Tells stacks of mixers, their positions and other parts apart: a state continues only the stack that made it."""
     parts = [config.position, *(block.mixer for _, block in config.stack()), *others]
@@ -199,7 +177,14 @@ def fingerprint(config: StackConfig, *others: PartConfig) -> str:
 
 
 class DecoderConfig(VocabularyConfig, StackConfig):
-    """What the configs of strictly causal models over a vocabulary share."""
+    """Base of the configs of strictly causal models over a vocabulary of V = ``vocab_size`` token ids.
+
+    A subclass names its ``type`` and builds a :class:`LanguageModel`, or a class derived from it, which maps ids (B, L)
+    to logits (B, L, V): those at t are of token t + 1, and depend on tokens up to t only. All blocks must have causal
+    mixers, else validation refuses the config; without ``block`` and ``layers`` it takes the block ``hybrid``. The
+    model continues a state by any number of tokens, and is held to its causality by ``build_model`` where parts come
+    from third parties.
+    """
 
     decoder: ClassVar[bool] = True
 

@@ -14,13 +14,11 @@ from spectral_core import UnsupportedInputError
 from spectral_core.axes import describe
 from spectral_core.config import OneOf, Width, part, problem
 from spectral_core.errors import shown, suggestion
-from spectral_layers import FEEDFORWARDS, FUSIONS, FeedForwardConfig, FusionConfig, LayerContext, Stream
-from spectral_layers.rows import Alignment
+from spectral_layers import FEEDFORWARDS, FUSIONS, FeedForwardConfig, FusionConfig, LayerContext, Report, Stream
 from spectral_models.block import NORMS, under
 from spectral_models.inputs import InputSpec
 from spectral_models.variants.encoding import AnyEncoder, Encoder, EncoderOutput, pool
 from spectral_models.variants.labelling import ClassifierOutput, Labeller, LabellerConfig
-from spectral_models.variants.stack import ragged
 
 
 class Multimodal(Labeller):
@@ -72,22 +70,19 @@ class Multimodal(Labeller):
         """
         given = options if attention_mask is None else {"attention_mask": attention_mask, **options}
         self._check(inputs, given)
-        streams, losses, metrics = {}, {}, {}
+        streams, report = {}, Report()
         for name in (name for name in self.encoders if name in inputs):
             encoded = self._encode(name, inputs[name], {key: of[name] for key, of in given.items() if name in of})
-            losses.update({f"encoders.{name}.{key}": loss for key, loss in encoded.losses.items()})
-            metrics.update({f"encoders.{name}.{key}": value for key, value in encoded.metrics.items()})
+            report += encoded.under(f"encoders.{name}")
             streams[name] = self._stream(name, encoded)
         pooled = []
         for name, stream in streams.items():
             fused = self.fusion(streams, name)
             fed = self.feedforward(self.feedforward_norm(fused.y), rows=stream.rows)
-            for path, output in ((f"fusion.{name}", fused), (f"feedforward.{name}", fed)):
-                losses.update({f"{path}.{key}": loss for key, loss in output.losses.items()})
-                metrics.update({f"{path}.{key}": value for key, value in output.metrics.items()})
+            report += fused.under(f"fusion.{name}") + fed.under(f"feedforward.{name}")
             pooled.append(pool(self.norm(fused.y + fed.y), stream.rows, self.config.pooling))
         mean = torch.stack(pooled).mean(0)
-        return ClassifierOutput(self.logits(mean), mean, losses, metrics)
+        return ClassifierOutput(self.logits(mean), mean) + report
 
     def input_specs(self) -> tuple[InputSpec, ...]:
         """The encoders' inputs by modality, at full length: masks would stand behind more than the first."""
@@ -119,10 +114,7 @@ class Multimodal(Labeller):
         x = encoded.hidden
         if name in self.projections:
             x = self.projections[name](x)
-        if encoded.mask is None:
-            return Stream(x)
-        alignment = Alignment.of(encoded.mask)
-        return Stream(alignment.gather(x), ragged(alignment.rows, x.shape[1]))
+        return Stream.of(x, encoded.mask)
 
     def _check(self, inputs: Mapping[str, Tensor], options: Mapping[str, Mapping[str, Any]]) -> None:
         known = ", ".join(self.encoders)

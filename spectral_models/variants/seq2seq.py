@@ -16,9 +16,8 @@ from spectral_core.axes import describe
 from spectral_core.config import OneOf, part, problem
 from spectral_core.renamed import Renamed
 from spectral_core.trees import tree
-from spectral_layers import FUSIONS, State, Stream
+from spectral_layers import FUSIONS, Report, State, Stream
 from spectral_layers.entry import entry
-from spectral_layers.rows import Alignment
 from spectral_models.block import under
 from spectral_models.data.readers import Reader
 from spectral_models.generation import generate
@@ -27,23 +26,20 @@ from spectral_models.loss import IGNORE, StepLoss
 from spectral_models.model import SpectralModel
 from spectral_models.variants.conditioning import SourceDecoder, SourceDecoderConfig
 from spectral_models.variants.encoding import AnyEncoder, EncoderOutput
-from spectral_models.variants.stack import ragged
 
 _TokenId = Annotated[int, Field(ge=0, le=1 << 32)]
 
 
 @tree
 @dataclass
-class Seq2SeqOutput:
+class Seq2SeqOutput(Report):
     """logits: (B, L, V), of the target's next tokens. state: what continues the targets, if asked for.
 
-    losses: scalars to add to the training loss, already weighted, named by layer. metrics: scalars to log.
+    losses, metrics: named by half and layer.
     """
 
     logits: Tensor
     state: State | None
-    losses: dict[str, Tensor]
-    metrics: dict[str, Tensor]
 
 
 class Seq2Seq(SpectralModel):
@@ -84,11 +80,9 @@ class Seq2Seq(SpectralModel):
         a ``sample_rate``. Raises UnsupportedInputError for inputs that do not fit, StateError for a state that does
         not.
         """
-        state, losses, metrics = self._begun(input_ids, decoder_input_ids, attention_mask, state, options)
+        state, report = self._begun(input_ids, decoder_input_ids, attention_mask, state, options)
         output = self.decoder(decoder_input_ids, decoder_attention_mask, state=state, return_state=return_state)
-        losses.update(_named("decoder", output.losses))
-        metrics.update(_named("decoder", output.metrics))
-        return Seq2SeqOutput(output.logits, output.state, losses, metrics)
+        return Seq2SeqOutput(output.logits, output.state) + report + output.under("decoder")
 
     def _begun(
         self,
@@ -97,14 +91,14 @@ class Seq2Seq(SpectralModel):
         attention_mask: Tensor | None,
         state: State | None,
         options: dict[str, Any],
-    ) -> tuple[State, dict[str, Tensor], dict[str, Tensor]]:
-        """The state that targets continue, and the losses and metrics of encoding their sources."""
+    ) -> tuple[State, Report]:
+        """The state that targets continue, and the report of encoding their sources."""
         if state is not None:
             if input_ids is not None or attention_mask is not None or options:
                 raise StateError(
                     "a state knows its source: beside it give input_ids None, and nothing else about a source."
                 )
-            return state, {}, {}
+            return state, Report()
         if input_ids is None:
             raise UnsupportedInputError(
                 "a target needs a source: give input_ids, or the state of a source, which prepare(input_ids) or an "
@@ -117,7 +111,7 @@ class Seq2Seq(SpectralModel):
             )
         self.encoder.refuse_unknown(options)
         encoded = self.encoder(input_ids, attention_mask, **options)
-        return self.read(encoded), _named("encoder", encoded.losses), _named("encoder", encoded.metrics)
+        return self.read(encoded), encoded.under("encoder")
 
     @entry
     def prepare(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> State:
@@ -128,13 +122,8 @@ class Seq2Seq(SpectralModel):
     @entry
     def read(self, encoded: EncoderOutput) -> State:
         """The same, of a source that is encoded."""
-        x, rows = encoded.hidden, None
-        if encoded.mask is not None:
-            alignment = Alignment.of(encoded.mask)
-            x, rows = alignment.gather(x), ragged(alignment.rows, x.shape[1])
-        if self.bridge is not None:
-            x = self.bridge(x)
-        return self.decoder.prepare(Stream(x, rows))
+        x = encoded.hidden if self.bridge is None else self.bridge(encoded.hidden)
+        return self.decoder.prepare(Stream.of(x, encoded.mask))
 
     def decoder_inputs(self, labels: Tensor) -> Tensor:
         """(B, L) labels as what the decoder is fed to learn them: the start token, then all but the last.
@@ -169,11 +158,10 @@ class Seq2Seq(SpectralModel):
         """
         if decoder_input_ids is None:
             decoder_input_ids = self.decoder_inputs(labels)
-        state, losses, metrics = self._begun(input_ids, decoder_input_ids, attention_mask, state, options)
+        state, report = self._begun(input_ids, decoder_input_ids, attention_mask, state, options)
         found = self.decoder.loss(decoder_input_ids, labels, decoder_attention_mask, state=state)
-        losses.update(_named("decoder", found.losses))
-        metrics.update(_named("decoder", found.metrics))
-        return StepLoss.of(found.nats, found.count, losses, metrics, step_count, found.logits)
+        report += found.under("decoder")
+        return StepLoss.of(found.nats, found.count, report.losses, report.metrics, step_count, found.logits)
 
     @torch.no_grad()
     def generate(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Tensor:
@@ -194,10 +182,6 @@ class Seq2Seq(SpectralModel):
 
     def outputs(self) -> tuple[str, ...]:
         return ("logits",)
-
-
-def _named(half: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{half}.{name}": value for name, value in values.items()}
 
 
 class Seq2SeqConfig(SourceDecoderConfig):

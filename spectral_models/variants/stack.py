@@ -9,11 +9,9 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from spectral_core import FFT_BACKENDS, FFTBackendConfig, UnsupportedInputError
-from spectral_core.axes import describe
+from spectral_core import FFT_BACKENDS, FFTBackendConfig
 from spectral_core.config import Length, OneOf, Width, part, problem
 from spectral_core.trees import tree
 from spectral_layers import (
@@ -23,11 +21,11 @@ from spectral_layers import (
     LayerContext,
     Mixer,
     PositionConfig,
+    Report,
     Rotation,
     Rows,
     State,
 )
-from spectral_layers.rows import Alignment
 from spectral_models.block import NORMS, Block, BlockOutput, under
 from spectral_models.config import BlockConfig, Blocks, ModelConfig, block_as_layers
 from spectral_models.model import SpectralModel
@@ -54,17 +52,22 @@ class Way:
 
 @tree
 @dataclass
-class StackOutput:
+class StackOutput(Report):
     """x: (B, L, D). states: of the blocks that gave one, by index. losses and metrics: named by layer."""
 
     x: Tensor
     states: dict[str, State] = field(default_factory=dict)
-    losses: dict[str, Tensor] = field(default_factory=dict)
-    metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
 class StackedModel(SpectralModel):
-    """Front end and position, blocks, norm. A variant adds what goes in and what comes out."""
+    """Front end and position, ``num_layers`` blocks, norm. A variant adds what goes in and what comes out.
+
+    The front end makes features (B, L, D) of the inputs, with D = ``hidden_dim``; every block maps (B, L, D) to the
+    same shape. A variant's ``forward`` calls, in this order: the front end; ``position.check_limit`` and
+    ``position.embed``; :meth:`through_blocks`; the norm. Rows begin at index 0 there: left padding is gathered away
+    before (:func:`spectral_layers.rows.aligned`), and outputs are scattered back. It passes on the report of
+    :class:`StackOutput`. Mixers, front end and position are causal or not as the config's ``decoder`` says.
+    """
 
     def __init__(self, config: StackConfig, frontend: FrontEndConfig) -> None:
         super().__init__(config)
@@ -98,7 +101,12 @@ class StackedModel(SpectralModel):
     def through_blocks(
         self, x: Tensor, ways: Sequence[Way], state: State | None = None, return_state: bool = False
     ) -> StackOutput:
-        """The features behind the last block, before the norm. ways: taken in turn, a block each."""
+        """The features behind the last block, before the norm: (B, L, D) -> (B, L, D).
+
+        ways: how blocks go through them, taken in turn, a block each. state: one with a part for each block, by index,
+        from ``states`` of an earlier call; return_state: whether to give the next. With ``gradient_checkpointing`` the
+        backward pass runs each block again.
+        """
         passed = StackOutput(x)
         for index, block in enumerate(self.blocks):
             way = ways[index % len(ways)]
@@ -109,8 +117,7 @@ class StackedModel(SpectralModel):
             else:
                 output = block(*given)
             passed.x = way.leave(output.x)
-            passed.losses.update({f"layers.{index}.{name}": loss for name, loss in output.losses.items()})
-            passed.metrics.update({f"layers.{index}.{name}": value for name, value in output.metrics.items()})
+            passed += output.under(f"layers.{index}")
             if output.state is not None:
                 passed.states[str(index)] = output.state
         return passed
@@ -122,35 +129,6 @@ def _run_again(
     """A block that the backward pass recomputes: each run consumes a state of its own."""
     output: BlockOutput = block(x, rows, None if state is None else state.clone(), return_state, rotation)
     return output
-
-
-def aligned(inputs: Tensor, mask: Tensor, *, name: str) -> tuple[Tensor, Alignment]:
-    """Inputs (B, L) with each row starting at index 0, as wide as the longest row, for :func:`restored`.
-
-    Columns that are padding in every row are not worth computing. name: of the inputs, for the error of a mask of
-    another shape. Raises UnsupportedInputError for that and for masks with holes.
-    """
-    if mask.shape != inputs.shape:
-        raise UnsupportedInputError(f"the attention mask {describe(mask)} must have {name}' shape {describe(inputs)}.")
-    alignment = Alignment.of(mask)
-    gathered = alignment.gather(inputs)
-    if torch.compiler.is_exporting():
-        return gathered, alignment  # a program's shapes depend on no values
-    return gathered[:, : max([1, *alignment.rows.lengths.tolist()])], alignment
-
-
-def restored(outputs: Tensor, alignment: Alignment, mask: Tensor) -> Tensor:
-    """Outputs (B, N, C) of :func:`aligned` tokens, where these stood in the mask (B, L); arbitrary at padding."""
-    return alignment.scatter(F.pad(outputs, (0, 0, 0, mask.shape[1] - outputs.shape[1])))
-
-
-def ragged(rows: Rows, length: int) -> Rows | None:
-    """The rows, unless each is ``length`` long: full rows need no counts, and parts have a faster way.
-
-    A program that is exported takes both kinds, and keeps the counts.
-    """
-    full = not torch.compiler.is_exporting() and bool((rows.lengths == length).all())
-    return None if full else rows
 
 
 class StackConfig(ModelConfig):

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spectral_core import UnsupportedInputError
-from spectral_layers import Rows
-from spectral_layers.rows import Alignment, append, span
+from spectral_layers import Rows, Stream
+from spectral_layers.rows import Alignment, aligned, append, last, span
 
 
 def test_the_mask_of_rows() -> None:
@@ -21,7 +21,7 @@ def test_the_mask_of_rows() -> None:
 def test_alignment_of_masks_of_any_dtype(dtype: torch.dtype) -> None:
     mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1]], dtype=dtype)
     aligned = Alignment.of(mask)
-    assert aligned.starts.tolist() == [2, 0, 1, 0, 0]
+    assert aligned.columns[:, 0].tolist() == [2, 0, 1, 0, 0]
     assert aligned.rows.lengths.tolist() == [2, 3, 2, 0, 4]
 
 
@@ -49,6 +49,42 @@ def test_gathering_and_scattering_are_inverse(spans: list[tuple[int, int]]) -> N
         assert torch.equal(gathered[row, :length], x[row, start : start + length])
     assert torch.equal(aligned.scatter(gathered)[mask], x[mask])
     assert torch.equal(aligned.gather(x[..., 0]), gathered[..., 0]), "token ids are gathered as vectors are"
+
+
+def test_aligned_inputs_are_as_wide_as_the_longest_row() -> None:
+    mask = torch.tensor([[0, 0, 0, 1, 1], [0, 1, 1, 1, 0], [0, 0, 0, 0, 0]])
+    inputs = torch.arange(15).view(3, 5)
+    gathered, alignment = aligned(inputs, mask, name="input_ids")
+    assert gathered.shape == (3, 3)
+    assert gathered[0, :2].tolist() == [3, 4]
+    assert gathered[1].tolist() == [6, 7, 8]
+    assert torch.equal(alignment.scatter(gathered)[mask != 0], inputs[mask != 0])
+    with pytest.raises(UnsupportedInputError, match=r"must have input_ids' shape"):
+        aligned(inputs, mask[:, 1:], name="input_ids")
+
+
+def test_rows_count_only_where_one_is_shorter() -> None:
+    rows = Rows(torch.tensor([3, 2]))
+    assert rows.if_ragged(3) is rows
+    assert Rows(torch.tensor([3, 3])).if_ragged(3) is None
+
+
+def test_a_stream_of_a_mask_begins_at_index_0() -> None:
+    x = torch.arange(16.0).view(2, 4, 2)
+    assert Stream.of(x, None).x is x
+    stream = Stream.of(x, torch.tensor([[0, 1, 1, 0], [0, 0, 0, 1]]))
+    assert stream.rows is not None
+    assert stream.rows.lengths.tolist() == [2, 1]
+    assert torch.equal(stream.x[0], x[0, 1:3])
+    assert torch.equal(stream.x[1, 0], x[1, 3])
+    assert Stream.of(x, torch.tensor([[0, 1, 1, 0], [0, 0, 1, 1]])).rows is None, "no row is shorter than another"
+
+
+def test_the_last_tokens_of_each_row() -> None:
+    x = torch.arange(8.0).view(2, 4, 1)
+    assert last(x, None, 2)[..., 0].tolist() == [[2, 3], [6, 7]]
+    assert last(x, Rows(torch.tensor([2, 4])), 2)[..., 0].tolist() == [[0, 1], [6, 7]]
+    assert last(x, Rows(torch.tensor([2, 4])), 9).shape == (2, 4, 1)
 
 
 def direct_span(x: torch.Tensor, starts: list[int], width: int) -> torch.Tensor:
