@@ -21,7 +21,7 @@ def test_the_package() -> None:
         "LayerContext",
         "Mixer", "MixerConfig", "MixerOutput",
         "Modulation", "Position", "PositionConfig",
-        "RecurrentFilter", "Rotation", "Rows",
+        "RecurrentFilter", "Report", "Rotation", "Rows",
         "Sparsity", "SparsityConfig", "SpectralView", "State", "Stream",
         "fixed_weights",
     ]  # fmt: skip
