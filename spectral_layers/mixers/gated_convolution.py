@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from spectral_core import convolve
 from spectral_core.config import OneOf, Width, part
-from spectral_layers.context import FilterContext, LayerContext
+from spectral_layers.context import LayerContext
 from spectral_layers.filters.base import Filter, FilterConfig
 from spectral_layers.initialisation import begin_reading, begin_writing
 from spectral_layers.long_convolution import continued, remembered
@@ -20,7 +20,19 @@ from spectral_layers.short_convolution import ShortConvolution, project
 from spectral_layers.state import State
 
 
-class GatedConvolution(Mixer):
+class GatedConvolutionConfig(MixerConfig):
+    """Gates around a long convolution: causal in decoders, two-sided in encoders."""
+
+    directions: ClassVar[frozenset[Direction]] = frozenset({"causal", "bidirectional"})
+
+    type: Literal["gated_convolution"] = "gated_convolution"
+    filter: Annotated[FilterConfig, OneOf(FILTERS)] = part("resonant")
+    """The long filter; in an encoder one for each direction."""
+    short_taps: Width = 4
+    """Taps of the short convolution in front."""
+
+
+class GatedConvolution(Mixer[GatedConvolutionConfig]):
     """y = W_o (a * (k conv (v * b) + skip * (v * b))), with a, b, v short convolutions of projections of x.
 
     Causal: all factors depend on the present and the past only. O(L log L) per channel by FFT. Decoding costs O(modes)
@@ -34,18 +46,16 @@ class GatedConvolution(Mixer):
     Poli et al., "Hyena hierarchy: towards larger convolutional language models", 2023.
     """
 
-    def __init__(
-        self, context: LayerContext, *, long_filter: Filter, short_taps: int, reverse: Filter | None = None
-    ) -> None:
-        """reverse: the filter over later tokens, for a bidirectional mixer; None for a causal one."""
-        super().__init__(context)
-        assert (reverse is None) == context.causal
+    def setup(self, config: GatedConvolutionConfig, context: LayerContext) -> None:
+        super().setup(config, context)
+        long_filter = config.filter.build(context.of_filter())
+        reverse = None if context.causal else config.filter.build(context.of_filter())  # over later tokens
         dim = context.hidden_dim
         self.in_proj = nn.Linear(dim, 3 * dim, bias=False)
         self.out_proj = nn.Linear(dim, dim, bias=False)
         begin_reading(self.in_proj)
         begin_writing(self.out_proj)
-        self.short = ShortConvolution(3 * dim, taps=short_taps, centered=not context.causal)
+        self.short = ShortConvolution(3 * dim, taps=config.short_taps, centered=not context.causal)
         self.filter = long_filter
         self.reverse = reverse
         self.skip = nn.Parameter(torch.ones(dim))
@@ -83,24 +93,3 @@ class GatedConvolution(Mixer):
         kernel = self.filter.prepared_with(reverse, x.shape[1], self.fft)
         y = convolve(value, kernel, mode="centered", skip=self.skip, pre_gate=pre, post_gate=post, backend=self.fft)
         return MixerOutput(self.out_proj(y.transpose(1, 2)))
-
-
-class GatedConvolutionConfig(MixerConfig):
-    """Gates around a long convolution: causal in decoders, two-sided in encoders."""
-
-    directions: ClassVar[frozenset[Direction]] = frozenset({"causal", "bidirectional"})
-
-    type: Literal["gated_convolution"] = "gated_convolution"
-    filter: Annotated[FilterConfig, OneOf(FILTERS)] = part("resonant")
-    """The long filter; in an encoder one for each direction."""
-    short_taps: Width = 4
-    """Taps of the short convolution in front."""
-
-    def build(self, context: LayerContext) -> GatedConvolution:
-        given = FilterContext(context.hidden_dim, context.max_seq_len, context.fft)
-        return GatedConvolution(
-            context,
-            long_filter=self.filter.build(given),
-            short_taps=self.short_taps,
-            reverse=None if context.causal else self.filter.build(given),
-        )

@@ -19,7 +19,17 @@ from spectral_layers.short_convolution import ShortConvolution, project
 from spectral_layers.state import State
 
 
-class SpectralProduct(Mixer):
+class SpectralProductConfig(MixerConfig):
+    """Convolves two streams of the input with each other: a data-dependent causal kernel."""
+
+    type: Literal["spectral_product"] = "spectral_product"
+    timescales: tuple[Scale, Scale] = (3.0, 1024.0)
+    """Shortest and longest initial time constant of the kernel's decay over the channels, in tokens."""
+    short_taps: Width = 4
+    """Taps of the short convolution in front."""
+
+
+class SpectralProduct(Mixer[SpectralProductConfig]):
     """y = W_o (a * (v conv g + skip * v)) with g[s] = tanh(g'[s]) e^(-rate s) / 4.
 
     a, v and g' are short convolutions of projections of x. The kernel g is a function of the input, indexed by absolute
@@ -30,16 +40,16 @@ class SpectralProduct(Mixer):
     Caracal (2026) convolves FFT(v) with FFT(g) likewise.
     """
 
-    def __init__(self, context: LayerContext, *, timescales: tuple[float, float], short_taps: int) -> None:
-        super().__init__(context)
+    def setup(self, config: SpectralProductConfig, context: LayerContext) -> None:
+        super().setup(config, context)
         dim = context.hidden_dim
         self.in_proj = nn.Linear(dim, 3 * dim, bias=False)
         self.out_proj = nn.Linear(dim, dim, bias=False)
         begin_reading(self.in_proj)
         begin_writing(self.out_proj)
-        self.short = ShortConvolution(3 * dim, taps=short_taps)
+        self.short = ShortConvolution(3 * dim, taps=config.short_taps)
         self.skip = nn.Parameter(torch.ones(dim))
-        shortest, longest = timescales
+        shortest, longest = config.timescales
         self.log_decay = nn.Parameter(torch.linspace(math.log(1 / longest), math.log(1 / shortest), dim))
 
     def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
@@ -75,16 +85,3 @@ class SpectralProduct(Mixer):
         lag = start[:, None] + torch.arange(raw.shape[-1], device=raw.device)
         decay = torch.exp(-self.log_decay.exp()[:, None] * lag[:, None])
         return torch.tanh(raw) * decay / 4
-
-
-class SpectralProductConfig(MixerConfig):
-    """Convolves two streams of the input with each other: a data-dependent causal kernel."""
-
-    type: Literal["spectral_product"] = "spectral_product"
-    timescales: tuple[Scale, Scale] = (3.0, 1024.0)
-    """Shortest and longest initial time constant of the kernel's decay over the channels, in tokens."""
-    short_taps: Width = 4
-    """Taps of the short convolution in front."""
-
-    def build(self, context: LayerContext) -> SpectralProduct:
-        return SpectralProduct(context, timescales=self.timescales, short_taps=self.short_taps)
