@@ -95,7 +95,10 @@ def _linked(config: type[Any], part: type[Part[Any, Any]]) -> type[PartConfig]:
 
 
 def _given(part: type[Part[Any, Any]], context: Any, config: Any, options: dict[str, Any]) -> tuple[Any, Any]:
-    """The context and the config, made of keywords where they are None."""
+    """The context and the config, made of keywords where they are None.
+
+    A part that has no options need not be told where it stands; mixers and fusions always are.
+    """
     name, kind = part.__name__, part.context_class
     known = kind.keywords.model_fields
     if context is not None and not isinstance(context, kind):
@@ -111,7 +114,7 @@ def _given(part: type[Part[Any, Any]], context: Any, config: Any, options: dict[
             config = part.config_class.model_validate(options)
         elif options:
             raise ConfigError(f"{name} has a config, and beside it options: {', '.join(options)}. Give one of them.")
-        if context is None:
+        if context is None and (where or part.config_class is not NoOptions or issubclass(part, TimePart)):
             if "causal" in known and "causal" not in _directions(config):
                 where.setdefault("causal", False)
             context = kind.keywords.model_validate(where).context()

@@ -20,8 +20,8 @@ class Honest(Fusion):
 
     streams = True
 
-    def __init__(self, context: Any) -> None:
-        super().__init__(context)
+    def setup(self, config: Any, context: Any) -> None:
+        super().setup(config, context)
         self.proj = nn.Linear(context.hidden_dim, context.hidden_dim, bias=False)
 
     def fuse(self, streams, target, state, return_state):
@@ -48,8 +48,8 @@ class Named(Honest):
     streams = False
     names = ("a", "b", "c")
 
-    def __init__(self, context: Any) -> None:
-        super().__init__(context)
+    def setup(self, config: Any, context: Any) -> None:
+        super().setup(config, context)
         self.scale = nn.Parameter(torch.ones(3))
 
     def fuse(self, streams, target, state, return_state):
@@ -149,8 +149,8 @@ class Normalises(Honest):
 
 
 class Detached(Honest):
-    def __init__(self, context):
-        super().__init__(context)
+    def setup(self, config, context):
+        super().setup(config, context)
         self.scale = nn.Parameter(torch.ones(1))
 
     def mean(self, stream):
@@ -192,8 +192,8 @@ class KeepsWhatItReads(Honest):
 class RoundsItsTable(Honest):
     """A fixed table as a buffer that is not saved."""
 
-    def __init__(self, context: Any) -> None:
-        super().__init__(context)
+    def setup(self, config: Any, context: Any) -> None:
+        super().setup(config, context)
         self.register_buffer("table", torch.arange(1.0, 1.0 + context.hidden_dim).rsqrt(), persistent=False)
 
     def mean(self, stream):
@@ -203,8 +203,8 @@ class RoundsItsTable(Honest):
 class StaysOnTheCpu(Honest):
     """A parameter that names its device."""
 
-    def __init__(self, context: Any) -> None:
-        super().__init__(context)
+    def setup(self, config: Any, context: Any) -> None:
+        super().setup(config, context)
         self.proj.weight = nn.Parameter(torch.randn(self.proj.weight.shape, device="cpu"))
 
 
