@@ -328,7 +328,7 @@ def test_a_sparsity_learns_which_frequencies_matter(part: str, causal: bool) -> 
     tone = torch.cos(turns + 2 * torch.pi * torch.rand(8, 1, 1, generator=generator))
     x = (tone + 3 * torch.fft.irfft(noise, 128)).repeat_interleave(4, 1)
     kind, steps, rate = {"fixed": (Fixed, 100, 0.1), "adaptive": (Adaptive, 30, 0.2)}[part]
-    mixer = mixer_with(kind(2, share=0.125, bands=8, temperature=1.0), causal=causal).float()
+    mixer = mixer_with(kind(CONTEXT, bands=8), causal=causal).float()
     optimiser = torch.optim.Adam(mixer.sparsity.parameters(), rate)
 
     def loss() -> Tensor:
