@@ -97,7 +97,7 @@ def test_a_limited_filter_is_never_asked_for_more_than_its_limit() -> None:
     mixer = case.build()
     assert isinstance(mixer, GatedConvolution)
     torch.manual_seed(0)
-    mixer.filter = Watched(case.hidden_dim, size=37, fft=mixer.fft).double()
+    mixer.filter = Watched(channels=case.hidden_dim, size=37).double()
     mixer.filter.support = None
     x = torch.randn(1, 37, case.hidden_dim, dtype=torch.float64)
     with torch.no_grad():

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from spectral_layers import Fusion, FusionConfig, FusionOutput, Stream
 from spectral_layers.fusion.base import lengths_of
+from spectral_layers.fusion.source_product import SourceProduct, SourceProductConfig
 from spectral_layers.state import State
 from spectral_layers.testing import FUSION_CHECKS, FusionCase, pairs
 
@@ -253,6 +254,13 @@ class Twin(FusionConfig):
         return TWINS[self.type](context)
 
 
+class HalvesItsHeads(SourceProductConfig):
+    """Its fusion made by keyword is another one."""
+
+    def build(self, context: Any) -> Fusion:
+        return SourceProduct(context, head_dim=self.head_dim // 2)
+
+
 TWINS: dict[str, Any] = {}
 
 
@@ -304,7 +312,9 @@ def test_the_check_catches_the_fault(kind: type[Honest], check: str) -> None:
 
 
 def test_every_check_has_a_fault_it_catches() -> None:
-    assert set(CHECKS) == {name for _, name in CAUGHT}
+    assert set(CHECKS) == {name for _, name in CAUGHT} | {"keywords_make_the_same_part"}
+    with pytest.raises(AssertionError, match="made by keyword arguments has other weights"):
+        CHECKS["keywords_make_the_same_part"](FusionCase(HalvesItsHeads(head_dim=16)))
 
 
 @pytest.mark.parametrize("honest", [Honest, Named])

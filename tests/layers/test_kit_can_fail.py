@@ -41,6 +41,7 @@ from spectral_layers.feedforward.moe import MoE
 from spectral_layers.filters.base import Filter
 from spectral_layers.filters.resonant import Resonant
 from spectral_layers.filters.spectrum import Spectrum
+from spectral_layers.gates.band import Band, BandConfig
 from spectral_layers.mixers.gated_convolution import GatedConvolution
 from spectral_layers.mixers.spectral_gating import SpectralGating
 from spectral_layers.part import NoOptions
@@ -1014,6 +1015,13 @@ class TwinFrontEnd(FrontEndConfig):
         return TWINS[self.type](context)
 
 
+class DoublesItsBands(BandConfig):
+    """Its gate made by keyword is another one."""
+
+    def build(self, context: Any) -> Gate:
+        return Band(context, bands=2 * self.bands)
+
+
 class DoesNotSayWhatGoesIn(FrontEndConfig):
     type: str = "does_not_say_what_goes_in"
 
@@ -1162,6 +1170,7 @@ CAUGHT = [
     (twin(convolution_with(PowersOfComplexNumbers)), "a_mixer_transforms_through_its_backend"),
     (twin(ReadsWhatItDrew), "it_builds_on_meta"),
     (twin(StaysOnTheCpu), "it_builds_on_meta"),
+    (GateCase(DoublesItsBands()), "keywords_make_the_same_part"),
     (twin(Unlimited), "the_length_limit_is_kept"),
     (twin(LimitsEachCall), "the_length_limit_is_kept_across_calls"),
     (twin(SaysItKeepsSegments), "packed_documents_stay_apart"),
