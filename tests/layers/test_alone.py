@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -27,6 +26,7 @@ from spectral_layers import (
     MixerConfig,
     MixerOutput,
     Modulation,
+    Resonant,
     SpectralView,
 )
 from spectral_layers.builtin import CLASSES
@@ -150,28 +150,13 @@ def test_importing_the_package_imports_no_part() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_typed_use_passes_mypy(tmp_path: Path) -> None:
-    api = pytest.importorskip("mypy.api")
-    (tmp_path / "mine.py").write_text(
-        "import torch\n"
-        "from spectral_layers import GatedConvolution, Resonant, State, SwiGLU\n"
-        "mixer = GatedConvolution(dim=256, filter='resonant')\n"
-        "y: torch.Tensor = mixer(torch.zeros(1, 2, 256)).y\n"
-        "state: State | None = mixer(y, return_state=True).state\n"
-        "taps: int = mixer.config.short_taps\n"
-        "modes: int = Resonant(channels=4).config.modes\n"
-        "strength: torch.Tensor = Resonant(channels=4).poles().strength\n"
-        "wrong: int = SwiGLU(dim=4)(y).y\n",
-        encoding="utf-8",
-    )
-    root = Path(spectral_layers.__file__).parents[1]
-    found, errors, _ = api.run([
-        str(tmp_path / "mine.py"), "--strict", "--config-file", str(root / "pyproject.toml"), "--cache-dir", str(root / ".mypy_cache"),
-    ])  # fmt: skip
-    assert not errors
-    assert [line.rpartition("mine.py:")[2] for line in found.splitlines() if "error" in line and "mine.py" in line] == [
-        '9: error: Incompatible types in assignment (expression has type "Tensor", variable has type "int")  [assignment]'
-    ]
+def test_types_are_known() -> None:
+    """To mypy, which reads this file: an error that is not there makes its ``ignore`` one."""
+    mixer = GatedConvolution(dim=8, filter="resonant")
+    taps: int = mixer.config.short_taps
+    strength: Tensor = Resonant(channels=4, modes=2).poles().strength
+    wrong: str = mixer.config.short_taps  # type: ignore[assignment]
+    assert (taps, wrong, strength.shape) == (4, 4, (4, 2))
 
 
 # Parts as plugins wrote them for the release before.
@@ -238,7 +223,7 @@ def test_constructors_of_the_release_before_work_and_warn() -> None:
     ) as heard:
         gate = SlopeConfig(initial=0.5).build(GateContext(2, 4))
     assert heard[0].filename == __file__
-    assert gate(spectral_view(torch.randn(1, 2, 4, 16))).gain.shape == (1, 2, 1, 9) or gate.rate.shape == (2, 1, 1)
+    assert gate(spectral_view(torch.randn(1, 2, 4, 16))).gain.shape == (2, 1, 9)
     with pytest.warns(DeprecationWarning, match=r"class Pair\(Filter\[PairConfig\]\)"):
         pair = PairConfig().build(FilterContext(8))
     mixer = GatedConvolution(layer)
