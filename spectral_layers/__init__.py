@@ -22,37 +22,37 @@ from spectral_layers.sparsity.base import Sparsity, SparsityConfig
 from spectral_layers.state import State
 
 if TYPE_CHECKING:
-    from spectral_layers.feedforward.mlp import MLP
-    from spectral_layers.feedforward.moe import MoE
-    from spectral_layers.feedforward.swiglu import SwiGLU
-    from spectral_layers.filters.hankel import Hankel
-    from spectral_layers.filters.implicit import Implicit
-    from spectral_layers.filters.multiresolution import Multiresolution
-    from spectral_layers.filters.partitioned import Partitioned
-    from spectral_layers.filters.resonant import Resonant
-    from spectral_layers.filters.spectrum import Spectrum
-    from spectral_layers.frontends.mel import Mel
-    from spectral_layers.frontends.patches import Patches
-    from spectral_layers.frontends.tokens import Tokens
-    from spectral_layers.fusion.cross_modal import CrossModal
-    from spectral_layers.fusion.source_product import SourceProduct
-    from spectral_layers.gates.advanced import Advanced
-    from spectral_layers.gates.band import Band
-    from spectral_layers.gates.magnitude import Magnitude
-    from spectral_layers.gates.phase import Phase
-    from spectral_layers.mixers.fourier import Fourier
-    from spectral_layers.mixers.gated_convolution import GatedConvolution
-    from spectral_layers.mixers.holographic import Holographic
-    from spectral_layers.mixers.multiscale import Multiscale
-    from spectral_layers.mixers.spectral_gating import SpectralGating
-    from spectral_layers.mixers.spectral_product import SpectralProduct
-    from spectral_layers.positions.learned import Learned
-    from spectral_layers.positions.none import NoPosition
-    from spectral_layers.positions.rope import Rope
-    from spectral_layers.positions.sinusoidal import Sinusoidal
-    from spectral_layers.sparsity.adaptive import Adaptive
-    from spectral_layers.sparsity.energy import Energy
-    from spectral_layers.sparsity.fixed import Fixed
+    from spectral_layers.feedforward.mlp import MLP as MLP
+    from spectral_layers.feedforward.moe import MoE as MoE
+    from spectral_layers.feedforward.swiglu import SwiGLU as SwiGLU
+    from spectral_layers.filters.hankel import Hankel as Hankel
+    from spectral_layers.filters.implicit import Implicit as Implicit
+    from spectral_layers.filters.multiresolution import Multiresolution as Multiresolution
+    from spectral_layers.filters.partitioned import Partitioned as Partitioned
+    from spectral_layers.filters.resonant import Resonant as Resonant
+    from spectral_layers.filters.spectrum import Spectrum as Spectrum
+    from spectral_layers.frontends.mel import Mel as Mel
+    from spectral_layers.frontends.patches import Patches as Patches
+    from spectral_layers.frontends.tokens import Tokens as Tokens
+    from spectral_layers.fusion.cross_modal import CrossModal as CrossModal
+    from spectral_layers.fusion.source_product import SourceProduct as SourceProduct
+    from spectral_layers.gates.advanced import Advanced as Advanced
+    from spectral_layers.gates.band import Band as Band
+    from spectral_layers.gates.magnitude import Magnitude as Magnitude
+    from spectral_layers.gates.phase import Phase as Phase
+    from spectral_layers.mixers.fourier import Fourier as Fourier
+    from spectral_layers.mixers.gated_convolution import GatedConvolution as GatedConvolution
+    from spectral_layers.mixers.holographic import Holographic as Holographic
+    from spectral_layers.mixers.multiscale import Multiscale as Multiscale
+    from spectral_layers.mixers.spectral_gating import SpectralGating as SpectralGating
+    from spectral_layers.mixers.spectral_product import SpectralProduct as SpectralProduct
+    from spectral_layers.positions.learned import Learned as Learned
+    from spectral_layers.positions.none import NoPosition as NoPosition
+    from spectral_layers.positions.rope import Rope as Rope
+    from spectral_layers.positions.sinusoidal import Sinusoidal as Sinusoidal
+    from spectral_layers.sparsity.adaptive import Adaptive as Adaptive
+    from spectral_layers.sparsity.energy import Energy as Energy
+    from spectral_layers.sparsity.fixed import Fixed as Fixed
 
 __all__ = [
     "FEEDFORWARDS",
@@ -61,22 +61,14 @@ __all__ = [
     "FUSIONS",
     "GATES",
     "MIXERS",
-    "MLP",
     "POSITIONS",
     "SPARSITIES",
-    "Adaptive",
-    "Advanced",
-    "Band",
-    "CrossModal",
-    "Energy",
     "FeedForward",
     "FeedForwardConfig",
     "FeedForwardOutput",
     "Filter",
     "FilterConfig",
     "FilterContext",
-    "Fixed",
-    "Fourier",
     "FrontEnd",
     "FrontEndConfig",
     "FrontEndOutput",
@@ -86,44 +78,21 @@ __all__ = [
     "Gate",
     "GateConfig",
     "GateContext",
-    "GatedConvolution",
-    "Hankel",
-    "Holographic",
-    "Implicit",
     "LayerContext",
-    "Learned",
-    "Magnitude",
-    "Mel",
     "Mixer",
     "MixerConfig",
     "MixerOutput",
-    "MoE",
     "Modulation",
-    "Multiresolution",
-    "Multiscale",
-    "NoPosition",
-    "Partitioned",
-    "Patches",
-    "Phase",
     "Position",
     "PositionConfig",
     "RecurrentFilter",
-    "Resonant",
-    "Rope",
     "Rotation",
     "Rows",
-    "Sinusoidal",
-    "SourceProduct",
     "Sparsity",
     "SparsityConfig",
-    "SpectralGating",
-    "SpectralProduct",
     "SpectralView",
-    "Spectrum",
     "State",
     "Stream",
-    "SwiGLU",
-    "Tokens",
     "fixed_weights",
 ]
 

@@ -48,5 +48,4 @@ class FeedForwardConfig(PartConfig):
     part_class: ClassVar[Any] = FeedForward
 
     def build(self, context: LayerContext) -> FeedForward:
-        made: FeedForward = self.part_class(context, self)
-        return made
+        return self.part_class(context, self)

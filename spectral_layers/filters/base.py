@@ -123,5 +123,4 @@ class FilterConfig(PartConfig):
     part_class: ClassVar[Any] = Filter
 
     def build(self, context: FilterContext) -> Filter:
-        made: Filter = self.part_class(context, self)
-        return made
+        return self.part_class(context, self)

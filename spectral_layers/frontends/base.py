@@ -88,5 +88,4 @@ class FrontEndConfig(PartConfig):
     part_class: ClassVar[Any] = FrontEnd
 
     def build(self, context: LayerContext) -> FrontEnd:
-        made: FrontEnd = self.part_class(context, self)
-        return made
+        return self.part_class(context, self)

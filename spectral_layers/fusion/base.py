@@ -173,8 +173,7 @@ class FusionConfig(PartConfig):
     part_class: ClassVar[Any] = Fusion
 
     def build(self, context: LayerContext) -> Fusion:
-        made: Fusion = self.part_class(context, self)
-        return made
+        return self.part_class(context, self)
 
 
 def lengths_of(stream: Stream) -> Tensor:

@@ -124,5 +124,4 @@ class GateConfig(PartConfig):
     part_class: ClassVar[Any] = Gate
 
     def build(self, context: GateContext) -> Gate:
-        made: Gate = self.part_class(context, self)
-        return made
+        return self.part_class(context, self)

@@ -86,7 +86,17 @@ class Mixer(TimePart[C]):
 
     @abstractmethod
     def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
-        """The mixing itself: :meth:`forward` calls it after its checks, with the same arguments and results."""
+        """The mixing itself, which :meth:`forward` calls after its checks: x (B, L, D), L >= 1, to y (B, L, D).
+
+        rows: lengths (B,) of the rows, which are right-padded; None if all are L. What stands in y behind a row's end
+        is arbitrary, but no padding may change y before it, or the state. A causal mixer's y[:, t] depends on
+        x[:, : t + 1] and the state alone; rows of the batch never depend on each other. y has x's dtype, under autocast
+        that of its projections.
+
+        state: of the tokens before x, already checked and consumed; None at the start of a sequence. Its tensors may be
+        overwritten. Any division of a sequence into calls gives the outputs of one call, up to rounding. With
+        ``return_state`` the output has :meth:`new_state` of the tensors that the next call needs.
+        """
 
     def rewind(self, state: State, tokens: int) -> State:
         """The state as it was that many tokens ago; ``state.reserve(rewind=...)`` must have been called before them."""
@@ -133,5 +143,4 @@ class MixerConfig(PartConfig):
     part_class: ClassVar[Any] = Mixer
 
     def build(self, context: LayerContext) -> Mixer:
-        made: Mixer = self.part_class(context, self)
-        return made
+        return self.part_class(context, self)

@@ -17,16 +17,14 @@ from spectral_kernels.tracing import varies
 from spectral_layers.context import LayerContext
 from spectral_layers.entry import Entered, entry
 from spectral_layers.filters.base import Filter, FilterConfig
-from spectral_layers.initialisation import begin_reading, begin_writing
 from spectral_layers.long_convolution import continued
-from spectral_layers.mixers.base import Mixer, MixerConfig, MixerOutput
+from spectral_layers.mixers.gated import Cored, GatedMixer, GatedMixerConfig
 from spectral_layers.registries import FILTERS
 from spectral_layers.rows import Rows, span
-from spectral_layers.short_convolution import ShortConvolution, project
 from spectral_layers.state import State
 
 
-class MultiscaleConfig(MixerConfig):
+class MultiscaleConfig(GatedMixerConfig):
     """Long convolutions of block sums at several resolutions, fused per token and channel."""
 
     type: Literal["multiscale"] = "multiscale"
@@ -34,8 +32,6 @@ class MultiscaleConfig(MixerConfig):
     """The long filter, one for each scale; its lags are blocks."""
     scales: tuple[Width, ...] = Field(default=(1, 4, 16), min_length=2, max_length=16)
     """Tokens per block, from the finest resolution to the coarsest."""
-    short_taps: Width = 4
-    """Taps of the short convolution in front."""
 
     @property
     def block(self) -> int:
@@ -49,7 +45,7 @@ class MultiscaleConfig(MixerConfig):
         return self
 
 
-class Multiscale(Mixer[MultiscaleConfig]):
+class Multiscale(GatedMixer[MultiscaleConfig]):
     """y = W_o (a * (sum_s g_s * long_s(u) + skip * u)) with u = v * b, and a, b, v short convolutions of W_i x.
 
     long_s cuts each row into blocks of s tokens, divides the sum of each block by sqrt(s) (which keeps the variance of
@@ -63,14 +59,9 @@ class Multiscale(Mixer[MultiscaleConfig]):
     """
 
     def setup(self, config: MultiscaleConfig, context: LayerContext) -> None:
-        super().setup(config, context)
         filters = {scale: config.filter.build(context.of_filter(scale)) for scale in config.scales}
+        super().setup(config, context)
         dim = context.hidden_dim
-        self.in_proj = nn.Linear(dim, 3 * dim, bias=False)
-        self.out_proj = nn.Linear(dim, dim, bias=False)
-        begin_reading(self.in_proj)
-        begin_writing(self.out_proj)
-        self.short = ShortConvolution(3 * dim, taps=config.short_taps)
         self.scales = nn.ModuleDict({str(scale): _Scale(scale, made, context.fft) for scale, made in filters.items()})
         self.choice = nn.Linear(dim, len(filters), bias=False)
         nn.init.normal_(self.choice.weight, std=0.02)
@@ -84,9 +75,8 @@ class Multiscale(Mixer[MultiscaleConfig]):
     def owner(self) -> str:
         return f"{type(self).__name__} (scales {', '.join(self.scales)})"
 
-    def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
-        projected, recent = project(self.in_proj, self.short, x, rows, state, return_state)
-        post, pre, value = projected.chunk(3, 1)
+    def core(self, streams: Tensor, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> Cored:
+        post, pre, value = streams.chunk(3, 1)
         u = value * pre
         logits = self.choice(x).transpose(1, 2)[:, :, None] + self.leaning[:, :, None]
         shares = torch.exp(0.5 * F.log_softmax(logits, 1)).to(u.dtype)
@@ -100,11 +90,7 @@ class Multiscale(Mixer[MultiscaleConfig]):
             else:
                 heard = scale(u)
             y = y + share * heard
-        made = None
-        if return_state:
-            made = self.new_state(x, rows, state, recent)
-            made.parts.update(parts)
-        return MixerOutput(self.out_proj((y * post).to(x.dtype).transpose(1, 2)), made)
+        return (y * post).to(x.dtype), {}, parts
 
 
 class _Scale(Entered):

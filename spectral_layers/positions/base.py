@@ -85,8 +85,7 @@ class PositionConfig(PartConfig):
     part_class: ClassVar[Any] = Position
 
     def build(self, context: LayerContext) -> Position:
-        made: Position = self.part_class(context, self)
-        return made
+        return self.part_class(context, self)
 
 
 def positions_of(x: Tensor, rows: Rows | None, state: State | None) -> Tensor:

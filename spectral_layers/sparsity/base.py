@@ -47,8 +47,7 @@ class SparsityConfig(PartConfig):
     part_class: ClassVar[Any] = Sparsity
 
     def build(self, context: GateContext) -> Sparsity:
-        made: Sparsity = self.part_class(context, self)
-        return made
+        return self.part_class(context, self)
 
 
 def selection(kept: Tensor, view: SpectralView) -> Modulation:

@@ -26,7 +26,6 @@ from spectral_layers import (
     MixerConfig,
     MixerOutput,
     Modulation,
-    Resonant,
     SpectralView,
 )
 from spectral_layers.builtin import CLASSES
@@ -51,7 +50,6 @@ def test_every_registered_part_of_ours_is_exported() -> None:
         config.part_class for registry in REGISTRIES for name, config in registry.configs().items() if "/" not in name
     }
     assert ours == set(PARTS.values())
-    assert set(CLASSES) <= set(dir(spectral_layers)) | set(spectral_layers.__all__)
     with pytest.raises(AttributeError, match="no attribute 'Attention'"):
         _ = spectral_layers.Attention
 
@@ -148,15 +146,6 @@ def test_importing_the_package_imports_no_part() -> None:
     script = "import sys, spectral_layers; print([m for m in sys.modules if m.endswith(('.resonant', '.mel', '.moe'))])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_types_are_known() -> None:
-    """To mypy, which reads this file: an error that is not there makes its ``ignore`` one."""
-    mixer = GatedConvolution(dim=8, filter="resonant")
-    taps: int = mixer.config.short_taps
-    strength: Tensor = Resonant(channels=4, modes=2).poles().strength
-    wrong: str = mixer.config.short_taps  # type: ignore[assignment]
-    assert (taps, wrong, strength.shape) == (4, 4, (4, 2))
 
 
 # Parts as plugins wrote them for the release before.
