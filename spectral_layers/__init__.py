@@ -102,3 +102,7 @@ def __getattr__(name: str) -> Any:
     if name not in CLASSES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(CLASSES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *CLASSES]
