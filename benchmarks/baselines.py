@@ -52,7 +52,17 @@ def rotation(length: int, pairs: int, dtype: torch.dtype, device: torch.device) 
     return Rotation(theta.cos(), theta.sin())
 
 
-class Attention(Mixer):
+class AttentionConfig(MixerConfig):
+    """Causal attention with rotary positions."""
+
+    type: Literal["baselines/attention"] = "baselines/attention"
+    head_dim: PositiveInt = 32
+    """Channels per head."""
+    short: bool = False
+    """A short convolution on queries, keys and values."""
+
+
+class Attention(Mixer[AttentionConfig]):
     """Causal softmax attention with rotary positions per head. O(L^2).
 
     With a short convolution, q, k and v pass through it before they are turned. It begins as the identity, the key's
@@ -63,15 +73,15 @@ class Attention(Mixer):
 
     streams = False
 
-    def __init__(self, context: LayerContext, *, heads: int, short: bool) -> None:
-        super().__init__(context)
+    def setup(self, config: AttentionConfig, context: LayerContext) -> None:
+        super().setup(config, context)
         dim = context.hidden_dim
-        self.heads = heads
+        self.heads = context.heads(config.head_dim)
         self.in_proj = nn.Linear(dim, 3 * dim, bias=False)
         self.out_proj = nn.Linear(dim, dim, bias=False)
         begin_reading(self.in_proj)
         begin_writing(self.out_proj)
-        self.short = ShortConvolution(3 * dim) if short else None
+        self.short = ShortConvolution(3 * dim) if config.short else None
         if self.short is not None:
             with torch.no_grad():
                 taps = self.short.weight.mul_(0.1).view(3, dim, -1)
@@ -88,26 +98,22 @@ class Attention(Mixer):
         return MixerOutput(self.out_proj(y.transpose(1, 2).flatten(-2)))
 
 
-class AttentionConfig(MixerConfig):
-    """Causal attention with rotary positions."""
+class LongConvolutionConfig(MixerConfig):
+    """A long convolution alone."""
 
-    type: Literal["baselines/attention"] = "baselines/attention"
-    head_dim: PositiveInt = 32
-    """Channels per head."""
-    short: bool = False
-    """A short convolution on queries, keys and values."""
-
-    def build(self, context: LayerContext) -> Attention:
-        return Attention(context, heads=context.hidden_dim // self.head_dim, short=self.short)
+    type: Literal["baselines/long_convolution"] = "baselines/long_convolution"
+    filter: Annotated[FilterConfig, OneOf(FILTERS)] = part("implicit")
+    """The long filter."""
 
 
-class LongConvolution(Mixer):
+class LongConvolution(Mixer[LongConvolutionConfig]):
     """y = W_o gelu(k * W_i x + skip W_i x): a long filter without gates or a short convolution. O(L log L)."""
 
     streams = False
 
-    def __init__(self, context: LayerContext, *, long_filter: Filter) -> None:
-        super().__init__(context)
+    def setup(self, config: LongConvolutionConfig, context: LayerContext) -> None:
+        super().setup(config, context)
+        long_filter = config.filter.build(context.of_filter())
         dim = context.hidden_dim
         self.in_proj = nn.Linear(dim, dim, bias=False)
         self.out_proj = nn.Linear(dim, dim, bias=False)
@@ -122,28 +128,6 @@ class LongConvolution(Mixer):
         return MixerOutput(self.out_proj(F.gelu(y).transpose(1, 2)))
 
 
-class LongConvolutionConfig(MixerConfig):
-    """A long convolution alone."""
-
-    type: Literal["baselines/long_convolution"] = "baselines/long_convolution"
-    filter: Annotated[FilterConfig, OneOf(FILTERS)] = part("implicit")
-    """The long filter."""
-
-    def build(self, context: LayerContext) -> LongConvolution:
-        return LongConvolution(
-            context, long_filter=self.filter.build(FilterContext(context.hidden_dim, context.max_seq_len, context.fft))
-        )
-
-
-class Nothing(Mixer):
-    """y = 0: a block is left with its feed-forward, and each token with itself."""
-
-    streams = False
-
-    def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
-        return MixerOutput(torch.zeros_like(x))
-
-
 class NothingConfig(MixerConfig):
     """No mixer."""
 
@@ -151,8 +135,14 @@ class NothingConfig(MixerConfig):
 
     type: Literal["baselines/nothing"] = "baselines/nothing"
 
-    def build(self, context: LayerContext) -> Nothing:
-        return Nothing(context)
+
+class Nothing(Mixer[NothingConfig]):
+    """y = 0: a block is left with its feed-forward, and each token with itself."""
+
+    streams = False
+
+    def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
+        return MixerOutput(torch.zeros_like(x))
 
 
 class FrozenConfig(FilterConfig):
@@ -166,36 +156,40 @@ class FrozenConfig(FilterConfig):
         return self.filter.build(context).requires_grad_(False)
 
 
-class Absent(Filter):
-    """No long filter: all taps are zero, and what is left of a mixer is its skip connection."""
-
-    support = 1
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.zeros: Tensor
-        self.register_buffer("zeros", torch.zeros(channels, 1), persistent=False)
-
-    def kernel(self, length: int) -> Tensor:
-        return self.zeros.expand(-1, length)
-
-
 class AbsentConfig(FilterConfig):
     """No long filter."""
 
     type: Literal["baselines/absent"] = "baselines/absent"
 
-    def build(self, context: FilterContext) -> Absent:
-        return Absent(context.channels)
+
+class Absent(Filter[AbsentConfig]):
+    """No long filter: all taps are zero, and what is left of a mixer is its skip connection."""
+
+    support = 1
+
+    def setup(self, config: AbsentConfig, context: FilterContext) -> None:
+        self.zeros: Tensor
+        self.register_buffer("zeros", torch.zeros(context.channels, 1), persistent=False)
+
+    def kernel(self, length: int) -> Tensor:
+        return self.zeros.expand(-1, length)
 
 
-class SourceMean(Fusion):
+class SourceMeanConfig(FusionConfig):
+    """The source's mean, added to every token of the target."""
+
+    directions: ClassVar[frozenset[Direction]] = frozenset({"causal"})
+
+    type: Literal["baselines/source_mean"] = "baselines/source_mean"
+
+
+class SourceMean(Fusion[SourceMeanConfig]):
     """y[t] = x[t] + W mean_s norm(source[s]): what a decoder is conditioned on where nothing reads the source."""
 
     streams = True
 
-    def __init__(self, context: LayerContext) -> None:
-        super().__init__(context)
+    def setup(self, config: SourceMeanConfig, context: LayerContext) -> None:
+        super().setup(config, context)
         self.norm = nn.LayerNorm(context.hidden_dim)
         self.proj = nn.Linear(context.hidden_dim, context.hidden_dim)
 
@@ -214,17 +208,6 @@ class SourceMean(Fusion):
         real = torch.arange(source.x.shape[1], device=source.x.device) < lengths
         total = torch.where(real[..., None], self.norm(source.x), 0.0).sum(1)
         return self.new_state(torch.zeros_like(lengths[:, 0]), {"mean": total / lengths.clamp(min=1)})
-
-
-class SourceMeanConfig(FusionConfig):
-    """The source's mean, added to every token of the target."""
-
-    directions: ClassVar[frozenset[Direction]] = frozenset({"causal"})
-
-    type: Literal["baselines/source_mean"] = "baselines/source_mean"
-
-    def build(self, context: LayerContext) -> SourceMean:
-        return SourceMean(context)
 
 
 @hookimpl

@@ -1,5 +1,12 @@
-"""Mixers, filters, gates, sparsities, fusions, feed-forwards, positions, front ends, by name; causal if they say so."""
+"""Mixers, filters, gates, sparsities, fusions, feed-forwards, positions, front ends: ordinary modules, also by name.
 
+``GatedConvolution(dim=256)(x).y``. The classes of parts are imported on first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from spectral_layers.builtin import CLASSES
 from spectral_layers.context import FilterContext, GateContext, LayerContext
 from spectral_layers.feedforward.base import FeedForward, FeedForwardConfig, FeedForwardOutput
 from spectral_layers.filters.base import Filter, FilterConfig, RecurrentFilter
@@ -14,6 +21,39 @@ from spectral_layers.report import Report
 from spectral_layers.rows import Rows
 from spectral_layers.sparsity.base import Sparsity, SparsityConfig
 from spectral_layers.state import State
+
+if TYPE_CHECKING:
+    from spectral_layers.feedforward.mlp import MLP as MLP
+    from spectral_layers.feedforward.moe import MoE as MoE
+    from spectral_layers.feedforward.swiglu import SwiGLU as SwiGLU
+    from spectral_layers.filters.hankel import Hankel as Hankel
+    from spectral_layers.filters.implicit import Implicit as Implicit
+    from spectral_layers.filters.multiresolution import Multiresolution as Multiresolution
+    from spectral_layers.filters.partitioned import Partitioned as Partitioned
+    from spectral_layers.filters.resonant import Resonant as Resonant
+    from spectral_layers.filters.spectrum import Spectrum as Spectrum
+    from spectral_layers.frontends.mel import Mel as Mel
+    from spectral_layers.frontends.patches import Patches as Patches
+    from spectral_layers.frontends.tokens import Tokens as Tokens
+    from spectral_layers.fusion.cross_modal import CrossModal as CrossModal
+    from spectral_layers.fusion.source_product import SourceProduct as SourceProduct
+    from spectral_layers.gates.advanced import Advanced as Advanced
+    from spectral_layers.gates.band import Band as Band
+    from spectral_layers.gates.magnitude import Magnitude as Magnitude
+    from spectral_layers.gates.phase import Phase as Phase
+    from spectral_layers.mixers.fourier import Fourier as Fourier
+    from spectral_layers.mixers.gated_convolution import GatedConvolution as GatedConvolution
+    from spectral_layers.mixers.holographic import Holographic as Holographic
+    from spectral_layers.mixers.multiscale import Multiscale as Multiscale
+    from spectral_layers.mixers.spectral_gating import SpectralGating as SpectralGating
+    from spectral_layers.mixers.spectral_product import SpectralProduct as SpectralProduct
+    from spectral_layers.positions.learned import Learned as Learned
+    from spectral_layers.positions.none import NoPosition as NoPosition
+    from spectral_layers.positions.rope import Rope as Rope
+    from spectral_layers.positions.sinusoidal import Sinusoidal as Sinusoidal
+    from spectral_layers.sparsity.adaptive import Adaptive as Adaptive
+    from spectral_layers.sparsity.energy import Energy as Energy
+    from spectral_layers.sparsity.fixed import Fixed as Fixed
 
 __all__ = [
     "FEEDFORWARDS",
@@ -57,3 +97,14 @@ __all__ = [
     "Stream",
     "fixed_weights",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """A class of parts."""
+    if name not in CLASSES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(CLASSES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *CLASSES]

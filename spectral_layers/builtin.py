@@ -58,6 +58,10 @@ _PARTS = (
     ("frontend", "mel", "frontends.mel:MelConfig", "Mel spectrogram of audio, one token a frame or band."),
 )  # fmt: skip
 
+_TARGETS = (target.partition(":") for _, _, target, _ in _PARTS)
+CLASSES = {config.removesuffix("Config"): f"spectral_layers.{module}" for module, _, config in _TARGETS}
+"""The classes of parts, as their configs are called, and the modules that hold them."""
+
 
 @hookimpl
 def spectral_register_layers(register: Registrar) -> None:

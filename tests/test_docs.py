@@ -11,12 +11,21 @@ from pathlib import Path
 import pytest
 
 from spectral_core.plugins import BUILTIN_PROVIDER, HOST
+from spectral_layers.builtin import CLASSES
 from spectral_models import list_blocks, list_models
 from spectral_models.registries import MODELS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")]
-PAGES = ["index.md", "causality.md", "tutorials/compose.md", "tutorials/backends.md", "tutorials/variant.md"]
+PAGES = [
+    "index.md",
+    "layers.md",
+    "migration.md",
+    "causality.md",
+    "tutorials/compose.md",
+    "tutorials/backends.md",
+    "tutorials/variant.md",
+]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -28,6 +37,11 @@ def test_the_readme_names_every_part_block_and_preset() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     parts = [e.name for r in HOST.registries.values() for e in r if e.provider == BUILTIN_PROVIDER]
     assert [name for name in (*parts, *list_blocks(), *list_models()) if f"`{name}`" not in readme] == []
+
+
+def test_the_page_of_layers_shows_every_part() -> None:
+    shown = "".join(blocks(ROOT / "docs" / "layers.md", "python"))
+    assert [name for name in CLASSES if not re.search(rf"\b{name}\(", shown)] == []
 
 
 def test_no_number_is_left_open() -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from spectral_core.config import PartConfig
-from spectral_core.contract import Contract
 from spectral_core.trees import tree
 from spectral_layers.context import LayerContext
+from spectral_layers.part import C, Part
 from spectral_layers.report import Report
 from spectral_layers.rows import Rows
 
@@ -24,12 +24,13 @@ class FeedForwardOutput(Report):
     y: Tensor
 
 
-class FeedForward(Contract, nn.Module):
+class FeedForward(Part[LayerContext, C]):
     """Base of feed-forwards. No output may depend on another token; ``rows`` serves statistics, not outputs.
 
     divisible: whether tokens may be given in several calls, because nothing is reported of all of them together.
     """
 
+    context_class = LayerContext
     must_return = (("forward", FeedForwardOutput),)
     divisible: ClassVar[bool] = False
 
@@ -39,9 +40,11 @@ class FeedForward(Contract, nn.Module):
 
 
 class FeedForwardConfig(PartConfig):
-    """Names a feed-forward and its options; ``build(context)`` makes it."""
+    """Names a feed-forward and its options."""
 
     must_return = (("build", FeedForward),)
 
+    part_class: ClassVar[Any] = FeedForward
+
     def build(self, context: LayerContext) -> FeedForward:
-        raise NotImplementedError(f"{type(self).__name__} must define build(context)")
+        return self.part_class(context, self)

@@ -14,22 +14,6 @@ from spectral_layers.initialisation import begin_reading, begin_writing
 from spectral_layers.rows import Rows
 
 
-class MLP(FeedForward):
-    """y = W_2 gelu(W_1 x)."""
-
-    divisible: ClassVar[bool] = True
-
-    def __init__(self, hidden_dim: int, inner_dim: int) -> None:
-        super().__init__()
-        self.up = nn.Linear(hidden_dim, inner_dim, bias=False)
-        self.down = nn.Linear(inner_dim, hidden_dim, bias=False)
-        begin_reading(self.up)
-        begin_writing(self.down)
-
-    def forward(self, x: Tensor, *, rows: Rows | None = None) -> FeedForwardOutput:
-        return FeedForwardOutput(self.down(F.gelu(self.up(x))))
-
-
 class MLPConfig(FeedForwardConfig):
     """Two linear layers with GELU."""
 
@@ -37,5 +21,18 @@ class MLPConfig(FeedForwardConfig):
     expansion: float = Field(default=4.0, gt=0, le=1024)
     """Inner width over hidden_dim."""
 
-    def build(self, context: LayerContext) -> MLP:
-        return MLP(context.hidden_dim, max(1, round(self.expansion * context.hidden_dim)))
+
+class MLP(FeedForward[MLPConfig]):
+    """y = W_2 gelu(W_1 x)."""
+
+    divisible: ClassVar[bool] = True
+
+    def setup(self, config: MLPConfig, context: LayerContext) -> None:
+        hidden_dim, inner_dim = context.hidden_dim, max(1, round(config.expansion * context.hidden_dim))
+        self.up = nn.Linear(hidden_dim, inner_dim, bias=False)
+        self.down = nn.Linear(inner_dim, hidden_dim, bias=False)
+        begin_reading(self.up)
+        begin_writing(self.down)
+
+    def forward(self, x: Tensor, *, rows: Rows | None = None) -> FeedForwardOutput:
+        return FeedForwardOutput(self.down(F.gelu(self.up(x))))

@@ -18,7 +18,29 @@ from spectral_layers.report import Report
 from spectral_layers.rows import Rows
 
 
-class MoE(FeedForward):
+class MoEConfig(FeedForwardConfig):
+    """Experts chosen per token, with load-balancing and router-z losses."""
+
+    type: Literal["moe"] = "moe"
+    experts: int = Field(default=16, gt=0, le=512)
+    """Feed-forwards to choose from."""
+    active: Width = 2
+    """Experts each token goes through."""
+    expansion: float = Field(default=8 / 3, gt=0, le=1024)
+    """Inner width of an expert over hidden_dim."""
+    balance_weight: Weight = 0.01
+    """Weight of the load-balancing loss."""
+    z_weight: Weight = 0.001
+    """Weight of the router-z loss."""
+
+    @model_validator(mode="after")
+    def _enough(self) -> MoEConfig:
+        if self.active > self.experts:
+            raise ValueError(f"active = {self.active} exceeds experts = {self.experts}")
+        return self
+
+
+class MoE(FeedForward[MoEConfig]):
     """y = sum over the k likeliest experts e of g_e expert_e(x), with p = softmax(W x).
 
     g is p over its sum on the k chosen; for k = 1, where that would be 1 and teach the router nothing, g = p.
@@ -43,16 +65,13 @@ class MoE(FeedForward):
     (balancing, k = 1); Zoph et al., "ST-MoE", 2022 (router z-loss); Gale et al., "MegaBlocks", 2022 (no capacity).
     """
 
-    def __init__(
-        self, hidden_dim: int, inner_dim: int, *, experts: int, active: int, balance_weight: float, z_weight: float
-    ) -> None:
-        super().__init__()
-        self.active = active
-        self.balance_weight = balance_weight
-        self.z_weight = z_weight
-        self.router = PreciseProjection(hidden_dim, experts, bias=False)
+    def setup(self, config: MoEConfig, context: LayerContext) -> None:
+        self.active = config.active
+        self.balance_weight = config.balance_weight
+        self.z_weight = config.z_weight
+        self.router = PreciseProjection(context.hidden_dim, config.experts, bias=False)
         nn.init.normal_(self.router.weight, std=0.02)
-        self.experts = nn.ModuleList(SwiGLU(hidden_dim, inner_dim) for _ in range(experts))
+        self.experts = nn.ModuleList(SwiGLU(context, expansion=config.expansion) for _ in range(config.experts))
 
     def forward(self, x: Tensor, *, rows: Rows | None = None) -> FeedForwardOutput:
         real = None if rows is None else rows.mask(x.shape[1])
@@ -112,35 +131,3 @@ class MoE(FeedForward):
             "experts_in_use": torch.special.entr(share).sum().exp(),
         }
         return Report(losses=losses, metrics=metrics)
-
-
-class MoEConfig(FeedForwardConfig):
-    """Experts chosen per token, with load-balancing and router-z losses."""
-
-    type: Literal["moe"] = "moe"
-    experts: int = Field(default=16, gt=0, le=512)
-    """Feed-forwards to choose from."""
-    active: Width = 2
-    """Experts each token goes through."""
-    expansion: float = Field(default=8 / 3, gt=0, le=1024)
-    """Inner width of an expert over hidden_dim."""
-    balance_weight: Weight = 0.01
-    """Weight of the load-balancing loss."""
-    z_weight: Weight = 0.001
-    """Weight of the router-z loss."""
-
-    @model_validator(mode="after")
-    def _enough(self) -> MoEConfig:
-        if self.active > self.experts:
-            raise ValueError(f"active = {self.active} exceeds experts = {self.experts}")
-        return self
-
-    def build(self, context: LayerContext) -> MoE:
-        return MoE(
-            context.hidden_dim,
-            max(1, round(self.expansion * context.hidden_dim)),
-            experts=self.experts,
-            active=self.active,
-            balance_weight=self.balance_weight,
-            z_weight=self.z_weight,
-        )

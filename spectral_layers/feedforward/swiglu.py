@@ -14,13 +14,21 @@ from spectral_layers.initialisation import begin_reading, begin_writing
 from spectral_layers.rows import Rows
 
 
-class SwiGLU(FeedForward):
+class SwiGLUConfig(FeedForwardConfig):
+    """Gated linear unit with SiLU."""
+
+    type: Literal["swiglu"] = "swiglu"
+    expansion: float = Field(default=8 / 3, gt=0, le=1024)
+    """Inner width over hidden_dim; 8/3 has the parameters of an mlp with 4."""
+
+
+class SwiGLU(FeedForward[SwiGLUConfig]):
     """y = W_2 (silu(W_g x) * W_1 x). Shazeer, "GLU variants improve transformer", 2020."""
 
     divisible: ClassVar[bool] = True
 
-    def __init__(self, hidden_dim: int, inner_dim: int) -> None:
-        super().__init__()
+    def setup(self, config: SwiGLUConfig, context: LayerContext) -> None:
+        hidden_dim, inner_dim = context.hidden_dim, max(1, round(config.expansion * context.hidden_dim))
         self.up = nn.Linear(hidden_dim, 2 * inner_dim, bias=False)
         self.down = nn.Linear(inner_dim, hidden_dim, bias=False)
         begin_reading(self.up)
@@ -29,14 +37,3 @@ class SwiGLU(FeedForward):
     def forward(self, x: Tensor, *, rows: Rows | None = None) -> FeedForwardOutput:
         gate, value = self.up(x).chunk(2, -1)
         return FeedForwardOutput(self.down(F.silu(gate) * value))
-
-
-class SwiGLUConfig(FeedForwardConfig):
-    """Gated linear unit with SiLU."""
-
-    type: Literal["swiglu"] = "swiglu"
-    expansion: float = Field(default=8 / 3, gt=0, le=1024)
-    """Inner width over hidden_dim; 8/3 has the parameters of an mlp with 4."""
-
-    def build(self, context: LayerContext) -> SwiGLU:
-        return SwiGLU(context.hidden_dim, max(1, round(self.expansion * context.hidden_dim)))

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from spectral_core import FFTBackend, PreparedKernel, prepare_kernel
 from spectral_core.config import PartConfig
-from spectral_core.contract import Contract
 from spectral_kernels.tracing import power_of_two, varies
 from spectral_layers.context import FilterContext
 from spectral_layers.entry import Entered, entry
 from spectral_layers.kept import kept
+from spectral_layers.part import C, Part
 
 
-class Filter(Contract, Entered):
+class Filter(Part[FilterContext, C], Entered):
     """Base of filters. Law: ``kernel(L1) == kernel(L2)[:, :L1]``; a tap depends on its lag, never on the length.
 
     A kernel is computed from the weights in every call, so that it follows any change of them;
@@ -27,6 +28,7 @@ class Filter(Contract, Entered):
     length_limit: the longest sequence it is defined for, and so the most taps; None for no limit.
     """
 
+    context_class = FilterContext
     must_return = (("kernel", Tensor),)
     support: int | None = None
     length_limit: int | None = None
@@ -86,7 +88,7 @@ class Poles:
     strength: Tensor
 
 
-class RecurrentFilter(Filter):
+class RecurrentFilter(Filter[C]):
     """A filter that is also a linear recurrence: decoding costs the same at every position.
 
     Its memory is a tensor with the batch first, in float64 so that rounding errors do not grow with the sequence.
@@ -114,9 +116,11 @@ class RecurrentFilter(Filter):
 
 
 class FilterConfig(PartConfig):
-    """Names a filter and its options; ``build(context)`` makes it."""
+    """Names a filter and its options."""
 
     must_return = (("build", Filter),)
 
+    part_class: ClassVar[Any] = Filter
+
     def build(self, context: FilterContext) -> Filter:
-        raise NotImplementedError(f"{type(self).__name__} must define build(context)")
+        return self.part_class(context, self)

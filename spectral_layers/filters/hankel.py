@@ -26,7 +26,17 @@ _RESOLVED = 1e-18
 _ROWS = 4096
 
 
-class Hankel(Filter):
+class HankelConfig(FilterConfig):
+    """Fixed eigenvectors of a Hankel matrix, mixed per channel."""
+
+    type: Literal["hankel"] = "hankel"
+    vectors: Width = 24
+    """Eigenvectors, each used as it is and with alternating signs; fewer if fewer are resolved (16 lags: 14)."""
+    length: Annotated[Length, Field(le=_MOST_LAGS)] | None = None
+    """Lags, and the longest sequence; null takes the model's max_seq_len."""
+
+
+class Hankel(Filter[HankelConfig]):
     """kernel[d, t] = sum_k (a[d,k] + (-1)^t b[d,k]) sigma_k^(1/4) phi_k[t].
 
     sigma_k, phi_k: the largest eigenvalues of the Hankel matrix of ``length`` lags and their eigenvectors
@@ -43,11 +53,20 @@ class Hankel(Filter):
     "Spectral state space models", 2023.
     """
 
-    def __init__(self, channels: int, *, vectors: int, length: int) -> None:
-        super().__init__()
+    def setup(self, config: HankelConfig, context: FilterContext) -> None:
+        length, vectors = config.length or context.max_seq_len, config.vectors
+        if length is None:
+            raise ConfigError(
+                "the filter 'hankel' has eigenvectors of one length: set its length, or the model's max_seq_len."
+            )
+        if length > _MOST_LAGS:
+            raise ConfigError(
+                f"the filter 'hankel' computes eigenvectors of at most {_MOST_LAGS:,} lags; got {length:,}. Set its "
+                "length or the model's max_seq_len lower, or use another filter."
+            )
         self.length_limit = self.support = self.length = length
         self.basis = Constant(partial(_basis, length, vectors))
-        self.coefficient = nn.Parameter(torch.randn(channels, 2, _count(length, vectors)))
+        self.coefficient = nn.Parameter(torch.randn(context.channels, 2, _count(length, vectors)))
         self.register_load_state_dict_post_hook(_compute_basis)  # type: ignore[no-untyped-call]
         if not self.coefficient.is_meta:
             _compute_basis(self)
@@ -122,26 +141,3 @@ def hankel_eigenvectors(length: int, count: int) -> tuple[np.ndarray[Any, Any], 
     for array in (eigenvalues, vectors):
         array.setflags(write=False)
     return eigenvalues, vectors
-
-
-class HankelConfig(FilterConfig):
-    """Fixed eigenvectors of a Hankel matrix, mixed per channel."""
-
-    type: Literal["hankel"] = "hankel"
-    vectors: Width = 24
-    """Eigenvectors, each used as it is and with alternating signs; fewer if fewer are resolved (16 lags: 14)."""
-    length: Annotated[Length, Field(le=_MOST_LAGS)] | None = None
-    """Lags, and the longest sequence; null takes the model's max_seq_len."""
-
-    def build(self, context: FilterContext) -> Hankel:
-        length = self.length or context.max_seq_len
-        if length is None:
-            raise ConfigError(
-                "the filter 'hankel' has eigenvectors of one length: set its length, or the model's max_seq_len."
-            )
-        if length > _MOST_LAGS:
-            raise ConfigError(
-                f"the filter 'hankel' computes eigenvectors of at most {_MOST_LAGS:,} lags; got {length:,}. Set its "
-                "length or the model's max_seq_len lower, or use another filter."
-            )
-        return Hankel(context.channels, vectors=self.vectors, length=length)

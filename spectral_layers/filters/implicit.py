@@ -14,7 +14,19 @@ from spectral_layers.filters.base import Filter, FilterConfig
 from spectral_layers.projection import Projection
 
 
-class Implicit(Filter):
+class ImplicitConfig(FilterConfig):
+    """A sine network of t, decayed."""
+
+    type: Literal["implicit"] = "implicit"
+    width: Width = 64
+    """Width of the network's two hidden layers."""
+    bands: Width = 8
+    """Frequencies in the features of the lag."""
+    timescale: Scale = 1024.0
+    """Tokens over which the slowest channel decays by e^-1.5; the unit of the lag."""
+
+
+class Implicit(Filter[ImplicitConfig]):
     """kernel[d, t] = decay_d(t) * (W3 sin(0.1 w sin-network(features(t))))_d.
 
     features(t): t / T and sines and cosines of t at ``bands`` frequencies up to bands / T cycles a token, T the
@@ -26,9 +38,9 @@ class Implicit(Filter):
     functions", 2020.
     """
 
-    def __init__(self, channels: int, *, width: int, bands: int, timescale: float) -> None:
-        super().__init__()
-        self.timescale = timescale
+    def setup(self, config: ImplicitConfig, context: FilterContext) -> None:
+        channels, width, bands = context.channels, config.width, config.bands
+        self.timescale = timescale = config.timescale
         self.bands = bands
         self.input = Projection(2 * bands + 1, width)
         self.hidden = Projection(width, width)
@@ -50,18 +62,3 @@ class Implicit(Filter):
             taps = self.output(hidden).transpose(0, 1)
         decay = torch.exp(-self.log_decay.exp()[:, None] * lag.to(weight.dtype))
         return taps * decay
-
-
-class ImplicitConfig(FilterConfig):
-    """A sine network of t, decayed."""
-
-    type: Literal["implicit"] = "implicit"
-    width: Width = 64
-    """Width of the network's two hidden layers."""
-    bands: Width = 8
-    """Frequencies in the features of the lag."""
-    timescale: Scale = 1024.0
-    """Tokens over which the slowest channel decays by e^-1.5; the unit of the lag."""
-
-    def build(self, context: FilterContext) -> Implicit:
-        return Implicit(context.channels, width=self.width, bands=self.bands, timescale=self.timescale)

@@ -14,7 +14,17 @@ from spectral_layers.context import FilterContext
 from spectral_layers.filters.base import Filter, FilterConfig
 
 
-class Multiresolution(Filter):
+class MultiresolutionConfig(FilterConfig):
+    """A few taps per octave of lag."""
+
+    type: Literal["multiresolution"] = "multiresolution"
+    taps: int = Field(default=4, ge=2, le=1024)
+    """Taps per octave, and of the low-pass between octaves."""
+    octaves: int = Field(default=10, ge=2, le=40)
+    """Octaves, at least two, since the low-pass is between them; the kernel ends after (taps - 1) 2^octaves lags."""
+
+
+class Multiresolution(Filter[MultiresolutionConfig]):
     """kernel = G_0 with G_j(z) = s_j W_j(z) + H(z) G_{j+1}(z^2) over the octaves j, and G = 0 after the last.
 
     W_j: the ``taps`` learned taps of octave j, 2^j lags apart. H: a learned low-pass of ``taps`` taps per channel,
@@ -33,8 +43,8 @@ class Multiresolution(Filter):
 
     support: int
 
-    def __init__(self, channels: int, *, taps: int, octaves: int) -> None:
-        super().__init__()
+    def setup(self, config: MultiresolutionConfig, context: FilterContext) -> None:
+        channels, taps, octaves = context.channels, config.taps, config.octaves
         self.octaves = octaves
         self.support = (taps - 1) * 2**octaves - taps + 2
         self.coefficient = nn.Parameter(torch.randn(channels, octaves, taps) / math.sqrt(taps))
@@ -68,16 +78,3 @@ def _interpolate(taps: Tensor, lowpass: Tensor) -> Tensor:
     padded, count = F.pad(taps, (half - 1, half - 1)), taps.shape[-1] + half - 1
     windows = torch.stack([padded[:, k : k + count] for k in range(half)], -1)
     return (windows @ phases.flip(1)).flatten(1)
-
-
-class MultiresolutionConfig(FilterConfig):
-    """A few taps per octave of lag."""
-
-    type: Literal["multiresolution"] = "multiresolution"
-    taps: int = Field(default=4, ge=2, le=1024)
-    """Taps per octave, and of the low-pass between octaves."""
-    octaves: int = Field(default=10, ge=2, le=40)
-    """Octaves, at least two, since the low-pass is between them; the kernel ends after (taps - 1) 2^octaves lags."""
-
-    def build(self, context: FilterContext) -> Multiresolution:
-        return Multiresolution(context.channels, taps=self.taps, octaves=self.octaves)

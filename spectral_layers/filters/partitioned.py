@@ -10,14 +10,24 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spectral_core import FFTBackend, Spectrum
+from spectral_core import Spectrum
 from spectral_core.backends.base import transform_dtype
 from spectral_core.config import Width
 from spectral_layers.context import FilterContext
 from spectral_layers.filters.base import Filter, FilterConfig
 
 
-class Partitioned(Filter):
+class PartitionedConfig(FilterConfig):
+    """A spectrum per chunk of lags, with a decay over chunks for each frequency."""
+
+    type: Literal["partitioned"] = "partitioned"
+    chunk: Width = Field(default=64, ge=2)
+    """Lags in a chunk."""
+    chunks: Width = 16
+    """Chunks; the kernel ends after chunk * chunks lags."""
+
+
+class Partitioned(Filter[PartitionedConfig]):
     """kernel[d, j C + s] = (first C taps of irfft(scale[d,j,f] W[d,j,f], 2 C))[s] for chunk j and 0 <= s < C.
 
     Lags are divided into ``chunks`` chunks of C = ``chunk``. Each chunk has free weights W on a grid of 2 C points;
@@ -37,9 +47,9 @@ class Partitioned(Filter):
 
     support: int
 
-    def __init__(self, channels: int, *, chunk: int, chunks: int, fft: FFTBackend) -> None:
-        super().__init__()
-        self.fft = fft
+    def setup(self, config: PartitionedConfig, context: FilterContext) -> None:
+        channels, chunk, chunks = context.channels, config.chunk, config.chunks
+        self.fft = context.fft
         self.chunk = chunk
         self.chunks = chunks
         self.support = chunk * chunks
@@ -60,16 +70,3 @@ class Partitioned(Filter):
         real, imag = (field[:, :count].to(dtype) for field in (self.real, F.pad(self.imag, (1, 1))))
         taps = self.fft.irfft(Spectrum(scale * real, scale * imag), 2 * self.chunk)[..., : self.chunk]
         return F.pad(taps.flatten(1), (0, length - count * self.chunk)).to(self.real.dtype)
-
-
-class PartitionedConfig(FilterConfig):
-    """A spectrum per chunk of lags, with a decay over chunks for each frequency."""
-
-    type: Literal["partitioned"] = "partitioned"
-    chunk: Width = Field(default=64, ge=2)
-    """Lags in a chunk."""
-    chunks: Width = 16
-    """Chunks; the kernel ends after chunk * chunks lags."""
-
-    def build(self, context: FilterContext) -> Partitioned:
-        return Partitioned(context.channels, chunk=self.chunk, chunks=self.chunks, fft=context.fft)

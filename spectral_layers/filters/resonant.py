@@ -16,7 +16,23 @@ from spectral_layers.filters.base import FilterConfig, Poles, RecurrentFilter
 from spectral_layers.rows import span
 
 
-class Resonant(RecurrentFilter):
+class ResonantConfig(FilterConfig):
+    """Damped complex modes: FFT in training, O(1) recurrence in decoding."""
+
+    type: Literal["resonant"] = "resonant"
+    modes: Width = 16
+    """Complex modes per channel."""
+    timescales: tuple[Scale, Scale] = (2.0, 1024.0)
+    """Shortest and longest initial time constant, in tokens."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ResonantConfig:
+        if self.timescales[0] > self.timescales[1]:
+            raise ValueError(f"timescales go from the shortest to the longest; got {self.timescales}")
+        return self
+
+
+class Resonant(RecurrentFilter[ResonantConfig]):
     """kernel[d, t] = Re sum_m c[d,m] sqrt(1 - |lambda|^2) lambda[d,m]^t with lambda = exp(-1/tau + i omega).
 
     Each mode has unit energy before its coefficient c, so that the size of kernels does not depend on tau. Decoding
@@ -30,9 +46,9 @@ class Resonant(RecurrentFilter):
     models", 2022) in discrete time, with energy-normalised modes.
     """
 
-    def __init__(self, channels: int, *, modes: int, timescales: tuple[float, float]) -> None:
-        super().__init__()
-        shortest, longest = timescales
+    def setup(self, config: ResonantConfig, context: FilterContext) -> None:
+        channels, modes = context.channels, config.modes
+        shortest, longest = config.timescales
         decay = torch.empty(channels, modes).uniform_(math.log(1 / longest), math.log(1 / shortest))
         self.log_decay = nn.Parameter(decay)
         # Channels differ in bandwidth: some have low frequencies only.
@@ -125,22 +141,3 @@ def _complex_multiply(a: Tensor, b: Tensor) -> Tensor:
     real = a[..., 0] * b[..., 0] - a[..., 1] * b[..., 1]
     imag = a[..., 0] * b[..., 1] + a[..., 1] * b[..., 0]
     return torch.stack([real, imag], -1)
-
-
-class ResonantConfig(FilterConfig):
-    """Damped complex modes: FFT in training, O(1) recurrence in decoding."""
-
-    type: Literal["resonant"] = "resonant"
-    modes: Width = 16
-    """Complex modes per channel."""
-    timescales: tuple[Scale, Scale] = (2.0, 1024.0)
-    """Shortest and longest initial time constant, in tokens."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> ResonantConfig:
-        if self.timescales[0] > self.timescales[1]:
-            raise ValueError(f"timescales go from the shortest to the longest; got {self.timescales}")
-        return self
-
-    def build(self, context: FilterContext) -> Resonant:
-        return Resonant(context.channels, modes=self.modes, timescales=self.timescales)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spectral_core import ConfigError, FFTBackend
+from spectral_core import ConfigError
 from spectral_core import Spectrum as Bins
 from spectral_core.backends.base import transform_dtype
 from spectral_core.config import Length
@@ -17,7 +17,15 @@ from spectral_layers.context import FilterContext
 from spectral_layers.filters.base import Filter, FilterConfig
 
 
-class Spectrum(Filter):
+class SpectrumConfig(FilterConfig):
+    """Magnitude and phase on a frequency grid, projected to causal support."""
+
+    type: Literal["spectrum"] = "spectrum"
+    size: Length | None = None
+    """Taps, and the longest sequence; null takes the model's max_seq_len."""
+
+
+class Spectrum(Filter[SpectrumConfig]):
     """kernel = decay * first ``size`` taps of irfft(e^(log magnitude + i phase)) on a grid of 2 * size points.
 
     The free spectrum has taps at negative lags too. Keeping the first ``size`` of 2 * size taps projects it to causal
@@ -25,9 +33,13 @@ class Spectrum(Filter):
     sequences of ``size`` tokens, as it has parameters for each bin.
     """
 
-    def __init__(self, channels: int, *, size: int, fft: FFTBackend) -> None:
-        super().__init__()
-        self.fft = fft
+    def setup(self, config: SpectrumConfig, context: FilterContext) -> None:
+        channels, size = context.channels, config.size or context.max_seq_len
+        if size is None:
+            raise ConfigError(
+                "the filter 'spectrum' has one parameter per position: set its size, or the model's max_seq_len."
+            )
+        self.fft = context.fft
         self.length_limit = self.support = self.size = size
         self.log_magnitude = nn.Parameter(torch.zeros(channels, size + 1))
         self.phase = nn.Parameter(0.02 * torch.randn(channels, size + 1))
@@ -42,19 +54,3 @@ class Spectrum(Filter):
         lag = torch.arange(self.size, device=taps.device)
         taps = taps * torch.exp(-self.log_decay.exp()[:, None] * lag)
         return F.pad(taps, (0, max(0, length - self.size)))[:, :length].to(self.phase.dtype)
-
-
-class SpectrumConfig(FilterConfig):
-    """Magnitude and phase on a frequency grid, projected to causal support."""
-
-    type: Literal["spectrum"] = "spectrum"
-    size: Length | None = None
-    """Taps, and the longest sequence; null takes the model's max_seq_len."""
-
-    def build(self, context: FilterContext) -> Spectrum:
-        size = self.size or context.max_seq_len
-        if size is None:
-            raise ConfigError(
-                "the filter 'spectrum' has one parameter per position: set its size, or the model's max_seq_len."
-            )
-        return Spectrum(context.channels, size=size, fft=context.fft)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from spectral_core.axes import describe
 from spectral_core.config import PartConfig
-from spectral_core.contract import Contract
 from spectral_core.errors import UnsupportedInputError
 from spectral_core.trees import tree
 from spectral_kernels.tracing import readable
 from spectral_layers.context import LayerContext
+from spectral_layers.part import C, Part
 from spectral_layers.positions.base import Grid
 from spectral_layers.rows import Rows
 
@@ -35,13 +35,14 @@ class FrontEndOutput:
     grid: Grid | None = None
 
 
-class FrontEnd(Contract, nn.Module):
+class FrontEnd(Part[LayerContext, C]):
     """Base of front ends.
 
     takes_lengths: whether inputs may be padded on the right. feature_size: the root of the mean square that features
     begin with, about.
     """
 
+    context_class = LayerContext
     must_return = (("forward", FrontEndOutput), ("example", Tensor))
     takes_lengths: ClassVar[bool] = True
     feature_size: float = 1.0
@@ -77,12 +78,14 @@ class FrontEnd(Contract, nn.Module):
 
 
 class FrontEndConfig(PartConfig):
-    """Names a front end and its options; ``build(context)`` makes it."""
+    """Names a front end and its options."""
 
     must_return = (("build", FrontEnd),)
 
     modality: ClassVar[Modality]
     """What goes in: models for one kind of input take its front ends only."""
 
+    part_class: ClassVar[Any] = FrontEnd
+
     def build(self, context: LayerContext) -> FrontEnd:
-        raise NotImplementedError(f"{type(self).__name__} must define build(context)")
+        return self.part_class(context, self)

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spectral_core import ConfigError, FFTBackend
+from spectral_core import ConfigError
 from spectral_core.axes import describe
 from spectral_core.backends.base import transform_dtype
 from spectral_core.config import Length, Scale, Weight, Width
@@ -69,63 +69,6 @@ class Bands(Projection):
         return (torch.einsum("btkm,dkm->btkd", parts, weights) + self.bias).flatten(1, 2)
 
 
-class Mel(FrontEnd):
-    """x[t] = W f(M |STFT[t]|^2) + b, f(p) = (log10 max(p, 1e-10) + 4) / 4: about -1.5 for silence, 1 for loud sound.
-
-    Frame t is Hann-windowed: n_fft samples around sample t * hop_length, with zeros outside the waveform. There are
-    1 + T // hop_length frames, and each sees n_fft / 2 samples beyond its centre. M: triangular filters
-    (:func:`mel_filters`). The logarithm's scaling is fixed, never taken from the loudest frame: a row's features are
-    its own. O(T / hop_length * n_fft log n_fft) by the model's FFT backend, in float32 at least.
-
-    With several bands, x[t, k] = W_k f(M |STFT[t]|^2)_k + b for each k-th part of the mels, W_k the columns of W that
-    belong to it: a grid of frames and bands, row by row.
-
-    Scaling: Radford et al., "Robust speech recognition via large-scale weak supervision", 2022.
-    """
-
-    def __init__(self, hidden_dim: int, *, filters: Tensor, hop_length: int, fft: FFTBackend, bands: int = 1) -> None:
-        """filters: (mels, F), what each mel takes of the F = n_fft / 2 + 1 bins. bands: a divisor of mels."""
-        super().__init__()
-        self.bands = bands
-        self.n_fft = 2 * (filters.shape[1] - 1)
-        self.hop_length = hop_length
-        self.fft = fft
-        self.filters = filters  # no buffer: a model in half precision would round it, one begun on meta lose it
-        self.proj = Bands(filters.shape[0], hidden_dim, bands=bands)
-        nn.init.normal_(self.proj.weight, std=(filters.shape[0] // bands) ** -0.5)
-        assert self.proj.bias is not None
-        nn.init.zeros_(self.proj.bias)
-
-    def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> FrontEndOutput:
-        """inputs: (B, T) samples in floating point, about -1 to 1, at the sample rate of the filters."""
-        if inputs.dim() != 2 or inputs.shape[1] < 1 or not inputs.is_floating_point():
-            raise UnsupportedInputError(
-                f"audio is (B, T) floats with at least one sample, one channel; got {describe(inputs)}. "
-                "Average channels, and divide integer samples by their largest value."
-            )
-        self.check_lengths(inputs, lengths)
-        rows = None
-        if lengths is not None:
-            inputs = torch.where(Rows(lengths).mask(inputs.shape[1]), inputs, 0.0)
-            rows = Rows(torch.where(lengths > 0, 1 + lengths // self.hop_length, 0) * self.bands)
-        level = (torch.log10(self.spectrogram(inputs).clamp(min=1e-10)) + 4.0) / 4.0
-        grid = None if self.bands == 1 else (level.shape[2], self.bands)
-        return FrontEndOutput(self.proj(level.transpose(1, 2)), rows, grid)
-
-    def spectrogram(self, waveform: Tensor) -> Tensor:
-        """The power in each mel of each frame: (B, T) -> (B, mels, 1 + T // hop_length)."""
-        x = waveform.to(transform_dtype(waveform.dtype))
-        frames = F.pad(x, (self.n_fft // 2, self.n_fft // 2)).unfold(-1, self.n_fft, self.hop_length)
-        window = torch.hann_window(self.n_fft, dtype=x.dtype, device=x.device)
-        # Outside autocast, which would round powers to half precision.
-        with torch.autocast(x.device.type, enabled=False):
-            real, imag = self.fft.rfft(frames * window, self.n_fft)
-            return self.filters.to(x) @ (real.square() + imag.square()).transpose(1, 2)
-
-    def example(self, batch: int) -> Tensor:
-        return 0.1 * torch.randn(batch, 9 * self.hop_length + 1)
-
-
 class MelConfig(FrontEndConfig):
     """Audio as a mel spectrogram, one token a frame, or one for each band of a frame."""
 
@@ -166,12 +109,61 @@ class MelConfig(FrontEndConfig):
             raise ValueError(f"bands are equal parts of the n_mels = {self.n_mels} filters; {self.bands} leave a rest")
         return self
 
-    def build(self, context: LayerContext) -> Mel:
-        filters = mel_filters(self.sample_rate, self.n_fft, self.n_mels, self.band, self.scale)
-        silent = (filters.amax(1) == 0).nonzero().flatten().tolist()
+
+class Mel(FrontEnd[MelConfig]):
+    """x[t] = W f(M |STFT[t]|^2) + b, f(p) = (log10 max(p, 1e-10) + 4) / 4: about -1.5 for silence, 1 for loud sound.
+
+    Frame t is Hann-windowed: n_fft samples around sample t * hop_length, with zeros outside the waveform. There are
+    1 + T // hop_length frames, and each sees n_fft / 2 samples beyond its centre. M: triangular filters
+    (:func:`mel_filters`). The logarithm's scaling is fixed, never taken from the loudest frame: a row's features are
+    its own. O(T / hop_length * n_fft log n_fft) by the model's FFT backend, in float32 at least.
+
+    With several bands, x[t, k] = W_k f(M |STFT[t]|^2)_k + b for each k-th part of the mels, W_k the columns of W that
+    belong to it: a grid of frames and bands, row by row.
+
+    Scaling: Radford et al., "Robust speech recognition via large-scale weak supervision", 2022.
+    """
+
+    def setup(self, config: MelConfig, context: LayerContext) -> None:
+        self.bands, self.n_fft, self.hop_length, self.fft = config.bands, config.n_fft, config.hop_length, context.fft
+        # (mels, F), no buffer: a model in half precision would round it, one begun on meta lose it
+        self.filters = mel_filters(config.sample_rate, config.n_fft, config.n_mels, config.band, config.scale)
+        silent = (self.filters.amax(1) == 0).nonzero().flatten().tolist()
         if silent:
             raise ConfigError(
-                f"{len(silent)} of {self.n_mels} mel filters (the first: {silent[0]}) lie between the bins of n_fft "
-                f"{self.n_fft} and would hear nothing. Use fewer n_mels or a larger n_fft."
+                f"{len(silent)} of {config.n_mels} mel filters (the first: {silent[0]}) lie between the bins of n_fft "
+                f"{config.n_fft} and would hear nothing. Use fewer n_mels or a larger n_fft."
             )
-        return Mel(context.hidden_dim, filters=filters, hop_length=self.hop_length, fft=context.fft, bands=self.bands)
+        self.proj = Bands(config.n_mels, context.hidden_dim, bands=config.bands)
+        nn.init.normal_(self.proj.weight, std=(config.n_mels // config.bands) ** -0.5)
+        assert self.proj.bias is not None
+        nn.init.zeros_(self.proj.bias)
+
+    def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> FrontEndOutput:
+        """inputs: (B, T) samples in floating point, about -1 to 1, at the sample rate of the filters."""
+        if inputs.dim() != 2 or inputs.shape[1] < 1 or not inputs.is_floating_point():
+            raise UnsupportedInputError(
+                f"audio is (B, T) floats with at least one sample, one channel; got {describe(inputs)}. "
+                "Average channels, and divide integer samples by their largest value."
+            )
+        self.check_lengths(inputs, lengths)
+        rows = None
+        if lengths is not None:
+            inputs = torch.where(Rows(lengths).mask(inputs.shape[1]), inputs, 0.0)
+            rows = Rows(torch.where(lengths > 0, 1 + lengths // self.hop_length, 0) * self.bands)
+        level = (torch.log10(self.spectrogram(inputs).clamp(min=1e-10)) + 4.0) / 4.0
+        grid = None if self.bands == 1 else (level.shape[2], self.bands)
+        return FrontEndOutput(self.proj(level.transpose(1, 2)), rows, grid)
+
+    def spectrogram(self, waveform: Tensor) -> Tensor:
+        """The power in each mel of each frame: (B, T) -> (B, mels, 1 + T // hop_length)."""
+        x = waveform.to(transform_dtype(waveform.dtype))
+        frames = F.pad(x, (self.n_fft // 2, self.n_fft // 2)).unfold(-1, self.n_fft, self.hop_length)
+        window = torch.hann_window(self.n_fft, dtype=x.dtype, device=x.device)
+        # Outside autocast, which would round powers to half precision.
+        with torch.autocast(x.device.type, enabled=False):
+            real, imag = self.fft.rfft(frames * window, self.n_fft)
+            return self.filters.to(x) @ (real.square() + imag.square()).transpose(1, 2)
+
+    def example(self, batch: int) -> Tensor:
+        return 0.1 * torch.randn(batch, 9 * self.hop_length + 1)

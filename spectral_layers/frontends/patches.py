@@ -14,7 +14,19 @@ from spectral_layers.context import LayerContext
 from spectral_layers.frontends.base import FrontEnd, FrontEndConfig, FrontEndOutput, Modality
 
 
-class Patches(FrontEnd):
+class PatchesConfig(FrontEndConfig):
+    """Images cut into square patches, one token each, on a grid."""
+
+    modality: ClassVar[Modality] = "image"
+
+    type: Literal["patches"] = "patches"
+    size: Width = 16
+    """Pixels along each side of a patch."""
+    channels: Width = 3
+    """Channels of an image: 3 for colour, 1 for grey."""
+
+
+class Patches(FrontEnd[PatchesConfig]):
     """x[r, c] = W patch[r, c] + b: one token for each size × size square, row by row; a convolution of that stride.
 
     Features of standardised pixels begin with unit variance, if pixels are independent. O(H W C D).
@@ -23,11 +35,9 @@ class Patches(FrontEnd):
 
     takes_lengths: ClassVar[bool] = False
 
-    def __init__(self, hidden_dim: int, *, size: int, channels: int) -> None:
-        super().__init__()
-        self.size = size
-        self.channels = channels
-        self.proj = nn.Conv2d(channels, hidden_dim, size, stride=size)
+    def setup(self, config: PatchesConfig, context: LayerContext) -> None:
+        self.size, self.channels = size, channels = config.size, config.channels
+        self.proj = nn.Conv2d(channels, context.hidden_dim, size, stride=size)
         nn.init.normal_(self.proj.weight, std=(channels * size * size) ** -0.5)
         assert self.proj.bias is not None
         nn.init.zeros_(self.proj.bias)
@@ -51,18 +61,3 @@ class Patches(FrontEnd):
 
     def example(self, batch: int) -> Tensor:
         return torch.randn(batch, self.channels, 2 * self.size, 3 * self.size)
-
-
-class PatchesConfig(FrontEndConfig):
-    """Images cut into square patches, one token each, on a grid."""
-
-    modality: ClassVar[Modality] = "image"
-
-    type: Literal["patches"] = "patches"
-    size: Width = 16
-    """Pixels along each side of a patch."""
-    channels: Width = 3
-    """Channels of an image: 3 for colour, 1 for grey."""
-
-    def build(self, context: LayerContext) -> Patches:
-        return Patches(context.hidden_dim, size=self.size, channels=self.channels)

@@ -43,7 +43,21 @@ class TiedLinear(nn.Linear, Entered):
         return F.linear(y, self.weight.T)
 
 
-class Tokens(FrontEnd, Entered):
+class TokensConfig(FrontEndConfig):
+    """Token ids through an embedding, factorised where it is narrower than the model."""
+
+    modality: ClassVar[Modality] = "text"
+
+    type: Literal["tokens"] = "tokens"
+    vocab_size: Length = 256
+    """Token ids run from 0 to vocab_size - 1."""
+    embed_dim: Width | None = None
+    """Width of the embedding; a projection follows unless it is hidden_dim, which null takes."""
+    embed_scale: Scale | None = None
+    """Features are this times the embeddings; null takes sqrt(hidden_dim)."""
+
+
+class Tokens(FrontEnd[TokensConfig], Entered):
     """x[t] = s P E[id_t], E (V, embed_dim) and P (D, embed_dim), or E alone where embed_dim = D.
 
     (V + D) embed_dim parameters instead of V D. Features begin at a size of 0.02 s either way. With s = sqrt(D)
@@ -53,12 +67,12 @@ class Tokens(FrontEnd, Entered):
     al., "Attention is all you need", 2017 (s).
     """
 
-    def __init__(self, hidden_dim: int, *, vocab_size: int, embed_dim: int, embed_scale: float) -> None:
-        super().__init__()
-        self.vocab_size, self.embed_dim = vocab_size, embed_dim
-        self.embed_scale = embed_scale
-        self.feature_size = embed_scale * _SIZE
-        self.embedding = Embedding(vocab_size, embed_dim)
+    def setup(self, config: TokensConfig, context: LayerContext) -> None:
+        hidden_dim, embed_dim = context.hidden_dim, config.embed_dim or context.hidden_dim
+        self.vocab_size, self.embed_dim = config.vocab_size, embed_dim
+        self.embed_scale = config.embed_scale or math.sqrt(hidden_dim)
+        self.feature_size = self.embed_scale * _SIZE
+        self.embedding = Embedding(config.vocab_size, embed_dim)
         nn.init.normal_(self.embedding.weight, std=_SIZE)
         self.proj: TiedLinear | None = None
         if embed_dim != hidden_dim:
@@ -106,25 +120,3 @@ def _transposed(part: nn.Module, x: Tensor, every: Tensor) -> Tensor:
     """X W^T of the part's matrix W; where an adapter took its place, W is what it makes of ``every`` row."""
     product: Tensor = part.transposed(x) if isinstance(part, Embedding | TiedLinear) else F.linear(x, part(every))
     return product
-
-
-class TokensConfig(FrontEndConfig):
-    """Token ids through an embedding, factorised where it is narrower than the model."""
-
-    modality: ClassVar[Modality] = "text"
-
-    type: Literal["tokens"] = "tokens"
-    vocab_size: Length = 256
-    """Token ids run from 0 to vocab_size - 1."""
-    embed_dim: Width | None = None
-    """Width of the embedding; a projection follows unless it is hidden_dim, which null takes."""
-    embed_scale: Scale | None = None
-    """Features are this times the embeddings; null takes sqrt(hidden_dim)."""
-
-    def build(self, context: LayerContext) -> Tokens:
-        return Tokens(
-            context.hidden_dim,
-            vocab_size=self.vocab_size,
-            embed_dim=self.embed_dim or context.hidden_dim,
-            embed_scale=self.embed_scale or math.sqrt(context.hidden_dim),
-        )

@@ -8,19 +8,19 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from spectral_core.axes import describe
 from spectral_core.config import PartConfig
-from spectral_core.contract import Contract
 from spectral_core.errors import StateError, UnsupportedInputError, suggestion
 from spectral_core.trees import tree
 from spectral_layers.context import LayerContext
 from spectral_layers.entry import Entered, entry
 from spectral_layers.mixers.base import Direction
+from spectral_layers.part import C, TimePart
 from spectral_layers.report import Report
 from spectral_layers.rows import Alignment, Rows
 from spectral_layers.state import State
@@ -56,7 +56,7 @@ class FusionOutput(Report):
     state: State | None = None
 
 
-class Fusion(Contract, Entered):
+class Fusion(TimePart[C], Entered):
     """Base of fusions. A subclass writes :meth:`fuse`, and :meth:`absorb` if it streams.
 
     A causal target stays causal: y[t] sees the target up to t, and all of the other streams.
@@ -67,12 +67,6 @@ class Fusion(Contract, Entered):
     must_return = (("fuse", FusionOutput), ("absorb", State))
     streams: ClassVar[bool] = False
     names: tuple[str, ...] | None = None
-
-    def __init__(self, context: LayerContext) -> None:
-        super().__init__()
-        self.hidden_dim = context.hidden_dim
-        self.causal = context.causal
-        self.fft = context.fft
 
     def forward(
         self,
@@ -174,15 +168,17 @@ class Fusion(Contract, Entered):
 
 
 class FusionConfig(PartConfig):
-    """Names a fusion and its options; ``build(context)`` makes it."""
+    """Names a fusion and its options."""
 
     must_return = (("build", Fusion),)
 
     directions: ClassVar[frozenset[Direction]] = frozenset({"bidirectional"})
     """What the target can be: a decoder takes only causal fusions."""
 
+    part_class: ClassVar[Any] = Fusion
+
     def build(self, context: LayerContext) -> Fusion:
-        raise NotImplementedError(f"{type(self).__name__} must define build(context)")
+        return self.part_class(context, self)
 
 
 def lengths_of(stream: Stream) -> Tensor:

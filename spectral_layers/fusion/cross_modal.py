@@ -23,7 +23,29 @@ from spectral_layers.initialisation import begin_writing
 from spectral_layers.state import State
 
 
-class CrossModal(Fusion):
+class CrossModalConfig(FusionConfig):
+    """Any of several named modalities, fused on one of them by bands of frequencies."""
+
+    type: Literal["cross_modal"] = "cross_modal"
+    modalities: tuple[str, ...] | None = Field(default=None, min_length=2, max_length=16)
+    """Names of the streams, two or more; each has parameters of its own, and any may be absent from a call. Null takes
+    the names that the model has for them."""
+    bands: Width = Field(default=8, ge=2)
+    """Bands from 0 to half a cycle per token of the target."""
+    head_dim: Width = 32
+    """Channels per head."""
+    temperature: Scale = 1.0
+    """Initial temperature of gates and importance: lower is more decided."""
+
+    @field_validator("modalities")
+    @classmethod
+    def _distinct(cls, modalities: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if modalities is not None and ("" in modalities or len(set(modalities)) < len(modalities)):
+            raise ValueError(f"modalities need names of their own; got {modalities}")
+        return modalities
+
+
+class CrossModal(Fusion[CrossModalConfig]):
     """y = x_a + W_o irfft(G sum_m w_m g_m A_m U_m): streams' spectra on the bins of the target a, weighed and added.
 
     Fields are real gains and turns per head and ``bands`` frequency bands, interpolated to bins; m runs over the
@@ -47,11 +69,17 @@ class CrossModal(Fusion):
     Knapp & Carter, "The generalized correlation method for estimation of time delay", 1976.
     """
 
-    def __init__(
-        self, context: LayerContext, *, modalities: tuple[str, ...], heads: int, bands: int, temperature: float
-    ) -> None:
-        super().__init__(context)
-        dim = context.hidden_dim
+    def setup(self, config: CrossModalConfig, context: LayerContext) -> None:
+        super().setup(config, context)
+        dim, heads, bands = context.hidden_dim, context.heads(config.head_dim), config.bands
+        modalities = config.modalities or context.streams
+        if modalities is None or len(modalities) < 2:
+            raise ConfigError("cross_modal fuses two streams or more: name them in modalities.")
+        if context.streams is not None and set(modalities) != set(context.streams):
+            raise ConfigError(
+                f"modalities are {', '.join(modalities)}, and the model's are {', '.join(context.streams)}. Leave them "
+                "out: cross_modal takes the model's."
+            )
         self.names = modalities
         self.index = {name: index for index, name in enumerate(modalities)}
         self.heads = heads
@@ -59,7 +87,7 @@ class CrossModal(Fusion):
         self.modalities = nn.ModuleList(Modality(dim, heads, bands) for _ in modalities)
         self.alignment = Alignment(modalities, heads, bands)
         self.flow = Flow(heads, bands)
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(config.temperature)))
         self.out_proj = nn.Linear(dim, dim, bias=False)
         begin_writing(self.out_proj)
 
@@ -204,44 +232,3 @@ def _spread(values: Tensor, hat: Tensor) -> Tensor:
 
 def _scaled(spectrum: Spectrum, gain: Tensor) -> Spectrum:
     return Spectrum(*(field * gain[:, :, None] for field in spectrum))
-
-
-class CrossModalConfig(FusionConfig):
-    """Any of several named modalities, fused on one of them by bands of frequencies."""
-
-    type: Literal["cross_modal"] = "cross_modal"
-    modalities: tuple[str, ...] | None = Field(default=None, min_length=2, max_length=16)
-    """Names of the streams, two or more; each has parameters of its own, and any may be absent from a call. Null takes
-    the names that the model has for them."""
-    bands: Width = Field(default=8, ge=2)
-    """Bands from 0 to half a cycle per token of the target."""
-    head_dim: Width = 32
-    """Channels per head."""
-    temperature: Scale = 1.0
-    """Initial temperature of gates and importance: lower is more decided."""
-
-    @field_validator("modalities")
-    @classmethod
-    def _distinct(cls, modalities: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if modalities is not None and ("" in modalities or len(set(modalities)) < len(modalities)):
-            raise ValueError(f"modalities need names of their own; got {modalities}")
-        return modalities
-
-    def build(self, context: LayerContext) -> CrossModal:
-        heads, rest = divmod(context.hidden_dim, self.head_dim)
-        if rest:
-            raise ConfigError(f"head_dim {self.head_dim} does not divide hidden_dim {context.hidden_dim}.")
-        if context.causal:
-            raise ConfigError(
-                "cross_modal sees the whole of every stream, so its target cannot be causal. In a decoder use a fusion "
-                "that keeps the target causal, such as source_product."
-            )
-        modalities = self.modalities or context.streams
-        if modalities is None or len(modalities) < 2:
-            raise ConfigError("cross_modal fuses two streams or more: name them in modalities.")
-        if context.streams is not None and set(modalities) != set(context.streams):
-            raise ConfigError(
-                f"modalities are {', '.join(modalities)}, and the model's are {', '.join(context.streams)}. Leave them "
-                "out: cross_modal takes the model's."
-            )
-        return CrossModal(context, modalities=modalities, heads=heads, bands=self.bands, temperature=self.temperature)

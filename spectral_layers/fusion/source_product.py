@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spectral_core import ConfigError, UnsupportedInputError
+from spectral_core import UnsupportedInputError
 from spectral_core.config import Width
 from spectral_layers.context import LayerContext
 from spectral_layers.fusion.base import Fusion, FusionConfig, FusionOutput, Stream, lengths_of
@@ -23,7 +23,19 @@ _ANCHORS = ("content", "end", "content", "start")
 """What successive heads count the source's positions from."""
 
 
-class SourceProduct(Fusion):
+class SourceProductConfig(FusionConfig):
+    """Reads a whole source by place and content from its spectrum; strictly causal in the target."""
+
+    directions: ClassVar[frozenset[Direction]] = frozenset({"causal"})
+
+    type: Literal["source_product"] = "source_product"
+    head_dim: Width = 32
+    """Channels per head. Heads take turns: places from the source's start, from its end, contents."""
+    phases: Width = 64
+    """Phases per head: sources of up to twice as many tokens are read exactly by place."""
+
+
+class SourceProduct(Fusion[SourceProductConfig]):
     """y[t] = x[t] + W_o (silu(a[t]) * r[t]), r the head-wise reads of a memory of the source:
 
     M = sum_s e^(i theta_s) v_s^T,  r[t] = Re(e^(-i theta_t) M) / E,  theta = W norm(z) + omega p.
@@ -46,9 +58,9 @@ class SourceProduct(Fusion):
 
     streams = True
 
-    def __init__(self, context: LayerContext, *, heads: int, phases: int) -> None:
-        super().__init__(context)
-        dim = context.hidden_dim
+    def setup(self, config: SourceProductConfig, context: LayerContext) -> None:
+        super().setup(config, context)
+        dim, heads, phases = context.hidden_dim, context.heads(config.head_dim), config.phases
         self.heads = heads
         self.phases = phases
         self.source_norm = nn.LayerNorm(dim)
@@ -121,21 +133,3 @@ class SourceProduct(Fusion):
 
     def _split(self, z: Tensor) -> Tensor:
         return z.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-
-
-class SourceProductConfig(FusionConfig):
-    """Reads a whole source by place and content from its spectrum; strictly causal in the target."""
-
-    directions: ClassVar[frozenset[Direction]] = frozenset({"causal"})
-
-    type: Literal["source_product"] = "source_product"
-    head_dim: Width = 32
-    """Channels per head. Heads take turns: places from the source's start, from its end, contents."""
-    phases: Width = 64
-    """Phases per head: sources of up to twice as many tokens are read exactly by place."""
-
-    def build(self, context: LayerContext) -> SourceProduct:
-        heads, rest = divmod(context.hidden_dim, self.head_dim)
-        if rest:
-            raise ConfigError(f"head_dim {self.head_dim} does not divide hidden_dim {context.hidden_dim}.")
-        return SourceProduct(context, heads=heads, phases=self.phases)

@@ -22,7 +22,31 @@ _SHARPNESS = 4.0
 """Of the threshold: a bin at half of it keeps 1/17 of its magnitude, one at double 16/17."""
 
 
-class Advanced(Gate):
+class AdvancedConfig(GateConfig):
+    """Multiband gains and phases, coarse to fine, with thresholds, cross-head fusion, dropout and entropy."""
+
+    type: Literal["advanced"] = "advanced"
+    resolutions: tuple[Annotated[Width, Field(ge=2)], ...] = Field(default=(4, 8, 16), min_length=1, max_length=16)
+    """Numbers of bands from 0 to half a cycle per token, coarse to fine; their gates are combined."""
+    threshold: Scale | None = 0.1
+    """Initial soft threshold on magnitudes, in units of the spectrum's root mean square; null for none."""
+    phase_terms: Width | None = 4
+    """Sines and as many cosines of frequency in the learned phase; null leaves phases alone altogether."""
+    cross_head: bool = True
+    """Let heads mix their gates."""
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of bands dropped in training."""
+    entropy: EntropyConfig | None = None
+    """Hold the usage of bands near a target entropy; null for no regularisation, {} for the defaults."""
+
+    @model_validator(mode="after")
+    def _coarse_to_fine(self) -> AdvancedConfig:
+        if list(self.resolutions) != sorted(set(self.resolutions)):
+            raise ValueError(f"resolutions run from coarse to fine, each once; got {list(self.resolutions)}")
+        return self
+
+
+class Advanced(Gate[AdvancedConfig]):
     """Gain and phase per head, from bands of several resolutions together; p is the head's relative power per bin.
 
     ::
@@ -48,34 +72,24 @@ class Advanced(Gate):
     mixer realises the gain by minimum phase and the phase approximately. O(F K + K^2) a head and sample.
     """
 
-    def __init__(
-        self,
-        heads: int,
-        *,
-        resolutions: tuple[int, ...],
-        threshold: float | None,
-        phase_terms: int | None,
-        cross_head: bool,
-        dropout: float,
-        entropy: EntropyRegulariser | None,
-    ) -> None:
-        super().__init__()
-        bands, self.finest = sum(resolutions), resolutions[-1]
-        self.resolutions = resolutions
-        self.dropout = dropout
-        self.entropy = entropy
+    def setup(self, config: AdvancedConfig, context: GateContext) -> None:
+        heads, terms = context.heads, config.phase_terms
+        bands, self.finest = sum(config.resolutions), config.resolutions[-1]
+        self.resolutions = config.resolutions
+        self.dropout = config.dropout
+        self.entropy = None if config.entropy is None else EntropyRegulariser(config.entropy)
         self.weight = nn.Parameter(0.1 * bands**-0.5 * torch.randn(heads, bands, bands))
         self.bias = nn.Parameter(torch.zeros(heads, bands))
-        self.exchange = nn.Parameter(torch.zeros(heads, heads)) if cross_head else None
+        self.exchange = nn.Parameter(torch.zeros(heads, heads)) if config.cross_head else None
         self.log_threshold: nn.Parameter | None = None
-        if threshold is not None:
-            self.log_threshold = nn.Parameter(torch.full((heads, self.finest), math.log(threshold)))
+        if config.threshold is not None:
+            self.log_threshold = nn.Parameter(torch.full((heads, self.finest), math.log(config.threshold)))
         self.turn: nn.Parameter | None = None
-        if phase_terms is not None:
+        if terms is not None:
             self.turn = nn.Parameter(torch.zeros(heads, bands, bands))
-            self.rate = nn.Parameter((torch.arange(phase_terms) + 0.5).repeat(heads, 1))
-            self.sine = nn.Parameter(torch.zeros(heads, phase_terms))
-            self.cosine = nn.Parameter(torch.zeros(heads, phase_terms))
+            self.rate = nn.Parameter((torch.arange(terms) + 0.5).repeat(heads, 1))
+            self.sine = nn.Parameter(torch.zeros(heads, terms))
+            self.cosine = nn.Parameter(torch.zeros(heads, terms))
 
     def forward(self, view: SpectralView) -> Modulation:
         hat = hats(view.frequency, *self.resolutions)
@@ -106,38 +120,3 @@ class Advanced(Gate):
         angle = 2 * torch.pi * self.rate[..., None] * frequency  # (H, terms, F)
         sinusoids = self.sine[..., None] * torch.sin(angle) + self.cosine[..., None] * torch.cos(angle)
         return turned(heard, self.turn) @ hat + sinusoids.sum(1)
-
-
-class AdvancedConfig(GateConfig):
-    """Multiband gains and phases, coarse to fine, with thresholds, cross-head fusion, dropout and entropy."""
-
-    type: Literal["advanced"] = "advanced"
-    resolutions: tuple[Annotated[Width, Field(ge=2)], ...] = Field(default=(4, 8, 16), min_length=1, max_length=16)
-    """Numbers of bands from 0 to half a cycle per token, coarse to fine; their gates are combined."""
-    threshold: Scale | None = 0.1
-    """Initial soft threshold on magnitudes, in units of the spectrum's root mean square; null for none."""
-    phase_terms: Width | None = 4
-    """Sines and as many cosines of frequency in the learned phase; null leaves phases alone altogether."""
-    cross_head: bool = True
-    """Let heads mix their gates."""
-    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Share of bands dropped in training."""
-    entropy: EntropyConfig | None = None
-    """Hold the usage of bands near a target entropy; null for no regularisation, {} for the defaults."""
-
-    @model_validator(mode="after")
-    def _coarse_to_fine(self) -> AdvancedConfig:
-        if list(self.resolutions) != sorted(set(self.resolutions)):
-            raise ValueError(f"resolutions run from coarse to fine, each once; got {list(self.resolutions)}")
-        return self
-
-    def build(self, context: GateContext) -> Advanced:
-        return Advanced(
-            context.heads,
-            resolutions=self.resolutions,
-            threshold=self.threshold,
-            phase_terms=self.phase_terms,
-            cross_head=self.cross_head,
-            dropout=self.dropout,
-            entropy=None if self.entropy is None else self.entropy.build(),
-        )

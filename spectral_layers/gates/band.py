@@ -14,15 +14,23 @@ from spectral_layers.context import GateContext
 from spectral_layers.gates.base import Gate, GateConfig, Modulation, SpectralView
 
 
-class Band(Gate):
+class BandConfig(GateConfig):
+    """Gain of each band from the energies of all bands, per head."""
+
+    type: Literal["band"] = "band"
+    bands: Width = Field(default=8, ge=2)
+    """Bands from 0 to half a cycle per token."""
+
+
+class Band(Gate[BandConfig]):
     """Gains of bands from the energies of all bands, one set per head: log-energies → linear → 2 sigmoid → bins.
 
     Bands are hat functions evenly spaced from 0 to 0.5 cycles a token; their gains are interpolated linearly, so the
     response is continuous for any number of bins. Energies are relative to their mean. O(F bands + bands^2).
     """
 
-    def __init__(self, heads: int, *, bands: int) -> None:
-        super().__init__()
+    def setup(self, config: BandConfig, context: GateContext) -> None:
+        heads, bands = context.heads, config.bands
         self.bands = bands
         self.weight = nn.Parameter(torch.randn(heads, bands, bands) * bands**-0.5)
         self.bias = nn.Parameter(torch.zeros(heads, bands))
@@ -32,14 +40,3 @@ class Band(Gate):
         energies = log_energies(view.relative_power, hat)
         gain: Tensor = 2 * torch.sigmoid(across_bands(energies, self.weight) + self.bias)
         return Modulation(gain=(gain @ hat)[:, :, None])
-
-
-class BandConfig(GateConfig):
-    """Gain of each band from the energies of all bands, per head."""
-
-    type: Literal["band"] = "band"
-    bands: Width = Field(default=8, ge=2)
-    """Bands from 0 to half a cycle per token."""
-
-    def build(self, context: GateContext) -> Band:
-        return Band(context.heads, bands=self.bands)

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spectral_core.config import PartConfig
-from spectral_core.contract import Contract
 from spectral_core.trees import tree
 from spectral_layers.context import GateContext
+from spectral_layers.part import C, Part
 from spectral_layers.report import Report
 
 SMOOTHING = 1e-3
@@ -100,9 +101,10 @@ class Modulation(Report):
         return SpectralView(real, imag, view.frequency)
 
 
-class Gate(Contract, nn.Module):
+class Gate(Part[GateContext, C]):
     """Base of gates. Rows of the view are independent samples and must stay so."""
 
+    context_class = GateContext
     must_return = (("forward", Modulation),)
 
     @abstractmethod
@@ -111,9 +113,11 @@ class Gate(Contract, nn.Module):
 
 
 class GateConfig(PartConfig):
-    """Names a gate and its options; ``build(context)`` makes it."""
+    """Names a gate and its options."""
 
     must_return = (("build", Gate),)
 
+    part_class: ClassVar[Any] = Gate
+
     def build(self, context: GateContext) -> Gate:
-        raise NotImplementedError(f"{type(self).__name__} must define build(context)")
+        return self.part_class(context, self)

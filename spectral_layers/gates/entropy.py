@@ -41,6 +41,19 @@ def _count(hats: Tensor) -> Tensor:
     return (hats.sum(-1) > 0).sum().to(hats.dtype)
 
 
+class EntropyConfig(Config):
+    """How evenly a gate should use the spectrum, and how it is held to that."""
+
+    target: float = Field(default=0.9, gt=0, le=1)
+    """Entropy of the usage of bands to aim at: 1 for all evenly, towards 0 for a single one."""
+    weight: Weight = 0.01
+    """Weight of the squared gap in the training loss."""
+    noise: Weight = 0.1
+    """Standard deviation of the noise on logits in training, per unit of entropy below the target."""
+    diversity: Weight = 1.0
+    """Largest push of logits toward bands used less, per unit of entropy below the target."""
+
+
 class EntropyRegulariser(nn.Module):
     """Holds the entropy of each sample's and head's spectral usage near a target. No parameters.
 
@@ -56,12 +69,12 @@ class EntropyRegulariser(nn.Module):
     and silence is left out of the averages. O(F K).
     """
 
-    def __init__(self, *, target: float, weight: float, noise: float, diversity: float) -> None:
+    def __init__(self, config: EntropyConfig) -> None:
         super().__init__()
-        self.target = target
-        self.weight = weight
-        self.noise = noise
-        self.diversity = diversity
+        self.target = config.target
+        self.weight = config.weight
+        self.noise = config.noise
+        self.diversity = config.diversity
 
     def forward(self, view: SpectralView, energy: Tensor, hats: Tensor) -> tuple[Tensor, Report]:
         """What to add to the bands' logits (B, H, K), and a report, from the energy that passes: (B, H, F)."""
@@ -80,19 +93,3 @@ class EntropyRegulariser(nn.Module):
 
         metrics = {"entropy": mean(entropy).detach(), "entropy_gap": mean(gap.abs()).detach()}
         return push, Report(losses={"entropy": self.weight * mean(gap.square())}, metrics=metrics)
-
-
-class EntropyConfig(Config):
-    """How evenly a gate should use the spectrum, and how it is held to that."""
-
-    target: float = Field(default=0.9, gt=0, le=1)
-    """Entropy of the usage of bands to aim at: 1 for all evenly, towards 0 for a single one."""
-    weight: Weight = 0.01
-    """Weight of the squared gap in the training loss."""
-    noise: Weight = 0.1
-    """Standard deviation of the noise on logits in training, per unit of entropy below the target."""
-    diversity: Weight = 1.0
-    """Largest push of logits toward bands used less, per unit of entropy below the target."""
-
-    def build(self) -> EntropyRegulariser:
-        return EntropyRegulariser(target=self.target, weight=self.weight, noise=self.noise, diversity=self.diversity)

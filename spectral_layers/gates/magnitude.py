@@ -11,27 +11,23 @@ from spectral_layers.context import GateContext
 from spectral_layers.gates.base import Gate, GateConfig, Modulation, SpectralView
 
 
-class Magnitude(Gate):
+class MagnitudeConfig(GateConfig):
+    """Gain of each bin from its own relative magnitude."""
+
+    type: Literal["magnitude"] = "magnitude"
+
+
+class Magnitude(Gate[MagnitudeConfig]):
     """gain = 2 sigmoid(sharpness_h log(m / rms m) + bias_h): strong bins pass, weak ones fade, or the reverse.
 
     m is the smoothed magnitude of the bin, rms m over the channel's bins, sharpness and bias per head. A spectrum's
     level does not matter, only its shape. O(F).
     """
 
-    def __init__(self, heads: int) -> None:
-        super().__init__()
-        self.sharpness = nn.Parameter(torch.full((heads, 1, 1), 0.5))
-        self.bias = nn.Parameter(torch.zeros(heads, 1, 1))
+    def setup(self, config: MagnitudeConfig, context: GateContext) -> None:
+        self.sharpness = nn.Parameter(torch.full((context.heads, 1, 1), 0.5))
+        self.bias = nn.Parameter(torch.zeros(context.heads, 1, 1))
 
     def forward(self, view: SpectralView) -> Modulation:
         gain: Tensor = 2 * torch.sigmoid(self.sharpness * view.relative_magnitude.log() + self.bias)
         return Modulation(gain=gain)
-
-
-class MagnitudeConfig(GateConfig):
-    """Gain of each bin from its own relative magnitude."""
-
-    type: Literal["magnitude"] = "magnitude"
-
-    def build(self, context: GateContext) -> Magnitude:
-        return Magnitude(context.heads)

@@ -14,7 +14,17 @@ from spectral_layers.context import GateContext
 from spectral_layers.gates.base import Gate, GateConfig, Modulation, SpectralView
 
 
-class Phase(Gate):
+class PhaseConfig(GateConfig):
+    """Phase shift of each band, per head."""
+
+    type: Literal["phase"] = "phase"
+    bands: Width = Field(default=8, ge=2)
+    """Bands from 0 to half a cycle per token."""
+    from_input: bool = False
+    """Let the energies of the input's bands turn each band, too."""
+
+
+class Phase(Gate[PhaseConfig]):
     """phase_h(f) = sum_b hat_b(f) (shift_hb + pi tanh(sum_j weight_hbj c_j)): an all-pass filter per head.
 
     Bands b are hats evenly spaced from 0 to 0.5 cycles a token; c is the :func:`contrast` of their log-energies, taken
@@ -25,11 +35,11 @@ class Phase(Gate):
     realises phases approximately, and delays better than advances.
     """
 
-    def __init__(self, heads: int, *, bands: int, from_input: bool) -> None:
-        super().__init__()
+    def setup(self, config: PhaseConfig, context: GateContext) -> None:
+        heads, bands = context.heads, config.bands
         self.bands = bands
         self.shift = nn.Parameter(torch.zeros(heads, bands))
-        self.weight = nn.Parameter(torch.zeros(heads, bands, bands)) if from_input else None
+        self.weight = nn.Parameter(torch.zeros(heads, bands, bands)) if config.from_input else None
 
     def forward(self, view: SpectralView) -> Modulation:
         hat = hats(view.frequency, self.bands)
@@ -42,16 +52,3 @@ class Phase(Gate):
 def turned(heard: Tensor, weight: Tensor) -> Tensor:
     """Shifts of bands within (-pi, pi) from what all bands hold: (B, H, K), weight (H, K, K) -> (B, H, K)."""
     return torch.pi * torch.tanh(across_bands(heard, weight))
-
-
-class PhaseConfig(GateConfig):
-    """Phase shift of each band, per head."""
-
-    type: Literal["phase"] = "phase"
-    bands: Width = Field(default=8, ge=2)
-    """Bands from 0 to half a cycle per token."""
-    from_input: bool = False
-    """Let the energies of the input's bands turn each band, too."""
-
-    def build(self, context: GateContext) -> Phase:
-        return Phase(context.heads, bands=self.bands, from_input=self.from_input)

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spectral_core.axes import describe
 from spectral_core.config import PartConfig
-from spectral_core.contract import Contract
 from spectral_core.errors import StateError, UnsupportedInputError
 from spectral_core.trees import tree
 from spectral_layers.context import LayerContext
+from spectral_layers.part import C, TimePart
 from spectral_layers.report import Report
 from spectral_layers.rows import Rows
 from spectral_layers.state import State
@@ -34,7 +34,7 @@ class MixerOutput(Report):
     state: State | None = None
 
 
-class Mixer(Contract, nn.Module):
+class Mixer(TimePart[C]):
     """Base of mixers. A subclass sets the attributes below and writes :meth:`mix`.
 
     streams: whether it can continue a state. keeps_segments: whether packed documents stay apart.
@@ -45,12 +45,6 @@ class Mixer(Contract, nn.Module):
     streams: ClassVar[bool] = True
     keeps_segments: ClassVar[bool] = False
     length_limit: int | None = None
-
-    def __init__(self, context: LayerContext) -> None:
-        super().__init__()
-        self.hidden_dim = context.hidden_dim
-        self.causal = context.causal
-        self.fft = context.fft
 
     def forward(
         self, x: Tensor, *, rows: Rows | None = None, state: State | None = None, return_state: bool = False
@@ -140,12 +134,14 @@ class Mixer(Contract, nn.Module):
 
 
 class MixerConfig(PartConfig):
-    """Names a mixer and its options; ``build(context)`` makes it."""
+    """Names a mixer and its options."""
 
     must_return = (("build", Mixer),)
 
     directions: ClassVar[frozenset[Direction]] = frozenset({"causal"})
     """What the mixer can be: a decoder takes only causal ones, an encoder only bidirectional ones."""
 
+    part_class: ClassVar[Any] = Mixer
+
     def build(self, context: LayerContext) -> Mixer:
-        raise NotImplementedError(f"{type(self).__name__} must define build(context)")
+        return self.part_class(context, self)

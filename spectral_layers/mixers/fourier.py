@@ -8,13 +8,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from spectral_layers.context import LayerContext
 from spectral_layers.mixers.base import Direction, Mixer, MixerConfig, MixerOutput
 from spectral_layers.rows import Rows
 from spectral_layers.state import State
 
 
-class Fourier(Mixer):
+class FourierConfig(MixerConfig):
+    """Parameter-free 2-D DFT over time and channels; encoders only."""
+
+    directions: ClassVar[frozenset[Direction]] = frozenset({"bidirectional"})
+
+    type: Literal["fourier"] = "fourier"
+
+
+class Fourier(Mixer[FourierConfig]):
     """y = Re(DFT over time of DFT over channels of x), orthonormal, each row over its own length.
 
     No parameters. Not causal, so for encoders only: every output depends on every token. O(L D log(L D)).
@@ -52,14 +59,3 @@ class Fourier(Mixer):
         odd = odd.index_select(-1, mirrored) * torch.where(k > mirrored, -1.0, 1.0).to(odd.dtype)
         first, last = even - odd, (even + odd)[:, 1 : (dim + 1) // 2].flip(1)
         return (torch.cat([first, last], 1) * (length * dim) ** -0.5).transpose(1, 2).to(x.dtype)
-
-
-class FourierConfig(MixerConfig):
-    """Parameter-free 2-D DFT over time and channels; encoders only."""
-
-    directions: ClassVar[frozenset[Direction]] = frozenset({"bidirectional"})
-
-    type: Literal["fourier"] = "fourier"
-
-    def build(self, context: LayerContext) -> Fourier:
-        return Fourier(context)

@@ -7,20 +7,29 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from spectral_core import convolve
-from spectral_core.config import OneOf, Width, part
-from spectral_layers.context import FilterContext, LayerContext
-from spectral_layers.filters.base import Filter, FilterConfig
-from spectral_layers.initialisation import begin_reading, begin_writing
+from spectral_core import Mode, convolve
+from spectral_core.config import OneOf, part
+from spectral_layers.context import LayerContext
+from spectral_layers.filters.base import FilterConfig
 from spectral_layers.long_convolution import continued, remembered
-from spectral_layers.mixers.base import Direction, Mixer, MixerConfig, MixerOutput
+from spectral_layers.mixers.base import Direction
+from spectral_layers.mixers.gated import Cored, GatedMixer, GatedMixerConfig
 from spectral_layers.registries import FILTERS
 from spectral_layers.rows import Rows
-from spectral_layers.short_convolution import ShortConvolution, project
 from spectral_layers.state import State
 
 
-class GatedConvolution(Mixer):
+class GatedConvolutionConfig(GatedMixerConfig):
+    """Gates around a long convolution: causal in decoders, two-sided in encoders."""
+
+    directions: ClassVar[frozenset[Direction]] = frozenset({"causal", "bidirectional"})
+
+    type: Literal["gated_convolution"] = "gated_convolution"
+    filter: Annotated[FilterConfig, OneOf(FILTERS)] = part("resonant")
+    """The long filter; in an encoder one for each direction."""
+
+
+class GatedConvolution(GatedMixer[GatedConvolutionConfig]):
     """y = W_o (a * (k conv (v * b) + skip * (v * b))), with a, b, v short convolutions of projections of x.
 
     Causal: all factors depend on the present and the past only. O(L log L) per channel by FFT. Decoding costs O(modes)
@@ -34,73 +43,26 @@ class GatedConvolution(Mixer):
     Poli et al., "Hyena hierarchy: towards larger convolutional language models", 2023.
     """
 
-    def __init__(
-        self, context: LayerContext, *, long_filter: Filter, short_taps: int, reverse: Filter | None = None
-    ) -> None:
-        """reverse: the filter over later tokens, for a bidirectional mixer; None for a causal one."""
-        super().__init__(context)
-        assert (reverse is None) == context.causal
-        dim = context.hidden_dim
-        self.in_proj = nn.Linear(dim, 3 * dim, bias=False)
-        self.out_proj = nn.Linear(dim, dim, bias=False)
-        begin_reading(self.in_proj)
-        begin_writing(self.out_proj)
-        self.short = ShortConvolution(3 * dim, taps=short_taps, centered=not context.causal)
+    def setup(self, config: GatedConvolutionConfig, context: LayerContext) -> None:
+        long_filter = config.filter.build(context.of_filter())
+        reverse = None if context.causal else config.filter.build(context.of_filter())  # over later tokens
+        super().setup(config, context)
         self.filter = long_filter
         self.reverse = reverse
-        self.skip = nn.Parameter(torch.ones(dim))
+        self.skip = nn.Parameter(torch.ones(context.hidden_dim))
         self.length_limit = long_filter.length_limit
 
-    def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
-        if self.reverse is not None:
-            return self._bidirectional(self.reverse, x, rows)
-        projected, recent = project(self.in_proj, self.short, x, rows, state, return_state)
-        post, pre, value = projected.chunk(3, 1)
-        memory: dict[str, Tensor] = {}
-        if state is None:
-            kernel = self.filter.prepared(x.shape[1], self.fft)
-            y = convolve(value, kernel, skip=self.skip, pre_gate=pre, post_gate=post, backend=self.fft)
-            if return_state:
-                memory = remembered(self.filter, value * pre, rows, self.fft)
-        else:
+    def core(self, streams: Tensor, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> Cored:
+        post, pre, value = streams.chunk(3, 1)
+        if state is not None:
             u = value * pre
             long, memory = continued(self.filter, u, rows, state, self.fft)
-            y = post * (long + self.skip[:, None] * u).to(u.dtype)
-        made = None
-        if return_state:
-            made = self.new_state(x, rows, state, {**recent, **memory})
-        return MixerOutput(self.out_proj(y.transpose(1, 2)), made)
-
-    def _bidirectional(self, reverse: Filter, x: Tensor, rows: Rows | None) -> MixerOutput:
-        projected = self.in_proj(x).transpose(1, 2)
-        if rows is not None:
-            # Padding is zero for both convolutions, so that it reaches no token of the row.
-            real = rows.mask(x.shape[1])[:, None]
-            projected = torch.where(real, projected, 0.0)
-        post, pre, value = self.short(projected).contiguous().chunk(3, 1)
-        if rows is not None:
-            value = torch.where(real, value, 0.0)
-        kernel = self.filter.prepared_with(reverse, x.shape[1], self.fft)
-        y = convolve(value, kernel, mode="centered", skip=self.skip, pre_gate=pre, post_gate=post, backend=self.fft)
-        return MixerOutput(self.out_proj(y.transpose(1, 2)))
-
-
-class GatedConvolutionConfig(MixerConfig):
-    """Gates around a long convolution: causal in decoders, two-sided in encoders."""
-
-    directions: ClassVar[frozenset[Direction]] = frozenset({"causal", "bidirectional"})
-
-    type: Literal["gated_convolution"] = "gated_convolution"
-    filter: Annotated[FilterConfig, OneOf(FILTERS)] = part("resonant")
-    """The long filter; in an encoder one for each direction."""
-    short_taps: Width = 4
-    """Taps of the short convolution in front."""
-
-    def build(self, context: LayerContext) -> GatedConvolution:
-        given = FilterContext(context.hidden_dim, context.max_seq_len, context.fft)
-        return GatedConvolution(
-            context,
-            long_filter=self.filter.build(given),
-            short_taps=self.short_taps,
-            reverse=None if context.causal else self.filter.build(given),
-        )
+            return post * (long + self.skip[:, None] * u).to(u.dtype), memory, {}
+        length, reverse = x.shape[1], self.reverse
+        if reverse is None:
+            kernel = self.filter.prepared(length, self.fft)
+        else:
+            kernel = self.filter.prepared_with(reverse, length, self.fft)
+        mode: Mode = "causal" if reverse is None else "centered"
+        y = convolve(value, kernel, mode=mode, skip=self.skip, pre_gate=pre, post_gate=post, backend=self.fft)
+        return y, remembered(self.filter, value * pre, rows, self.fft) if return_state else {}, {}

@@ -11,7 +11,6 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spectral_core import ConfigError
 from spectral_core.config import Scale, Width
 from spectral_core.renamed import Renamed
 from spectral_kernels.delta_rule.chunked import delta_rule
@@ -30,7 +29,29 @@ Update = Literal["additive", "delta"]
 _SEGMENT = 2048
 
 
-class Holographic(Mixer):
+class HolographicConfig(MixerConfig):
+    """Gated delta rule, or linear attention, on keys of unit-modulus phases; O(1) state."""
+
+    earlier_options: ClassVar[Mapping[str, Renamed]] = {
+        "forgetting": Renamed("decay", {True: "per_token", False: "constant"}),
+        "correcting": Renamed("update", {True: "delta", False: "additive"}),
+    }
+
+    type: Literal["holographic"] = "holographic"
+    head_dim: Width = 32
+    """Channels per head."""
+    phases: Width = 64
+    """Phases per head; the capacity of the state grows with them."""
+    timescales: tuple[Scale, Scale] = Field(default=(8.0, 4096.0))
+    """Shortest and longest initial time constant of the heads' decays, in tokens."""
+    decay: Decay = "constant"
+    """Decay of each head's state: constant, or a function of each token."""
+    update: Update = "additive"
+    """What a token stores under its key: its value, or, by the delta rule, its difference from what the state returns
+    for that key, times a gate."""
+
+
+class Holographic(Mixer[HolographicConfig]):
     """A gated delta rule on unit-modulus (phase) keys; with an additive update, linear attention on such keys.
 
     Per head, with E phases: S_t = e^(g_t) S_{t-1} + k_t u_t^T, o_t = S_t^T q_t / E, and k = (cos theta, sin theta), so
@@ -58,18 +79,9 @@ class Holographic(Mixer):
 
     earlier_names: ClassVar[Mapping[str, str]] = {"forget_proj": "decay_proj", "correct_proj": "beta_proj"}
 
-    def __init__(
-        self,
-        context: LayerContext,
-        *,
-        heads: int,
-        phases: int,
-        timescales: tuple[float, float],
-        decay: Decay,
-        update: Update,
-    ) -> None:
-        super().__init__(context)
-        dim = context.hidden_dim
+    def setup(self, config: HolographicConfig, context: LayerContext) -> None:
+        super().setup(config, context)
+        dim, heads, phases = context.hidden_dim, context.heads(config.head_dim), config.phases
         self.heads = heads
         self.phases = phases
         self.short = ShortConvolution(dim, copies=3)
@@ -88,15 +100,15 @@ class Holographic(Mixer):
         begin_writing(self.out_proj)
         nn.init.zeros_(self.gate_proj.bias)
         self.bandwidth = nn.Parameter(torch.logspace(math.log10(math.pi), math.log10(0.4), heads))
-        shortest, longest = timescales
+        shortest, longest = config.timescales
         self.log_decay = nn.Parameter(torch.linspace(math.log(1 / longest), math.log(1 / shortest), heads))
         self.decay_proj: nn.Linear | None = None
-        if decay == "per_token":
+        if config.decay == "per_token":
             self.decay_proj = nn.Linear(dim, heads)
             nn.init.zeros_(self.decay_proj.weight)
             nn.init.constant_(self.decay_proj.bias, math.log(math.e - 1))  # softplus gives 1
         self.beta_proj: nn.Linear | None = None
-        if update == "delta":
+        if config.update == "delta":
             self.beta_proj = nn.Linear(dim, heads)
             nn.init.zeros_(self.beta_proj.weight)
             nn.init.zeros_(self.beta_proj.bias)  # beta = 1/2
@@ -167,38 +179,3 @@ class Holographic(Mixer):
         if self.beta_proj is None:
             return None
         return torch.sigmoid(self.beta_proj(x).transpose(1, 2).to(dtype))
-
-
-class HolographicConfig(MixerConfig):
-    """Gated delta rule, or linear attention, on keys of unit-modulus phases; O(1) state."""
-
-    earlier_options: ClassVar[Mapping[str, Renamed]] = {
-        "forgetting": Renamed("decay", {True: "per_token", False: "constant"}),
-        "correcting": Renamed("update", {True: "delta", False: "additive"}),
-    }
-
-    type: Literal["holographic"] = "holographic"
-    head_dim: Width = 32
-    """Channels per head."""
-    phases: Width = 64
-    """Phases per head; the capacity of the state grows with them."""
-    timescales: tuple[Scale, Scale] = Field(default=(8.0, 4096.0))
-    """Shortest and longest initial time constant of the heads' decays, in tokens."""
-    decay: Decay = "constant"
-    """Decay of each head's state: constant, or a function of each token."""
-    update: Update = "additive"
-    """What a token stores under its key: its value, or, by the delta rule, its difference from what the state returns
-    for that key, times a gate."""
-
-    def build(self, context: LayerContext) -> Holographic:
-        heads, rest = divmod(context.hidden_dim, self.head_dim)
-        if rest:
-            raise ConfigError(f"head_dim {self.head_dim} does not divide hidden_dim {context.hidden_dim}.")
-        return Holographic(
-            context,
-            heads=heads,
-            phases=self.phases,
-            timescales=self.timescales,
-            decay=self.decay,
-            update=self.update,
-        )

@@ -14,19 +14,38 @@ from torch.nn import functional as F
 from spectral_core import FFTBackend, convolve
 from spectral_core.config import OneOf, Width, part
 from spectral_kernels.tracing import varies
-from spectral_layers.context import FilterContext, LayerContext
+from spectral_layers.context import LayerContext
 from spectral_layers.entry import Entered, entry
 from spectral_layers.filters.base import Filter, FilterConfig
-from spectral_layers.initialisation import begin_reading, begin_writing
 from spectral_layers.long_convolution import continued
-from spectral_layers.mixers.base import Mixer, MixerConfig, MixerOutput
+from spectral_layers.mixers.gated import Cored, GatedMixer, GatedMixerConfig
 from spectral_layers.registries import FILTERS
 from spectral_layers.rows import Rows, span
-from spectral_layers.short_convolution import ShortConvolution, project
 from spectral_layers.state import State
 
 
-class Multiscale(Mixer):
+class MultiscaleConfig(GatedMixerConfig):
+    """Long convolutions of block sums at several resolutions, fused per token and channel."""
+
+    type: Literal["multiscale"] = "multiscale"
+    filter: Annotated[FilterConfig, OneOf(FILTERS)] = part("resonant")
+    """The long filter, one for each scale; its lags are blocks."""
+    scales: tuple[Width, ...] = Field(default=(1, 4, 16), min_length=2, max_length=16)
+    """Tokens per block, from the finest resolution to the coarsest."""
+
+    @property
+    def block(self) -> int:
+        """The longest block, in tokens: the period of the mixer's dependence on position."""
+        return self.scales[-1]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> MultiscaleConfig:
+        if any(fine >= coarse for fine, coarse in pairwise(self.scales)):
+            raise ValueError(f"scales go from the finest to the coarsest, none twice; got {self.scales}")
+        return self
+
+
+class Multiscale(GatedMixer[MultiscaleConfig]):
     """y = W_o (a * (sum_s g_s * long_s(u) + skip * u)) with u = v * b, and a, b, v short convolutions of W_i x.
 
     long_s cuts each row into blocks of s tokens, divides the sum of each block by sqrt(s) (which keeps the variance of
@@ -39,14 +58,10 @@ class Multiscale(Mixer):
     the filter's memory, the state of a scale has the sum of the incomplete block and the last result.
     """
 
-    def __init__(self, context: LayerContext, *, filters: dict[int, Filter], short_taps: int) -> None:
-        super().__init__(context)
+    def setup(self, config: MultiscaleConfig, context: LayerContext) -> None:
+        filters = {scale: config.filter.build(context.of_filter(scale)) for scale in config.scales}
+        super().setup(config, context)
         dim = context.hidden_dim
-        self.in_proj = nn.Linear(dim, 3 * dim, bias=False)
-        self.out_proj = nn.Linear(dim, dim, bias=False)
-        begin_reading(self.in_proj)
-        begin_writing(self.out_proj)
-        self.short = ShortConvolution(3 * dim, taps=short_taps)
         self.scales = nn.ModuleDict({str(scale): _Scale(scale, made, context.fft) for scale, made in filters.items()})
         self.choice = nn.Linear(dim, len(filters), bias=False)
         nn.init.normal_(self.choice.weight, std=0.02)
@@ -60,9 +75,8 @@ class Multiscale(Mixer):
     def owner(self) -> str:
         return f"{type(self).__name__} (scales {', '.join(self.scales)})"
 
-    def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
-        projected, recent = project(self.in_proj, self.short, x, rows, state, return_state)
-        post, pre, value = projected.chunk(3, 1)
+    def core(self, streams: Tensor, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> Cored:
+        post, pre, value = streams.chunk(3, 1)
         u = value * pre
         logits = self.choice(x).transpose(1, 2)[:, :, None] + self.leaning[:, :, None]
         shares = torch.exp(0.5 * F.log_softmax(logits, 1)).to(u.dtype)
@@ -76,11 +90,7 @@ class Multiscale(Mixer):
             else:
                 heard = scale(u)
             y = y + share * heard
-        made = None
-        if return_state:
-            made = self.new_state(x, rows, state, recent)
-            made.parts.update(parts)
-        return MixerOutput(self.out_proj((y * post).to(x.dtype).transpose(1, 2)), made)
+        return (y * post).to(x.dtype), {}, parts
 
 
 class _Scale(Entered):
@@ -145,33 +155,3 @@ class _Scale(Entered):
 def _pick(x: Tensor, index: Tensor) -> Tensor:
     """Columns index (B, N) of x (B, D, T): (B, D, N)."""
     return x.gather(-1, index[:, None].expand(-1, x.shape[1], -1))
-
-
-class MultiscaleConfig(MixerConfig):
-    """Long convolutions of block sums at several resolutions, fused per token and channel."""
-
-    type: Literal["multiscale"] = "multiscale"
-    filter: Annotated[FilterConfig, OneOf(FILTERS)] = part("resonant")
-    """The long filter, one for each scale; its lags are blocks."""
-    scales: tuple[Width, ...] = Field(default=(1, 4, 16), min_length=2, max_length=16)
-    """Tokens per block, from the finest resolution to the coarsest."""
-    short_taps: Width = 4
-    """Taps of the short convolution in front."""
-
-    @property
-    def block(self) -> int:
-        """The longest block, in tokens: the period of the mixer's dependence on position."""
-        return self.scales[-1]
-
-    @model_validator(mode="after")
-    def _ordered(self) -> MultiscaleConfig:
-        if any(fine >= coarse for fine, coarse in pairwise(self.scales)):
-            raise ValueError(f"scales go from the finest to the coarsest, none twice; got {self.scales}")
-        return self
-
-    def build(self, context: LayerContext) -> Multiscale:
-        filters = {}
-        for scale in self.scales:
-            blocks = None if context.max_seq_len is None else max(1, context.max_seq_len // scale)
-            filters[scale] = self.filter.build(FilterContext(context.hidden_dim, blocks, context.fft))
-        return Multiscale(context, filters=filters, short_taps=self.short_taps)

@@ -11,11 +11,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spectral_core import ConfigError, convolve, modulate
+from spectral_core import convolve, modulate
 from spectral_core.config import Length, OneOf, Width, part
 from spectral_kernels.tracing import varies
 from spectral_layers.context import GateContext, LayerContext
-from spectral_layers.gates.base import Gate, GateConfig, Modulation, SpectralView
+from spectral_layers.gates.base import GateConfig, Modulation, SpectralView
 from spectral_layers.initialisation import begin_reading, begin_writing
 from spectral_layers.minimum_phase import attainable, minimum_phase
 from spectral_layers.mixers.base import Direction, Mixer, MixerConfig, MixerOutput
@@ -23,11 +23,38 @@ from spectral_layers.mixers.response import Response, gain_of, over_channels, re
 from spectral_layers.registries import GATES, SPARSITIES
 from spectral_layers.rows import Rows, append, span
 from spectral_layers.segments import joined, segment_tokens
-from spectral_layers.sparsity.base import Sparsity, SparsityConfig
+from spectral_layers.sparsity.base import SparsityConfig
 from spectral_layers.state import State
 
 
-class SpectralGating(Mixer):
+class SpectralGatingConfig(MixerConfig):
+    """Gates on the spectrum: of the past window (causal) or of the row (bidirectional)."""
+
+    directions: ClassVar[frozenset[Direction]] = frozenset({"causal", "bidirectional"})
+
+    type: Literal["spectral_gating"] = "spectral_gating"
+    gates: tuple[Annotated[GateConfig, OneOf(GATES)], ...] = Field(
+        default=(part("magnitude"),), min_length=1, max_length=16
+    )
+    """Gates, applied one after the other: gains multiply, phases add."""
+    sparsity: Annotated[SparsityConfig, OneOf(SPARSITIES)] | None = None
+    """Selects the bins that pass, from the spectrum after the gates; null passes all."""
+    head_dim: Width = 32
+    """Channels per head."""
+    block: Length = 32
+    """Causal: tokens between renewals of the gate."""
+    window: Length = 64
+    """Causal: tokens before the block that the gate sees, and taps of its kernel; with a sparsity the kernel has twice
+    as many. Even, at least a block."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> SpectralGatingConfig:
+        if self.window % 2 or self.window < self.block:
+            raise ValueError(f"window must be even and at least block = {self.block}; got {self.window}")
+        return self
+
+
+class SpectralGating(Mixer[SpectralGatingConfig]):
     """y = W_o (silu(a) * (gated(v) + skip * v)), with a, v projections of x and gated(v) as follows.
 
     Bidirectional: the gates see the spectrum of each row without its padding, and scale its bins. O(L log L) per
@@ -46,22 +73,16 @@ class SpectralGating(Mixer):
     sparsity takes 1.1 times as long in an encoder, 2 times in a decoder (``benchmarks/sparsity.py``).
     """
 
-    def __init__(
-        self,
-        context: LayerContext,
-        *,
-        gates: list[Gate],
-        heads: int,
-        block: int,
-        window: int,
-        sparsity: Sparsity | None = None,
-    ) -> None:
-        super().__init__(context)
+    def setup(self, config: SpectralGatingConfig, context: LayerContext) -> None:
+        super().setup(config, context)
         dim = context.hidden_dim
-        self.heads = heads
-        self.block = block
-        self.window = window
-        self.taps = window if sparsity is None else 2 * window
+        self.heads = context.heads(config.head_dim)
+        given = GateContext(self.heads, config.head_dim)
+        gates = [gate.build(given) for gate in config.gates]
+        sparsity = None if config.sparsity is None else config.sparsity.build(given)
+        self.block = config.block
+        self.window = config.window
+        self.taps = config.window if config.sparsity is None else 2 * config.window
         self.in_proj = nn.Linear(dim, 2 * dim, bias=False)
         self.out_proj = nn.Linear(dim, dim, bias=False)
         begin_reading(self.in_proj)
@@ -266,44 +287,3 @@ def _averaged(parts: list[tuple[int, Modulation]]) -> Modulation:
             for name, scalar in found.items():
                 sums[name] = sums.get(name, 0) + scalar * (count / total)
     return Modulation(losses=losses, metrics=metrics)
-
-
-class SpectralGatingConfig(MixerConfig):
-    """Gates on the spectrum: of the past window (causal) or of the row (bidirectional)."""
-
-    directions: ClassVar[frozenset[Direction]] = frozenset({"causal", "bidirectional"})
-
-    type: Literal["spectral_gating"] = "spectral_gating"
-    gates: tuple[Annotated[GateConfig, OneOf(GATES)], ...] = Field(
-        default=(part("magnitude"),), min_length=1, max_length=16
-    )
-    """Gates, applied one after the other: gains multiply, phases add."""
-    sparsity: Annotated[SparsityConfig, OneOf(SPARSITIES)] | None = None
-    """Selects the bins that pass, from the spectrum after the gates; null passes all."""
-    head_dim: Width = 32
-    """Channels per head."""
-    block: Length = 32
-    """Causal: tokens between renewals of the gate."""
-    window: Length = 64
-    """Causal: tokens before the block that the gate sees, and taps of its kernel; with a sparsity the kernel has twice
-    as many. Even, at least a block."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> SpectralGatingConfig:
-        if self.window % 2 or self.window < self.block:
-            raise ValueError(f"window must be even and at least block = {self.block}; got {self.window}")
-        return self
-
-    def build(self, context: LayerContext) -> SpectralGating:
-        heads, rest = divmod(context.hidden_dim, self.head_dim)
-        if rest:
-            raise ConfigError(f"head_dim {self.head_dim} does not divide hidden_dim {context.hidden_dim}.")
-        given = GateContext(heads, self.head_dim)
-        return SpectralGating(
-            context,
-            gates=[gate.build(given) for gate in self.gates],
-            sparsity=None if self.sparsity is None else self.sparsity.build(given),
-            heads=heads,
-            block=self.block,
-            window=self.window,
-        )

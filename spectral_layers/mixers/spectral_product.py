@@ -9,17 +9,23 @@ import torch
 from torch import Tensor, nn
 
 from spectral_core import convolve
-from spectral_core.config import Scale, Width
+from spectral_core.config import Scale
 from spectral_layers.context import LayerContext
-from spectral_layers.initialisation import begin_reading, begin_writing
-from spectral_layers.mixers.base import Mixer, MixerConfig, MixerOutput
+from spectral_layers.mixers.gated import Cored, GatedMixer, GatedMixerConfig
 from spectral_layers.online import OnlineProduct
 from spectral_layers.rows import Rows
-from spectral_layers.short_convolution import ShortConvolution, project
 from spectral_layers.state import State
 
 
-class SpectralProduct(Mixer):
+class SpectralProductConfig(GatedMixerConfig):
+    """Convolves two streams of the input with each other: a data-dependent causal kernel."""
+
+    type: Literal["spectral_product"] = "spectral_product"
+    timescales: tuple[Scale, Scale] = (3.0, 1024.0)
+    """Shortest and longest initial time constant of the kernel's decay over the channels, in tokens."""
+
+
+class SpectralProduct(GatedMixer[SpectralProductConfig]):
     """y = W_o (a * (v conv g + skip * v)) with g[s] = tanh(g'[s]) e^(-rate s) / 4.
 
     a, v and g' are short convolutions of projections of x. The kernel g is a function of the input, indexed by absolute
@@ -30,21 +36,15 @@ class SpectralProduct(Mixer):
     Caracal (2026) convolves FFT(v) with FFT(g) likewise.
     """
 
-    def __init__(self, context: LayerContext, *, timescales: tuple[float, float], short_taps: int) -> None:
-        super().__init__(context)
+    def setup(self, config: SpectralProductConfig, context: LayerContext) -> None:
+        super().setup(config, context)
         dim = context.hidden_dim
-        self.in_proj = nn.Linear(dim, 3 * dim, bias=False)
-        self.out_proj = nn.Linear(dim, dim, bias=False)
-        begin_reading(self.in_proj)
-        begin_writing(self.out_proj)
-        self.short = ShortConvolution(3 * dim, taps=short_taps)
         self.skip = nn.Parameter(torch.ones(dim))
-        shortest, longest = timescales
+        shortest, longest = config.timescales
         self.log_decay = nn.Parameter(torch.linspace(math.log(1 / longest), math.log(1 / shortest), dim))
 
-    def mix(self, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> MixerOutput:
-        projected, recent = project(self.in_proj, self.short, x, rows, state, return_state)
-        post, value, raw = projected.chunk(3, 1)
+    def core(self, streams: Tensor, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> Cored:
+        post, value, raw = streams.chunk(3, 1)
         start = self.position(x, state)
         kernel = self._kernel(raw, start)
         if rows is not None:
@@ -60,11 +60,7 @@ class SpectralProduct(Mixer):
             online = OnlineProduct(self.fft, state["heads"], state["inputs"], state["pending"])
             y = online.extend(torch.cat([value, kernel], 1), start, rows)
             memory = online.tensors()
-        y = (y + self.skip[:, None] * value) * post
-        made = None
-        if return_state:
-            made = self.new_state(x, rows, state, {**recent, **memory})
-        return MixerOutput(self.out_proj(y.to(x.dtype).transpose(1, 2)), made)
+        return ((y + self.skip[:, None] * value) * post).to(x.dtype), memory, {}
 
     @torch.no_grad()
     def time_constants(self) -> Tensor:
@@ -75,16 +71,3 @@ class SpectralProduct(Mixer):
         lag = start[:, None] + torch.arange(raw.shape[-1], device=raw.device)
         decay = torch.exp(-self.log_decay.exp()[:, None] * lag[:, None])
         return torch.tanh(raw) * decay / 4
-
-
-class SpectralProductConfig(MixerConfig):
-    """Convolves two streams of the input with each other: a data-dependent causal kernel."""
-
-    type: Literal["spectral_product"] = "spectral_product"
-    timescales: tuple[Scale, Scale] = (3.0, 1024.0)
-    """Shortest and longest initial time constant of the kernel's decay over the channels, in tokens."""
-    short_taps: Width = 4
-    """Taps of the short convolution in front."""
-
-    def build(self, context: LayerContext) -> SpectralProduct:
-        return SpectralProduct(context, timescales=self.timescales, short_taps=self.short_taps)

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from spectral_core.config import PartConfig
-from spectral_core.contract import Contract
 from spectral_core.errors import UnsupportedInputError
 from spectral_layers.context import LayerContext
 from spectral_layers.entry import Entered, entry
+from spectral_layers.part import C, Part
 from spectral_layers.rows import Rows
 from spectral_layers.state import State
 
@@ -40,7 +41,7 @@ class Rotation:
         return torch.cat([*turned, rest], -1)
 
 
-class Position(Contract, Entered):
+class Position(Part[LayerContext, C], Entered):
     """Base of positions. A subclass overrides :meth:`embed` or :meth:`rotation`; both do nothing by themselves.
 
     length_limit: how many positions there are; None for no limit.
@@ -49,6 +50,7 @@ class Position(Contract, Entered):
     through a plane, row by row; None for a line. No token's features may depend on another token.
     """
 
+    context_class = LayerContext
     must_return = (("embed", Tensor), ("rotation", (Rotation, type(None))))
     length_limit: int | None = None
 
@@ -76,12 +78,14 @@ class Position(Contract, Entered):
 
 
 class PositionConfig(PartConfig):
-    """Names a position and its options; ``build(context)`` makes it."""
+    """Names a position and its options."""
 
     must_return = (("build", Position),)
 
+    part_class: ClassVar[Any] = Position
+
     def build(self, context: LayerContext) -> Position:
-        raise NotImplementedError(f"{type(self).__name__} must define build(context)")
+        return self.part_class(context, self)
 
 
 def positions_of(x: Tensor, rows: Rows | None, state: State | None) -> Tensor:

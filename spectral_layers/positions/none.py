@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from spectral_layers.context import LayerContext
 from spectral_layers.positions.base import Position, PositionConfig
-
-
-class NoPosition(Position):
-    """Leaves features as they are."""
 
 
 class NoPositionConfig(PositionConfig):
@@ -17,5 +12,6 @@ class NoPositionConfig(PositionConfig):
 
     type: Literal["none"] = "none"
 
-    def build(self, context: LayerContext) -> NoPosition:
-        return NoPosition()
+
+class NoPosition(Position[NoPositionConfig]):
+    """Leaves features as they are."""

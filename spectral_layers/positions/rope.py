@@ -12,7 +12,15 @@ from spectral_layers.context import LayerContext
 from spectral_layers.positions.base import Grid, Position, PositionConfig, Rotation, angles
 
 
-class Rope(Position):
+class RopeConfig(PositionConfig):
+    """Every mixer's input, its channel pairs turned in proportion to the position."""
+
+    type: Literal["rope"] = "rope"
+    base: float = Field(default=500_000.0, gt=1.0, le=1e12)
+    """Angles a token fall from 1 to nearly 1 / base over the pairs."""
+
+
+class Rope(Position[RopeConfig]):
     """Channels i and i + D/2 of every mixer's input are turned by p base^(-2i / D), p the token's position.
 
     In attention the inner product of a turned query and key depends on their distance alone. Here what a mixer's
@@ -23,22 +31,10 @@ class Rope(Position):
     Su et al., "RoFormer: enhanced transformer with rotary position embedding", 2021; base 500,000 as in Llama 3, 2024.
     """
 
-    def __init__(self, hidden_dim: int, *, base: float) -> None:
-        super().__init__()
-        self.pairs = hidden_dim // 2
-        self.base = base
+    def setup(self, config: RopeConfig, context: LayerContext) -> None:
+        self.pairs = context.hidden_dim // 2
+        self.base = config.base
 
     def rotation(self, positions: Tensor, dtype: torch.dtype, grid: Grid | None = None) -> Rotation:
         theta = angles(positions, self.pairs, self.base, grid).to(torch.promote_types(dtype, torch.float32))
         return Rotation(theta.cos(), theta.sin())
-
-
-class RopeConfig(PositionConfig):
-    """Every mixer's input, its channel pairs turned in proportion to the position."""
-
-    type: Literal["rope"] = "rope"
-    base: float = Field(default=500_000.0, gt=1.0, le=1e12)
-    """Angles a token fall from 1 to nearly 1 / base over the pairs."""
-
-    def build(self, context: LayerContext) -> Rope:
-        return Rope(context.hidden_dim, base=self.base)

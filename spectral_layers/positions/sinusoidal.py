@@ -13,27 +13,6 @@ from spectral_layers.context import LayerContext
 from spectral_layers.positions.base import Grid, Position, PositionConfig, angles
 
 
-class Sinusoidal(Position):
-    """x[t] + scale (sin theta(p), cos theta(p)), theta_i(p) = p base^(-2i / D), with one learned scale.
-
-    On a grid half of the angles follows the row and half the column. No limit of length: angles are taken in float64
-    and reduced before they are cast. O(L D).
-
-    Vaswani et al., "Attention is all you need", 2017; learned scale: Li et al., "Neural speech synthesis with
-    transformer network", 2019; two dimensions: He et al., "Masked autoencoders are scalable vision learners", 2022.
-    """
-
-    def __init__(self, hidden_dim: int, *, base: float, scale: float) -> None:
-        super().__init__()
-        self.base = base
-        self.scale = nn.Parameter(torch.tensor(scale))
-
-    def embed(self, x: Tensor, positions: Tensor, grid: Grid | None = None) -> Tensor:
-        width = x.shape[-1]
-        theta = angles(positions, width - width // 2, self.base, grid).to(torch.promote_types(x.dtype, torch.float32))
-        return x + (self.scale * torch.cat([theta.sin(), theta.cos()], -1)[..., :width]).to(x.dtype)
-
-
 class SinusoidalConfig(PositionConfig):
     """Sines and cosines of the place, in one or two dimensions, added to the model's input."""
 
@@ -43,5 +22,22 @@ class SinusoidalConfig(PositionConfig):
     scale: Scale | None = None
     """What the scale begins with; null takes the size with which the features begin that it is added to."""
 
-    def build(self, context: LayerContext) -> Sinusoidal:
-        return Sinusoidal(context.hidden_dim, base=self.base, scale=self.scale or context.feature_size)
+
+class Sinusoidal(Position[SinusoidalConfig]):
+    """x[t] + scale (sin theta(p), cos theta(p)), theta_i(p) = p base^(-2i / D), with one learned scale.
+
+    On a grid half of the angles follows the row and half the column. No limit of length: angles are taken in float64
+    and reduced before they are cast. O(L D).
+
+    Vaswani et al., "Attention is all you need", 2017; learned scale: Li et al., "Neural speech synthesis with
+    transformer network", 2019; two dimensions: He et al., "Masked autoencoders are scalable vision learners", 2022.
+    """
+
+    def setup(self, config: SinusoidalConfig, context: LayerContext) -> None:
+        self.base = config.base
+        self.scale = nn.Parameter(torch.tensor(config.scale or context.feature_size))
+
+    def embed(self, x: Tensor, positions: Tensor, grid: Grid | None = None) -> Tensor:
+        width = x.shape[-1]
+        theta = angles(positions, width - width // 2, self.base, grid).to(torch.promote_types(x.dtype, torch.float32))
+        return x + (self.scale * torch.cat([theta.sin(), theta.cos()], -1)[..., :width]).to(x.dtype)

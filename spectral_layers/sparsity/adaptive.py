@@ -16,7 +16,19 @@ from spectral_layers.sparsity.base import Sparsity, SparsityConfig, selection
 from spectral_layers.sparsity.top_k import top_k
 
 
-class Adaptive(Sparsity):
+class AdaptiveConfig(SparsityConfig):
+    """The bins that matter most in each input by a learned score, of a fixed share of the bins."""
+
+    type: Literal["adaptive"] = "adaptive"
+    share: float = Field(default=0.125, gt=0, le=1)
+    """Of the bins, what is kept; at least one."""
+    bands: Width = Field(default=8, ge=2)
+    """Bands from 0 to half a cycle per token, on which scores are learned."""
+    temperature: Scale = 1.0
+    """How softly the gradient sees the border between kept and dropped: its width in score."""
+
+
+class Adaptive(Sparsity[AdaptiveConfig]):
     """Keeps the share of bins that score highest, per sample and head: top_k(score_h(f)), drawn in training.
 
     score_h(f) = sharpness_h(f) log p(f) + bias_h(f) + sum_j W_hj(f) log P_j: p is the power of the bin over the head's
@@ -24,10 +36,10 @@ class Adaptive(Sparsity):
     bands and linear between them. It starts as the choice of the strongest bins. O(F (bands + log F)).
     """
 
-    def __init__(self, heads: int, *, share: float, bands: int, temperature: float) -> None:
-        super().__init__()
-        self.share = share
-        self.temperature = temperature
+    def setup(self, config: AdaptiveConfig, context: GateContext) -> None:
+        heads, bands = context.heads, config.bands
+        self.share = config.share
+        self.temperature = config.temperature
         self.sharpness = nn.Parameter(torch.ones(heads, bands))
         self.bias = nn.Parameter(torch.zeros(heads, bands))
         self.weight = nn.Parameter(torch.zeros(heads, bands, bands))
@@ -46,18 +58,3 @@ class Adaptive(Sparsity):
         context = across_bands(band_means(power, hat).log(), weight) + bias
         scores: Tensor = (sharpness @ hat) * power.log() + context @ hat
         return scores
-
-
-class AdaptiveConfig(SparsityConfig):
-    """The bins that matter most in each input by a learned score, of a fixed share of the bins."""
-
-    type: Literal["adaptive"] = "adaptive"
-    share: float = Field(default=0.125, gt=0, le=1)
-    """Of the bins, what is kept; at least one."""
-    bands: Width = Field(default=8, ge=2)
-    """Bands from 0 to half a cycle per token, on which scores are learned."""
-    temperature: Scale = 1.0
-    """How softly the gradient sees the border between kept and dropped: its width in score."""
-
-    def build(self, context: GateContext) -> Adaptive:
-        return Adaptive(context.heads, share=self.share, bands=self.bands, temperature=self.temperature)

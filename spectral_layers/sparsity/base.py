@@ -12,16 +12,17 @@ length take over twice as long at each (``python benchmarks/sparsity.py``, two c
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from spectral_core.config import PartConfig
-from spectral_core.contract import Contract
 from spectral_layers.context import GateContext
 from spectral_layers.gates.base import Modulation, SpectralView
+from spectral_layers.part import C, Part
 
 
-class Sparsity(Contract, nn.Module):
+class Sparsity(Part[GateContext, C]):
     """Base of sparsities. Rows of the view are independent samples and must stay so.
 
     Views are in float32 at least, whatever the dtype of parameters: a choice made of rounded numbers is another one.
@@ -30,6 +31,7 @@ class Sparsity(Contract, nn.Module):
     stand-in (straight-through). At least one bin of each head is kept. Linear in the bins, up to sorting.
     """
 
+    context_class = GateContext
     must_return = (("forward", Modulation),)
 
     @abstractmethod
@@ -38,12 +40,14 @@ class Sparsity(Contract, nn.Module):
 
 
 class SparsityConfig(PartConfig):
-    """Names a sparsity and its options; ``build(context)`` makes it."""
+    """Names a sparsity and its options."""
 
     must_return = (("build", Sparsity),)
 
+    part_class: ClassVar[Any] = Sparsity
+
     def build(self, context: GateContext) -> Sparsity:
-        raise NotImplementedError(f"{type(self).__name__} must define build(context)")
+        return self.part_class(context, self)
 
 
 def selection(kept: Tensor, view: SpectralView) -> Modulation:

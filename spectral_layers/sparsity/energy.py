@@ -12,25 +12,6 @@ from spectral_layers.gates.base import Modulation, SpectralView
 from spectral_layers.sparsity.base import Sparsity, SparsityConfig, bin_energy, selection
 
 
-class Energy(Sparsity):
-    """Keeps the smallest set of bins that holds a share of the energy, per sample and head.
-
-    A bin passes while the stronger ones together hold less than the share; its energy is that of all the head's
-    channels, at both signs of the frequency, smoothed as magnitudes are: in silence the share is one of bins. Nothing
-    is learned, and the choice has no gradient. O(F log F).
-    """
-
-    def __init__(self, share: float) -> None:
-        super().__init__()
-        self.share = share
-
-    def forward(self, view: SpectralView) -> Modulation:
-        energy, order = bin_energy(view).sort(dim=-1, descending=True, stable=True)
-        stronger = energy.cumsum(-1) - energy
-        needed = stronger < self.share * energy.sum(-1, keepdim=True)
-        return selection(torch.zeros_like(energy).scatter(-1, order, needed.to(energy.dtype)), view)
-
-
 class EnergyConfig(SparsityConfig):
     """The smallest set of bins that holds a share of the energy."""
 
@@ -38,5 +19,20 @@ class EnergyConfig(SparsityConfig):
     share: float = Field(default=0.95, gt=0, lt=1)
     """Of the energy, what is kept at least."""
 
-    def build(self, context: GateContext) -> Energy:
-        return Energy(self.share)
+
+class Energy(Sparsity[EnergyConfig]):
+    """Keeps the smallest set of bins that holds a share of the energy, per sample and head.
+
+    A bin passes while the stronger ones together hold less than the share; its energy is that of all the head's
+    channels, at both signs of the frequency, smoothed as magnitudes are: in silence the share is one of bins. Nothing
+    is learned, and the choice has no gradient. O(F log F).
+    """
+
+    def setup(self, config: EnergyConfig, context: GateContext) -> None:
+        self.share = config.share
+
+    def forward(self, view: SpectralView) -> Modulation:
+        energy, order = bin_energy(view).sort(dim=-1, descending=True, stable=True)
+        stronger = energy.cumsum(-1) - energy
+        needed = stronger < self.share * energy.sum(-1, keepdim=True)
+        return selection(torch.zeros_like(energy).scatter(-1, order, needed.to(energy.dtype)), view)

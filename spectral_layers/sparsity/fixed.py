@@ -16,30 +16,6 @@ from spectral_layers.sparsity.base import Sparsity, SparsityConfig, selection
 from spectral_layers.sparsity.top_k import top_k
 
 
-class Fixed(Sparsity):
-    """Keeps the share of bins whose frequencies matter most, per head: top_k(importance_h(f)).
-
-    Importance is a learned function of frequency, linear between ``bands`` knots from 0 to half a cycle a token, and
-    knows nothing of the input. It starts out falling: the lowest frequencies pass. In training the set is drawn anew
-    for each call, one for all samples, in favour of what matters: without that, what is dropped at first stays
-    dropped. O(F log F), once a call.
-    """
-
-    def __init__(self, heads: int, *, share: float, bands: int, temperature: float) -> None:
-        super().__init__()
-        self.share = share
-        self.temperature = temperature
-        self.importance = nn.Parameter(torch.linspace(2.0, -2.0, bands).repeat(heads, 1))
-
-    def forward(self, view: SpectralView) -> Modulation:
-        # Outside autocast: rounded importances would tie.
-        with torch.autocast(view.frequency.device.type, enabled=False):
-            hat = hats(view.frequency, self.importance.shape[-1])
-            scores: Tensor = self.importance.to(hat.dtype) @ hat
-        kept = top_k(scores, self.share, temperature=self.temperature, draw=self.training)
-        return selection(kept.expand(view.real.shape[0], -1, -1), view)
-
-
 class FixedConfig(SparsityConfig):
     """A learned set of frequencies, the same for every input, of a fixed share of the bins."""
 
@@ -51,5 +27,25 @@ class FixedConfig(SparsityConfig):
     temperature: Scale = 1.0
     """How softly the gradient sees the border between kept and dropped: its width in importance."""
 
-    def build(self, context: GateContext) -> Fixed:
-        return Fixed(context.heads, share=self.share, bands=self.bands, temperature=self.temperature)
+
+class Fixed(Sparsity[FixedConfig]):
+    """Keeps the share of bins whose frequencies matter most, per head: top_k(importance_h(f)).
+
+    Importance is a learned function of frequency, linear between ``bands`` knots from 0 to half a cycle a token, and
+    knows nothing of the input. It starts out falling: the lowest frequencies pass. In training the set is drawn anew
+    for each call, one for all samples, in favour of what matters: without that, what is dropped at first stays
+    dropped. O(F log F), once a call.
+    """
+
+    def setup(self, config: FixedConfig, context: GateContext) -> None:
+        self.share = config.share
+        self.temperature = config.temperature
+        self.importance = nn.Parameter(torch.linspace(2.0, -2.0, config.bands).repeat(context.heads, 1))
+
+    def forward(self, view: SpectralView) -> Modulation:
+        # Outside autocast: rounded importances would tie.
+        with torch.autocast(view.frequency.device.type, enabled=False):
+            hat = hats(view.frequency, self.importance.shape[-1])
+            scores: Tensor = self.importance.to(hat.dtype) @ hat
+        kept = top_k(scores, self.share, temperature=self.temperature, draw=self.training)
+        return selection(kept.expand(view.real.shape[0], -1, -1), view)

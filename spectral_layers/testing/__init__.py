@@ -58,6 +58,7 @@ from spectral_layers.testing.registered import (
 
 MIXER_CHECKS: tuple[Check[MixerCase], ...] = (
     building.check_it_builds_on_meta,
+    building.check_keywords_make_the_same_part,
     weights.check_it_survives_meta_and_casts,
     weights.check_weights_are_read_in_their_modules_call,
     weights.check_nothing_is_remembered_of_the_weights,
@@ -93,6 +94,7 @@ MIXER_CHECKS: tuple[Check[MixerCase], ...] = (
 
 FILTER_CHECKS: tuple[Check[FilterCase], ...] = (
     building.check_it_builds_on_meta,
+    building.check_keywords_make_the_same_part,
     weights.check_it_survives_meta_and_casts,
     weights.check_weights_are_read_in_their_modules_call,
     weights.check_nothing_is_remembered_of_the_weights,
@@ -109,6 +111,7 @@ FILTER_CHECKS: tuple[Check[FilterCase], ...] = (
 
 GATE_CHECKS: tuple[Check[GateCase], ...] = (
     building.check_it_builds_on_meta,
+    building.check_keywords_make_the_same_part,
     weights.check_it_survives_meta_and_casts,
     weights.check_weights_are_read_in_their_modules_call,
     weights.check_nothing_is_remembered_of_the_weights,
@@ -122,6 +125,7 @@ GATE_CHECKS: tuple[Check[GateCase], ...] = (
 
 SPARSITY_CHECKS: tuple[Check[SparsityCase], ...] = (
     building.check_it_builds_on_meta,
+    building.check_keywords_make_the_same_part,
     weights.check_it_survives_meta_and_casts,
     weights.check_weights_are_read_in_their_modules_call,
     weights.check_nothing_is_remembered_of_the_weights,
@@ -140,6 +144,7 @@ SPARSITY_CHECKS: tuple[Check[SparsityCase], ...] = (
 
 FUSION_CHECKS: tuple[Check[FusionCase], ...] = (
     building.check_it_builds_on_meta,
+    building.check_keywords_make_the_same_part,
     weights.check_it_survives_meta_and_casts,
     weights.check_weights_are_read_in_their_modules_call,
     weights.check_nothing_is_remembered_of_the_weights,
@@ -165,6 +170,7 @@ FUSION_CHECKS: tuple[Check[FusionCase], ...] = (
 
 FEEDFORWARD_CHECKS: tuple[Check[FeedForwardCase], ...] = (
     building.check_it_builds_on_meta,
+    building.check_keywords_make_the_same_part,
     weights.check_it_survives_meta_and_casts,
     weights.check_weights_are_read_in_their_modules_call,
     weights.check_nothing_is_remembered_of_the_weights,
@@ -179,6 +185,7 @@ FEEDFORWARD_CHECKS: tuple[Check[FeedForwardCase], ...] = (
 
 POSITION_CHECKS: tuple[Check[PositionCase], ...] = (
     building.check_it_builds_on_meta,
+    building.check_keywords_make_the_same_part,
     weights.check_it_survives_meta_and_casts,
     weights.check_weights_are_read_in_their_modules_call,
     weights.check_nothing_is_remembered_of_the_weights,
@@ -194,6 +201,7 @@ POSITION_CHECKS: tuple[Check[PositionCase], ...] = (
 
 FRONTEND_CHECKS: tuple[Check[FrontEndCase], ...] = (
     building.check_it_builds_on_meta,
+    building.check_keywords_make_the_same_part,
     weights.check_it_survives_meta_and_casts,
     weights.check_weights_are_read_in_their_modules_call,
     weights.check_nothing_is_remembered_of_the_weights,

@@ -1,4 +1,4 @@
-"""A check of how any part is built: on the meta device as elsewhere."""
+"""Checks of how any part is built: on the meta device as elsewhere, by keyword as by its config."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from spectral_layers.testing.cases import (
     MixerCase,
     PositionCase,
     SparsityCase,
+    randomised,
 )
-from spectral_layers.testing.check import for_all
+from spectral_layers.testing.check import for_all, only_for
 
 Case = MixerCase | FilterCase | GateCase | SparsityCase | FusionCase | FeedForwardCase | PositionCase | FrontEndCase
 
@@ -37,3 +38,23 @@ def check_it_builds_on_meta(case: Case) -> None:
     elsewhere = {name: str(parameter.device) for name, parameter in part.named_parameters() if not parameter.is_meta}
     if elsewhere:
         raise AssertionError(f"{case}: parameters take the device a model is built on; on meta, got {elsewhere}.")
+
+
+def _has_options(case: Case) -> bool:
+    """Whether the part has the form of this release; parts of the earlier one cannot be made by keyword."""
+    return isinstance(case.config, case.build().config_class)
+
+
+@only_for(_has_options)
+def check_keywords_make_the_same_part(case: Case) -> None:
+    """Made by keyword arguments alone, the part has the weights that its config gives it."""
+    built, context = case.build(), case.context
+    where = {name: getattr(context, "hidden_dim" if name == "dim" else name) for name in context.keywords.model_fields}
+    options = {name: getattr(case.config, name) for name in type(case.config).model_fields if name != "type"}
+    made = randomised(lambda: type(built)(**where, **options), torch.float64)
+    expected, found = built.state_dict(), made.state_dict()
+    if expected.keys() != found.keys() or not all(torch.equal(expected[name], found[name]) for name in expected):
+        raise AssertionError(
+            f"{case}: {type(built).__name__} made by keyword arguments has other weights than its config gives it. "
+            "Leave build() out of the config, and make everything in setup(config, context)."
+        )

@@ -44,10 +44,14 @@ class MixerCase:
         """Tokens of a sequence: more than three blocks, and more than the longest chunk."""
         return max(3 * self.block + 11, 75)
 
+    @property
+    def context(self) -> LayerContext:
+        """Where the part stands."""
+        return LayerContext(self.hidden_dim, self.causal, fft_backend(self.fft), self.max_seq_len)
+
     def build(self, dtype: torch.dtype = torch.float64) -> Mixer:
         """The mixer in eval mode, its parameters randomised: what starts at zero hides what it would do."""
-        context = LayerContext(self.hidden_dim, self.causal, fft_backend(self.fft), self.max_seq_len)
-        return _randomised(lambda: self.config.build(context), dtype)
+        return randomised(lambda: self.config.build(self.context), dtype)
 
     def __str__(self) -> str:
         return f"{_described(self.config)}-{'causal' if self.causal else 'bidirectional'}"
@@ -63,10 +67,14 @@ class FilterCase:
     length: int = 300
     fft: str = "auto"
 
+    @property
+    def context(self) -> FilterContext:
+        """Where the part stands."""
+        return FilterContext(self.channels, self.max_seq_len, fft_backend(self.fft))
+
     def build(self, dtype: torch.dtype = torch.float64) -> Filter:
         """The filter in eval mode, its parameters randomised."""
-        context = FilterContext(self.channels, self.max_seq_len, fft_backend(self.fft))
-        return _randomised(lambda: self.config.build(context), dtype)
+        return randomised(lambda: self.config.build(self.context), dtype)
 
     def __str__(self) -> str:
         return _described(self.config)
@@ -80,9 +88,14 @@ class GateCase:
     heads: int = 2
     head_dim: int = 4
 
+    @property
+    def context(self) -> GateContext:
+        """Where the part stands."""
+        return GateContext(self.heads, self.head_dim)
+
     def build(self, dtype: torch.dtype = torch.float64) -> Gate:
         """The gate in eval mode, its parameters randomised."""
-        return _randomised(lambda: self.config.build(GateContext(self.heads, self.head_dim)), dtype)
+        return randomised(lambda: self.config.build(self.context), dtype)
 
     def __str__(self) -> str:
         return _described(self.config)
@@ -96,9 +109,14 @@ class SparsityCase:
     heads: int = 2
     head_dim: int = 4
 
+    @property
+    def context(self) -> GateContext:
+        """Where the part stands."""
+        return GateContext(self.heads, self.head_dim)
+
     def build(self, dtype: torch.dtype = torch.float64) -> Sparsity:
         """The sparsity in eval mode, its parameters randomised."""
-        return _randomised(lambda: self.config.build(GateContext(self.heads, self.head_dim)), dtype)
+        return randomised(lambda: self.config.build(self.context), dtype)
 
     def __str__(self) -> str:
         return _described(self.config)
@@ -115,10 +133,14 @@ class FusionCase:
     hidden_dim: int = 16
     fft: str = "auto"
 
+    @property
+    def context(self) -> LayerContext:
+        """Where the part stands."""
+        return LayerContext(self.hidden_dim, self.causal, fft_backend(self.fft))
+
     def build(self, dtype: torch.dtype = torch.float64) -> Fusion:
         """The fusion in eval mode, its parameters randomised."""
-        context = LayerContext(self.hidden_dim, self.causal, fft_backend(self.fft))
-        return _randomised(lambda: self.config.build(context), dtype)
+        return randomised(lambda: self.config.build(self.context), dtype)
 
     def __str__(self) -> str:
         return f"{_described(self.config)}-{'causal' if self.causal else 'bidirectional'}"
@@ -131,10 +153,14 @@ class FeedForwardCase:
     config: FeedForwardConfig
     hidden_dim: int = 16
 
+    @property
+    def context(self) -> LayerContext:
+        """Where the part stands."""
+        return LayerContext(self.hidden_dim, True, fft_backend("auto"))
+
     def build(self, dtype: torch.dtype = torch.float64) -> FeedForward:
         """The feed-forward in eval mode, its parameters randomised."""
-        context = LayerContext(self.hidden_dim, True, fft_backend("auto"))
-        return _randomised(lambda: self.config.build(context), dtype)
+        return randomised(lambda: self.config.build(self.context), dtype)
 
     def __str__(self) -> str:
         return _described(self.config)
@@ -148,10 +174,14 @@ class PositionCase:
     hidden_dim: int = 10
     max_seq_len: int = 64
 
+    @property
+    def context(self) -> LayerContext:
+        """Where the part stands."""
+        return LayerContext(self.hidden_dim, True, fft_backend("auto"), self.max_seq_len)
+
     def build(self, dtype: torch.dtype = torch.float64) -> Position:
         """The position in eval mode, its parameters randomised."""
-        context = LayerContext(self.hidden_dim, True, fft_backend("auto"), self.max_seq_len)
-        return _randomised(lambda: self.config.build(context), dtype)
+        return randomised(lambda: self.config.build(self.context), dtype)
 
     def __str__(self) -> str:
         return _described(self.config)
@@ -164,10 +194,14 @@ class FrontEndCase:
     config: FrontEndConfig
     hidden_dim: int = 16
 
+    @property
+    def context(self) -> LayerContext:
+        """Where the part stands."""
+        return LayerContext(self.hidden_dim, False, fft_backend("auto"))
+
     def build(self, dtype: torch.dtype = torch.float64) -> FrontEnd:
         """The front end in eval mode, its parameters randomised."""
-        context = LayerContext(self.hidden_dim, False, fft_backend("auto"))
-        return _randomised(lambda: self.config.build(context), dtype)
+        return randomised(lambda: self.config.build(self.context), dtype)
 
     def inputs(self, part: FrontEnd, batch: int, dtype: torch.dtype = torch.float64) -> Tensor:
         """The front end's example, floating point in that dtype."""
@@ -232,7 +266,8 @@ def part_names(config: PartConfig) -> Iterator[str]:
                 yield from part_names(part)
 
 
-def _randomised(make: Callable[[], M], dtype: torch.dtype) -> M:
+def randomised(make: Callable[[], M], dtype: torch.dtype) -> M:
+    """What ``make`` makes, its parameters randomised, always alike, in eval mode."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(1)
         module = make()

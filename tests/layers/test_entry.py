@@ -83,7 +83,7 @@ def test_threads_are_inside_by_themselves() -> None:
 
 def test_an_entry_may_take_the_place_of_forward() -> None:
     # As where torch.func.functional_call is to call it.
-    made = Resonant(2, modes=2, timescales=(2.0, 9.0))
+    made = Resonant(channels=2, modes=2, timescales=(2.0, 9.0))
     kernel = made.kernel(5)
     made.forward = made.kernel
     torch.testing.assert_close(made(5), kernel)

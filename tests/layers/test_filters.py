@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from spectral_core import fft_backend
 from spectral_layers import FILTERS, FilterContext
 from spectral_layers.filters.implicit import ImplicitConfig
 from spectral_layers.filters.resonant import Resonant, ResonantConfig
@@ -66,7 +65,7 @@ def test_each_mode_has_unit_energy() -> None:
 
 def test_the_spectrum_filter_is_the_response_it_is_given() -> None:
     # Zero phase and flat magnitude: an impulse; a linear phase: a delay.
-    made = Spectrum(1, size=16, fft=fft_backend("torch")).double()
+    made = Spectrum(channels=1, size=16, fft="torch").double()
     with torch.no_grad():
         made.log_decay.fill_(-40.0)  # no window
         made.phase.copy_(-3 * torch.pi * torch.arange(17, dtype=torch.float64)[None] / 16)
@@ -98,7 +97,7 @@ def test_a_limited_filter_is_never_asked_for_more_than_its_limit() -> None:
     mixer = case.build()
     assert isinstance(mixer, GatedConvolution)
     torch.manual_seed(0)
-    mixer.filter = Watched(case.hidden_dim, size=37, fft=mixer.fft).double()
+    mixer.filter = Watched(channels=case.hidden_dim, size=37).double()
     mixer.filter.support = None
     x = torch.randn(1, 37, case.hidden_dim, dtype=torch.float64)
     with torch.no_grad():

@@ -20,8 +20,8 @@ from spectral_layers.testing import FUSION_CHECKS, Check, FusionCase, pairs
 class MeanFusion(Fusion):
     """Adds the projected mean of each other stream to every token of the target."""
 
-    def __init__(self, context: LayerContext) -> None:
-        super().__init__(context)
+    def setup(self, config: FusionConfig, context: LayerContext) -> None:
+        super().setup(config, context)
         self.proj = nn.Linear(context.hidden_dim, context.hidden_dim)
 
     def fuse(self, streams: Mapping[str, Stream], target: str, state: State | None, return_state: bool) -> FusionOutput:
@@ -107,5 +107,5 @@ def test_an_unknown_fusion_is_named() -> None:
 
 
 def test_a_config_without_build_says_what_is_missing() -> None:
-    with pytest.raises(NotImplementedError, match=r"FusionConfig must define build\(context\)"):
+    with pytest.raises(TypeError, match=r"A part names its config: class Name\(Fusion\[FusionConfig\]\)"):
         FusionConfig(type="bare").build(LayerContext(8, True, fft_backend("torch")))

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from spectral_layers import Fusion, FusionConfig, FusionOutput, Stream
 from spectral_layers.fusion.base import lengths_of
+from spectral_layers.fusion.source_product import SourceProduct, SourceProductConfig
 from spectral_layers.state import State
 from spectral_layers.testing import FUSION_CHECKS, FusionCase, pairs
 
@@ -20,8 +21,8 @@ class Honest(Fusion):
 
     streams = True
 
-    def __init__(self, context: Any) -> None:
-        super().__init__(context)
+    def setup(self, config: Any, context: Any) -> None:
+        super().setup(config, context)
         self.proj = nn.Linear(context.hidden_dim, context.hidden_dim, bias=False)
 
     def fuse(self, streams, target, state, return_state):
@@ -48,8 +49,8 @@ class Named(Honest):
     streams = False
     names = ("a", "b", "c")
 
-    def __init__(self, context: Any) -> None:
-        super().__init__(context)
+    def setup(self, config: Any, context: Any) -> None:
+        super().setup(config, context)
         self.scale = nn.Parameter(torch.ones(3))
 
     def fuse(self, streams, target, state, return_state):
@@ -149,8 +150,8 @@ class Normalises(Honest):
 
 
 class Detached(Honest):
-    def __init__(self, context):
-        super().__init__(context)
+    def setup(self, config, context):
+        super().setup(config, context)
         self.scale = nn.Parameter(torch.ones(1))
 
     def mean(self, stream):
@@ -192,8 +193,8 @@ class KeepsWhatItReads(Honest):
 class RoundsItsTable(Honest):
     """A fixed table as a buffer that is not saved."""
 
-    def __init__(self, context: Any) -> None:
-        super().__init__(context)
+    def setup(self, config: Any, context: Any) -> None:
+        super().setup(config, context)
         self.register_buffer("table", torch.arange(1.0, 1.0 + context.hidden_dim).rsqrt(), persistent=False)
 
     def mean(self, stream):
@@ -203,8 +204,8 @@ class RoundsItsTable(Honest):
 class StaysOnTheCpu(Honest):
     """A parameter that names its device."""
 
-    def __init__(self, context: Any) -> None:
-        super().__init__(context)
+    def setup(self, config: Any, context: Any) -> None:
+        super().setup(config, context)
         self.proj.weight = nn.Parameter(torch.randn(self.proj.weight.shape, device="cpu"))
 
 
@@ -251,6 +252,13 @@ class Twin(FusionConfig):
 
     def build(self, context: Any) -> Fusion:
         return TWINS[self.type](context)
+
+
+class HalvesItsHeads(SourceProductConfig):
+    """Its fusion made by keyword is another one."""
+
+    def build(self, context: Any) -> Fusion:
+        return SourceProduct(context, head_dim=self.head_dim // 2)
 
 
 TWINS: dict[str, Any] = {}
@@ -304,7 +312,9 @@ def test_the_check_catches_the_fault(kind: type[Honest], check: str) -> None:
 
 
 def test_every_check_has_a_fault_it_catches() -> None:
-    assert set(CHECKS) == {name for _, name in CAUGHT}
+    assert set(CHECKS) == {name for _, name in CAUGHT} | {"keywords_make_the_same_part"}
+    with pytest.raises(AssertionError, match="made by keyword arguments has other weights"):
+        CHECKS["keywords_make_the_same_part"](FusionCase(HalvesItsHeads(head_dim=16)))
 
 
 @pytest.mark.parametrize("honest", [Honest, Named])

@@ -18,17 +18,21 @@ from spectral_layers.mixers.spectral_gating import SpectralGating, SpectralGatin
 from spectral_layers.testing import GATE_CHECKS, MIXER_CHECKS, gate_cases, mixer_cases, pairs, spectral_view
 
 FFT = fft_backend("torch")
+HEADS = {"heads": 2, "head_dim": 4}
 
 
-class Constant(Gate):
+class ConstantConfig(GateConfig):
+    type: str = "constant"
+    gain: float | None = None
+    phase: float | None = None
+
+
+class Constant(Gate[ConstantConfig]):
     """One gain, one phase for all bins."""
 
-    def __init__(self, gain: float | None = None, phase: float | None = None) -> None:
-        super().__init__()
-        self.gain, self.phase = gain, phase
-
     def forward(self, view: SpectralView) -> Modulation:
-        gain, phase = (None if v is None else view.real.new_full((1, 1, 1, 1), v) for v in (self.gain, self.phase))
+        wanted = (self.config.gain, self.config.phase)
+        gain, phase = (None if v is None else view.real.new_full((1, 1, 1, 1), v) for v in wanted)
         return Modulation(gain, phase, metrics={} if gain is None else {"gain": gain.mean()})
 
 
@@ -38,17 +42,13 @@ class NotchConfig(GateConfig):
     type: Literal["acme/notch"] = "acme/notch"
     width: float = 0.1
 
-    def build(self, context: GateContext) -> Notch:
-        return Notch(context.heads, self.width)
 
-
-class Notch(Gate):
+class Notch(Gate[NotchConfig]):
     """Removes the surroundings of one learned frequency per head."""
 
-    def __init__(self, heads: int, width: float) -> None:
-        super().__init__()
-        self.centre = torch.nn.Parameter(torch.full((heads, 1, 1), 0.25))
-        self.width = width
+    def setup(self, config: NotchConfig, context: GateContext) -> None:
+        self.centre = torch.nn.Parameter(torch.full((context.heads, 1, 1), 0.25))
+        self.width = config.width
 
     def forward(self, view: SpectralView) -> Modulation:
         return Modulation(gain=1 - 0.9 * torch.exp(-(((view.frequency - self.centre) / self.width) ** 2)))
@@ -134,14 +134,19 @@ def test_gradcheck_of_minimum_phase() -> None:
 
 def mixer_with(gate: Gate, *, causal: bool) -> SpectralGating:
     torch.manual_seed(0)
-    return SpectralGating(LayerContext(8, causal, FFT), gates=[gate], heads=2, block=4, window=8).double()
+    mixer = SpectralGating(LayerContext(8, causal, FFT), head_dim=4, block=4, window=8)
+    mixer.gates[0] = gate
+    return mixer.double()
 
 
 @pytest.mark.parametrize("causal", [True, False])
 def test_a_flat_gain_scales_the_signal(causal: bool) -> None:
     # One value for all bins, heads, channels and samples is a legal answer.
     x = torch.randn(2, 13, 8, dtype=torch.float64)
-    mixer, quiet = mixer_with(Constant(gain=2.5), causal=causal), mixer_with(Constant(gain=1.0), causal=causal)
+    mixer, quiet = (
+        mixer_with(Constant(**HEADS, gain=2.5), causal=causal),
+        mixer_with(Constant(**HEADS, gain=1.0), causal=causal),
+    )
     with torch.no_grad():
         mixer.skip.fill_(0.0)
         quiet.skip.fill_(0.0)
@@ -151,10 +156,10 @@ def test_a_flat_gain_scales_the_signal(causal: bool) -> None:
 def test_a_phase_alone_is_legal_in_both_directions() -> None:
     x = torch.randn(2, 13, 8, dtype=torch.float64)
     for causal in (True, False):
-        assert mixer_with(Constant(phase=0.3), causal=causal)(x).y.isfinite().all()
+        assert mixer_with(Constant(**HEADS, phase=0.3), causal=causal)(x).y.isfinite().all()
     # In an encoder a phase turns bins exactly: by pi, all but the real ends change sign.
     with torch.no_grad():
-        plain, turned = (mixer_with(Constant(phase=angle), causal=False) for angle in (0.0, torch.pi))
+        plain, turned = (mixer_with(Constant(**HEADS, phase=angle), causal=False) for angle in (0.0, torch.pi))
         for mixer in (plain, turned):
             mixer.skip.fill_(0.0)
         torch.testing.assert_close(turned(x).y, -plain(x).y)
@@ -178,8 +183,8 @@ def test_two_gates_of_one_kind_keep_both_losses(causal: bool) -> None:
             answer = super().forward(view)
             return Modulation(answer.gain, losses={"cost": answer.gain.mean()})
 
-    mixer = mixer_with(Costly(gain=2.0), causal=causal)
-    mixer.gates.append(Costly(gain=3.0))
+    mixer = mixer_with(Costly(**HEADS, gain=2.0), causal=causal)
+    mixer.gates.append(Costly(**HEADS, gain=3.0))
     losses = mixer(torch.randn(2, 13, 8, dtype=torch.float64)).losses
     assert {name: loss.item() for name, loss in losses.items()} == {"gates.0.cost": 2.0, "gates.1.cost": 3.0}
 
@@ -191,7 +196,7 @@ def test_metrics_of_rows_are_weighted_by_rows() -> None:
 
     from spectral_layers import Rows
 
-    mixer = mixer_with(Length(), causal=False)
+    mixer = mixer_with(Length(**HEADS), causal=False)
     output = mixer(torch.randn(4, 10, 8, dtype=torch.float64), rows=Rows(torch.tensor([10, 10, 10, 2])))
     assert output.metrics["gates.0.bins"].item() == pytest.approx((3 * 6 + 2) / 4)
 

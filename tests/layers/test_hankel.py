@@ -125,5 +125,5 @@ def test_a_filter_without_memory_computes_no_long_vectors(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(hankel, "hankel_eigenvectors", noted)
     with torch.device("meta"):
-        hankel.Hankel(4, vectors=24, length=1 << 20)
+        hankel.Hankel(channels=4, length=1 << 20)
     assert asked == [4096]

@@ -303,8 +303,8 @@ def test_an_ensemble_under_vmap_is_each_of_its_members(make: Callable[[], nn.Mod
 class Counted(Resonant):
     """Counts its syntheses."""
 
-    def __init__(self) -> None:
-        super().__init__(4, modes=2, timescales=(2.0, 20.0))
+    def setup(self, config: Any, context: FilterContext) -> None:
+        super().setup(config, context)
         self.made: list[object] = []
 
     def kernel(self, length: int) -> Tensor:
@@ -318,8 +318,9 @@ class Counted(Resonant):
 
 @pytest.fixture
 def counted() -> tuple[GatedConvolution, Counted]:
-    long_filter = Counted()
-    return GatedConvolution(LayerContext(4, True, FFT), long_filter=long_filter, short_taps=2).eval(), long_filter
+    mixer = GatedConvolution(LayerContext(4, True, FFT), short_taps=2).eval()
+    mixer.filter = Counted(channels=4, modes=2, timescales=(2.0, 20.0)).eval()
+    return mixer, mixer.filter
 
 
 def test_a_scope_keeps_kernels_and_a_plain_call_does_not(counted: tuple[GatedConvolution, Counted]) -> None:
@@ -425,8 +426,8 @@ def test_a_stream_makes_its_tables_once(counted: tuple[GatedConvolution, Counted
 
 
 def test_streams_in_a_scope_share_what_they_make() -> None:
-    long_filter = FILTERS.get("implicit").load()(width=8).build(FilterContext(4))
-    mixer = GatedConvolution(LayerContext(4, True, FFT), long_filter=long_filter, short_taps=2).eval()
+    mixer = GatedConvolution(LayerContext(4, True, FFT), filter={"type": "implicit", "width": 8}, short_taps=2).eval()
+    long_filter = mixer.filter
     asked, kernel = [], long_filter.kernel
     long_filter.kernel = lambda length: asked.append(length) or kernel(length)
 

@@ -6,6 +6,7 @@ promise by the plainest means, so that what a twin adds is all that is wrong wit
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from spectral_layers import (
     FrontEndOutput,
     Gate,
     GateConfig,
+    GateContext,
     Mixer,
     MixerConfig,
     MixerOutput,
@@ -39,9 +41,10 @@ from spectral_layers.feedforward.moe import MoE
 from spectral_layers.filters.base import Filter
 from spectral_layers.filters.resonant import Resonant
 from spectral_layers.filters.spectrum import Spectrum
-from spectral_layers.gates.magnitude import Magnitude
+from spectral_layers.gates.band import Band, BandConfig
 from spectral_layers.mixers.gated_convolution import GatedConvolution
 from spectral_layers.mixers.spectral_gating import SpectralGating
+from spectral_layers.part import NoOptions
 from spectral_layers.rows import span
 from spectral_layers.sparsity.base import selection
 from spectral_layers.sparsity.top_k import top_k
@@ -71,8 +74,8 @@ FFT = fft_backend("auto")
 class Honest(Mixer):
     """y[t] = W (x[t] + x[t-1] / 2 + x[t-2] / 4): an integer's worth of memory, and nothing to get wrong."""
 
-    def __init__(self, context: Any) -> None:
-        super().__init__(context)
+    def setup(self, config: Any, context: Any) -> None:
+        super().setup(config, context)
         self.proj = nn.Linear(context.hidden_dim, context.hidden_dim)
 
     def mix(self, x, rows, state, return_state):
@@ -101,10 +104,6 @@ class SeesTheNextAt(Honest):
 
     streams = False
 
-    def __init__(self, context: Any, token: int) -> None:
-        super().__init__(context)
-        self.token = token
-
     def mix(self, x, rows, state, return_state):
         output = super().mix(x, rows, state, return_state)
         here = torch.arange(x.shape[1])[:, None] == self.token
@@ -114,10 +113,6 @@ class SeesTheNextAt(Honest):
 
 class SeesTheLastIn(Honest):
     """Lets all tokens see the mean of all, in one setting only."""
-
-    def __init__(self, context: Any, setting: str) -> None:
-        super().__init__(context)
-        self.setting = setting
 
     def mix(self, x, rows, state, return_state):
         output = super().mix(x, rows, state, return_state)
@@ -322,8 +317,8 @@ class DividesByItsNorm(Honest):
 class Detached(Honest):
     """A parameter that the forward uses and the gradient never reaches."""
 
-    def __init__(self, context):
-        super().__init__(context)
+    def setup(self, config, context):
+        super().setup(config, context)
         self.scale = nn.Parameter(torch.ones(1))
 
     def mix(self, x, rows, state, return_state):
@@ -365,30 +360,30 @@ class KeepsItsTranspose(nn.Linear):
 
 
 class ReadsItsWeightFromOutside(Honest):
-    def __init__(self, context: Any) -> None:
-        super().__init__(context)
+    def setup(self, config: Any, context: Any) -> None:
+        super().setup(config, context)
         self.proj = Through(self.proj)
 
 
 class KeepsItsMatrix(Honest):
-    def __init__(self, context: Any) -> None:
-        super().__init__(context)
+    def setup(self, config: Any, context: Any) -> None:
+        super().setup(config, context)
         self.proj = KeepsItsTranspose(context.hidden_dim, context.hidden_dim)
 
 
 class ReadsWhatItDrew(Honest):
     """Scales by the size of its weights at the start, which only building with memory knows."""
 
-    def __init__(self, context):
-        super().__init__(context)
+    def setup(self, config, context):
+        super().setup(config, context)
         self.scale = self.proj.weight.norm().item()
 
 
 class StaysOnTheCpu(Honest):
     """A parameter that names its device."""
 
-    def __init__(self, context):
-        super().__init__(context)
+    def setup(self, config, context):
+        super().setup(config, context)
         self.proj.weight = nn.Parameter(torch.randn(self.proj.weight.shape, device="cpu"))
 
 
@@ -438,8 +433,7 @@ class SaysItKeepsSegments(Honest):
 class BatchPooling(Gate):
     """A gate that normalises over its batch, as BatchNorm would. In a causal mixer the batch holds later blocks."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def setup(self, config: Any, context: Any) -> None:
         self.weight = nn.Parameter(torch.ones(1))
 
     def forward(self, view):
@@ -450,8 +444,7 @@ class BatchPooling(Gate):
 class RawAngle(Gate):
     """The phase by atan2 of the fields themselves: its gradient is NaN where they underflow."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def setup(self, config: Any, context: Any) -> None:
         self.weight = nn.Parameter(torch.ones(1))
 
     def forward(self, view):
@@ -473,8 +466,7 @@ class Signed(RawAngle):
 class PerBin(Gate):
     """One parameter per bin: it serves one span only."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def setup(self, config: Any, context: Any) -> None:
         self.weight = nn.Parameter(torch.ones(9))
 
     def forward(self, view):
@@ -494,8 +486,7 @@ class LossPerSample(RawAngle):
 class Strongest(Sparsity):
     """Honest: a quarter of the bins, by a learned power of their strength."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def setup(self, config: Any, context: Any) -> None:
         self.weight = nn.Parameter(torch.ones(1))
 
     def scores(self, view):
@@ -599,8 +590,8 @@ class RanksTheBatch(Strongest):
 class DependsOnTheLength(Filter):
     """A tap at t / L: another length, another kernel."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
+    def setup(self, config: Any, context: Any) -> None:
+        channels = context.channels
         self.rate = nn.Parameter(torch.ones(channels, 1))
 
     def kernel(self, length):
@@ -619,8 +610,8 @@ class CutsItsSpectrum(Spectrum):
 class CallsAnFFT(Filter):
     """Its spectrum goes through torch.fft, whatever the model's backend."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
+    def setup(self, config: Any, context: Any) -> None:
+        channels = context.channels
         self.spectrum = nn.Parameter(torch.ones(channels, 301))
 
     def kernel(self, length):
@@ -630,8 +621,8 @@ class CallsAnFFT(Filter):
 class PowersOfComplexNumbers(Filter):
     """A mode as a complex number to the power of the lag, as it stands in papers."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
+    def setup(self, config: Any, context: Any) -> None:
+        channels = context.channels
         self.angle = nn.Parameter(torch.linspace(0.0, 3.0, channels))
 
     def kernel(self, length):
@@ -675,8 +666,8 @@ class WatchesVersions(Resonant):
 class RoundsItsTable(Filter):
     """A fixed table as a buffer that is not saved, in the dtype it was built in."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
+    def setup(self, config: Any, context: Any) -> None:
+        channels = context.channels
         self.weight = nn.Parameter(torch.ones(channels, 1))
         self.register_buffer("table", torch.arange(600.0).add(1).rsqrt(), persistent=False)
 
@@ -687,8 +678,8 @@ class RoundsItsTable(Filter):
 class HoldsARoundedTable(RoundsItsTable):
     """No buffer, so that ``to_empty`` leaves it alone, and yet in the dtype it was built in."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels)
+    def setup(self, config: Any, context: Any) -> None:
+        super().setup(config, context)
         del self.table
         with torch.device("cpu"):
             self.table = torch.arange(600.0).add(1).rsqrt()
@@ -697,8 +688,8 @@ class HoldsARoundedTable(RoundsItsTable):
 class ReadsAWeightFromOutside(Filter):
     """A layer's matrix as a table: the layer is not called."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
+    def setup(self, config: Any, context: Any) -> None:
+        channels = context.channels
         self.layer = nn.Linear(300, channels)
 
     def kernel(self, length):
@@ -713,8 +704,8 @@ class StepsOutside(Resonant):
 
 
 class SynthesisedUnderAutocast(Filter):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
+    def setup(self, config: Any, context: Any) -> None:
+        channels = context.channels
         self.weight = nn.Parameter(torch.ones(channels, 4))
 
     def kernel(self, length):
@@ -733,14 +724,14 @@ class DetachedFrequency(Resonant):
 
 
 class SupportTooShort(Spectrum):
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, size=64, fft=FFT)
+    def setup(self, config: Any, context: Any) -> None:
+        super().setup(config, context)
         self.support = 32
 
 
 class LimitTooLong(Spectrum):
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, size=64, fft=FFT)
+    def setup(self, config: Any, context: Any) -> None:
+        super().setup(config, context)
         self.length_limit = 600
 
     def kernel(self, length):
@@ -766,8 +757,8 @@ class Float32Phases(Resonant):
 class TokenMixing(FeedForward):
     """A feed-forward with a statistic over time."""
 
-    def __init__(self, dim: int) -> None:
-        super().__init__()
+    def setup(self, config: Any, context: Any) -> None:
+        dim = context.hidden_dim
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x, *, rows=None):
@@ -857,8 +848,7 @@ class WrapsItsTable(Position):
 
     length_limit = 16
 
-    def __init__(self) -> None:
-        super().__init__()
+    def setup(self, config: Any, context: Any) -> None:
         self.table = nn.Parameter(torch.zeros(16, 1))
 
     def embed(self, x, positions, grid=None):
@@ -873,8 +863,8 @@ class DetachedTable(WrapsItsTable):
 class Sound(FrontEnd):
     """Frames of four samples through a projection: an honest front end, but for what its twins add."""
 
-    def __init__(self, dim: int) -> None:
-        super().__init__()
+    def setup(self, config: Any, context: Any) -> None:
+        dim = context.hidden_dim
         self.proj = nn.Linear(4, dim)
 
     def example(self, batch):
@@ -974,10 +964,6 @@ class CastsIntegers(Sound):
         return super().forward(inputs.to(self.proj.weight.dtype), lengths)
 
 
-def _moe(kind: type[MoE]) -> Any:
-    return lambda dim: kind(dim, 2 * dim, experts=4, active=2, balance_weight=0.01, z_weight=0.001)
-
-
 class TwinMixer(MixerConfig):
     type: str = "twin"
 
@@ -989,35 +975,35 @@ class TwinFilter(FilterConfig):
     type: str = "twin"
 
     def build(self, context: Any) -> Filter:
-        return TWINS[self.type](context.channels)
+        return TWINS[self.type](context)
 
 
 class TwinGate(GateConfig):
     type: str = "twin"
 
     def build(self, context: Any) -> Gate:
-        return TWINS[self.type]()
+        return TWINS[self.type](context)
 
 
 class TwinSparsity(SparsityConfig):
     type: str = "twin"
 
     def build(self, context: Any) -> Sparsity:
-        return TWINS[self.type]()
+        return TWINS[self.type](context)
 
 
 class TwinFeedForward(FeedForwardConfig):
     type: str = "twin"
 
     def build(self, context: Any) -> FeedForward:
-        return TWINS[self.type](context.hidden_dim)
+        return TWINS[self.type](context)
 
 
 class TwinPosition(PositionConfig):
     type: str = "twin"
 
     def build(self, context: Any) -> Position:
-        return TWINS[self.type]()
+        return TWINS[self.type](context)
 
 
 class TwinFrontEnd(FrontEndConfig):
@@ -1026,14 +1012,21 @@ class TwinFrontEnd(FrontEndConfig):
     type: str = "twin"
 
     def build(self, context: Any) -> FrontEnd:
-        return TWINS[self.type](context.hidden_dim)
+        return TWINS[self.type](context)
+
+
+class DoublesItsBands(BandConfig):
+    """Its gate made by keyword is another one."""
+
+    def build(self, context: Any) -> Gate:
+        return Band(context, bands=2 * self.bands)
 
 
 class DoesNotSayWhatGoesIn(FrontEndConfig):
     type: str = "does_not_say_what_goes_in"
 
     def build(self, context: Any) -> FrontEnd:
-        return Sound(context.hidden_dim)
+        return Sound(context)
 
 
 TWINS: dict[str, Any] = {}
@@ -1041,7 +1034,11 @@ TWINS: dict[str, Any] = {}
 
 def twin(kind: Any, *, causal: bool = True, **options: Any) -> Any:
     """The case of a faulty class, or of a function that builds a faulty part."""
-    made = (lambda *given: kind(*given, **options)) if options else kind
+    made = kind
+    if isinstance(kind, type) and kind.config_class is not NoOptions:
+        made = partial(kind, **options)
+    elif options:
+        made = type(kind.__name__, (kind,), options)
     name = f"{kind.__name__}-{sorted(options.items())}"
     TWINS[name] = made
     if isinstance(kind, type):
@@ -1055,19 +1052,28 @@ def twin(kind: Any, *, causal: bool = True, **options: Any) -> Any:
             return PositionCase(TwinPosition(type=name))
         if issubclass(kind, FrontEnd):
             return FrontEndCase(TwinFrontEnd(type=name))
-        if issubclass(kind, FeedForward) and not issubclass(kind, MoE):
-            return FeedForwardCase(TwinFeedForward(type=name))
-        if issubclass(kind, MoE):
-            TWINS[name] = _moe(kind)
+        if issubclass(kind, FeedForward):
             return FeedForwardCase(TwinFeedForward(type=name))
     return MixerCase(TwinMixer(type=name), causal=causal, hidden_dim=DIM, block=BLOCK)
+
+
+def gating(context: Any, **parts: Any) -> Mixer:
+    """Causal spectral gating with a gate or a sparsity of these classes."""
+    options = {"sparsity": "energy"} if "sparsity" in parts else {}
+    mixer = SpectralGating(context, head_dim=DIM // 2, block=BLOCK, window=2 * BLOCK, **options)
+    given = GateContext(2, DIM // 2)
+    if "gate" in parts:
+        mixer.gates[0] = parts["gate"](given)
+    else:
+        mixer.sparsity = parts["sparsity"](given)
+    return mixer
 
 
 def gating_with(gate: type[Gate]) -> Any:
     """Causal spectral gating with that gate."""
 
     def build(context: Any) -> Mixer:
-        return SpectralGating(context, gates=[gate()], heads=2, block=BLOCK, window=2 * BLOCK)
+        return gating(context, gate=gate)
 
     build.__name__ = f"gating_with_{gate.__name__}"
     return build
@@ -1077,7 +1083,10 @@ def convolution_with(kind: type[Filter], **options: Any) -> Any:
     """A gated convolution with that filter."""
 
     def build(context: Any) -> Mixer:
-        return GatedConvolution(context, long_filter=kind(context.hidden_dim, **options), short_taps=4)
+        mixer = GatedConvolution(context)
+        mixer.filter = kind(context.of_filter(), **options)
+        mixer.length_limit = mixer.filter.length_limit
+        return mixer
 
     build.__name__ = f"convolution_with_{kind.__name__}"
     return build
@@ -1087,8 +1096,7 @@ def gating_with_sparsity(sparsity: type[Sparsity]) -> Any:
     """Causal spectral gating, its gate a good one, with that sparsity."""
 
     def build(context: Any) -> Mixer:
-        gates: list[Gate] = [Magnitude(2)]
-        return SpectralGating(context, gates=gates, sparsity=sparsity(), heads=2, block=BLOCK, window=2 * BLOCK)
+        return gating(context, sparsity=sparsity)
 
     build.__name__ = f"gating_with_sparsity_{sparsity.__name__}"
     return build
@@ -1129,7 +1137,7 @@ CAUGHT = [
     (twin(gating_with(RawRoot)), "gradients_at_any_scale"),
     (twin(convolution_with(DependsOnTheLength)), "a_prefix_gives_the_prefix_of_the_output"),
     (twin(convolution_with(DependsOnTheLength)), "chunks_equal_the_full_pass"),
-    (twin(convolution_with(CutsItsSpectrum, size=200, fft=FFT)), "chunks_equal_the_full_pass"),
+    (twin(convolution_with(CutsItsSpectrum, size=200)), "chunks_equal_the_full_pass"),
     (twin(convolution_with(CarriesOneTokenLate, **RESONANT)), "chunks_equal_the_full_pass"),
     (twin(PoolsPadding, causal=False), "right_padding_changes_nothing"),
     (twin(PoolsPadding, causal=False), "left_padding_through_alignment"),
@@ -1162,6 +1170,7 @@ CAUGHT = [
     (twin(convolution_with(PowersOfComplexNumbers)), "a_mixer_transforms_through_its_backend"),
     (twin(ReadsWhatItDrew), "it_builds_on_meta"),
     (twin(StaysOnTheCpu), "it_builds_on_meta"),
+    (GateCase(DoublesItsBands()), "keywords_make_the_same_part"),
     (twin(Unlimited), "the_length_limit_is_kept"),
     (twin(LimitsEachCall), "the_length_limit_is_kept_across_calls"),
     (twin(SaysItKeepsSegments), "packed_documents_stay_apart"),
@@ -1189,7 +1198,7 @@ CAUGHT = [
     (twin(ReportsNothing), "metrics_are_those_of_the_gain"),
     (twin(ComparesInPairs), "memory_is_linear_in_bins"),
     (twin(DependsOnTheLength), "a_tap_depends_on_its_lag_alone"),
-    (twin(CutsItsSpectrum, size=512, fft=FFT), "a_tap_depends_on_its_lag_alone"),
+    (twin(CutsItsSpectrum, size=512), "a_tap_depends_on_its_lag_alone"),
     (twin(CallsAnFFT), "a_filter_transforms_through_its_backend"),
     (twin(PowersOfComplexNumbers), "a_filter_transforms_through_its_backend"),
     (twin(CachesForGood, **RESONANT), "nothing_is_remembered_of_the_weights"),
@@ -1207,16 +1216,16 @@ CAUGHT = [
     (twin(convolution_with(ReadsAWeightFromOutside)), "weights_are_read_in_their_modules_call"),
     (twin(SynthesisedUnderAutocast), "autocast_leaves_the_kernel_alone"),
     (twin(DetachedFrequency, **RESONANT), "every_parameter_of_a_filter_learns"),
-    (twin(SupportTooShort), "taps_beyond_the_support_are_zero"),
-    (twin(LimitTooLong), "the_kernel_reaches_the_limit"),
+    (twin(SupportTooShort, size=64), "taps_beyond_the_support_are_zero"),
+    (twin(LimitTooLong, size=64), "the_kernel_reaches_the_limit"),
     (twin(CarriesOneTokenLate, **RESONANT), "recurrence_equals_convolution"),
     (twin(TokenMixing), "tokens_do_not_mix"),
     (twin(Normalised), "gradients_of_a_feedforward_at_any_scale"),
     (twin(ReadsItsMatrix), "gradients_of_a_feedforward_at_any_scale"),
     (twin(Narrowing), "a_feedforward_keeps_dtypes"),
-    (twin(BalancesEachPart), "a_divisible_feedforward_may_be_given_parts"),
-    (twin(BalancesPadding), "losses_of_a_feedforward_ignore_padding"),
-    (twin(DetachedRouterLoss), "losses_of_a_feedforward_teach"),
+    (twin(BalancesEachPart, experts=4, expansion=2.0), "a_divisible_feedforward_may_be_given_parts"),
+    (twin(BalancesPadding, experts=4, expansion=2.0), "losses_of_a_feedforward_ignore_padding"),
+    (twin(DetachedRouterLoss, experts=4, expansion=2.0), "losses_of_a_feedforward_teach"),
     (twin(AddsInFloat32), "a_position_keeps_shapes_and_dtypes"),
     (twin(AddsInPlace), "a_position_keeps_shapes_and_dtypes"),
     (twin(CountsFromTheCall), "a_place_is_an_absolute_index"),

@@ -19,7 +19,7 @@ def moe(*, active: int = 2, spread: float = 1.0, **options: Any) -> MoE:
     weights = {"balance_weight": 1.0, "z_weight": 1.0, **options}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        made = MoE(DIM, 9, experts=EXPERTS, active=active, **weights).double()
+        made = MoE(dim=DIM, expansion=9 / DIM, experts=EXPERTS, active=active, **weights).double()
         with torch.no_grad():
             for parameter in made.parameters():
                 parameter.normal_(std=0.5)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from spectral_core import fft_backend
-from spectral_layers import Filter, Rows, State, online
+from spectral_layers import Filter, FilterConfig, FilterContext, Rows, State, online
 from spectral_layers.filters.implicit import ImplicitConfig
 from spectral_layers.filters.spectrum import SpectrumConfig
 from spectral_layers.kept import Kept
@@ -26,12 +26,19 @@ FFT = fft_backend("torch")
 PREFILLS = [1, 2, RUN - 1, RUN, RUN + 1, 100, 4 * RUN, 300]
 
 
-class Table(Filter):
+class TableConfig(FilterConfig):
+    type: str = "table"
+    taps: int = LENGTH
+    support: int | None = None
+    limit: int | None = None
+
+
+class Table(Filter[TableConfig]):
     """Free taps, zero from ``support`` on."""
 
-    def __init__(self, taps: int = LENGTH, *, support: int | None = None, limit: int | None = None) -> None:
-        super().__init__()
-        self.support, self.length_limit = support, limit
+    def setup(self, config: TableConfig, context: FilterContext) -> None:
+        taps, support = config.taps, config.support
+        self.support, self.length_limit = support, config.limit
         self.asked: list[int] = []
         table = torch.randn(CHANNELS, taps, dtype=torch.float64)
         table[:, taps if support is None else support :] = 0.0
@@ -48,7 +55,7 @@ class Filtered:
     channels = CHANNELS
 
     def __init__(self, **options: int) -> None:
-        self.filter = Table(**options)
+        self.filter = Table(channels=CHANNELS, **options)
 
     def after(self, u: Tensor, rows: Rows | None = None) -> OnlineConvolution:
         held = OnlineFilter.after(self.filter, FFT, u, rows)

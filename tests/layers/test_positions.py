@@ -36,7 +36,7 @@ def test_rope_multiplies_channel_pairs_by_phasors() -> None:
 
 
 def test_inner_products_of_turned_tokens_depend_on_their_distance_alone() -> None:
-    part, q, k = Rope(16, base=100.0), *torch.randn(2, 1, 1, 16, dtype=torch.float64)
+    part, q, k = Rope(dim=16, base=100.0), *torch.randn(2, 1, 1, 16, dtype=torch.float64)
     products = [
         (seen(part, q, torch.tensor([[start + 7]])) * seen(part, k, torch.tensor([[start]]))).sum()
         for start in (0, 1, 50, 1_000_000)
@@ -57,7 +57,7 @@ def test_sinusoidal_adds_the_table_of_the_transformer(width: int) -> None:
         torch.testing.assert_close(added[position], 0.5 * torch.tensor(expected, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("part", [Rope(12, base=100.0), Sinusoidal(12, base=100.0, scale=1.0)], ids=["rope", "sines"])
+@pytest.mark.parametrize("part", [Rope(dim=12, base=100.0), Sinusoidal(dim=12, base=100.0)], ids=["rope", "sines"])
 def test_in_a_plane_a_place_is_a_row_and_a_column(part: Position) -> None:
     """The same in planes of any width; and what the row gives and what the column gives are apart."""
     x = torch.ones(1, 1, 12, dtype=torch.float64)

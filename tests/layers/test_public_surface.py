@@ -11,19 +11,12 @@ from spectral_layers import testing
 
 def test_the_package() -> None:
     assert spectral_layers.__all__ == [
-        "FEEDFORWARDS", "FILTERS", "FRONTENDS", "FUSIONS", "GATES", "MIXERS", "POSITIONS",
-        "SPARSITIES",
-        "FeedForward", "FeedForwardConfig", "FeedForwardOutput",
-        "Filter", "FilterConfig", "FilterContext",
-        "FrontEnd", "FrontEndConfig", "FrontEndOutput",
-        "Fusion", "FusionConfig", "FusionOutput",
-        "Gate", "GateConfig", "GateContext",
-        "LayerContext",
-        "Mixer", "MixerConfig", "MixerOutput",
-        "Modulation", "Position", "PositionConfig",
-        "RecurrentFilter", "Report", "Rotation", "Rows",
-        "Sparsity", "SparsityConfig", "SpectralView", "State", "Stream",
-        "fixed_weights",
+        "FEEDFORWARDS", "FILTERS", "FRONTENDS", "FUSIONS", "GATES", "MIXERS", "POSITIONS", "SPARSITIES",
+        "FeedForward", "FeedForwardConfig", "FeedForwardOutput", "Filter", "FilterConfig", "FilterContext",
+        "FrontEnd", "FrontEndConfig", "FrontEndOutput", "Fusion", "FusionConfig", "FusionOutput", "Gate",
+        "GateConfig", "GateContext", "LayerContext", "Mixer", "MixerConfig", "MixerOutput", "Modulation", "Position",
+        "PositionConfig", "RecurrentFilter", "Report", "Rotation", "Rows", "Sparsity", "SparsityConfig", "SpectralView",
+        "State", "Stream", "fixed_weights",
     ]  # fmt: skip
     assert all(hasattr(spectral_layers, name) for name in spectral_layers.__all__)
 

@@ -7,7 +7,17 @@ import torch
 from torch import Tensor
 
 from spectral_core import fft_backend
-from spectral_layers import Gate, GateContext, LayerContext, Modulation, Rows, Sparsity, SpectralView
+from spectral_layers import (
+    Gate,
+    GateConfig,
+    GateContext,
+    LayerContext,
+    Modulation,
+    Rows,
+    Sparsity,
+    SparsityConfig,
+    SpectralView,
+)
 from spectral_layers.minimum_phase import attainable, minimum_phase
 from spectral_layers.mixers.spectral_gating import SpectralGating
 from spectral_layers.sparsity.adaptive import Adaptive, AdaptiveConfig
@@ -109,9 +119,9 @@ def test_energy_keeps_the_smallest_set_that_holds_the_share(share: float, n: int
 def test_energy_keeps_one_bin_of_a_tone_and_most_of_silence() -> None:
     time = torch.arange(64, dtype=torch.float64)
     tone = torch.sin(2 * torch.pi * 5 / 64 * time).expand(1, 2, 4, 64)
-    chosen = kept(Energy(0.95), tone)
+    chosen = kept(Energy(CONTEXT), tone)
     assert chosen.nonzero()[:, -1].tolist() == [5, 5]
-    assert kept(Energy(0.95), 0 * tone).sum(-1).tolist() == [[31, 31]]
+    assert kept(Energy(CONTEXT), 0 * tone).sum(-1).tolist() == [[31, 31]]
 
 
 def test_the_gradient_of_top_k_is_that_of_its_soft_stand_in() -> None:
@@ -124,15 +134,17 @@ def test_the_gradient_of_top_k_is_that_of_its_soft_stand_in() -> None:
     assert scores.grad.sum().abs() < 1e-12, "raising all scores alike changes nothing"
 
 
-class Flat(Gate):
+class FlatConfig(GateConfig):
+    type: str = "flat"
+    gain: float | None = None
+
+
+class Flat(Gate[FlatConfig]):
     """One gain for all bins, or none."""
 
-    def __init__(self, gain: float | None = None) -> None:
-        super().__init__()
-        self.gain = gain
-
     def forward(self, view: SpectralView) -> Modulation:
-        return Modulation(None if self.gain is None else view.real.new_full((1,), self.gain))
+        gain = self.config.gain
+        return Modulation(None if gain is None else view.real.new_full((1,), gain))
 
 
 class Kill(Gate):
@@ -142,16 +154,17 @@ class Kill(Gate):
         return Modulation(gain=(view.frequency > 0.3).to(view.frequency.dtype).expand(1, 1, 1, -1))
 
 
-class Chosen(Sparsity):
-    """Keeps the bins it was told."""
+class ChosenConfig(SparsityConfig):
+    type: str = "chosen"
+    bins: tuple[int, ...]
 
-    def __init__(self, *bins: int) -> None:
-        super().__init__()
-        self.bins = list(bins)
+
+class Chosen(Sparsity[ChosenConfig]):
+    """Keeps the bins it was told."""
 
     def forward(self, view: SpectralView) -> Modulation:
         gain = torch.zeros_like(view.frequency)
-        gain[self.bins] = 1.0
+        gain[list(self.config.bins)] = 1.0
         return Modulation(gain=gain.expand(1, 1, 1, -1))
 
 
@@ -161,12 +174,13 @@ def mixer_with(
     torch.manual_seed(0)
     mixer = SpectralGating(
         LayerContext(8, causal, FFT),
-        gates=[gate or Flat()],
-        sparsity=sparsity,
-        heads=2,
+        sparsity=None if sparsity is None else "energy",
+        head_dim=4,
         block=block,
         window=window,
-    ).double()
+    )
+    mixer.gates[0], mixer.sparsity = gate or Flat(CONTEXT), sparsity
+    mixer.double()
     with torch.no_grad():
         mixer.skip.fill_(0.0)
     return mixer.eval()
@@ -193,7 +207,7 @@ def test_a_row_s_own_length_decides_its_bins() -> None:
 
 @pytest.mark.parametrize("causal", [True, False])
 def test_the_sparsity_sees_the_spectrum_as_gates_leave_it(causal: bool) -> None:
-    mixer = mixer_with(Adaptive(2, share=0.125, bands=4, temperature=1.0), causal=causal, gate=Kill())
+    mixer = mixer_with(Adaptive(CONTEXT, bands=4), causal=causal, gate=Kill(CONTEXT))
     x = torch.randn(2, 128, 8, dtype=torch.float64)
     response = mixer.response(100 * x)
     chosen = response.wished[:, -1] > 0
@@ -208,7 +222,7 @@ CHOICES = {"lowest": (0, 1, 2, 3), "band": (12, 13, 14, 15), "alone": (2, 9, 17,
     ("name", "outside", "worst"), [("lowest", 0.02, 0.97), ("band", 0.03, 0.97), ("alone", 0.1, 0.9)]
 )
 def test_what_a_decoder_realises_keeps_to_the_band(name: str, outside: float, worst: float) -> None:
-    mixer = mixer_with(Chosen(*CHOICES[name]), causal=True)
+    mixer = mixer_with(Chosen(CONTEXT, bins=CHOICES[name]), causal=True)
     x = torch.randn(1, 160, 8, dtype=torch.float64)
     response = mixer.response(x)
     assert mixer(x).metrics["sparsity.out_of_band"] < outside
@@ -248,7 +262,7 @@ def test_gradcheck_of_what_is_attainable() -> None:
 
 def test_reported_is_the_response_of_the_kernel_and_not_the_wish() -> None:
     x = torch.randn(2, 70, 8, dtype=torch.float64)
-    mixer = mixer_with(Chosen(9), causal=True, gate=Flat(1.5))
+    mixer = mixer_with(Chosen(CONTEXT, bins=(9,)), causal=True, gate=Flat(CONTEXT, gain=1.5))
     response, metrics = mixer.response(x), mixer(x).metrics
     assert response.wished.shape == (2, 3, 2, 33)
     assert response.realised.shape == (2, 3, 2, 129)
@@ -273,7 +287,7 @@ def test_reported_is_the_response_of_the_kernel_and_not_the_wish() -> None:
 
 def test_a_decoder_reports_the_energy_that_passes() -> None:
     time = torch.arange(96, dtype=torch.float64)
-    mixer = mixer_with(Chosen(8, 9, 10), causal=True, gate=Flat(1.5))
+    mixer = mixer_with(Chosen(CONTEXT, bins=(8, 9, 10)), causal=True, gate=Flat(CONTEXT, gain=1.5))
     tones = torch.stack([torch.sin(2 * torch.pi * k / 64 * time) for k in (9, 20)])
     value = 100 * tones[:, None].expand(2, 8, 96)
     inputs, _, blocks = mixer._placed(value, None)
@@ -287,7 +301,7 @@ def test_a_decoder_reports_the_energy_that_passes() -> None:
 
 
 def test_without_a_sparsity_nothing_is_reported_and_the_kernel_is_as_it_was() -> None:
-    mixer = mixer_with(None, causal=True, gate=Flat(1.5))
+    mixer = mixer_with(None, causal=True, gate=Flat(CONTEXT, gain=1.5))
     assert mixer.taps == mixer.window
     x = torch.randn(2, 70, 8, dtype=torch.float64)
     assert not mixer(x).metrics
@@ -297,11 +311,11 @@ def test_without_a_sparsity_nothing_is_reported_and_the_kernel_is_as_it_was() ->
 def test_keeping_everything_is_keeping_the_gates() -> None:
     x = torch.randn(2, 100, 8, dtype=torch.float64)
     for causal in (True, False):
-        plain, sparse = (mixer_with(part, causal=causal) for part in (None, Chosen(*range(33))))
+        plain, sparse = (mixer_with(part, causal=causal) for part in (None, Chosen(CONTEXT, bins=tuple(range(33)))))
         if not causal:
-            sparse.sparsity = Chosen(*range(51))
+            sparse.sparsity = Chosen(CONTEXT, bins=tuple(range(51)))
         torch.testing.assert_close(sparse(x).y, plain(x).y, rtol=1e-4, atol=1e-8)
-    assert mixer_with(Chosen(*range(33)), causal=True)(x).metrics["sparsity.out_of_band"] == 0
+    assert mixer_with(Chosen(CONTEXT, bins=tuple(range(33))), causal=True)(x).metrics["sparsity.out_of_band"] == 0
 
 
 @pytest.mark.parametrize(("part", "causal"), [("fixed", True), ("fixed", False), ("adaptive", True)])
@@ -314,7 +328,7 @@ def test_a_sparsity_learns_which_frequencies_matter(part: str, causal: bool) -> 
     tone = torch.cos(turns + 2 * torch.pi * torch.rand(8, 1, 1, generator=generator))
     x = (tone + 3 * torch.fft.irfft(noise, 128)).repeat_interleave(4, 1)
     kind, steps, rate = {"fixed": (Fixed, 100, 0.1), "adaptive": (Adaptive, 30, 0.2)}[part]
-    mixer = mixer_with(kind(2, share=0.125, bands=8, temperature=1.0), causal=causal).float()
+    mixer = mixer_with(kind(CONTEXT, bands=8), causal=causal).float()
     optimiser = torch.optim.Adam(mixer.sparsity.parameters(), rate)
 
     def loss() -> Tensor:

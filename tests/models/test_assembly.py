@@ -13,7 +13,7 @@ from torch import nn
 
 from spectral_core import ConfigError, PluginError, __version__
 from spectral_core.plugins import HOST, Registrar, hookimpl
-from spectral_layers import LayerContext, Mixer, MixerConfig
+from spectral_layers import Mixer, MixerConfig
 from spectral_layers.mixers.base import MixerOutput
 from spectral_models import BlockConfig, ModelConfig, build_model, list_models, load_config
 from spectral_models.assembly import components_of
@@ -171,25 +171,18 @@ def test_components_are_listed_once_each_with_their_provider() -> None:
     assert {(part.provider, part.version) for part in components_of(config)} == {("spectral-networks", __version__)}
 
 
-class Averaging(Mixer):
-    """Subtracts the mean over ``span``: of the past and present, or of the whole sequence."""
-
-    def __init__(self, context: LayerContext, span: str) -> None:
-        super().__init__(context)
-        self.span = span
-
-    def mix(self, x, rows, state, return_state):  # type: ignore[no-untyped-def]
-        count = torch.arange(1, x.shape[1] + 1, device=x.device)[:, None]
-        mean = x.cumsum(1) / count if self.span == "past" else x.mean(1, keepdim=True)
-        return MixerOutput(x - mean)
-
-
 class AveragingConfig(MixerConfig):
     type: Literal["acme/averaging"] = "acme/averaging"
     span: Literal["past", "all"] = "past"
 
-    def build(self, context: LayerContext) -> Averaging:
-        return Averaging(context, self.span)
+
+class Averaging(Mixer[AveragingConfig]):
+    """Subtracts the mean over ``span``: of the past and present, or of the whole sequence."""
+
+    def mix(self, x, rows, state, return_state):  # type: ignore[no-untyped-def]
+        count = torch.arange(1, x.shape[1] + 1, device=x.device)[:, None]
+        mean = x.cumsum(1) / count if self.config.span == "past" else x.mean(1, keepdim=True)
+        return MixerOutput(x - mean)
 
 
 class AcmePlugin:

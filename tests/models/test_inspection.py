@@ -14,7 +14,17 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from spectral_core import ConfigError, SpectralError
-from spectral_layers import Filter, Gate, LayerContext, Mixer, MixerOutput, Modulation, SpectralView
+from spectral_layers import (
+    Filter,
+    FilterConfig,
+    FilterContext,
+    Gate,
+    LayerContext,
+    Mixer,
+    MixerOutput,
+    Modulation,
+    SpectralView,
+)
 from spectral_layers.filters.resonant import Resonant
 from spectral_models import build_model, save_checkpoint
 from spectral_models.cli import inspect as command
@@ -37,13 +47,17 @@ HERE = Place(0, "Mixer")
 GATING = {"type": "spectral_gating", "head_dim": 4, "block": 16, "window": 16}
 
 
-class Delay(Filter):
+class DelayConfig(FilterConfig):
+    type: str = "delay"
+    lag: int
+
+
+class Delay(Filter[DelayConfig]):
     """What a third party's filter may be: a unit tap at one lag."""
 
-    def __init__(self, channels: int, lag: int) -> None:
-        super().__init__()
-        self.channels = channels
-        self.support = lag + 1
+    def setup(self, config: DelayConfig, context: FilterContext) -> None:
+        self.channels = context.channels
+        self.support = config.lag + 1
 
     def kernel(self, length: int) -> Tensor:
         return torch.eye(length)[self.support - 1 : self.support].expand(self.channels, -1)
@@ -57,9 +71,9 @@ class Slope(Gate):
 class Foreign(Mixer):
     """A mixer nobody here knows, made of the given parts; its gate hears the channels' own spectra, in one head."""
 
-    def __init__(self, context: LayerContext, **parts: nn.Module) -> None:
-        super().__init__(context)
-        self.parts = nn.ModuleDict(parts)
+    def setup(self, config: Any, context: LayerContext) -> None:
+        super().setup(config, context)
+        self.parts = nn.ModuleDict()
 
     def mix(self, x: Tensor, *_: Any) -> MixerOutput:
         if "gate" in self.parts:
@@ -76,7 +90,8 @@ def model_of(*mixers: dict[str, Any] | str, **options: Any) -> Any:
 
 def with_foreign(**parts: nn.Module) -> Any:
     model = model_of("gated_convolution")
-    model.blocks[0].mixer = Foreign(LayerContext(8, causal=True, fft=model.blocks[0].mixer.fft), **parts)
+    model.blocks[0].mixer = Foreign(dim=8)
+    model.blocks[0].mixer.parts.update(parts)
     return model
 
 
@@ -88,7 +103,7 @@ def tokens(length: int) -> Tensor:
 
 
 def test_a_delay_is_flat_with_linear_phase() -> None:
-    (reading,) = inspect_model(with_foreign(filter=Delay(8, lag=7))).readings
+    (reading,) = inspect_model(with_foreign(filter=Delay(channels=8, lag=7))).readings
     assert isinstance(reading, FilterReading)
     assert (reading.place.layer, reading.place.part, reading.place.kind) == (0, "parts.filter", "Delay")
     assert reading.frequency[0] == 0
@@ -135,7 +150,7 @@ def test_no_peak_is_lost_between_cells_and_its_phase_is_kept() -> None:
 
 
 def known_pole(turns: float, tau: float) -> Resonant:
-    resonant = Resonant(1, modes=1, timescales=(2.0, 4.0)).double()
+    resonant = Resonant(channels=1, modes=1, timescales=(2.0, 4.0)).double()
     with torch.no_grad():
         resonant.frequency.fill_(2 * math.pi * turns)
         resonant.log_decay.fill_(-math.log(tau))
@@ -239,7 +254,7 @@ def test_kept_bins_are_the_sparsity_s_and_phases_are_asked_for() -> None:
 
 
 def test_a_gate_in_a_mixer_that_says_nothing_is_read_as_it_asks() -> None:
-    (reading,) = inspect_model(with_foreign(gate=Slope()), tokens(32)).readings
+    (reading,) = inspect_model(with_foreign(gate=Slope(heads=1, head_dim=8)), tokens(32)).readings
     assert str(reading.place) == "layer 0, Foreign.parts.gate (Slope)"
     torch.testing.assert_close(reading.asked[0, 0], 1 - reading.bins)
     torch.testing.assert_close(reading.phase[0, 0], -reading.bins)
@@ -283,7 +298,7 @@ def test_what_has_nothing_to_show_is_listed_with_the_reason() -> None:
     diverged = known_pole(0.2, tau=5.0)
     with torch.no_grad():
         diverged.coefficient.fill_(math.nan)
-    inspection = inspect_model(with_foreign(filter=diverged, other=Delay(8, lag=1)))
+    inspection = inspect_model(with_foreign(filter=diverged, other=Delay(channels=8, lag=1)))
     assert [type(reading) for reading in inspection.readings] == [FilterReading]
     assert [str(part) for part in inspection.silent] == [
         "layer 0, Foreign.parts.filter (Resonant): its numbers are not finite"
@@ -311,7 +326,7 @@ def test_silence_and_single_taps_are_drawn_too() -> None:
     silent = known_pole(0.2, tau=5.0)
     with torch.no_grad():
         silent.coefficient.zero_()
-    inspection = inspect_model(with_foreign(filter=silent, now=Delay(8, lag=0)))
+    inspection = inspect_model(with_foreign(filter=silent, now=Delay(channels=8, lag=0)))
     inspection.readings.append(TapReading(HERE, torch.zeros(3, 1, dtype=torch.float64)))
     inspection.readings.append(MemoryReading(HERE, torch.ones(1, dtype=torch.float64)))
     inspection.readings.append(GateReading(HERE, torch.zeros(1).double(), torch.ones(1, 1, 1).double()))

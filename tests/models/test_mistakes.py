@@ -240,16 +240,13 @@ def test_every_command_shows_an_example(spectral):
 # Plugins
 
 
-class _Unbuilt(Gate):
-    def __init__(self) -> None:
-        raise KeyError("taps")
-
-
 class _UnbuiltConfig(GateConfig):
     type: Literal["broken/gate"] = "broken/gate"
 
-    def build(self, context: GateContext) -> _Unbuilt:
-        return _Unbuilt()
+
+class _Unbuilt(Gate[_UnbuiltConfig]):
+    def setup(self, config: _UnbuiltConfig, context: GateContext) -> None:
+        raise KeyError("taps")
 
 
 class _Plugin:

@@ -71,8 +71,7 @@ class BatchMeanInEvaluation(BatchMean):
 class BatchNormalised(Gate):
     """Statistics of the batch in training, running ones in evaluation, as in nn.BatchNorm."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def setup(self, config: Any, context: Any) -> None:
         self.norm = nn.BatchNorm1d(1)
 
     def forward(self, view: SpectralView) -> Modulation:
@@ -83,8 +82,7 @@ class BatchNormalised(Gate):
 class RunningLevel(Gate):
     """Uses a running statistic and renews it in training, for later passes: no sample sees another in a pass."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def setup(self, config: Any, context: Any) -> None:
         self.register_buffer("level", torch.ones(()))
 
     def forward(self, view: SpectralView) -> Modulation:
@@ -97,8 +95,7 @@ class RunningLevel(Gate):
 class OwnBins(Gate):
     """A good gate, with a parameter of its own."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def setup(self, config: Any, context: Any) -> None:
         self.slope = nn.Parameter(torch.zeros(()))
 
     def forward(self, view: SpectralView) -> Modulation:
@@ -115,8 +112,7 @@ class SingleOnly(Gate):
 class Logarithmic(Gate):
     """Its parameters start small and must stay positive, and nothing keeps them so."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def setup(self, config: Any, context: Any) -> None:
         self.level = nn.Parameter(torch.full((64, 1, 1), 1e-3))
 
     def forward(self, view: SpectralView) -> Modulation:

@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from spectral_shrinkage.gates import SoftThreshold, SoftThresholdConfig
+from spectral_shrinkage.gates import SoftThreshold
 from torch import Tensor
 from torch.nn import functional as F
 
-from spectral_layers import GateContext
 from spectral_layers.testing import spectral_view
 from spectral_models import build_model
 
@@ -23,9 +22,9 @@ def noise(dtype: torch.dtype = torch.float64, heads: int = 2) -> Tensor:
 
 
 def gate_with(*thresholds: float) -> SoftThreshold:
-    gate = SoftThreshold(len(thresholds)).double()
+    gate = SoftThreshold(heads=len(thresholds), head_dim=4).double()
     for head, threshold in enumerate(thresholds):
-        gate.threshold.data[head] = SoftThreshold(1, initial=threshold).threshold.data[0]
+        gate.threshold.data[head] = SoftThreshold(heads=1, head_dim=4, initial=threshold).threshold.data[0]
     return gate
 
 
@@ -67,7 +66,7 @@ def test_float32_gradients_are_finite_at_any_level(scale: float, pattern: str) -
     elif pattern == "a pure tone":  # every other bin is as good as empty beside it
         x[:] = torch.cos(2 * torch.pi * 8 / TOKENS * torch.arange(TOKENS))
     x = (scale * x).requires_grad_()
-    gate = SoftThreshold(2)
+    gate = SoftThreshold(heads=2, head_dim=4)
     gain = gate(spectral_view(x)).gain
     gain.square().sum().backward()
     assert torch.isfinite(gain).all()
@@ -88,7 +87,7 @@ def test_gradients_are_those_of_the_formula() -> None:
 
 @pytest.mark.parametrize("initial", [1e-6, 0.5, 3.0, 200.0])
 def test_the_threshold_starts_where_the_config_says(initial: float) -> None:
-    gate = SoftThresholdConfig(initial=initial).build(GateContext(heads=3, head_dim=4))
+    gate = SoftThreshold(heads=3, head_dim=4, initial=initial)
     assert gate.threshold.shape == (3, 1, 1)
     torch.testing.assert_close(F.softplus(gate.threshold), torch.full((3, 1, 1), initial), rtol=1e-4, atol=0)
 

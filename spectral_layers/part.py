@@ -1,0 +1,135 @@
+"""What parts of all kinds share: ordinary modules, made from keyword arguments or by their configs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection
+from typing import Any, ClassVar, Generic, get_args
+
+from pydantic import ValidationError
+from torch import nn
+from typing_extensions import TypeVar
+
+from spectral_core.config import PartConfig, render
+from spectral_core.contract import Contract
+from spectral_core.errors import ConfigError, shown
+from spectral_layers.context import Context, LayerContext
+
+X = TypeVar("X", bound=Context)
+C = TypeVar("C", bound=PartConfig, default=Any)
+
+
+class NoOptions(PartConfig):
+    """The config of a part without options, which only code builds."""
+
+    type: str = ""
+
+
+class Part(Contract, nn.Module, Generic[X, C]):
+    """Base of the bases of parts. ``Resonant(channels=64, modes=8)`` is ``ResonantConfig(modes=8).build(context)``.
+
+    A subclass names its config class in brackets, ``class Resonant(RecurrentFilter[ResonantConfig])``, and writes
+    :meth:`setup` in place of a constructor. Options and their defaults stand in the config class alone, which from
+    then on builds this class.
+
+    context_class: what the kind is told about where the part stands; its keywords are taken beside the options.
+    """
+
+    context_class: ClassVar[type[Context]]
+    config_class: ClassVar[type[PartConfig]] = NoOptions
+    config: C
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for base in vars(cls).get("__orig_bases__", ()):
+            for named in get_args(base):
+                if isinstance(named, type) and issubclass(named, PartConfig):
+                    cls.config_class = _linked(named, cls)
+
+    def __init__(self, context: X | None = None, config: C | None = None, **options: Any) -> None:
+        """Keywords say where the part stands, without a context, and its options, without a config.
+
+        Raises ConfigError for one that is missing, unknown, or of a value that cannot be.
+        """
+        super().__init__()
+        if self.config_class is NoOptions and type(self).__init__ is not Part.__init__:
+            _warn_of_constructor(type(self))
+        else:
+            context, config = _given(type(self), context, config, options)
+            self.config = config
+        self.setup(config, context)  # type: ignore[arg-type]  # both None from a constructor of the earlier form
+
+    def setup(self, config: C, context: X) -> None:
+        """Make the parameters and the parts inside; called once, by the constructor.
+
+        Subclasses of mixers and fusions call ``super().setup(config, context)`` first.
+        """
+
+
+class TimePart(Part[LayerContext, C]):
+    """Base of the parts that mix along time: mixers and fusions."""
+
+    context_class = LayerContext
+
+    def setup(self, config: C, context: LayerContext) -> None:
+        possible, direction = _directions(config), "causal" if context.causal else "bidirectional"
+        if direction not in possible:
+            raise ConfigError(f"{config.type} cannot be {direction}, only {', '.join(possible)}. Use another part.")
+        self.hidden_dim = context.hidden_dim
+        self.causal = context.causal
+        self.fft = context.fft
+
+
+def _directions(config: object) -> Collection[str]:
+    """What a mixer or a fusion can be."""
+    possible: Collection[str] = getattr(config, "directions", ("causal", "bidirectional"))
+    return possible
+
+
+def _linked(config: type[Any], part: type[Part[Any, Any]]) -> type[PartConfig]:
+    """The config class, which builds the part from now on."""
+    if "part_class" in vars(config):
+        raise TypeError(f"{config.__name__} builds {config.part_class.__name__}; give {part.__name__} its own.")
+    config.part_class = part
+    return config
+
+
+def _given(part: type[Part[Any, Any]], context: Any, config: Any, options: dict[str, Any]) -> tuple[Any, Any]:
+    """The context and the config, made of keywords where they are None.
+
+    A part that has no options need not be told where it stands; mixers and fusions always are.
+    """
+    name, kind = part.__name__, part.context_class
+    known = kind.keywords.model_fields
+    if context is not None and not isinstance(context, kind):
+        raise ConfigError(
+            f"{name} takes keywords, {', '.join(known)} and its options, or a {kind.__name__}; got {shown(context)}."
+        )
+    if config is not None and not isinstance(config, part.config_class):
+        made = type(config).__name__
+        raise TypeError(f"{made} is no config of {name}. A part names its config: class Name({name}[{made}]).")
+    where = {key: options.pop(key) for key in known if key in options and context is None}
+    try:
+        if config is None:
+            config = part.config_class.model_validate(options)
+        elif options:
+            raise ConfigError(f"{name} has a config, and beside it options: {', '.join(options)}. Give one of them.")
+        if context is None and (where or part.config_class is not NoOptions or issubclass(part, TimePart)):
+            if "causal" in known and "causal" not in _directions(config):
+                where.setdefault("causal", False)
+            context = kind.keywords.model_validate(where).context()
+    except ValidationError as error:
+        message = render(error).rstrip(".")
+        raise ConfigError(f"{name}: {message}. Beside its options it takes {', '.join(known)}.") from None
+    return context, config
+
+
+def _warn_of_constructor(part: type[Part[Any, Any]]) -> None:
+    name, base = part.__name__, part.__bases__[0].__name__
+    warnings.warn(
+        f"{part.__module__}.{name} has a constructor of its own, which the next release will not call. Write  "
+        f"class {name}({base}[{name}Config])  with the config above it,  setup(self, config, context)  in place of "
+        "__init__, and no build() in the config (docs/migration.md).",
+        DeprecationWarning,
+        stacklevel=3,
+    )
