@@ -1,10 +1,11 @@
-"""What a check is: one promise of a part, a function of a case, with a word on which cases it is for."""
+"""A check tests one promise of a part: a function of a case, and a condition that says which cases it applies to."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import Generic, TypeVar
+from types import ModuleType
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,9 +16,9 @@ Case = TypeVar("Case", contravariant=True)
 
 
 class Check(Generic[Case]):
-    """Call it with a case: it raises AssertionError, saying what was expected and what came, when a promise is broken.
+    """Called with a case, it raises AssertionError when the part breaks the promise: what was expected, what came.
 
-    Raises ValueError for a case it is not for; ask :meth:`applies` first, so that nothing passes by being skipped.
+    Raises ValueError for a case it does not apply to; ask :meth:`applies` first, so that no skipped check passes.
     """
 
     __name__: str
@@ -28,7 +29,7 @@ class Check(Generic[Case]):
         self._when = when
 
     def applies(self, case: Case) -> bool:
-        """Whether the promise is one the part makes."""
+        """Whether the part makes this promise."""
         return self._when is None or self._when(case)
 
     def __call__(self, case: Case) -> None:
@@ -42,24 +43,34 @@ class Check(Generic[Case]):
         return self.__name__
 
 
-def only_for(when: Callable[[Case], bool]) -> Callable[[Callable[[Case], None]], Check[Case]]:
-    """Make a check of a function, for the cases ``when`` is true of."""
+def only_for(when: Callable[[Any], bool]) -> Callable[[Callable[[Case], None]], Check[Case]]:
+    """Decorator: a check of the cases for which ``when`` is true."""
     return lambda function: Check(function, when)
 
 
 def for_all(function: Callable[[Case], None]) -> Check[Case]:
-    """Make a check of a function, for all cases."""
+    """Decorator: a check of all cases."""
     return Check(function, None)
 
 
+def checks_in(*modules: ModuleType) -> tuple[Check[Any], ...]:
+    """All checks that these modules define, in their order."""
+    return tuple(
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, Check) and value.__module__ == module.__name__
+    )
+
+
 def pairs(checks: Iterable[Check[Case]], cases: Iterable[Case]) -> list[tuple[Check[Case], Case]]:
-    """Each case with each check that is for it."""
+    """Each case with each check that applies to it."""
     given = tuple(checks)
     return [(check, case) for case in cases for check in given if check.applies(case)]
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Standard normal values: of size 1, so that a relative error means something."""
+    """Standard normal values: of size 1, so that a relative error is meaningful."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from spectral_core import convolve
 from spectral_core.testing import assert_close, relative_error
 from spectral_layers.filters.base import Filter, RecurrentFilter
-from spectral_layers.testing.cases import FilterCase, has_limit, has_support, is_recurrent
+from spectral_layers.testing.cases import FilterCase, has_support, is_limited, is_recurrent
 from spectral_layers.testing.check import for_all, normal, only_for
 
 _BOUND = 1e-9
@@ -44,7 +44,7 @@ def check_taps_beyond_the_support_are_zero(case: FilterCase) -> None:
         raise AssertionError(f"{case}: kernel taps from lag {support} on must be zero, as its support says.")
 
 
-@only_for(has_limit)
+@only_for(is_limited)
 def check_the_kernel_reaches_the_limit(case: FilterCase) -> None:
     """A filter limited to some length is defined up to it."""
     made = case.build()

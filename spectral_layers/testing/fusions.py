@@ -12,7 +12,7 @@ from spectral_core.errors import UnsupportedInputError
 from spectral_core.testing import assert_close
 from spectral_layers.fusion.base import Fusion, Stream
 from spectral_layers.rows import Rows
-from spectral_layers.testing.cases import FusionCase
+from spectral_layers.testing.cases import FusionCase, is_causal
 from spectral_layers.testing.check import for_all, normal, only_for, ragged, relative_change, require_error
 from spectral_layers.testing.gradients import require_gradients
 
@@ -45,10 +45,6 @@ def given(
         )
         for name, x in streams.items()
     }
-
-
-def is_causal(case: FusionCase) -> bool:
-    return case.causal
 
 
 def is_bidirectional(case: FusionCase) -> bool:

@@ -8,7 +8,7 @@ from torch import Tensor
 from spectral_core.errors import UnsupportedInputError
 from spectral_core.testing import assert_close
 from spectral_layers.positions.base import Grid, Position
-from spectral_layers.testing.cases import PositionCase
+from spectral_layers.testing.cases import PositionCase, has_parameters, is_limited
 from spectral_layers.testing.check import for_all, normal, only_for, require_error
 
 _GRID = (5, 8)
@@ -20,16 +20,8 @@ def rotates(case: PositionCase) -> bool:
     return case.build().rotation(torch.arange(2)[None], torch.float64) is not None
 
 
-def is_limited(case: PositionCase) -> bool:
-    return case.build().length_limit is not None
-
-
 def is_unlimited(case: PositionCase) -> bool:
     return not is_limited(case)
-
-
-def has_parameters(case: PositionCase) -> bool:
-    return any(True for _ in case.build().parameters())
 
 
 @for_all

@@ -17,13 +17,14 @@ from spectral_layers.testing.cases import (
     FusionCase,
     GateCase,
     MixerCase,
+    PartCase,
     PositionCase,
     SparsityCase,
     part_names,
 )
 
 P = TypeVar("P", bound=PartConfig)
-C = TypeVar("C", MixerCase, FilterCase, GateCase, SparsityCase, FusionCase, FeedForwardCase, PositionCase, FrontEndCase)
+C = TypeVar("C", bound=PartCase[Any])
 
 # Options that bring several blocks into a short sequence.
 _SMALL: dict[str, dict[str, Any]] = {

@@ -15,7 +15,6 @@ from spectral_core import convolve, fft_backend
 from spectral_core.testing import assert_close
 from spectral_layers.filters.base import Filter, RecurrentFilter
 from spectral_layers.kept import fixed_weights
-from spectral_layers.testing.building import Case
 from spectral_layers.testing.cases import (
     FeedForwardCase,
     FilterCase,
@@ -23,8 +22,10 @@ from spectral_layers.testing.cases import (
     FusionCase,
     GateCase,
     MixerCase,
+    PartCase,
     PositionCase,
     SparsityCase,
+    has_parameters,
 )
 from spectral_layers.testing.check import for_all, normal, only_for
 from spectral_layers.testing.fusions import given, streams_of
@@ -35,12 +36,8 @@ from spectral_layers.testing.streaming import continued
 _BOUND = 1e-9
 
 
-def has_weights(case: Case) -> bool:
-    return any(True for _ in case.build().parameters())
-
-
-@only_for(has_weights)
-def check_nothing_is_remembered_of_the_weights(case: Case) -> None:
+@only_for(has_parameters)
+def check_nothing_is_remembered_of_the_weights(case: PartCase[Any]) -> None:
     """Outputs are those of the weights as they are, after ``p.data.copy_`` and after new parameters were put in.
 
     No mode is switched and no hook runs: what watches versions, addresses or steps sees neither.
@@ -67,7 +64,7 @@ def check_nothing_is_remembered_of_the_weights(case: Case) -> None:
 
 
 @for_all
-def check_it_survives_meta_and_casts(case: Case) -> None:
+def check_it_survives_meta_and_casts(case: PartCase[Any]) -> None:
     """What is no weight is right when weights are loaded after ``to_empty``, after half precision, and in float64."""
     with _default_dtype(torch.float64):
         exact = case.build()
@@ -94,8 +91,8 @@ def check_it_survives_meta_and_casts(case: Case) -> None:
             )
 
 
-@only_for(has_weights)
-def check_weights_are_read_in_their_modules_call(case: Case) -> None:
+@only_for(has_parameters)
+def check_weights_are_read_in_their_modules_call(case: PartCase[Any]) -> None:
     """Hooks around calls may bring weights in and take them away: of each module its own, or of the part all.
 
     As accelerate's offloading, FSDP and ZeRO-3 do; elsewhere weights are on the meta device.
@@ -115,7 +112,7 @@ def check_weights_are_read_in_their_modules_call(case: Case) -> None:
         )
 
 
-def answers(case: Case, part: Any) -> dict[str, Tensor]:
+def answers(case: PartCase[Any], part: Any) -> dict[str, Tensor]:
     """What a part gives for the same inputs in all the ways it is used, without gradients."""
     with torch.no_grad():
         if isinstance(case, FilterCase):
@@ -162,7 +159,7 @@ def _of_fusion(case: FusionCase, part: Any) -> dict[str, Tensor]:
     return found
 
 
-def _moved(case: Case) -> nn.Module:
+def _moved(case: PartCase[Any]) -> nn.Module:
     """The part with other weights, never called."""
     part = case.build()
     with torch.no_grad():
@@ -172,7 +169,7 @@ def _moved(case: Case) -> nn.Module:
 
 
 def _wrong(
-    case: Case, part: nn.Module, units: list[tuple[nn.Module, list[nn.Module]]], wanted: dict[str, Tensor]
+    case: PartCase[Any], part: nn.Module, units: list[tuple[nn.Module, list[nn.Module]]], wanted: dict[str, Tensor]
 ) -> str | None:
     """What goes wrong while the units' weights are in place during the units' calls alone."""
     with _offloaded(units):

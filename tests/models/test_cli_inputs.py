@@ -143,9 +143,7 @@ def test_a_sound_of_another_rate_or_kind(sounds, spectral, tmp_path):
     spectral("embed", sounds, record(tmp_path / "none.wav", np.zeros((0, 1)))).refused("has no samples")
     (tmp_path / "text.wav").write_text("no sound at all")
     spectral("embed", sounds, tmp_path / "text.wav").refused(r"text\.wav is no WAV file of plain samples")
-    spectral("embed", sounds, tmp_path / "missing.wav").refused(
-        r"cannot read the recording .*missing\.wav: No such"
-    )
+    spectral("embed", sounds, tmp_path / "missing.wav").refused(r"cannot read the recording .*missing\.wav: No such")
 
 
 def test_embeddings_are_the_means_over_each_texts_own_tokens(texts, spectral, tmp_path):
