@@ -76,7 +76,7 @@ SPARSITY_CHECKS: tuple[Check[SparsityCase], ...] = (
 )
 FUSION_CHECKS: tuple[Check[FusionCase], ...] = (
     *_PART_CHECKS,
-    *checks_in(fusions, fusion_states),
+    *checks_in(fusions, fusion_states, streaming),
     operators.check_a_fusion_transforms_through_its_backend,
 )
 FEEDFORWARD_CHECKS: tuple[Check[FeedForwardCase], ...] = (*_PART_CHECKS, *checks_in(feedforwards))

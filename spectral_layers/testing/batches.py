@@ -7,7 +7,7 @@ import torch
 from spectral_core.testing import assert_close
 from spectral_layers.rows import Alignment, Rows
 from spectral_layers.testing.cases import MixerCase, keeps_segments, streams
-from spectral_layers.testing.check import for_all, normal, only_for, ragged
+from spectral_layers.testing.check import for_all, normal, only_for, ragged, require_like
 from spectral_layers.testing.streaming import run
 
 _BOUND = 1e-9
@@ -85,11 +85,10 @@ def check_rows_do_not_mix(case: MixerCase) -> None:
 def check_an_empty_batch(case: MixerCase) -> None:
     """No rows in, no rows out, and a state of no rows from a mixer that streams."""
     mixer = case.build()
-    y = mixer(normal(0, 5, case.hidden_dim)).y
-    if y.shape != (0, 5, case.hidden_dim):
-        raise AssertionError(f"{case}: no rows must come back as (0, 5, {case.hidden_dim}); got {tuple(y.shape)}.")
+    nothing = normal(0, 5, case.hidden_dim)
+    require_like(str(case), mixer(nothing).y, nothing)
     if streams(case):
-        _, state = run(mixer, normal(0, 5, case.hidden_dim))
+        _, state = run(mixer, nothing)
         run(mixer, normal(0, 1, case.hidden_dim), state)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -117,6 +117,8 @@ class SparsityCase(PartCase[Sparsity]):
 class FusionCase(PartCase[Fusion]):
     """A fusion to check. Streams have unequal lengths; a fusion without names gets a target and one source."""
 
+    block: ClassVar[int] = 8
+    length: ClassVar[int] = 35
     config: FusionConfig
     causal: bool = True
     hidden_dim: int = 16
@@ -176,7 +178,7 @@ def is_causal(case: MixerCase | FusionCase) -> bool:
     return case.causal
 
 
-def streams(case: MixerCase) -> bool:
+def streams(case: MixerCase | FusionCase) -> bool:
     return case.causal and case.build().streams
 
 
@@ -184,7 +186,7 @@ def is_causal_without_state(case: MixerCase) -> bool:
     return case.causal and not streams(case)
 
 
-def cannot_stream(case: MixerCase) -> bool:
+def cannot_stream(case: MixerCase | FusionCase) -> bool:
     return not streams(case)
 
 

@@ -13,10 +13,9 @@ from torch import Tensor
 
 from spectral_layers.mixers.base import Mixer
 from spectral_layers.testing.cases import MixerCase, is_causal, is_causal_without_state
-from spectral_layers.testing.check import normal, only_for, relative_change
+from spectral_layers.testing.check import ROUNDING, normal, only_for, relative_change, require_causal
 
-_ALLOWED = 1e-9
-_ALLOWED_SINGLE = 1e-3
+_ROUNDING_SINGLE = 1e-3
 """In float32, where an FFT's rounding moves earlier outputs by 1e-5 of their size."""
 _LENGTHS = (129, 31, 128, 65, 64, 127, 33, 32)
 """Both sides of powers of two, one for each setting."""
@@ -34,7 +33,7 @@ def check_no_output_sees_a_later_token(case: MixerCase) -> None:
         y = mixer(x).y
         for token in _positions(case):
             changed = mixer(torch.cat([x[:, :token], other[:, token:]], 1)).y
-            _require_untouched(case, changed, y, token, "new tokens")
+            require_causal(f"{case}: new tokens", changed, y, token)
 
 
 @only_for(is_causal_without_state)
@@ -54,7 +53,7 @@ def check_no_token_sees_the_next(case: MixerCase) -> None:
             moved = (mixer(other.where(later[..., None], x)).y - y).abs().amax(2)
             answer = moved.where(later, 0).max().item()
             leak = moved.masked_fill(later, 0)
-            if not leak.max().item() <= _ALLOWED * answer:
+            if not leak.max().item() <= ROUNDING * answer:
                 row, token = divmod(int(leak.argmax()), length)
                 raise AssertionError(
                     f"{case} sees the future: new tokens from {first + row} on move the output of token {token} "
@@ -79,7 +78,7 @@ def check_no_setting_sees_a_later_token(case: MixerCase) -> None:
                     changed = _seeded(mixer, torch.cat([x[:, :token], other[:, token:]], 1))
                     answer = (changed - y)[:, token:].abs().max().item()
                     leak = relative_change(changed[:, :token], y[:, :token], answer)
-                    if not leak <= (_ALLOWED if dtype == torch.float64 else _ALLOWED_SINGLE):
+                    if not leak <= (ROUNDING if dtype == torch.float64 else _ROUNDING_SINGLE):
                         raise AssertionError(
                             f"{case} sees the future in {str(dtype).removeprefix('torch.')}, "
                             f"{'training' if training else 'evaluation'} mode, gradients "
@@ -109,10 +108,10 @@ def check_the_jacobian_is_lower_triangular(case: MixerCase) -> None:
         if not size > 0:
             raise AssertionError(f"{case}: the outputs before token {token} depend on no input, so this says nothing.")
         leak = relative_change(gradient[:, token:], torch.zeros_like(gradient[:, token:]), size)
-        if not leak <= _ALLOWED:
+        if not leak <= ROUNDING:
             raise AssertionError(
                 f"{case} sees the future: the outputs before token {token} have a gradient for tokens from {token} on, "
-                f"{leak:.2g} of their largest; at most {_ALLOWED:g} is rounding. Compute what shapes a token's output "
+                f"{leak:.2g} of their largest; at most {ROUNDING:g} is rounding. Compute what shapes a token's output "
                 "(gates, kernels, norms, statistics) from tokens up to it."
             )
 
@@ -120,17 +119,3 @@ def check_the_jacobian_is_lower_triangular(case: MixerCase) -> None:
 def _positions(case: MixerCase) -> list[int]:
     block, length = case.block, case.length
     return sorted({1, block - 1, block, block + 1, 2 * block, 2 * block + block // 2, length - 1} - {0})
-
-
-def _require_untouched(case: MixerCase, changed: Tensor, y: Tensor, token: int, what: str) -> None:
-    answer = (changed - y)[:, token:].abs().max().item()
-    if not answer > 1e-6 * y.abs().max().item():
-        raise AssertionError(f"{case}: {what} from {token} on change nothing after it, so its causality says nothing.")
-    leak = relative_change(changed[:, :token], y[:, :token], answer)
-    if not leak <= _ALLOWED:
-        first = int(((changed - y)[:, :token].abs().amax((0, 2)) > _ALLOWED * answer).nonzero()[0])
-        raise AssertionError(
-            f"{case} sees the future: {what} from {token} on move the output of token {first} already, earlier outputs "
-            f"by up to {leak:.2g} of the change after; at most {_ALLOWED:g} is rounding. Compute what shapes a token's "
-            "output (gates, kernels, norms, statistics) from tokens up to it."
-        )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
@@ -13,6 +14,9 @@ from torch import Tensor
 from spectral_layers.rows import Rows
 
 Case = TypeVar("Case", contravariant=True)
+
+ROUNDING = 1e-9
+"""Allowed in float64, relative to the change of the outputs that may change."""
 
 
 class Check(Generic[Case]):
@@ -76,6 +80,39 @@ def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Te
 
 def ragged(lengths: list[int]) -> Rows:
     return Rows(torch.tensor(lengths))
+
+
+def require_like(what: str, y: Tensor, x: Tensor) -> None:
+    """Raise AssertionError unless y has the shape and dtype of x."""
+    if y.shape != x.shape or y.dtype != x.dtype:
+        raise AssertionError(
+            f"{what}: {tuple(x.shape)} {x.dtype} must come back as such; got {tuple(y.shape)} {y.dtype}."
+        )
+
+
+def require_scalars(what: str, *named: Mapping[str, Tensor]) -> None:
+    """Raise AssertionError unless all losses and metrics are finite scalars."""
+    for name, scalar in ChainMap(*map(dict, named)).items():
+        if scalar.dim() != 0 or not scalar.isfinite():
+            raise AssertionError(f"{what}: {name!r} must be a finite scalar; got {tuple(scalar.shape)}.")
+
+
+def require_causal(what: str, changed: Tensor, y: Tensor, token: int) -> None:
+    """Raise AssertionError if new inputs from ``token`` on moved earlier outputs. what: the part, and what is new.
+
+    In float64 an FFT's rounding moves them by 1e-15 of the change that follows, a leak by far more than 1e-9.
+    """
+    answer = (changed - y)[:, token:].abs().max().item()
+    if not answer > 1e-6 * y.abs().max().item():
+        raise AssertionError(f"{what} from {token} on change nothing after it, so the check of causality is void.")
+    leak = relative_change(changed[:, :token], y[:, :token], answer)
+    if not leak <= ROUNDING:
+        first = int(((changed - y)[:, :token].abs().amax((0, 2)) > ROUNDING * answer).nonzero()[0])
+        raise AssertionError(
+            f"{what} from {token} on move the output of token {first} already: the future is seen. Earlier outputs "
+            f"move by up to {leak:.2g} of the change after; at most {ROUNDING:g} is rounding. Compute what shapes a "
+            "token's output (gates, kernels, norms, statistics) from tokens up to it."
+        )
 
 
 def require_error(

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from spectral_core.testing import assert_close
 from spectral_layers.testing.cases import FeedForwardCase
-from spectral_layers.testing.check import for_all, normal, only_for, ragged
+from spectral_layers.testing.check import for_all, normal, only_for, ragged, require_like, require_scalars
 from spectral_layers.testing.gradients import require_gradients
 
 _BATCH, _LENGTH = 3, 40
@@ -27,8 +27,7 @@ def check_tokens_do_not_mix(case: FeedForwardCase) -> None:
     part, x = case.build(), _tokens(case)
     with torch.no_grad():
         y = part(x).y
-        if y.shape != x.shape:
-            raise AssertionError(f"{case}: {tuple(x.shape)} must come back as such; got {tuple(y.shape)}.")
+        require_like(str(case), y, x)
         if not y.any():
             raise AssertionError(f"{case}: the output of noise is all zero, so its independence says nothing.")
         for row, token in ((0, 0), (1, 17), (2, _LENGTH - 1)):
@@ -61,9 +60,7 @@ def check_a_feedforward_keeps_dtypes(case: FeedForwardCase) -> None:
     """float32 and float64 come back as such; bfloat16 autocast gives finite outputs within a tenth of float32's."""
     x = _tokens(case)
     for dtype in (torch.float64, torch.float32):
-        found = case.build(dtype)(x.to(dtype)).y.dtype
-        if found != dtype:
-            raise AssertionError(f"{case}: an input in {dtype} must give an output in {dtype}; got {found}.")
+        require_like(str(case), case.build(dtype)(x.to(dtype)).y, x.to(dtype))
     part = case.build(torch.float32)
     # The mean over many tokens: one whose router nearly ties may go elsewhere in half precision.
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
@@ -112,9 +109,9 @@ def check_losses_of_a_feedforward_ignore_padding(case: FeedForwardCase) -> None:
 def check_losses_of_a_feedforward_teach(case: FeedForwardCase) -> None:
     """Each loss is a scalar with a gradient for some parameter."""
     part = case.build()
-    for name, scalar in part(_tokens(case)).losses.items():
-        if scalar.dim() != 0:
-            raise AssertionError(f"{case}: the loss {name!r} must be a scalar; got {tuple(scalar.shape)}.")
+    losses = part(_tokens(case)).losses
+    require_scalars(str(case), losses)
+    for name, scalar in losses.items():
         parameters = list(part.parameters())
         gradients: tuple[Tensor | None, ...] = (None,) * len(parameters)
         if scalar.requires_grad:

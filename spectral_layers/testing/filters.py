@@ -10,6 +10,7 @@ from spectral_core.testing import assert_close, relative_error
 from spectral_layers.filters.base import Filter, RecurrentFilter
 from spectral_layers.testing.cases import FilterCase, has_support, is_limited, is_recurrent
 from spectral_layers.testing.check import for_all, normal, only_for
+from spectral_layers.testing.gradients import require_parameter_gradients
 
 _BOUND = 1e-9
 
@@ -73,12 +74,7 @@ def check_every_parameter_of_a_filter_learns(case: FilterCase) -> None:
         made.zero_grad()
         weights = normal(case.channels, length, dtype=torch.float32)
         (made.kernel(length) * weights).sum().backward()
-        for name, parameter in made.named_parameters():
-            gradient = parameter.grad
-            if gradient is None or not gradient.isfinite().all():
-                raise AssertionError(f"{case}: {name} gets no finite gradient from {length} taps.")
-            if length > 1 and not gradient.any():
-                raise AssertionError(f"{case}: {name} gets an all-zero gradient from {length} taps; it cannot learn.")
+        require_parameter_gradients(f"{case}, {length} taps", made, dead=length == 1)
 
 
 @only_for(is_recurrent)

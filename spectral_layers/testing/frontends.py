@@ -12,6 +12,7 @@ from spectral_core.testing import assert_close
 from spectral_layers.frontends.base import Modality
 from spectral_layers.testing.cases import FrontEndCase
 from spectral_layers.testing.check import for_all, normal, only_for, require_error
+from spectral_layers.testing.gradients import require_parameter_gradients
 
 _BATCH = 4
 
@@ -119,13 +120,7 @@ def check_gradients_of_a_front_end(case: FrontEndCase) -> None:
         part.zero_grad()
         x = part(given).x
         (x * normal(*x.shape, dtype=torch.float32)).sum().backward()
-        for name, parameter in part.named_parameters():
-            if parameter.grad is None:
-                raise AssertionError(f"{case}: {name} gets no gradient; is it detached?")
-            if not parameter.grad.isfinite().all():
-                raise AssertionError(f"{case}: the gradient of {name} is not finite.")
-            if given is inputs and not parameter.grad.any():
-                raise AssertionError(f"{case}: the gradient of {name} is all zero; it cannot learn.")
+        require_parameter_gradients(str(case), part, dead=given is not inputs)
 
 
 @for_all

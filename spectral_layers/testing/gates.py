@@ -11,7 +11,7 @@ from torch import Tensor
 from spectral_core.testing import assert_close
 from spectral_layers.gates.base import Modulation, SpectralView
 from spectral_layers.testing.cases import GateCase, SparsityCase
-from spectral_layers.testing.check import for_all, normal
+from spectral_layers.testing.check import for_all, normal, require_scalars
 from spectral_layers.testing.gradients import require_gradients
 
 SPANS = (1, 2, 3, 4, 16, 31, 64)
@@ -96,9 +96,7 @@ def check_gradients_of_a_gate_at_any_scale(case: GateCase | SparsityCase) -> Non
 def check_losses_of_a_gate_are_scalars(case: GateCase | SparsityCase) -> None:
     """Losses and metrics are finite scalars."""
     modulation = case.build()(spectral_view(signals(case, 16)))
-    for name, scalar in {**modulation.losses, **modulation.metrics}.items():
-        if scalar.dim() != 0 or not scalar.isfinite():
-            raise AssertionError(f"{case}: {name!r} must be a finite scalar; got {tuple(scalar.shape)}.")
+    require_scalars(str(case), modulation.losses, modulation.metrics)
 
 
 def signals(case: GateCase | SparsityCase, n: int, dtype: torch.dtype = torch.float64) -> Tensor:

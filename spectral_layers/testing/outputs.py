@@ -18,7 +18,15 @@ from spectral_layers.testing.cases import (
     mixes_segments,
     streams,
 )
-from spectral_layers.testing.check import for_all, normal, only_for, ragged, require_error
+from spectral_layers.testing.check import (
+    for_all,
+    normal,
+    only_for,
+    ragged,
+    require_error,
+    require_like,
+    require_scalars,
+)
 from spectral_layers.testing.gradients import require_gradients
 from spectral_layers.testing.streaming import continued, run
 
@@ -32,9 +40,7 @@ def check_shapes_and_dtypes(case: MixerCase) -> None:
             x = normal(2, max(1, length), case.hidden_dim, dtype=dtype)
             kept = x.clone()
             output = mixer(x)
-            if output.y.shape != x.shape or output.y.dtype != dtype:
-                shown = f"{tuple(output.y.shape)} {output.y.dtype}"
-                raise AssertionError(f"{case}: {tuple(x.shape)} {dtype} must come back as such; got {shown}.")
+            require_like(str(case), output.y, x)
             if not output.y.isfinite().all():
                 raise AssertionError(f"{case}: the output of {length} tokens in {dtype} is not finite.")
             if not torch.equal(x, kept):
@@ -43,9 +49,7 @@ def check_shapes_and_dtypes(case: MixerCase) -> None:
                 raise AssertionError(
                     f"{case}: a second call in eval mode gives other outputs: something is remembered."
                 )
-            for name, scalar in {**output.losses, **output.metrics}.items():
-                if scalar.dim() != 0:
-                    raise AssertionError(f"{case}: {name!r} must be a scalar; got {tuple(scalar.shape)}.")
+            require_scalars(str(case), output.losses, output.metrics)
 
 
 @only_for(is_causal)

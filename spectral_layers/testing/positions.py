@@ -9,7 +9,8 @@ from spectral_core.errors import UnsupportedInputError
 from spectral_core.testing import assert_close
 from spectral_layers.positions.base import Grid, Position
 from spectral_layers.testing.cases import PositionCase, has_parameters, is_limited
-from spectral_layers.testing.check import for_all, normal, only_for, require_error
+from spectral_layers.testing.check import for_all, normal, only_for, require_error, require_like
+from spectral_layers.testing.gradients import require_parameter_gradients
 
 _GRID = (5, 8)
 _LENGTH = 40
@@ -33,9 +34,7 @@ def check_a_position_keeps_shapes_and_dtypes(case: PositionCase) -> None:
             x = normal(batch, _LENGTH, case.hidden_dim, dtype=dtype)
             kept = x.clone()
             y = placed(part, x, positions)
-            if y.shape != x.shape or y.dtype != dtype:
-                shown = f"{tuple(y.shape)} {y.dtype}"
-                raise AssertionError(f"{case}: {tuple(x.shape)} {dtype} must come back as such; got {shown}.")
+            require_like(str(case), y, x)
             if not torch.equal(x, kept):
                 raise AssertionError(f"{case} changes its input in place; work on a copy.")
 
@@ -119,11 +118,7 @@ def check_every_parameter_of_a_position_learns(case: PositionCase) -> None:
     part = case.build()
     y = placed(part, normal(2, _LENGTH, case.hidden_dim), torch.arange(_LENGTH)[None])
     (y * normal(2, _LENGTH, case.hidden_dim, seed=1)).sum().backward()
-    for name, parameter in part.named_parameters():
-        if parameter.grad is None or not parameter.grad.any():
-            raise AssertionError(f"{case}: {name} gets no gradient; is it detached?")
-        if not parameter.grad.isfinite().all():
-            raise AssertionError(f"{case}: the gradient of {name} is not finite.")
+    require_parameter_gradients(str(case), part)
 
 
 def placed(part: Position, x: Tensor, positions: Tensor, grid: Grid | None = None) -> Tensor:
