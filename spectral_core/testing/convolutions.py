@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from typing import TypedDict
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,25 +21,13 @@ from spectral_core.testing.oracle import oracle_convolve, plain_convolve
 _FLOAT32_FLOOR = 2.5e-7
 
 
-class _Options(TypedDict, total=False):
-    skip: Tensor
-    pre_gate: Tensor
-    post_gate: Tensor
-
-
 def check_convolution_matches_the_direct_sum(backend: FFTBackend) -> None:
     """Every mode, with each combination of skip and gates, equals the float64 sum that defines it."""
     draw = Inputs(backend)
     u, kernel = draw.normal(2, 3, 21), draw.normal(3, 9)
-    every: _Options = {"skip": draw.normal(3), "pre_gate": draw.normal(2, 3, 21), "post_gate": draw.normal(2, 3, 21)}
-    for mode, (skip, pre, post) in itertools.product(MODES, itertools.product((False, True), repeat=3)):
-        chosen: _Options = {}
-        if skip:
-            chosen["skip"] = every["skip"]
-        if pre:
-            chosen["pre_gate"] = every["pre_gate"]
-        if post:
-            chosen["post_gate"] = every["post_gate"]
+    every = {"skip": draw.normal(3), "pre_gate": draw.normal(2, 3, 21), "post_gate": draw.normal(2, 3, 21)}
+    for mode, present in itertools.product(MODES, itertools.product((False, True), repeat=3)):
+        chosen = dict(itertools.compress(every.items(), present))
         y = convolve(u, kernel, mode=mode, backend=backend, **chosen)
         what = f"{mode} convolution with {', '.join(chosen) or 'neither skip nor gates'}"
         assert_close(what, y, oracle_convolve(u, kernel, mode=mode, **chosen), draw.tolerance)
@@ -147,13 +136,10 @@ def check_convolution_is_linear(backend: FFTBackend) -> None:
     u, v, skip = draw.normal(2, 3, 19), draw.normal(2, 3, 19), draw.normal(3)
     k, h = draw.normal(3, 11), draw.normal(3, 11)
     for mode in MODES:
-
-        def run(signal: Tensor, kernel: Tensor, mode: Mode = mode) -> Tensor:
-            return convolve(signal, kernel, mode=mode, skip=skip, backend=backend)
-
+        run = partial(convolve, mode=mode, skip=skip, backend=backend)
         whole = run(2 * u - 3 * v, k)
         assert_close(f"{mode}: linear in u", whole, 2 * run(u, k) - 3 * run(v, k), 10 * draw.tolerance)
-        # The skip is there once on both sides: 2 - 1 = 1.
+        # The skip occurs once on both sides: 2 - 1 = 1.
         assert_close(f"{mode}: linear in the kernel", run(u, 2 * k - h), 2 * run(u, k) - run(u, h), 10 * draw.tolerance)
 
 
@@ -182,19 +168,15 @@ def check_causality(backend: FFTBackend) -> None:
     for taps in (length // 2, length, 2 * length + 1):
         kernel, skip = draw.normal(3, taps), draw.normal(3)
         before = {name: draw.normal(2, 3, length) for name in ("u", "pre_gate", "post_gate")}
-
-        def run(given: dict[str, Tensor], kernel: Tensor = kernel, skip: Tensor = skip) -> Tensor:
-            u, pre, post = given["u"], given["pre_gate"], given["post_gate"]
-            return convolve(u, kernel, skip=skip, pre_gate=pre, post_gate=post, backend=backend)
-
-        y = run(before)
+        run: Callable[..., Tensor] = partial(convolve, kernel=kernel, skip=skip, backend=backend)
+        y = run(**before)
         size = y.abs().max().item()
         if not size > 0:
             raise AssertionError("a causal convolution of noise is all zero, so its causality says nothing.")
         for name, token in itertools.product(before, (1, length // 2, length - 1)):
             after = dict(before)
             after[name] = torch.cat([before[name][..., :token], draw.normal(2, 3, length - token)], -1)
-            change = (run(after) - y).abs() / size
+            change = (run(**after) - y).abs() / size
             leak = change[..., :token].max().item()
             if not leak <= allowed:
                 raise AssertionError(
@@ -209,8 +191,13 @@ def check_causality(backend: FFTBackend) -> None:
 def check_convolution_gradients(backend: FFTBackend) -> None:
     """Gradients for u, kernel, skip and both gates: by finite differences, and each alone against the definition's."""
     draw = Inputs(backend)
-    for mode, taps, rows in (("causal", 4, ()), ("causal", 13, (2,)), ("circular", 8, ()), ("centered", 5, ())):
-        chosen: Mode = mode  # type: ignore[assignment]
+    cases: tuple[tuple[Mode, int, tuple[int, ...]], ...] = (
+        ("causal", 4, ()),
+        ("causal", 13, (2,)),
+        ("circular", 8, ()),
+        ("centered", 5, ()),
+    )
+    for mode, taps, rows in cases:
         tensors = {
             "u": draw.normal(2, 3, 5),
             "kernel": draw.normal(*rows, 3, taps),
@@ -218,13 +205,7 @@ def check_convolution_gradients(backend: FFTBackend) -> None:
             "pre_gate": draw.normal(2, 3, 5),
             "post_gate": draw.normal(2, 3, 5),
         }
-
-        def run(u: Tensor, kernel: Tensor, skip: Tensor, pre: Tensor, post: Tensor, mode: Mode = chosen) -> Tensor:
-            return convolve(u, kernel, mode=mode, skip=skip, pre_gate=pre, post_gate=post, backend=backend)
-
-        def exact(u: Tensor, kernel: Tensor, skip: Tensor, pre: Tensor, post: Tensor, mode: Mode = chosen) -> Tensor:
-            return oracle_convolve(u, kernel, mode=mode, skip=skip, pre_gate=pre, post_gate=post)
-
+        run, exact = partial(convolve, mode=mode, backend=backend), partial(oracle_convolve, mode=mode)
         assert_gradients(f"{mode} convolution, K = {taps}", run, exact, tensors, draw.tolerance)
 
 
@@ -234,7 +215,8 @@ def check_convolution_of_strided_inputs(backend: FFTBackend) -> None:
     kernel, skip = draw.normal(18, 3).transpose(0, 1), draw.normal(6)[::2]
     # In the second, rows are not in order of memory, an order some libraries keep in their output.
     for mode, order in itertools.product(MODES, ((0, 2, 1), (2, 1, 0))):
-        u, pre, post = (draw.normal(*_strided_shape(order)).permute(order) for _ in range(3))
+        shape = [(2, 3, 18)[order.index(axis)] for axis in range(3)]  # its permutation is (2, 3, 18)
+        u, pre, post = (draw.normal(*shape).permute(order) for _ in range(3))
         y = convolve(u, kernel, mode=mode, skip=skip, pre_gate=pre, post_gate=post, backend=backend)
         expected = oracle_convolve(u, kernel, mode=mode, skip=skip, pre_gate=pre, post_gate=post)
         assert_close(f"{mode} convolution of strided inputs", y, expected, draw.tolerance)
@@ -288,23 +270,12 @@ def check_nan_comes_through_convolution(backend: FFTBackend) -> None:
         poisoned = tensors[name]
         # Row 0, channel 0, and a token or tap in the middle where there is one.
         poisoned[(0,) * (poisoned.dim() - 1) + (poisoned.shape[-1] // 2 if name != "skip" else 0,)] = torch.nan
-        u, kernel = tensors.pop("u"), tensors.pop("kernel")
-        options: _Options = {
-            "skip": tensors["skip"],
-            "pre_gate": tensors["pre_gate"],
-            "post_gate": tensors["post_gate"],
-        }
-        y = convolve(u, kernel, mode=mode, backend=backend, **options)
-        expected = oracle_convolve(u, kernel, mode=mode, **options).isnan()
+        y = convolve(**tensors, mode=mode, backend=backend)
+        expected = oracle_convolve(**tensors, mode=mode).isnan()
         if not bool(y.cpu().isnan()[expected].all()):
             raise AssertionError(
                 f"{mode} convolution hides a NaN in {name}: outputs that depend on it are finite. Do not replace NaN."
             )
-
-
-def _strided_shape(order: tuple[int, int, int]) -> list[int]:
-    """The shape whose permutation is (2, 3, 18)."""
-    return [(2, 3, 18)[order.index(axis)] for axis in range(3)]
 
 
 def _require_dtype(y: Tensor, dtype: torch.dtype) -> None:

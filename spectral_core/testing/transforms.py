@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import torch
-from torch import Tensor
 
 from spectral_core.axes import describe
 from spectral_core.backends.base import FFTBackend, Spectrum
@@ -119,13 +119,7 @@ def check_modulation_gradients(backend: FFTBackend) -> None:
     for length, n in ((6, 6), (5, 5), (5, 8)):
         bins = n // 2 + 1
         tensors = {"x": draw.normal(2, 3, length), "gain": draw.normal(3, bins), "phase": draw.normal(2, 3, bins)}
-
-        def run(x: Tensor, gain: Tensor, phase: Tensor, n: int = n) -> Tensor:
-            return modulate(x, gain, phase, n=n, backend=backend)
-
-        def exact(x: Tensor, gain: Tensor, phase: Tensor, n: int = n) -> Tensor:
-            return oracle_modulate(x, gain, phase, n)
-
+        run, exact = partial(modulate, n=n, backend=backend), partial(oracle_modulate, n=n)
         assert_gradients(f"modulation at n = {n}", run, exact, tensors, draw.tolerance)
 
 
