@@ -13,7 +13,8 @@ from spectral_core.modulation import modulate
 from spectral_core.testing.gradients import assert_gradients
 from spectral_core.testing.inputs import Inputs
 from spectral_core.testing.numerics import assert_as_accurate, assert_close
-from spectral_core.testing.oracle import bin_weights, oracle_irfft, oracle_modulate, oracle_rfft
+from spectral_core.testing.oracle import oracle_irfft, oracle_modulate, oracle_rfft
+from spectral_kernels.modulation.reference import bin_weights
 
 _LENGTHS = (1, 2, 3, 4, 8, 13, 30, 31, 64)
 
