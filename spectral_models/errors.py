@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from spectral_core import SpectralError, UnsupportedInputError
+from spectral_core import ConfigError, SpectralError, UnsupportedInputError
 
 _REMEDIES = {
     errno.ENOSPC: "Free space",
@@ -22,6 +24,17 @@ class CheckpointError(SpectralError, ValueError):
 
 class DataError(SpectralError, ValueError):
     """Data that cannot be read, split, cut into windows or decoded."""
+
+
+@contextmanager
+def needs_extra(what: str, extra: str, error: type[SpectralError] = ConfigError) -> Iterator[None]:
+    """Around imports: a missing library is an error that says what to install. what: ``plots need``, say."""
+    try:
+        yield
+    except ImportError as missing:
+        raise error(
+            f"{what} a library that is not installed: {missing.name}. Run: pip install 'spectral-networks[{extra}]'"
+        ) from None
 
 
 def not_numbers(what: str) -> UnsupportedInputError:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from spectral_core import ConfigError
 from spectral_layers import Filter
 from spectral_models.block import Block
+from spectral_models.errors import needs_extra
 from spectral_models.model import SpectralModel
 from spectral_models.quiet import quietly
 
@@ -93,13 +94,7 @@ def _projections(model: nn.Module) -> list[str]:
 
 def torchao() -> Any:
     """torchao.quantization. Raises ConfigError naming the extra to install."""
-    try:
-        # It says on import which of its CUDA kernels are not for this machine.
-        with quietly("torchao", "torch.utils._pytree"):
-            from torchao import quantization
-    except ImportError as error:
-        raise ConfigError(
-            f"int8 weights need a library that is not installed: {error.name}. "
-            "Run: pip install 'spectral-networks[quantize]'"
-        ) from None
+    # On import it logs which of its CUDA kernels do not support this machine.
+    with needs_extra("int8 weights need", "quantize"), quietly("torchao", "torch.utils._pytree"):
+        from torchao import quantization
     return quantization

@@ -56,7 +56,7 @@ def components(
     # A terminal gets groups that fit it; a pipe gets one whole line for each component, for grep.
     table = Table.grid(padding=(0, 2))
     for found, members in groupby(entries, key=lambda entry: entry.kind):
-        table.add_row(f"[bold]{found}[/]")
+        table.add_row(Text(found, "bold"))
         for entry in members:
             source = "" if entry.provider == BUILTIN_PROVIDER else f" ({entry.provider} {entry.version})"
             table.add_row(f"  {entry.name}", Text.assemble(entry.summary, (source, "dim")))
@@ -65,7 +65,7 @@ def components(
     if out.is_terminal:
         out.print(table)
     for line in HOST.failure_lines():
-        out.print(line, style="red", markup=False, soft_wrap=True)
+        out.print(line, style="red", soft_wrap=True)
 
 
 def _show_options(entry: Entry[Any]) -> None:
@@ -77,7 +77,7 @@ def _show_options(entry: Entry[Any]) -> None:
     for name, field in fields.items():
         meaning = " ".join((field.description or "").split())
         line = Text.assemble(f"  {name:<{columns[0]}}  ", (f"{defaults[name]:<{columns[1]}}", "dim"), f"  {meaning}")
-        out.print(line, soft_wrap=True, highlight=False)
+        out.print(line, soft_wrap=True)
     if not fields:
         out.print("  no options")
 

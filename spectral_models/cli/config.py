@@ -11,7 +11,6 @@ from rich.syntax import Syntax
 from rich.table import Table
 
 from spectral_core import ConfigError
-from spectral_core.errors import printable
 from spectral_core.plain_data import is_file
 from spectral_models.assembly import build_model, count_parameters, list_models, load_config, read_yaml, without_memory
 from spectral_models.cli.console import out
@@ -84,7 +83,7 @@ def validate(source: str = _SOURCE, changes: list[str] = _SET) -> None:
     with without_memory():  # a hundred billion parameters are checked
         model = build_model(config.model if isinstance(config, RunConfig) else config)
     count = sum(parameter.numel() for parameter in model.parameters())
-    out.print(f"{printable(source)}: valid, {model.config.type} with {count:,} parameters", highlight=False)
+    out.print(f"{source}: valid, {model.config.type} with {count:,} parameters")
 
 
 @app.command()

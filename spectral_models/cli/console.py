@@ -24,8 +24,8 @@ class _Console(Console):
         super().print(*(printable(each) if isinstance(each, str) else each for each in objects), **options)
 
 
-out = _Console()
-errors = _Console(stderr=True, soft_wrap=True)
+out = _Console(highlight=False, markup=False)
+errors = _Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
 
 def show(text: str) -> None:
@@ -39,7 +39,7 @@ def show_error(message: str) -> None:
     if len(message) > _LONGEST:
         message = f"{message[:_LONGEST]} ... ({len(message) - _LONGEST} more characters)"
     with suppress(OSError):
-        errors.print(f"error: {message}", style="red", markup=False, highlight=False)
+        errors.print(f"error: {message}", style="red")
 
 
 def printable(text: str) -> str:

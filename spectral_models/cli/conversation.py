@@ -25,7 +25,7 @@ def converse(begin: Callable[[], Session], tokenizer: Tokenizer, prompt: str, ma
     """
     terminal = sys.stdin.isatty()
     if terminal:
-        errors.print(_HELP, style="dim", highlight=False)
+        errors.print(_HELP, style="dim")
     session = begin()
     lines = _typed() if terminal else (line.rstrip("\n") for line in sys.stdin)
     answered = not prompt or _answer(session, tokenizer, prompt, max_new_tokens)

@@ -18,6 +18,7 @@ from spectral_models.cli.config import read_config
 from spectral_models.cli.console import out
 from spectral_models.cli.outputs import check_output
 from spectral_models.data import ByteTokenizer, Tokenizer
+from spectral_models.errors import needs_extra
 from spectral_models.inputs import TokenInput
 from spectral_models.inspection.reader import inspect_model
 from spectral_models.inspection.readings import Reading
@@ -79,7 +80,8 @@ def inspect(
 
       spectral inspect tiny --out plots
     """
-    _check_drawing()
+    with needs_extra("plots need", "train"):  # before a model is read, not after
+        import matplotlib.figure  # noqa: F401
     wanted = None if layers is None else parse_layers(layers)
     given = None if text is None else _read(text)
     directory = output or _beside(source)
@@ -95,7 +97,7 @@ def inspect(
     except OSError as error:
         raise ConfigError(f"cannot write plots to {directory}: {error.strerror}. Choose another --out.") from None
     for part in inspection.silent:
-        out.print(f"not drawn: {part}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        out.print(f"not drawn: {part}", style="yellow", soft_wrap=True)
 
 
 def parse_layers(text: str) -> list[int]:
@@ -184,15 +186,5 @@ def _show(readings: list[Reading], directory: Path) -> None:
             if not out.is_terminal:
                 typer.echo(f"{line[0]:<14}  {line[1]:>3}  {line[2]:<42}  {line[3]}")
     if out.is_terminal:
-        out.print(table, highlight=False, markup=False)
+        out.print(table)
     typer.echo(f"written to {directory}")
-
-
-def _check_drawing() -> None:
-    """Before a model is read, not after."""
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            f"plots need a library that is not installed: {error.name}. Run: pip install 'spectral-networks[train]'"
-        ) from None

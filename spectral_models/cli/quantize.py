@@ -67,7 +67,5 @@ def quantize(
         f"size    {before:,} -> {after:,} bytes on disk, {before / after:.2f} times smaller\n"
         f"change  {was}{change.after:.4f} {change.measure}\n"
         f"written {output}",
-        highlight=False,
-        markup=False,
         soft_wrap=True,
     )

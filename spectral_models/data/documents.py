@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from spectral_core.errors import suggestion
 from spectral_models.data.config import DataConfig
 from spectral_models.data.utf8 import pieces, records, refuse_nul
-from spectral_models.errors import DataError
+from spectral_models.errors import DataError, needs_extra
 from spectral_models.quiet import without_bars
 
 _SOURCES = (
@@ -212,14 +212,10 @@ def load_splits(source: str) -> Any:
     name, _, subset = source.removeprefix(DATASETS).partition(":")
     if not name:
         raise DataError(f"source {source!r} names no dataset. {_SOURCES}.")
-    try:
+    with needs_extra(f"source {source!r} needs", "train", DataError):
         import datasets
         from rich.console import Console
         from rich.text import Text
-    except ImportError as error:
-        raise DataError(
-            f"source {source!r} needs the datasets library ({error}): pip install 'spectral-networks[train]'."
-        ) from error
     try:
         with without_bars(), Console(stderr=True).status(Text(f"loading {name}")):
             return _loaded(name, subset or None)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from spectral_models.data.byte_files import END, SETTINGS, TOKENIZER, says_bytes
 from spectral_models.data.tokenizer import ByteTokenizer, TextStream, Tokenizer
-from spectral_models.errors import CheckpointError, DataError
+from spectral_models.errors import CheckpointError, DataError, needs_extra
 from spectral_models.seal import read_json
 
 if TYPE_CHECKING:
@@ -212,14 +212,10 @@ def _text(text: str | bytes) -> str:
 
 
 def _library() -> Any:
-    try:
+    with needs_extra("a tokenizer of subwords needs", "train", DataError):
         import tokenizers
         import tokenizers.decoders
         import tokenizers.models
         import tokenizers.pre_tokenizers
         import tokenizers.trainers
-    except ImportError as error:
-        raise DataError(
-            f"a tokenizer of subwords needs the tokenizers library ({error}): pip install 'spectral-networks[train]'."
-        ) from error
     return tokenizers

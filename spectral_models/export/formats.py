@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from spectral_core import ConfigError
+from spectral_models.errors import needs_extra
 from spectral_models.quiet import quietly
 
 Format = Literal["torch", "onnx"]
@@ -35,13 +35,9 @@ def _torch_format() -> tuple[Write, Callable[[Path], Run]]:
 
 
 def _onnx_format() -> tuple[Write, Callable[[Path], Run]]:
-    try:
+    with needs_extra("ONNX needs", "export"):
         import onnxruntime
         import onnxscript  # noqa: F401  # torch.onnx needs it: a missing one is reported before the trace
-    except ImportError as error:
-        raise ConfigError(
-            f"ONNX needs a library that is not installed: {error.name}. Run: pip install 'spectral-networks[export]'"
-        ) from None
 
     def write(program: ExportedProgram, path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         with quietly("torch.onnx", "onnxscript"), warnings.catch_warnings():
