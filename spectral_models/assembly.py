@@ -80,9 +80,9 @@ def build_model(source: str | Path | Mapping[str, Any] | ModelConfig, /, **overr
     suspects = _third_parties(config)
     with _construction(suspects):
         if suspects and is_decoder(config):
-            HOST.require_intact(f"one of {', '.join(suspects)}")
+            HOST.guard.require_intact(f"one of {', '.join(suspects)}")
             check_causality(config, suspects=suspects)
-            HOST.require_intact(f"one of {', '.join(suspects)}")
+            HOST.guard.require_intact(f"one of {', '.join(suspects)}")
         return config.build()
 
 
@@ -197,4 +197,4 @@ def _data(source: str | Path | Mapping[str, Any] | ModelConfig) -> Mapping[str, 
     )
 
 
-HOST.guard(sys.modules[__name__], *causality.GUARDED)
+HOST.guard.watch(sys.modules[__name__], *causality.GUARDED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +29,13 @@ CONFIG = "config.json"
 
 def make_record(config: ModelConfig) -> dict[str, Any]:
     """What config.json holds."""
-    components = [
-        {"kind": part.kind, "name": part.name, "provider": part.provider, "version": part.version}
-        for part in components_of(config)
-    ]
-    architectures = [] if config.architecture is None else [config.architecture]
     return {
         "model_type": "spectral",
-        **({"architectures": architectures} if architectures else {}),
+        **({} if config.architecture is None else {"architectures": [config.architecture]}),
         "schema_version": SCHEMA_VERSION,
         "framework_version": __version__,
         "spectral": config.model_dump(mode="json"),
-        "components": components,
+        "components": [asdict(component) for component in components_of(config)],
     }
 
 

@@ -131,13 +131,17 @@ def measured_tokens(text: bytes | bytearray, tokenizer: Tokenizer) -> tuple[Tens
     return torch.cat([torch.tensor([tokenizer.eos_token_id], dtype=tokens.dtype), tokens]), len(text)
 
 
-def cut(text: bytes, limit: int | None) -> bytes:
-    """At most that many bytes of a text, a broken last character left out."""
-    return text if limit is None or limit >= len(text) else text[: character_start(text, limit)]
+def sample(config: DataConfig, *, held_out: bool, limit: int) -> bytes:
+    """At most ``limit`` bytes of a source's documents, or of those that are held out, a NUL at the end of each."""
+    documents = read_documents(config)
+    chosen: Iterable[int] = range(len(documents))
+    if held_out:
+        _, chosen = _division(documents.views(), fraction=config.validation_fraction, seed=config.seed)
+    return _first(documents, chosen, limit)
 
 
 def _first(documents: Documents, indices: Iterable[int], limit: int | None) -> bytes:
-    """These documents as one text, a NUL at the end of each, cut after so many bytes."""
+    """These documents as one text, a NUL at the end of each, cut to whole characters of at most ``limit`` bytes."""
     found = bytearray()
     for index in indices:
         start, end = documents.span(index)
@@ -145,7 +149,7 @@ def _first(documents: Documents, indices: Iterable[int], limit: int | None) -> b
         found += documents.text[start : end + 1 if limit is None else min(end + 1, start + limit + 1 - len(found))]
         if limit is not None and len(found) > limit:
             break
-    return cut(bytes(found), limit)
+    return bytes(found if limit is None or limit >= len(found) else found[: character_start(found, limit)])
 
 
 def split_documents(
@@ -184,8 +188,3 @@ def _division(
     threshold = np.uint64(min(max(int(fraction * _DRAWS), int(latest.min()) + 1), int(latest.max())))
     held_out = np.flatnonzero(latest[text] < threshold)
     return np.flatnonzero(draw >= threshold), held_out[np.argsort(draw[held_out], kind="stable")]
-
-
-def joined(documents: Iterable[Document]) -> bytes:
-    """Documents as one text, a NUL at the end of each."""
-    return b"".join(document.content + b"\0" for document in documents)

@@ -159,11 +159,6 @@ def read_documents(config: DataConfig) -> Documents:
     return documents.in_blocks() if len(documents) == 1 else documents
 
 
-def load_documents(config: DataConfig) -> list[Document]:
-    """The same, each by itself."""
-    return list(read_documents(config))
-
-
 def _standard_library(root: Path) -> Iterator[_Parts]:
     """The Python files below ``root``, by relative path, as far as people wrote them for use.
 

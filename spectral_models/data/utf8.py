@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from spectral_core.plain_data import unique_keys
 from spectral_models.errors import DataError
 
 _PIECE = 1 << 20
@@ -59,24 +60,16 @@ def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         where = f"{path}, line {number}"
         try:
-            record = json.loads(line, object_pairs_hook=_object)
+            record = json.loads(line, object_pairs_hook=unique_keys)
         except json.JSONDecodeError as error:
             raise DataError(
                 f"{where}: not JSON: {error.msg} at column {error.colno}. A JSONL file holds one object per line."
             ) from None
         except (ValueError, RecursionError) as error:  # a number of too many digits, or too deep a nesting
-            raise DataError(f"{where}: cannot be read: {error}. Repair or remove the line.") from None
+            raise DataError(f"{where}: cannot be read: {str(error).rstrip('.')}. Repair or remove the line.") from None
         if not isinstance(record, dict):
             raise DataError(f"{where}: holds {type(record).__name__}; a line is an object, as {{'text': '...'}}.")
         yield number, record
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is written twice")
-    return found
 
 
 def checked(contents: Iterable[bytes], where: str) -> Iterator[bytes]:
