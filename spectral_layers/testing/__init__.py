@@ -61,12 +61,12 @@ _PART_CHECKS = checks_in(building, weights)
 MIXER_CHECKS: tuple[Check[MixerCase], ...] = (
     *_PART_CHECKS,
     *checks_in(causality, outputs, batches, streaming),
-    operators.check_a_mixer_transforms_through_its_backend,
+    operators.check_it_transforms_through_its_backend,
 )
 FILTER_CHECKS: tuple[Check[FilterCase], ...] = (
     *_PART_CHECKS,
     *checks_in(filters),
-    operators.check_a_filter_transforms_through_its_backend,
+    operators.check_it_transforms_through_its_backend,
 )
 GATE_CHECKS: tuple[Check[GateCase], ...] = (*_PART_CHECKS, *checks_in(gates))
 SPARSITY_CHECKS: tuple[Check[SparsityCase], ...] = (
@@ -77,7 +77,7 @@ SPARSITY_CHECKS: tuple[Check[SparsityCase], ...] = (
 FUSION_CHECKS: tuple[Check[FusionCase], ...] = (
     *_PART_CHECKS,
     *checks_in(fusions, fusion_states, streaming),
-    operators.check_a_fusion_transforms_through_its_backend,
+    operators.check_it_transforms_through_its_backend,
 )
 FEEDFORWARD_CHECKS: tuple[Check[FeedForwardCase], ...] = (*_PART_CHECKS, *checks_in(feedforwards))
 POSITION_CHECKS: tuple[Check[PositionCase], ...] = (*_PART_CHECKS, *checks_in(positions))

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from torch import Tensor
 
 from spectral_core.backends.base import transform_dtype
-from spectral_models.benchmarks.contestants import Contestant, contestant
-from spectral_models.benchmarks.problem import DTYPES, Problem, Shape, Task, Workload
+from spectral_models.benchmarks.contestants import contestant
+from spectral_models.benchmarks.problem import DTYPES, Problem, Shape, Workload
 
 # Blocks beyond 1 MiB go back to the system when freed, so that what the set-up freed is not reused unseen.
 _ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": "0"}
@@ -68,21 +67,13 @@ def _main(job: str) -> None:
     shape, workload = Shape(**given["shape"]), cast(Workload, given["workload"])
     who = contestant(given["name"])
     small = replace(shape, batch=1, channels=min(shape.channels, 64), length=min(shape.length, 256))
-    _task(who, small, workload)()  # thread pools and libraries
-    task = _task(who, shape, workload)
+    who.task(Problem.make(small), workload)()  # starts thread pools and loads libraries
+    task = who.task(Problem.make(shape), workload)
     gc.collect()
     before = _reset(shape.device)
     results = task()
-    extra = _peak(shape.device) - before - sum(map(_size, results.values()))
+    extra = _peak(shape.device) - before - sum(result.nbytes for result in results.values())
     sys.stdout.write(f"{max(0, extra)}\n")
-
-
-def _task(who: Contestant, shape: Shape, workload: Workload) -> Task:
-    return who.task(Problem.make(shape), workload)
-
-
-def _size(result: Tensor) -> int:
-    return result.numel() * result.element_size()
 
 
 def _reset(device: str) -> int:
@@ -92,30 +83,26 @@ def _reset(device: str) -> int:
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
     Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
+    return _bytes_of("/proc/self/status", "VmRSS")
 
 
 def _peak(device: str) -> int:
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device)
-    return _status("VmHWM")
+    return _bytes_of("/proc/self/status", "VmHWM")
 
 
-def _status(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
+def _bytes_of(table: str, field: str) -> int:
+    """A field of a table of Linux that counts in KiB."""
+    lines = Path(table).read_text().splitlines()
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{field}:"))
 
 
 def _free(device: str) -> int | None:
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    table = Path("/proc/meminfo")
-    if not table.exists():
-        return None
-    return next(
-        int(line.split()[1]) << 10 for line in table.read_text().splitlines() if line.startswith("MemAvailable")
-    )
+    return _bytes_of("/proc/meminfo", "MemAvailable") if Path("/proc/meminfo").exists() else None
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ class Subject:
         self.model = _reduced(config, dtype).build().to(dtype)
         self.dtype = dtype
         self._initial = [
-            (parameter, parameter.clone(), torch.randn_like(parameter)) for parameter in self._parameters()
+            (parameter, parameter.clone(), torch.randn_like(parameter)) for parameter in self.model.parameters()
         ]
         self._buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         self._prepared: dict[tuple[bool, bool, int], State] = {}
@@ -102,9 +102,6 @@ class Subject:
             state = output.state
             found.append(output.logits)
         return torch.cat(found, 1)
-
-    def _parameters(self) -> list[nn.Parameter]:
-        return list(self.model.parameters())
 
     def _state(self, setting: Setting, rows: int) -> State:
         """The state that targets continue: each source is encoded once."""

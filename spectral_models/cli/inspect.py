@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib import resources
 from pathlib import Path
 
 import torch
@@ -27,28 +28,7 @@ from spectral_models.training.config import RunConfig
 
 _TEXT_BYTES = 4096
 _DIGITS = 5  # of a layer's number
-_SAMPLE = """\
-A filter weighs what came before: a short one remembers the last word, a long one the beginning of the chapter. On a
-frequency axis the same filter is a curve. Letters alternate fast, a few tokens to a cycle; words come and go every five
-or six; sentences last a hundred, and the subject of a page changes more slowly still.
-
-    def fibonacci(count):
-        a, b = 0, 1
-        for _ in range(count):
-            yield a
-            a, b = b, a + b
-
-    print(list(fibonacci(10)))  # [0, 1, 1, 2, 3, 5, 8, 13, 21, 34]
-
-| month    | rain (mm) | days |
-|----------|-----------|------|
-| January  |      61.3 |   11 |
-| February |      47.9 |    9 |
-| March    |      52.0 |   10 |
-
-"Is it periodic?" she asked. "Only nearly," he said; "and that is why it can be predicted, but not by looking once."
-To be sure they looked again, and again, and again, until the pattern repeated itself: a, b, a, b, a, b, a, b.
-"""
+_SAMPLE = resources.files("spectral_models.cli") / "sample.txt"
 
 
 def inspect(
@@ -159,7 +139,7 @@ def _tokens(model: SpectralModel, tokenizer: Tokenizer, given: bytes | None, pat
     spec = model.only_input
     if not isinstance(spec, TokenInput):
         return None
-    text: str | bytes = _SAMPLE if given is None else given
+    text: str | bytes = _SAMPLE.read_text(encoding="utf-8") if given is None else given
     if isinstance(text, bytes) and not isinstance(tokenizer, ByteTokenizer):
         text = text.decode(errors="ignore")  # its last character may be cut
     ids = torch.tensor([tokenizer.encode(text)])

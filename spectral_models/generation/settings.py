@@ -29,22 +29,19 @@ class Settings:
     pad_token_id: int
 
     def __post_init__(self) -> None:
-        self._set("max_new_tokens", whole("max_new_tokens", self.max_new_tokens, least=0, most=MOST_NEW_TOKENS))
-        self._set("num_beams", whole("num_beams", self.num_beams, least=1, most=_MOST_ROWS))
-        self._set(
-            "num_return_sequences",
-            whole("num_return_sequences", self.num_return_sequences, least=1, most=_MOST_ROWS),
-        )
+        for name, least, most in (
+            ("max_new_tokens", 0, MOST_NEW_TOKENS),
+            ("num_beams", 1, _MOST_ROWS),
+            ("num_return_sequences", 1, _MOST_ROWS),
+            ("pad_token_id", None, None),
+        ):
+            object.__setattr__(self, name, whole(name, getattr(self, name), least=least, most=most))
         # Sequences of n tokens are scored by n^length_penalty, which float32 must hold.
-        self._set("length_penalty", real("length_penalty", self.length_penalty, least=-5, most=5))
-        self._set("pad_token_id", whole("pad_token_id", self.pad_token_id))
-        self._set("stop_tokens", _tokens("stop_tokens", self.stop_tokens))
+        object.__setattr__(self, "length_penalty", real("length_penalty", self.length_penalty, least=-5, most=5))
+        object.__setattr__(self, "stop_tokens", _tokens("stop_tokens", self.stop_tokens))
         if not isinstance(self.early_stopping, bool):
             raise ConfigError(f"early_stopping must be True or False; got {self.early_stopping!r}.")
         self._check_counts()
-
-    def _set(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
 
     @property
     def copies(self) -> int:

@@ -279,7 +279,7 @@ CAUGHT = [
     (Normalises, "gradients_of_a_fusion_at_any_scale"),
     (Detached, "gradients_of_a_fusion_at_any_scale"),
     (RoundsAngles, "a_fusion_under_autocast"),
-    (TransformsTheTarget, "a_fusion_transforms_through_its_backend"),
+    (TransformsTheTarget, "it_transforms_through_its_backend"),
     (FailsOnNothing, "an_empty_batch_is_fused"),
     (StaysOnTheCpu, "it_builds_on_meta"),
     (ReadsItsWeightFromOutside, "weights_are_read_in_their_modules_call"),
