@@ -12,7 +12,7 @@ from spectral_layers.testing.check import for_all
 
 @for_all
 def check_it_builds_on_meta(case: PartCase[Any]) -> None:
-    """On the meta device a part has the parameters it has elsewhere: models of any size are counted without memory."""
+    """On the meta device, where models are counted without memory, a part has the same parameters as elsewhere."""
     expected = {name: parameter.shape for name, parameter in case.build().named_parameters()}
     try:
         with torch.device("meta"):

@@ -1,7 +1,6 @@
 """Checks that a causal mixer does not see the future.
 
-In float64, where an FFT's rounding moves earlier outputs by 1e-15 of their size and a leak by far more than 1e-9, but
-for the check of other settings. No check sees a leak of another length, batch or dtype than it tries.
+All but the check of other settings run in float64. A leak that shows only at another length, batch or dtype is not found.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ _LENGTHS = (129, 31, 128, 65, 64, 127, 33, 32)
 
 @only_for(is_causal)
 def check_no_output_sees_a_later_token(case: MixerCase) -> None:
-    """New tokens from a position on, in all rows, leave every earlier output as it was; at and around block bounds.
+    """New tokens from a position on, in all rows, do not change earlier outputs; at and around block bounds.
 
-    Rows and blocks are several, so a part that pools over the batch into which a mixer folds its blocks is seen.
+    With several rows and blocks, this also finds a part that pools over a batch into which the mixer folds blocks.
     """
     mixer, length = case.build(), case.length
     x, other = normal(3, length, case.hidden_dim), normal(3, length, case.hidden_dim, seed=1)
@@ -38,9 +37,9 @@ def check_no_output_sees_a_later_token(case: MixerCase) -> None:
 
 @only_for(is_causal_without_state)
 def check_no_token_sees_the_next(case: MixerCase) -> None:
-    """New tokens from any position on, each in a row of its own, leave every earlier output as it was.
+    """New tokens from any position on, each position in another row, do not change earlier outputs.
 
-    For mixers without a state: where there is one, equal chunks of a single token say the same.
+    For mixers without a state; for others, the equality of single-token chunks and the full pass implies it.
     """
     mixer = case.build()
     length = min(case.length, mixer.length_limit or case.length)
@@ -64,7 +63,7 @@ def check_no_token_sees_the_next(case: MixerCase) -> None:
 
 @only_for(is_causal)
 def check_no_setting_sees_a_later_token(case: MixerCase) -> None:
-    """Nor in float32, in training, with gradients recorded, in batches of 1 and 9, around powers of two."""
+    """The same in float32, in training, with gradients recorded, in batches of 1 and 9, around powers of two."""
     settings = product((torch.float64, torch.float32), (True, False), (True, False))
     for index, (dtype, training, grad) in enumerate(settings):
         mixer = case.build(dtype).train(training)

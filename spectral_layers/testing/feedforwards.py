@@ -1,4 +1,4 @@
-"""Checks of feed-forwards: each token by itself."""
+"""Checks of feed-forwards, which process each token alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def is_divisible(case: FeedForwardCase) -> bool:
 
 @for_all
 def check_tokens_do_not_mix(case: FeedForwardCase) -> None:
-    """A token's output is what it gives alone, whatever stands before, after or in other rows, padding included."""
+    """A token has the output it has alone, whatever the other tokens, rows and padding are."""
     part, x = case.build(), _tokens(case)
     with torch.no_grad():
         y = part(x).y
@@ -44,7 +44,7 @@ def check_tokens_do_not_mix(case: FeedForwardCase) -> None:
 
 @for_all
 def check_gradients_of_a_feedforward_at_any_scale(case: FeedForwardCase) -> None:
-    """Inputs of size 0, 1e-30, 1e-25, 1e-10 and 1 give them and every parameter a finite gradient, in float32."""
+    """Inputs and parameters get finite gradients for inputs of size 0, 1e-30, 1e-25, 1e-10 and 1, in float32."""
     part = case.build(torch.float32)
     weights = normal(_BATCH, _LENGTH, case.hidden_dim, seed=1, dtype=torch.float32)
 
@@ -62,7 +62,7 @@ def check_a_feedforward_keeps_dtypes(case: FeedForwardCase) -> None:
     for dtype in (torch.float64, torch.float32):
         require_like(str(case), case.build(dtype)(x.to(dtype)).y, x.to(dtype))
     part = case.build(torch.float32)
-    # The mean over many tokens: one whose router nearly ties may go elsewhere in half precision.
+    # The median: a token whose router nearly ties may go to another expert in half precision.
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         rounded = part(x.float()).y.float()
     with torch.no_grad():
@@ -74,7 +74,7 @@ def check_a_feedforward_keeps_dtypes(case: FeedForwardCase) -> None:
 
 @only_for(is_divisible)
 def check_a_divisible_feedforward_may_be_given_parts(case: FeedForwardCase) -> None:
-    """Tokens in two calls have the outputs of one, and no loss or metric is of all of them together."""
+    """Tokens have the same outputs in two calls as in one, and there are no losses or metrics over all tokens."""
     part, x = case.build(), _tokens(case)
     with torch.no_grad():
         whole = part(x)
@@ -87,7 +87,7 @@ def check_a_divisible_feedforward_may_be_given_parts(case: FeedForwardCase) -> N
 
 @only_for(has_losses)
 def check_losses_of_a_feedforward_ignore_padding(case: FeedForwardCase) -> None:
-    """Losses and metrics are scalars of the real tokens alone: what stands in the padding, and how much, is nothing."""
+    """Losses and metrics depend on real tokens only, not on the values or the amount of padding."""
     part, x = case.build(), _tokens(case)
     rows = ragged([_LENGTH, 9, 0])
     real = x[rows.mask(_LENGTH)][None]

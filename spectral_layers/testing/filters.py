@@ -1,4 +1,4 @@
-"""Checks of filters: a kernel is a function of the lag alone, and its shortcuts give the same kernel."""
+"""Checks of filters: a tap depends on its lag only, and recurrences agree with the kernel."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def check_taps_beyond_the_support_are_zero(case: FilterCase) -> None:
     support = made.support
     assert support is not None
     with torch.no_grad():
-        # A limited filter is not asked for more, and then needs no zeros.
+        # A filter with a length limit is never called beyond it, and then needs no zeros.
         beyond = made.kernel(support + 9)[:, support:]
     if beyond.any():
         raise AssertionError(f"{case}: kernel taps from lag {support} on must be zero, as its support says.")
@@ -59,7 +59,7 @@ def check_the_kernel_reaches_the_limit(case: FilterCase) -> None:
 
 @for_all
 def check_autocast_leaves_the_kernel_alone(case: FilterCase) -> None:
-    """Kernels are synthesised in their parameters' precision: half precision loses phases and tails."""
+    """Autocast does not change kernels: half precision would lose phases and tails."""
     made = case.build(torch.float32)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         rounded = made.kernel(200)
@@ -79,10 +79,7 @@ def check_every_parameter_of_a_filter_learns(case: FilterCase) -> None:
 
 @only_for(is_recurrent)
 def check_recurrence_equals_convolution(case: FilterCase) -> None:
-    """absorb, carry and step, in chunks, by tokens and for rows of different lengths, give what the kernel gives.
-
-    A step that is given its tables gives what it gives without.
-    """
+    """absorb, carry and step, in chunks, by tokens and for rows of different lengths, agree with the convolution."""
     made = case.build()
     assert isinstance(made, RecurrentFilter)
     u = normal(3, case.channels, case.length)

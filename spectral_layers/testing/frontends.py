@@ -1,4 +1,4 @@
-"""Checks of front ends: features that fit, each row's from its own input, and a clear refusal of what does not fit."""
+"""Checks of front ends: shapes of features, independence of rows and padding, refusals of unsuitable inputs."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def takes_floats(case: FrontEndCase) -> bool:
 
 @for_all
 def check_features_fit_their_rows_and_grid(case: FrontEndCase) -> None:
-    """(B, L, D), finite, in the parameters' dtype; a grid has L places; no lengths, no rows; an empty batch is one.
+    """Features are (B, L, D), finite, in the parameters' dtype; a grid has L places; rows only for given lengths.
 
-    The config says what goes in.
+    An empty batch stays empty. The config declares its modality.
     """
     for dtype in (torch.float64, torch.float32):
         part = case.build(dtype)
@@ -53,7 +53,7 @@ def check_features_fit_their_rows_and_grid(case: FrontEndCase) -> None:
 
 @for_all
 def check_inputs_do_not_mix(case: FrontEndCase) -> None:
-    """A row's features are what it gives alone."""
+    """A row has the features it has alone."""
     part = case.build()
     inputs = case.inputs(part, _BATCH)
     with torch.no_grad():
@@ -64,7 +64,7 @@ def check_inputs_do_not_mix(case: FrontEndCase) -> None:
 
 @only_for(takes_lengths)
 def check_padding_of_inputs_changes_nothing(case: FrontEndCase) -> None:
-    """A padded row has as many tokens, and the same, as alone, whatever the padding holds; none if it is empty."""
+    """A padded row has the tokens it has alone, whatever the padding holds; an empty row has none."""
     part = case.build()
     inputs = case.inputs(part, _BATCH)
     width = inputs.shape[-1]
@@ -90,9 +90,9 @@ def check_padding_of_inputs_changes_nothing(case: FrontEndCase) -> None:
 
 @only_for(takes_floats)
 def check_extreme_inputs_do_not_vanish(case: FrontEndCase) -> None:
-    """Silence has finite features. What is no number or too large is refused, or has features that show it.
+    """Silence has finite features. Too large and non-finite values are refused, or their features are not finite.
 
-    A model refuses features that are not finite. Those that become 0 it would take for an input.
+    A model refuses non-finite features, but would accept features that became 0.
     """
     part = case.build(torch.float32)
     inputs = case.inputs(part, _BATCH, torch.float32)

@@ -1,4 +1,4 @@
-"""Checks of fusions: on the target's grid, from each row's own tokens, causal where they say so, and streamable."""
+"""Checks of fusions: shapes, rows, padding, causality, absent streams, gradients, refusals."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LENGTHS = (13, 24, 7, 10)
 
 
 def names_of(fusion: Fusion) -> tuple[str, ...]:
-    """The streams to check a fusion with: those it knows, or a target and a source."""
+    """The names of the streams in a check: those of the fusion, or a target and a source."""
     return fusion.names or ("target", "source")
 
 
@@ -49,7 +49,7 @@ def streams_of(case: FusionCase, fusion: Fusion, batch: int = 3, *, seed: int = 
 def given(
     case: FusionCase, target: str, streams: Mapping[str, Tensor], rows: Mapping[str, Rows] | None = None
 ) -> dict[str, Stream]:
-    """Streams as a call takes them, the target of the case's kind."""
+    """The arguments of a call: the target is causal if the case is."""
     return {
         name: Stream(
             x, None if rows is None else rows[name], "causal" if case.causal and name == target else "bidirectional"
@@ -93,9 +93,9 @@ def knows_names(case: FusionCase) -> bool:
 
 @for_all
 def check_the_output_is_on_the_target(case: FusionCase) -> None:
-    """Any stream as the target, shorter or longer than the others, down to one token: y has its shape and dtype.
+    """With any stream as the target, of any length down to one token, y has its shape and dtype.
 
-    Finite, with scalar losses and metrics; inputs stay as they are, and a second call gives the same.
+    Outputs are finite, losses and metrics scalar; inputs are not changed, and a second call gives the same outputs.
     """
     for dtype in (torch.float64, torch.float32):
         fusion = case.build(dtype)
@@ -118,7 +118,7 @@ def check_the_output_is_on_the_target(case: FusionCase) -> None:
 
 @for_all
 def check_every_token_of_every_stream_is_heard(case: FusionCase) -> None:
-    """Each token of the output has a gradient for each token of the other streams, and for its own."""
+    """Each output depends on every token of the other streams, and on its own token of the target."""
     fusion = case.build()
     for target in names_of(fusion):
         streams = {name: x.requires_grad_() for name, x in streams_of(case, fusion, 1).items()}
@@ -139,7 +139,7 @@ def check_every_token_of_every_stream_is_heard(case: FusionCase) -> None:
 
 @only_for(is_causal)
 def check_a_causal_target_sees_no_later_token(case: FusionCase) -> None:
-    """New target tokens from a position on leave all earlier outputs as they were, and change those after."""
+    """New target tokens from a position on do not change earlier outputs, and change later ones."""
     fusion = case.build()
     for target in names_of(fusion):
         streams, other = streams_of(case, fusion), streams_of(case, fusion, seed=10)
@@ -153,7 +153,7 @@ def check_a_causal_target_sees_no_later_token(case: FusionCase) -> None:
 
 @only_for(is_bidirectional)
 def check_a_causal_target_is_refused(case: FusionCase) -> None:
-    """A fusion whose outputs see the whole target does not take one that may not."""
+    """A bidirectional fusion refuses a causal target."""
     fusion = case.build()
     for target in names_of(fusion):
         streams = {name: Stream(x) for name, x in streams_of(case, fusion).items()}
@@ -163,7 +163,7 @@ def check_a_causal_target_is_refused(case: FusionCase) -> None:
 
 @for_all
 def check_rows_of_a_fusion_do_not_mix(case: FusionCase) -> None:
-    """A row's output is what it gives alone, however loud the other rows of any stream are."""
+    """A row has the output it has alone, however large the values of other rows are."""
     fusion = case.build()
     target = names_of(fusion)[0]
     streams = streams_of(case, fusion)
@@ -180,7 +180,7 @@ def check_rows_of_a_fusion_do_not_mix(case: FusionCase) -> None:
 
 @for_all
 def check_padding_of_any_stream_changes_nothing(case: FusionCase) -> None:
-    """Each row of a padded batch gives what its own tokens give alone, whatever the padding of any stream holds."""
+    """Each row of a padded batch has the outputs it has alone, whatever the padding of any stream holds."""
     fusion = case.build()
     for target in names_of(fusion):
         streams = streams_of(case, fusion, 4)
@@ -202,7 +202,7 @@ def check_padding_of_any_stream_changes_nothing(case: FusionCase) -> None:
 
 @only_for(knows_names)
 def check_any_stream_may_be_absent(case: FusionCase) -> None:
-    """Every subset with the target fuses, another subset gives another y, and a stream of length 0 is an absent one."""
+    """Every subset of streams fuses, each to another y; a stream of length 0 counts as absent."""
     fusion = case.build()
     target, *others = names_of(fusion)
     streams = streams_of(case, fusion)
@@ -224,7 +224,7 @@ def check_any_stream_may_be_absent(case: FusionCase) -> None:
 
 @only_for(knows_names)
 def check_unknown_streams_are_refused(case: FusionCase) -> None:
-    """A name the fusion was not configured with is an error, never a stream that is silently left out."""
+    """A stream whose name the fusion does not know is an error, not silently ignored."""
     fusion = case.build()
     target = names_of(fusion)[0]
     streams = {**streams_of(case, fusion), "nobody": normal(3, 5, case.hidden_dim)}
@@ -255,7 +255,7 @@ def check_streams_that_do_not_fit_are_refused(case: FusionCase) -> None:
 
 @for_all
 def check_gradients_of_a_fusion_at_any_scale(case: FusionCase) -> None:
-    """Streams of size 0, 1e-30, 1e-25, 1e-10 and 1 give them and every parameter a finite gradient, in float32."""
+    """Streams and parameters get finite gradients for streams of size 0, 1e-30, 1e-25, 1e-10 and 1, in float32."""
     fusion = case.build(torch.float32)
     shapes = {name: x.shape[1] for name, x in streams_of(case, fusion).items()}
     joined = torch.cat(list(streams_of(case, fusion).values()), 1).float()
@@ -282,14 +282,14 @@ def check_a_fusion_under_autocast(case: FusionCase) -> None:
         y = fusion(streams, target).y
         with torch.autocast("cpu", torch.bfloat16):
             rounded = fusion(streams, target).y
-    # What the fusion adds, without the target itself, which no rounding reaches.
+    # The target itself, which is added without rounding, is subtracted.
     own = streams[target].x
     assert_close(f"{case} under bfloat16 autocast", rounded.float() - own, y - own, 0.1)
 
 
 @for_all
 def check_an_empty_batch_is_fused(case: FusionCase) -> None:
-    """No rows in, no rows out."""
+    """An empty batch gives an empty batch."""
     fusion = case.build()
     for target in names_of(fusion):
         streams = streams_of(case, fusion, 0)

@@ -1,4 +1,4 @@
-"""Checks of what a mixer gives back and what it refuses: shapes, dtypes, gradients, limits."""
+"""Checks of a mixer's outputs and refusals: shapes, dtypes, gradients, limits."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from spectral_layers.testing.streaming import continued, run
 
 @for_all
 def check_shapes_and_dtypes(case: MixerCase) -> None:
-    """(B, L, D) in float64 and float32 comes back as such, finite; losses are scalars; no call leaves a trace."""
+    """(B, L, D) keeps shape and dtype, and is finite; losses are scalars; a call changes neither input nor mixer."""
     for dtype in (torch.float64, torch.float32):
         mixer = case.build(dtype)
         for length in (1, 2, 3, case.block - 1, case.block, case.block + 1, 61, case.length):
@@ -54,7 +54,7 @@ def check_shapes_and_dtypes(case: MixerCase) -> None:
 
 @only_for(is_causal)
 def check_a_prefix_gives_the_prefix_of_the_output(case: MixerCase) -> None:
-    """The first n tokens alone give the first n outputs: nothing depends on the length of what follows."""
+    """The first n tokens alone give the first n outputs: no output depends on the sequence's length."""
     mixer = case.build()
     x = normal(2, case.length, case.hidden_dim)
     with torch.no_grad():
@@ -65,7 +65,7 @@ def check_a_prefix_gives_the_prefix_of_the_output(case: MixerCase) -> None:
 
 @for_all
 def check_gradients_at_any_scale(case: MixerCase) -> None:
-    """Inputs of size 0, 1e-30, 1e-25, 1e-10 and 1 give the input and every parameter a finite gradient.
+    """The input and every parameter get finite gradients for inputs of size 0, 1e-30, 1e-25, 1e-10 and 1.
 
     In float32, where the gradient of an angle is 5e9 at 1e-10 and NaN at 1e-25, and that of a square root NaN at 0.
     """
@@ -123,14 +123,14 @@ def check_a_mixer_without_a_state_refuses_one(case: MixerCase) -> None:
 
 @only_for(mixes_segments)
 def check_packed_documents_are_refused(case: MixerCase) -> None:
-    """A mixer that does not say it keeps segments apart refuses them."""
+    """A mixer without ``keeps_segments`` refuses packed documents."""
     rows = Rows(torch.tensor([6, 6]), torch.tensor([[0, 0, 0, 1, 1, 1]] * 2))
     require_error(UnsupportedInputError, f"{case}: segments", case.build(), normal(2, 6, case.hidden_dim), rows=rows)
 
 
 @only_for(is_limited)
 def check_the_length_limit_is_kept(case: MixerCase) -> None:
-    """A sequence as long as the limit is mixed; one token more is refused."""
+    """A sequence as long as the limit is accepted; one token more is refused."""
     mixer = case.build()
     limit = mixer.length_limit
     assert limit is not None
@@ -146,7 +146,7 @@ def check_the_length_limit_is_kept(case: MixerCase) -> None:
 
 @only_for(is_limited_and_streams)
 def check_the_length_limit_is_kept_across_calls(case: MixerCase) -> None:
-    """Decoding reaches the limit and not further, and the refusal leaves the state as it was."""
+    """Decoding reaches the limit and not further; the refusal does not consume the state."""
     mixer = case.build()
     limit = mixer.length_limit
     assert limit is not None

@@ -1,4 +1,4 @@
-"""Checks of positions: what they make of a token follows from the token and its place, and from nothing else."""
+"""Checks of positions: the result of a token depends on the token and its index only."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def is_unlimited(case: PositionCase) -> bool:
 
 @for_all
 def check_a_position_keeps_shapes_and_dtypes(case: PositionCase) -> None:
-    """(B, L, D) comes back as such in float64, float32 and bfloat16, an empty batch too; the input is left alone."""
+    """(B, L, D) keeps shape and dtype in float64, float32 and bfloat16, also if empty; the input is not changed."""
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
         part = case.build(dtype)
         for batch, positions in ((2, torch.arange(_LENGTH)[None]), (0, torch.arange(_LENGTH).expand(0, -1))):
@@ -41,9 +41,9 @@ def check_a_position_keeps_shapes_and_dtypes(case: PositionCase) -> None:
 
 @for_all
 def check_a_place_is_an_absolute_index(case: PositionCase) -> None:
-    """A stretch of a row gives what it gives in the whole row, wherever each row of the batch stands, on a grid too.
+    """Part of a row has the result it has in the whole row, at any index in each row of a batch, also on a grid.
 
-    This is what makes a full pass, chunks and single tokens agree.
+    Therefore a full pass, chunks and single tokens agree.
     """
     part, x = case.build(), normal(3, _LENGTH, case.hidden_dim)
     indices = torch.arange(_LENGTH)
@@ -67,7 +67,7 @@ def check_a_place_is_an_absolute_index(case: PositionCase) -> None:
 
 @for_all
 def check_places_of_tokens_do_not_mix(case: PositionCase) -> None:
-    """A token that changes leaves what is made of all others, in its row and beside it, as it was."""
+    """Changing one token does not change the results of others."""
     part, x = case.build(), normal(3, _LENGTH, case.hidden_dim)
     with torch.no_grad():
         for row, token in ((0, 0), (1, 17), (2, _LENGTH - 1)):
@@ -81,7 +81,7 @@ def check_places_of_tokens_do_not_mix(case: PositionCase) -> None:
 
 @only_for(rotates)
 def check_rotations_keep_lengths(case: PositionCase) -> None:
-    """A rotation turns: what it makes of a token is as long as the token."""
+    """A rotation keeps the norm of each token."""
     part, x = case.build(), normal(2, _LENGTH, case.hidden_dim)
     turn = part.rotation(torch.arange(_LENGTH)[None], x.dtype)
     assert turn is not None
@@ -90,7 +90,7 @@ def check_rotations_keep_lengths(case: PositionCase) -> None:
 
 @only_for(is_unlimited)
 def check_far_positions_are_exact(case: PositionCase) -> None:
-    """Millions of tokens on, float32 gives what float64 gives: an angle in float32 would be off by a tenth there."""
+    """At positions of millions, float32 agrees with float64; an angle in float32 would be off by a tenth."""
     x, positions = normal(1, _LENGTH, case.hidden_dim), torch.arange(_FAR, _FAR + _LENGTH)[None]
     with torch.no_grad():
         exact = placed(case.build(), x, positions)
@@ -100,7 +100,7 @@ def check_far_positions_are_exact(case: PositionCase) -> None:
 
 @only_for(is_limited)
 def check_the_limit_of_a_position_is_kept(case: PositionCase) -> None:
-    """The last position below the limit is served; one more is refused, ahead of time and when it is met."""
+    """The last position below the limit is accepted; the next is refused, by ``check_limit`` and by a call."""
     part = case.build()
     limit = part.length_limit
     assert limit is not None
@@ -122,7 +122,7 @@ def check_every_parameter_of_a_position_learns(case: PositionCase) -> None:
 
 
 def placed(part: Position, x: Tensor, positions: Tensor, grid: Grid | None = None) -> Tensor:
-    """What a block's mixer sees of x, but for the norm."""
+    """X as a block's mixer gets it, but for the norm."""
     y = part.embed(x, positions, grid)
     turn = part.rotation(positions, y.dtype, grid)
     return y if turn is None else turn(y)

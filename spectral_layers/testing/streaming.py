@@ -41,7 +41,7 @@ def continued(part: Mixer | Conditioned, state: State | None, chunks: Iterable[T
 
 @only_for(streams)
 def check_chunks_equal_the_full_pass(case: MixerCase | FusionCase) -> None:
-    """Chunks of 1, a block less and more one, and primes give what the whole sequence at once gives."""
+    """Chunks of 1, of a block plus or minus 1, and of prime lengths have the outputs of the full pass."""
     mixer, length = _built(case), case.length
     x = normal(2, length, case.hidden_dim)
     with torch.no_grad():
@@ -54,7 +54,7 @@ def check_chunks_equal_the_full_pass(case: MixerCase | FusionCase) -> None:
 
 @only_for(streams)
 def check_one_token_after_any_prefill(case: MixerCase | FusionCase) -> None:
-    """A prefill of any length, at and around block bounds, continues by single tokens and by the rest at once."""
+    """After a prefill of any length, at and around block bounds, one token and then the rest continue the sequence."""
     mixer, length = _built(case), case.length
     x = normal(2, length, case.hidden_dim)
     with torch.no_grad():
@@ -70,9 +70,9 @@ def check_one_token_after_any_prefill(case: MixerCase | FusionCase) -> None:
 
 @only_for(streams)
 def check_rows_continue_from_where_each_ended(case: MixerCase | FusionCase) -> None:
-    """After a prefill of rows of different lengths, 0 and 1 included, each row goes on from its own last token.
+    """After a prefill of rows of different lengths, 0 and 1 included, each row continues from its own last token.
 
-    They go on raggedly, by a token, and by more than a block; outputs are those of the row in a full pass.
+    The following calls are ragged, of one token, and of almost a block; outputs are those of the full pass.
     """
     mixer, block = _built(case), case.block
     steps = [
@@ -91,7 +91,7 @@ def check_rows_continue_from_where_each_ended(case: MixerCase | FusionCase) -> N
         at = [0] * 5
         for number, lengths in enumerate(steps):
             width = max(lengths)
-            # What stands in the padding must not matter, so it is larger.
+            # Padding must not matter, so it is large.
             chunk = 10 * normal(5, width, case.hidden_dim, seed=number + 2)
             for row, (start, count) in enumerate(zip(at, lengths, strict=True)):
                 chunk[row, :count] = x[row, start : start + count]
@@ -106,7 +106,7 @@ def check_rows_continue_from_where_each_ended(case: MixerCase | FusionCase) -> N
 
 @only_for(streams)
 def check_a_state_is_continued_once_and_by_its_owner(case: MixerCase | FusionCase) -> None:
-    """A consumed state, one of another part and one of another batch are refused, and a refusal consumes nothing."""
+    """Consumed states and those of another part or batch are refused, and a refused state is not consumed."""
     mixer = _built(case)
     x = normal(2, 9, case.hidden_dim)
     with torch.no_grad():
@@ -124,7 +124,7 @@ def check_a_state_is_continued_once_and_by_its_owner(case: MixerCase | FusionCas
 
 @only_for(streams)
 def check_clones_and_selections_stand_alone(case: MixerCase | FusionCase) -> None:
-    """A clone is untouched by what its original goes on with; select repeats, reorders and drops rows."""
+    """A clone is independent of its original; select repeats, reorders and drops rows."""
     mixer, prefill = _built(case), case.block + 3
     x = normal(3, prefill + 6, case.hidden_dim)
     order = torch.tensor([2, 0, 0, 1])
@@ -141,7 +141,7 @@ def check_clones_and_selections_stand_alone(case: MixerCase | FusionCase) -> Non
 
 @only_for(streams)
 def check_a_saved_state_continues(case: MixerCase | FusionCase) -> None:
-    """save() gives plain contiguous tensors that stay as they are; State.load makes of them the state that was."""
+    """save() returns contiguous tensors that later calls do not change; State.load restores the state from them."""
     mixer, prefill = _built(case), case.block + 3
     x = normal(2, prefill + 5, case.hidden_dim)
     with torch.no_grad():
@@ -160,7 +160,7 @@ def check_a_saved_state_continues(case: MixerCase | FusionCase) -> None:
 
 @only_for(streams)
 def check_rewinding(case: MixerCase | FusionCase) -> None:
-    """A reserved state goes back up to R tokens, wherever chunks ended; further raises, and harms nothing."""
+    """A state with a reserve of R tokens rewinds by up to R, whatever the chunks; rewinding further raises."""
     mixer, reserve, prefill = _built(case), 5, max(1, case.block - 2)
     length = prefill + 17
     x = normal(2, length, case.hidden_dim)

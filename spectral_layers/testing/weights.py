@@ -1,4 +1,4 @@
-"""Checks of a part's weights: they come in any way, are read where they are, and nothing of them is remembered."""
+"""Checks of weights: any way of loading them works, they are read inside calls, and nothing is cached."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ _BOUND = 1e-9
 
 @only_for(has_parameters)
 def check_nothing_is_remembered_of_the_weights(case: PartCase[Any]) -> None:
-    """Outputs are those of the weights as they are, after ``p.data.copy_`` and after new parameters were put in.
+    """Outputs follow the current weights, after ``p.data.copy_`` and after assigning new parameters.
 
-    No mode is switched and no hook runs: what watches versions, addresses or steps sees neither.
+    Neither changes the mode or runs a hook, so a cache keyed by versions, addresses or steps would be stale.
     """
 
     def through_data(part: nn.Module, new: nn.Module) -> None:
@@ -65,7 +65,7 @@ def check_nothing_is_remembered_of_the_weights(case: PartCase[Any]) -> None:
 
 @for_all
 def check_it_survives_meta_and_casts(case: PartCase[Any]) -> None:
-    """What is no weight is right when weights are loaded after ``to_empty``, after half precision, and in float64."""
+    """Fixed tables are right after weights were loaded following ``to_empty``, half precision, or a cast to float64."""
     with _default_dtype(torch.float64):
         exact = case.build()
     wanted, weights = answers(case, exact), exact.state_dict()
@@ -93,9 +93,9 @@ def check_it_survives_meta_and_casts(case: PartCase[Any]) -> None:
 
 @only_for(has_parameters)
 def check_weights_are_read_in_their_modules_call(case: PartCase[Any]) -> None:
-    """Hooks around calls may bring weights in and take them away: of each module its own, or of the part all.
+    """Weights may be present only during calls: a module's own during its call, or all during the part's.
 
-    As accelerate's offloading, FSDP and ZeRO-3 do; elsewhere weights are on the meta device.
+    So do accelerate's offloading, FSDP and ZeRO-3. Outside of calls the check puts weights on the meta device.
     """
     part: nn.Module = case.build()
     wanted = answers(case, part)
@@ -113,7 +113,7 @@ def check_weights_are_read_in_their_modules_call(case: PartCase[Any]) -> None:
 
 
 def answers(case: PartCase[Any], part: Any) -> dict[str, Tensor]:
-    """What a part gives for the same inputs in all the ways it is used, without gradients."""
+    """Outputs of a part for fixed inputs, in all the ways in which it is used, without gradients."""
     with torch.no_grad():
         if isinstance(case, FilterCase):
             return _of_filter(case, part)
@@ -160,7 +160,7 @@ def _of_fusion(case: FusionCase, part: Any) -> dict[str, Tensor]:
 
 
 def _moved(case: PartCase[Any]) -> nn.Module:
-    """The part with other weights, never called."""
+    """The part with other weights, not yet called."""
     part = case.build()
     with torch.no_grad():
         for parameter in part.parameters():
@@ -171,7 +171,7 @@ def _moved(case: PartCase[Any]) -> nn.Module:
 def _wrong(
     case: PartCase[Any], part: nn.Module, units: list[tuple[nn.Module, list[nn.Module]]], wanted: dict[str, Tensor]
 ) -> str | None:
-    """What goes wrong while the units' weights are in place during the units' calls alone."""
+    """The error if weights are present only during the calls of their units; None if outputs are right."""
     with _offloaded(units):
         try:
             found = answers(case, part)
@@ -184,7 +184,7 @@ def _wrong(
 
 @contextmanager
 def _offloaded(units: list[tuple[nn.Module, list[nn.Module]]]) -> Iterator[None]:
-    """Parameters of the modules of each unit, on the meta device outside the calls of the unit."""
+    """Puts the parameters of each unit on the meta device, except during calls of the unit."""
     hooks, restored = [], []
     for unit, owned in units:
         here = [(owner, dict(owner.named_parameters(recurse=False))) for owner in owned]

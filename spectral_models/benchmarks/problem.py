@@ -34,20 +34,10 @@ class Shape:
     device: str
 
     def request(self, workload: Workload) -> Request:
-        """What a backend is asked whether it can serve."""
-        kernel_dtype = transform_dtype(DTYPES[self.dtype])
-        grad = workload != "forward"
-        return Request(
-            "convolution",
-            torch.device(self.device).type,
-            kernel_dtype,
-            self.batch,
-            self.channels,
-            self.length,
-            self.length,
-            "causal",
-            grad,
-        )
+        """The request by which a backend says whether it supports this workload."""
+        device, dtype = torch.device(self.device).type, transform_dtype(DTYPES[self.dtype])
+        length, grad = self.length, workload != "forward"
+        return Request("convolution", device, dtype, self.batch, self.channels, length, length, "causal", grad)
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,9 +157,7 @@ class _Check:
         """Logits, with whatever a part raises as a PluginError."""
         try:
             logits = call()
-        except PluginError:
-            raise
-        except KeyboardInterrupt:
+        except (PluginError, KeyboardInterrupt):
             raise
         except BaseException as error:
             raise PluginError(

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, SerializeAsAny
-from pydantic_core import PydanticCustomError
 
-from spectral_core.config import Config, Length
+from spectral_core.config import Config, Length, refusal
 from spectral_core.errors import shown, suggestion
 from spectral_models.data.subwords import learn_bpe, read_tokenizer
 from spectral_models.data.tokenizer import ByteTokenizer, Tokenizer
@@ -64,11 +63,10 @@ def _chosen(value: Any) -> _Config:
     name = data.get("type") if isinstance(data, Mapping) else None
     if not isinstance(name, str) or name not in _KINDS:
         hint = suggestion(name, _KINDS) if isinstance(name, str) else ""
-        message = (
+        raise refusal(
             f"no tokenizer is called {shown(name)}.{hint} Tokenizers: {', '.join(_KINDS)}, by name or as a mapping "
             "with 'type'; {type: file, path: PATH} reads a tokenizer.json."
         )
-        raise PydanticCustomError("unknown_part", "{message}", {"message": message})
     return _KINDS[name].model_validate(data)
 
 
