@@ -38,7 +38,7 @@ def needs_extra(what: str, extra: str, error: type[SpectralError] = ConfigError)
 
 
 def not_numbers(what: str) -> UnsupportedInputError:
-    """The error of outputs that are NaN or infinite. what: the outputs, as ``logits``."""
+    """The error of NaN or infinite outputs. what: the outputs, as ``logits``."""
     return UnsupportedInputError(
         f"the model's {what} are not numbers: its weights are not, as after a training that diverged. Use an earlier "
         "checkpoint, or train at a lower rate (training.learning_rate)."
@@ -46,10 +46,10 @@ def not_numbers(what: str) -> UnsupportedInputError:
 
 
 def not_written(failure: str, error: Exception, then: str, *, remedy: str = "Choose another path") -> CheckpointError:
-    """The error of files that could not be written: why, and what helps against that.
+    """The error of files that could not be written, with its cause and its remedy.
 
-    failure: ``could not save PATH``. error: an OSError, or what safetensors and torch.save make of one. then: what to
-    do when that is mended. remedy: where that is another path, or the cause is not known here.
+    failure: ``could not save PATH``. error: an OSError, or the exception of safetensors or torch.save for one. then:
+    the end of the message. remedy: the advice if the cause has no better one.
     """
     number = getattr(error, "errno", None)
     if found := re.search(r"os error (\d+)", str(error)):  # safetensors

@@ -1,4 +1,4 @@
-"""config.json: what a checkpoint says of its model, of the packages its parts come from, and of how it was written."""
+"""config.json of a checkpoint: schema, framework version, the model's config, and the providers of its parts."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ SCHEMA_VERSION = 4
 _GATED = {"mixer": {"type": "gated_convolution", "filter": {"type": "resonant"}}, "feedforward": {"type": "swiglu"}}
 _HOLOGRAPHIC = {"mixer": {"type": "holographic"}, "feedforward": {"type": "swiglu"}}
 _DEFAULTS: dict[int, dict[str, Any]] = {1: {"block": _GATED}, 2: {"layers": [_GATED, _HOLOGRAPHIC]}}
-"""What the decoders of a schema are made of whose config has neither a block nor layers."""
+"""By schema, the defaults of decoders whose config has neither a block nor layers."""
 CONFIG = "config.json"
 
 
 def make_record(config: ModelConfig) -> dict[str, Any]:
-    """What config.json holds."""
+    """The contents of config.json."""
     return {
         "model_type": "spectral",
         **({} if config.architecture is None else {"architectures": [config.architecture]}),
@@ -40,7 +40,7 @@ def make_record(config: ModelConfig) -> dict[str, Any]:
 
 
 def read_record(directory: Path) -> dict[str, Any]:
-    """config.json, checked for its schema."""
+    """The contents of config.json. Raises CheckpointError for another schema."""
     record = read_json(directory / CONFIG)
     if "schema_version" not in record:
         raise CheckpointError(f"{directory / CONFIG} is not a checkpoint's config.")
@@ -57,10 +57,10 @@ def _check_schema(record: Mapping[str, Any], source: object) -> None:
 
 
 def config_of(record: Mapping[str, Any], source: object, overrides: Mapping[str, Any] | None = None) -> ModelConfig:
-    """The model's config in a config.json, with values replaced. Parts that were replaced need no provider.
+    """The model's config in a record, with values replaced. Replaced parts need no provider.
 
-    source: what to call the checkpoint in errors. Raises CheckpointError for a newer schema and what no longer
-    validates, PluginError naming the package to install when a part's provider is missing.
+    source: the checkpoint's name in errors. Raises CheckpointError for a newer schema and for a config that no longer
+    validates; PluginError, naming the package to install, if a part's provider is missing.
     """
     _check_schema(record, source)
     try:
@@ -105,7 +105,7 @@ def _require(part: Mapping[str, str], source: object) -> None:
 
 
 def int8_of(record: Mapping[str, Any], directory: Path) -> list[str]:
-    """The layers that are int8, by config.json. Raises CheckpointError for another kind of quantisation."""
+    """The int8 layers by config.json. Raises CheckpointError for another kind of quantisation."""
     if "quantization" not in record:
         return []
     try:
@@ -121,7 +121,7 @@ def int8_of(record: Mapping[str, Any], directory: Path) -> list[str]:
 
 
 def _as_now(data: Any, schema: int) -> Any:
-    """A config of an earlier schema, and those inside it, as the current schema writes them."""
+    """Translates a config of an earlier schema, and nested ones, to the current schema."""
     if not isinstance(data, Mapping) or schema == SCHEMA_VERSION:
         return data
     made = {key: _as_now(value, schema) for key, value in data.items()}

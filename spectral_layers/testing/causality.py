@@ -1,6 +1,6 @@
 """Checks that a causal mixer does not see the future.
 
-All but the check of other settings run in float64. A leak that shows only at another length, batch or dtype is not found.
+All but the check of other settings run in float64. Leaks only at other lengths, batches or dtypes are not found.
 """
 
 from __future__ import annotations
