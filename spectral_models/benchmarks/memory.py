@@ -1,8 +1,8 @@
-"""Memory: how much there is, and the most that a workload holds beyond its inputs and its results.
+"""Free memory, and the peak memory of a workload beyond its inputs and results.
 
-A peak is measured in a fresh process, where nothing that ran before can hide it. On a CPU it is the kernel's account of
-resident memory (VmHWM), reset after the inputs are made: getrusage's ru_maxrss cannot be reset and starts at the
-parent's size. On CUDA it is the caching allocator's peak.
+Peaks are measured in a fresh process, so that memory of earlier work cannot hide them. On a CPU the peak is the
+resident memory by the Linux kernel (VmHWM), reset after the inputs are created; getrusage's ru_maxrss cannot be reset
+and starts at the parent's size. On CUDA it is that of the caching allocator.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from spectral_core.backends.base import transform_dtype
 from spectral_models.benchmarks.contestants import contestant
 from spectral_models.benchmarks.problem import DTYPES, Problem, Shape, Workload
 
-# Blocks beyond 1 MiB go back to the system when freed, so that what the set-up freed is not reused unseen.
+# Freed blocks beyond 1 MiB return to the system, so that memory of the set-up is not reused unnoticed.
 _ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": "0"}
 # Peak of a whole comparison in signals (B, D, L) of the transform's dtype: plain's 5, 12 and 20, and the inputs.
 _SIGNALS: dict[Workload, int] = {"forward": 10, "forward+backward": 18, "training": 28}
@@ -34,7 +34,7 @@ def measurable(device: str) -> bool:
 
 
 def shortage(shape: Shape, workload: Workload) -> str | None:
-    """Why the comparison is too large for the memory that is free, or None."""
+    """The reason if the comparison needs more memory than is free; else None."""
     element = transform_dtype(DTYPES[shape.dtype]).itemsize
     needed = _SIGNALS[workload] * shape.batch * shape.channels * shape.length * element
     free = _free(shape.device)
@@ -46,7 +46,7 @@ def shortage(shape: Shape, workload: Workload) -> str | None:
 
 
 def extra_bytes(name: str, shape: Shape, workload: Workload) -> int:
-    """The peak of one call beyond what was there before and the results. Raises RuntimeError when the process fails."""
+    """The peak of one call beyond inputs and results. Raises RuntimeError if the process fails."""
     job = json.dumps({"name": name, "shape": asdict(shape), "workload": workload, "threads": torch.get_num_threads()})
     done = subprocess.run(  # noqa: S603
         [sys.executable, "-m", "spectral_models.benchmarks.memory", job],
@@ -77,7 +77,7 @@ def _main(job: str) -> None:
 
 
 def _reset(device: str) -> int:
-    """Forget the peak so far; returns what is held now."""
+    """Reset the peak and return the current memory."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)

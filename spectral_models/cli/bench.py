@@ -1,4 +1,4 @@
-"""``spectral bench``: what this machine does with the operators."""
+"""``spectral bench``: measures the operators on this machine."""
 
 from __future__ import annotations
 

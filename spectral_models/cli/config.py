@@ -1,4 +1,4 @@
-"""``spectral config``: look at configs, check them, and get their JSON Schema."""
+"""``spectral config``: show configs, validate them, and print their JSON Schema."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def show(source: str = _SOURCE, changes: list[str] = _SET) -> None:
     if out.is_terminal:
         out.print(Syntax(text, "yaml", background_color="default", word_wrap=True))
     else:
-        typer.echo(text, nl=False)  # as it is: rich would wrap long lines
+        typer.echo(text, nl=False)  # rich would wrap long lines
 
 
 @app.command()
@@ -103,7 +103,7 @@ def schema(
 
 
 def read_config(source: str, changes: list[str]) -> ModelConfig | RunConfig:
-    """The config a user means by a preset's name or the path of a model's or a run's file."""
+    """The config of a preset, or of a model's or a run's file."""
     assignments = dict(map(parse_assignment, changes))
     if source not in list_models() and is_file(Path(source)) and "model" in read_yaml(Path(source)):
         return load_run(source, assignments)

@@ -1,4 +1,4 @@
-"""``spectral export``: a checkpoint as a program for torch.export or ONNX, checked."""
+"""``spectral export``: writes a checkpoint as a checked program for torch.export or ONNX."""
 
 from __future__ import annotations
 

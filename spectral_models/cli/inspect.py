@@ -98,7 +98,7 @@ def parse_layers(text: str) -> list[int]:
 
 
 def _model(source: str) -> SpectralModel:
-    """A checkpoint's model, or that of a config, initialised from a fixed seed."""
+    """The model of a checkpoint, or of a config, initialised from a fixed seed."""
     path = Path(source)
     if path.is_dir():
         return load_checkpoint(path)
@@ -115,7 +115,7 @@ def _model(source: str) -> SpectralModel:
 
 
 def _beside(source: str) -> Path:
-    """Inside a run; beside a bare checkpoint, which may hold nothing else if it is to be replaced some day."""
+    """The default directory: inside a run, but beside a bare checkpoint, which must not hold other files."""
     path = Path(source)
     if path.is_dir() and find(path) != Path(os.path.realpath(path)):
         return path / "inspection"
@@ -135,7 +135,7 @@ def _read(path: Path) -> bytes:
 
 
 def _tokens(model: SpectralModel, tokenizer: Tokenizer, given: bytes | None, path: Path | None) -> Tensor | None:
-    """The text as far as the model can take it, (1, L); None for a model that reads no text."""
+    """The text's tokens up to the model's length limit, (1, L); None for a model that reads no text."""
     spec = model.only_input
     if not isinstance(spec, TokenInput):
         return None
@@ -155,7 +155,7 @@ def _tokens(model: SpectralModel, tokenizer: Tokenizer, given: bytes | None, pat
 
 
 def _show(readings: list[Reading], directory: Path) -> None:
-    """Draw, and say of each part where it is and what it shows: a table, or in a pipe one whole line for each."""
+    """Draw, and print a line for each reading: in a table, or in a pipe as one whole line."""
     from spectral_models.inspection.drawing.pages import write_pictures
 
     table = Table("plot", "layer", "part", "reading", box=None, pad_edge=False, padding=(0, 2, 0, 0))

@@ -1,4 +1,4 @@
-"""``spectral quantize``: a checkpoint with int8 weights, and what that changes."""
+"""``spectral quantize``: writes a checkpoint with int8 weights and measures the change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tokenizer a run uses: ``bytes``, ``bpe`` or ``file``."""
+"""Configs of a run's tokenizer: ``bytes``, ``bpe`` or ``file``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class BytesConfig(Config):
 
 
 class BpeConfig(Config):
-    """A byte-level byte-pair encoding, learned from what the run trains on."""
+    """A byte-level byte-pair encoding, learned from the training documents."""
 
     type: Literal["bpe"] = "bpe"
     vocab_size: Annotated[Length, Field(ge=257)] | None = None
@@ -35,7 +35,7 @@ class BpeConfig(Config):
 
 
 class FileConfig(Config):
-    """Any tokenizer of Hugging Face's, as a file."""
+    """Any Hugging Face tokenizer, from a file."""
 
     type: Literal["file"] = "file"
     path: Annotated[str, Field(min_length=1)]

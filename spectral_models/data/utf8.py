@@ -1,4 +1,4 @@
-"""Files of text, a piece at a time: proved to be UTF-8, or refused by the name of the encoding they are in."""
+"""Reads text files piece by piece; files that are not UTF-8 are refused with the name of their encoding."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _MARKS = (  # UTF-32 first: its little-endian mark begins like UTF-16's
 
 
 def pieces(path: Path) -> Iterator[bytes]:
-    """A file's bytes, about a megabyte at a time: whole characters of UTF-8 without NUL, no byte-order mark.
+    """A file's bytes, about a megabyte at a time: whole UTF-8 characters without NUL and byte-order mark.
 
-    Raises DataError, with the path and the offset, for a file that cannot be read or is none of this.
+    Raises DataError, with the path and the offset, for a file that cannot be read or has other contents.
     """
     try:
         with path.open("rb") as file:
@@ -52,8 +52,7 @@ def lines(contents: Iterable[bytes]) -> Iterator[str]:
 def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a JSONL file with the numbers of their lines, blank lines left out.
 
-    Raises DataError, with the line, for what is no object and for a key that is written twice, of which only one value
-    would be read.
+    Raises DataError, with the line, for other values than objects and for repeated keys.
     """
     for number, line in enumerate(lines(pieces(path)), start=1):
         if not line.strip():
@@ -73,7 +72,7 @@ def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def checked(contents: Iterable[bytes], where: str) -> Iterator[bytes]:
-    """Consecutive parts of a text as whole characters. where: what errors call it."""
+    """Consecutive parts of a text, cut at whole characters. where: the text's name in errors."""
     head, rest, offset = b"", b"", 0
     for content in contents:
         head = head or content[:_HEAD]

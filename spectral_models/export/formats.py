@@ -1,4 +1,4 @@
-"""The files that programs are kept in: how one is written, and how it is loaded to be run."""
+"""File formats of programs: writing, loading and running them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Format = Literal["torch", "onnx"]
 SUFFIXES: dict[str, Format] = {".pt2": "torch", ".onnx": "onnx"}
 
 Run = Callable[[dict[str, Tensor]], Sequence[Tensor]]
-"""Inputs by name, in the program's order, to outputs in theirs."""
+"""Runs a program: inputs by name, in the program's order, to outputs in order."""
 Write = Callable[[ExportedProgram, Path, Sequence[str], Sequence[str]], None]
-"""A program, the file, and the names of inputs and outputs."""
+"""Writes a program to a file; takes the names of inputs and outputs."""
 
 
 def _torch_format() -> tuple[Write, Callable[[Path], Run]]:
@@ -62,4 +62,4 @@ FORMATS: dict[Format, Callable[[], tuple[Write, Callable[[Path], Run]]]] = {
     "torch": _torch_format,
     "onnx": _onnx_format,
 }
-"""How to write a program and how to load one. Raises ConfigError where a library is missing."""
+"""Writer and loader of each format. Raises ConfigError if a library is missing."""

@@ -414,7 +414,7 @@ def test_errors_say_what_to_do(checkpoint: Path, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(command, "_model", lambda _: with_foreign())
     refused(r"nothing to draw of it\. layer 0, Foreign: nothing known to show", "it")
     monkeypatch.setattr(command, "_model", lambda _: model_of({**GATING, "gates": ["band"]}, vocab_size=65))
-    refused(r"nothing to draw of it\. layer 0, SpectralGating: its gates answer to an input", "it")
+    refused(r"nothing to draw of it\. layer 0, SpectralGating: its gates depend on an input", "it")
     (tmp_path / "text.txt").write_bytes(b"a")
     refused(r"text.txt has the token 97, and this model's vocabulary is 65", "it", "--text", tmp_path / "text.txt")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)

@@ -1,4 +1,4 @@
-"""Axes that frequencies, lags and channels are drawn on: logarithmic cells, and ticks that people can read."""
+"""Axes for frequencies, lags and channels: logarithmic cells and readable ticks."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def log_cells(low: float, high: float, count: int) -> Tensor:
 
 
 def strongest(values: Tensor, at: Tensor, edges: Tensor) -> Tensor:
-    """In each cell the value of largest size, or where a cell holds no point the nearest: (D, N) -> (D, cells).
+    """The value of largest magnitude in each cell, or the nearest value to an empty cell: (D, N) -> (D, cells).
 
-    at: (N,) ascending, where the values are. No peak is lost however narrow, and phases are those of the peaks.
+    at: (N,) ascending, the places of the values. Keeps narrow peaks, and their phases.
     """
     begin = torch.searchsorted(at, edges[:-1])
     end = torch.searchsorted(at, edges[1:])
@@ -47,7 +47,7 @@ def bins_image(axes: Axes, values: Tensor, **how: Any) -> Any:
 
 
 def _image(axes: Axes, values: Tensor, span: tuple[float, float], how: dict[str, Any]) -> Any:
-    """The first row at the bottom; where there is nothing, grey."""
+    """The first row at the bottom; missing values are grey."""
     axes.set_facecolor("0.92")
     return axes.imshow(
         values.numpy(),
