@@ -6,7 +6,7 @@ import torch
 
 from spectral_core.testing import assert_close
 from spectral_layers.rows import Alignment, Rows
-from spectral_layers.testing.cases import MixerCase, keeps_segments, streams
+from spectral_layers.testing.cases import MixerCase, streams
 from spectral_layers.testing.check import for_all, normal, only_for, ragged, require_like
 from spectral_layers.testing.streaming import run
 
@@ -92,7 +92,7 @@ def check_an_empty_batch(case: MixerCase) -> None:
         run(mixer, normal(0, 1, case.hidden_dim), state)
 
 
-@only_for(keeps_segments)
+@only_for(lambda case: case.build().keeps_segments)
 def check_packed_documents_stay_apart(case: MixerCase) -> None:
     """Documents packed into one row by segment ids have the outputs they have in rows of their own."""
     mixer, first = case.build(), case.block + 3

@@ -182,32 +182,12 @@ def streams(case: MixerCase | FusionCase) -> bool:
     return case.causal and case.build().streams
 
 
-def is_causal_without_state(case: MixerCase) -> bool:
-    return case.causal and not streams(case)
-
-
 def cannot_stream(case: MixerCase | FusionCase) -> bool:
     return not streams(case)
 
 
-def keeps_segments(case: MixerCase) -> bool:
-    return case.build().keeps_segments
-
-
-def mixes_segments(case: MixerCase) -> bool:
-    return not keeps_segments(case)
-
-
 def is_limited(case: MixerCase | FilterCase | PositionCase) -> bool:
     return case.build().length_limit is not None
-
-
-def is_limited_and_streams(case: MixerCase) -> bool:
-    return is_limited(case) and streams(case)
-
-
-def has_support(case: FilterCase) -> bool:
-    return case.build().support is not None
 
 
 def is_recurrent(case: FilterCase) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from spectral_layers.mixers.base import Mixer
-from spectral_layers.testing.cases import MixerCase, is_causal, is_causal_without_state
+from spectral_layers.testing.cases import MixerCase, is_causal, streams
 from spectral_layers.testing.check import ROUNDING, normal, only_for, relative_change, require_causal
 
 _ROUNDING_SINGLE = 1e-3
@@ -35,7 +35,7 @@ def check_no_output_sees_a_later_token(case: MixerCase) -> None:
             require_causal(f"{case}: new tokens", changed, y, token)
 
 
-@only_for(is_causal_without_state)
+@only_for(lambda case: case.causal and not streams(case))
 def check_no_token_sees_the_next(case: MixerCase) -> None:
     """New tokens from any position on, each position in another row, do not change earlier outputs.
 

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from spectral_core.testing import assert_close
 from spectral_layers.rows import Rows
 
 Case = TypeVar("Case", contravariant=True)
@@ -113,6 +114,18 @@ def require_causal(what: str, changed: Tensor, y: Tensor, token: int) -> None:
             f"move by up to {leak:.2g} of the change after; at most {ROUNDING:g} is rounding. Compute what shapes a "
             "token's output (gates, kernels, norms, statistics) from tokens up to it."
         )
+
+
+def require_autocast(what: str, call: Callable[[], Tensor], own: Tensor | float = 0.0) -> None:
+    """Raise AssertionError unless outputs under bfloat16 autocast are within a tenth of those without.
+
+    own: the part of the outputs that is not rounded, which is subtracted.
+    """
+    with torch.no_grad():
+        exact = call()
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = call()
+    assert_close(f"{what} under bfloat16 autocast", rounded.float() - own, exact - own, 0.1)
 
 
 def require_error(

@@ -17,10 +17,6 @@ def has_losses(case: FeedForwardCase) -> bool:
     return bool(case.build()(_tokens(case)).losses)
 
 
-def is_divisible(case: FeedForwardCase) -> bool:
-    return case.build().divisible
-
-
 @for_all
 def check_tokens_do_not_mix(case: FeedForwardCase) -> None:
     """A token has the output it has alone, whatever the other tokens, rows and padding are."""
@@ -72,7 +68,7 @@ def check_a_feedforward_keeps_dtypes(case: FeedForwardCase) -> None:
         raise AssertionError(f"{case}: under bfloat16 autocast outputs are off by {error.median():.2g}; at most 0.1.")
 
 
-@only_for(is_divisible)
+@only_for(lambda case: case.build().divisible)
 def check_a_divisible_feedforward_may_be_given_parts(case: FeedForwardCase) -> None:
     """Tokens have the same outputs in two calls as in one, and there are no losses or metrics over all tokens."""
     part, x = case.build(), _tokens(case)

@@ -11,18 +11,10 @@ from spectral_core.errors import UnsupportedInputError
 from spectral_core.testing import assert_close
 from spectral_layers.frontends.base import Modality
 from spectral_layers.testing.cases import FrontEndCase
-from spectral_layers.testing.check import for_all, normal, only_for, require_error
+from spectral_layers.testing.check import for_all, normal, only_for, require_autocast, require_error
 from spectral_layers.testing.gradients import require_parameter_gradients
 
 _BATCH = 4
-
-
-def takes_lengths(case: FrontEndCase) -> bool:
-    return case.build().takes_lengths
-
-
-def takes_floats(case: FrontEndCase) -> bool:
-    return case.build().example(1).is_floating_point()
 
 
 @for_all
@@ -62,7 +54,7 @@ def check_inputs_do_not_mix(case: FrontEndCase) -> None:
             assert_close(f"{case}: row {row} without the others", part(inputs[row : row + 1]).x, x[row, None], 1e-9)
 
 
-@only_for(takes_lengths)
+@only_for(lambda case: case.build().takes_lengths)
 def check_padding_of_inputs_changes_nothing(case: FrontEndCase) -> None:
     """A padded row has the tokens it has alone, whatever the padding holds; an empty row has none."""
     part = case.build()
@@ -88,7 +80,7 @@ def check_padding_of_inputs_changes_nothing(case: FrontEndCase) -> None:
                 assert_close(f"{case}: {length} of {width} in a padded batch", output.x[row, :found], alone, 1e-9)
 
 
-@only_for(takes_floats)
+@only_for(lambda case: case.build().example(1).is_floating_point())
 def check_extreme_inputs_do_not_vanish(case: FrontEndCase) -> None:
     """Silence has finite features. Too large and non-finite values are refused, or their features are not finite.
 
@@ -128,11 +120,7 @@ def check_a_front_end_under_autocast(case: FrontEndCase) -> None:
     """Under bfloat16 autocast features are within a tenth of float32's."""
     part = case.build(torch.float32)
     inputs = case.inputs(part, _BATCH, torch.float32)
-    with torch.no_grad():
-        x = part(inputs).x
-        with torch.autocast("cpu", torch.bfloat16):
-            rounded = part(inputs).x
-    assert_close(f"{case} under bfloat16 autocast", rounded.float(), x, 0.1)
+    require_autocast(str(case), lambda: part(inputs).x)
 
 
 @for_all

@@ -20,6 +20,7 @@ from spectral_layers.testing.check import (
     only_for,
     ragged,
     relative_change,
+    require_autocast,
     require_causal,
     require_error,
     require_like,
@@ -81,10 +82,6 @@ class Conditioned:
 
     def rewind(self, state: State, tokens: int) -> State:
         return self.fusion.rewind(state, tokens, self.target)
-
-
-def is_bidirectional(case: FusionCase) -> bool:
-    return not case.causal
 
 
 def knows_names(case: FusionCase) -> bool:
@@ -151,7 +148,7 @@ def check_a_causal_target_sees_no_later_token(case: FusionCase) -> None:
                 require_causal(f"{case}: new tokens of {target!r}", changed, y, token)
 
 
-@only_for(is_bidirectional)
+@only_for(lambda case: not case.causal)
 def check_a_causal_target_is_refused(case: FusionCase) -> None:
     """A bidirectional fusion refuses a causal target."""
     fusion = case.build()
@@ -278,13 +275,7 @@ def check_a_fusion_under_autocast(case: FusionCase) -> None:
     fusion = case.build(torch.float32)
     target = names_of(fusion)[0]
     streams = given(case, target, {name: x.float() for name, x in streams_of(case, fusion).items()})
-    with torch.no_grad():
-        y = fusion(streams, target).y
-        with torch.autocast("cpu", torch.bfloat16):
-            rounded = fusion(streams, target).y
-    # The target itself, which is added without rounding, is subtracted.
-    own = streams[target].x
-    assert_close(f"{case} under bfloat16 autocast", rounded.float() - own, y - own, 0.1)
+    require_autocast(str(case), lambda: fusion(streams, target).y, streams[target].x)
 
 
 @for_all

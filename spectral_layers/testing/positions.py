@@ -17,14 +17,6 @@ _LENGTH = 40
 _FAR = 3_000_000
 
 
-def rotates(case: PositionCase) -> bool:
-    return case.build().rotation(torch.arange(2)[None], torch.float64) is not None
-
-
-def is_unlimited(case: PositionCase) -> bool:
-    return not is_limited(case)
-
-
 @for_all
 def check_a_position_keeps_shapes_and_dtypes(case: PositionCase) -> None:
     """(B, L, D) keeps shape and dtype in float64, float32 and bfloat16, also if empty; the input is not changed."""
@@ -79,7 +71,7 @@ def check_places_of_tokens_do_not_mix(case: PositionCase) -> None:
             assert_close(f"{case}: the other tokens when token {token} of row {row} is new", others, y, 1e-12)
 
 
-@only_for(rotates)
+@only_for(lambda case: case.build().rotation(torch.arange(2)[None], torch.float64) is not None)
 def check_rotations_keep_lengths(case: PositionCase) -> None:
     """A rotation keeps the norm of each token."""
     part, x = case.build(), normal(2, _LENGTH, case.hidden_dim)
@@ -88,7 +80,7 @@ def check_rotations_keep_lengths(case: PositionCase) -> None:
     assert_close(f"{case}: lengths of turned tokens", turn(x).norm(dim=-1), x.norm(dim=-1), 1e-12)
 
 
-@only_for(is_unlimited)
+@only_for(lambda case: not is_limited(case))
 def check_far_positions_are_exact(case: PositionCase) -> None:
     """At positions of millions, float32 agrees with float64; an angle in float32 would be off by a tenth."""
     x, positions = normal(1, _LENGTH, case.hidden_dim), torch.arange(_FAR, _FAR + _LENGTH)[None]

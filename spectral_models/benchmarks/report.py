@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
+from pydantic_core import to_json as to_json_bytes
 from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
 from rich.table import Table
@@ -59,10 +58,10 @@ def to_json(rows: Sequence[Row], settings: Settings, environment: Mapping[str, A
     document = {
         "environment": environment,
         "settings": {**asdict(settings), "backends": settings.names},
-        "rows": [asdict(row) for row in rows],
-        "costs": [asdict(cost) for cost in costs(rows)],
+        "rows": rows,
+        "costs": costs(rows),
     }
-    return json.dumps(_finite(document), indent=1, allow_nan=False) + "\n"
+    return to_json_bytes(document, indent=1, inf_nan_mode="null").decode() + "\n"
 
 
 def to_csv(rows: Sequence[Row]) -> str:
@@ -111,12 +110,3 @@ def _cells(row: Row, memory: bool) -> list[str | Text]:
 def _number(value: float) -> str:
     """Three digits, without an exponent."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-def _finite(value: Any) -> Any:
-    """The value with null for infinities and NaN, which JSON lacks."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value

@@ -136,14 +136,5 @@ def _leaving_on_ctrl_c(*, said: bool) -> Iterator[None]:
             signal.signal(signal.SIGINT, before)
 
 
-def __getattr__(name: str) -> Any:
-    """Loads ``app``, the typer application, on access, because it imports torch."""
-    if name != "app":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from spectral_models.cli.commands import app
-
-    return app
-
-
 if __name__ == "__main__":
     main()

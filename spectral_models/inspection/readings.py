@@ -162,10 +162,6 @@ class GateReading:
     kept: Tensor | None = None
     phase: Tensor | None = None
 
-    @property
-    def kept_share(self) -> float | None:
-        return None if self.kept is None else self.kept.mean().item()
-
     def summary(self) -> str:
         """A line of text; decibels are of mean gains over blocks, clamped at -60 dB."""
         parts = [f"asked {_span(self.asked)}"]

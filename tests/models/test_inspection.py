@@ -18,7 +18,7 @@ from spectral_layers import Filter, Gate, LayerContext, Mixer, MixerOutput, Modu
 from spectral_layers.filters.resonant import Resonant
 from spectral_models import build_model, save_checkpoint
 from spectral_models.cli import inspect as command
-from spectral_models.cli.app import app
+from spectral_models.cli.commands import app
 from spectral_models.inspection.drawing import pages
 from spectral_models.inspection.drawing.axes import log_cells, strongest
 from spectral_models.inspection.drawing.memories import draw_memories, draw_poles
@@ -279,7 +279,7 @@ def test_what_has_nothing_to_show_is_listed_with_the_reason() -> None:
     assert str(silent) == "layer 0, Foreign: nothing known to show"
     inspection = inspect_model(model_of({**GATING, "gates": ["band"]}))
     assert inspection.readings == []
-    assert "given none" in inspection.silent[0].why
+    assert "none was given" in inspection.silent[0].why
     diverged = known_pole(0.2, tau=5.0)
     with torch.no_grad():
         diverged.coefficient.fill_(math.nan)
