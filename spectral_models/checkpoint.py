@@ -224,10 +224,8 @@ def _remove_abandoned(target: Path) -> None:
 def _runs(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass  # another user's
+    except OSError as error:  # a process of another user runs too
+        return not isinstance(error, ProcessLookupError)
     return True
 
 

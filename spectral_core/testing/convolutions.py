@@ -17,7 +17,7 @@ from spectral_core.testing.inputs import Inputs
 from spectral_core.testing.numerics import assert_as_accurate, assert_close, relative_error
 from spectral_core.testing.oracle import oracle_convolve, plain_convolve
 
-# A few units in the last place of float32: room for another order of summation, not for another algorithm's loss.
+# A few units in the last place of float32: for another order of summation, not for a less accurate algorithm.
 _FLOAT32_FLOOR = 2.5e-7
 
 
@@ -36,7 +36,7 @@ def check_convolution_matches_the_direct_sum(backend: FFTBackend) -> None:
 def check_any_length_and_any_kernel_length(backend: FFTBackend) -> None:
     """Odd, prime, even and single lengths against kernels shorter, equal, longer and much longer: K = 1 to K > 2L.
 
-    A transform of a fixed 2L points truncates or wraps the long ones.
+    A transform of a fixed 2L points would truncate or wrap long kernels.
     """
     draw = Inputs(backend)
     for length in (1, 2, 3, 8, 13, 31, 45):
@@ -71,7 +71,7 @@ def check_float32_is_as_accurate_as_torch(backend: FFTBackend) -> None:
 
 
 def check_half_precision_is_transformed_in_float32(backend: FFTBackend) -> None:
-    """bfloat16 and float16 lose what rounding the result loses, and large sums in the spectrum do not overflow."""
+    """bfloat16 and float16 are as accurate as a rounded result, and large sums in the spectrum do not overflow."""
     draw = Inputs(backend)
     for dtype in (torch.bfloat16, torch.float16):
         u, gate, skip = (draw.normal(*shape, dtype=dtype) for shape in ((2, 3, 200), (2, 3, 200), (3,)))
@@ -109,9 +109,9 @@ def check_gates_keep_their_precision(backend: FFTBackend) -> None:
 
 
 def check_autocast_rounds_nothing(backend: FFTBackend) -> None:
-    """Under autocast a float32 convolution and its gradients are what they are without.
+    """Autocast does not change a float32 convolution or its gradients.
 
-    Backends that multiply matrices or call a convolution of the library have to switch it off around these.
+    Backends with matrix products or library convolutions must disable it around them.
     """
     draw = Inputs(backend)
     u, cotangent = (draw.normal(2, 3, 40, dtype=torch.float32) for _ in range(2))
@@ -144,7 +144,7 @@ def check_convolution_is_linear(backend: FFTBackend) -> None:
 
 
 def check_convolution_commutes_with_shifts(backend: FFTBackend) -> None:
-    """A signal that comes later gives the same output later: rolled when circular, delayed when causal."""
+    """A shifted signal has a shifted output: rolled in circular mode, delayed in causal mode."""
     draw = Inputs(backend)
     u, kernel, steps = draw.normal(2, 3, 24), draw.normal(3, 24), 5
     around = convolve(torch.roll(u, steps, -1), kernel, mode="circular", backend=backend)
@@ -158,9 +158,9 @@ def check_convolution_commutes_with_shifts(backend: FFTBackend) -> None:
 
 
 def check_causality(backend: FFTBackend) -> None:
-    """In causal mode, new values of u and of both gates from a token on leave every earlier output as it was.
+    """In causal mode, new values of u and of both gates from a token on do not change earlier outputs.
 
-    In float64 the allowed change is 1e-9 of the output's size: an FFT's rounding is far below, a leak far above.
+    In float64 the allowed change is 1e-9 of the output's size, far above an FFT's rounding and far below a leak.
     """
     draw = Inputs(backend)
     allowed = 1e-9 if draw.dtype == torch.float64 else draw.tolerance
@@ -189,7 +189,7 @@ def check_causality(backend: FFTBackend) -> None:
 
 
 def check_convolution_gradients(backend: FFTBackend) -> None:
-    """Gradients for u, kernel, skip and both gates: by finite differences, and each alone against the definition's."""
+    """Gradients for u, kernel, skip and both gates agree with finite differences, and each with the definition."""
     draw = Inputs(backend)
     cases: tuple[tuple[Mode, int, tuple[int, ...]], ...] = (
         ("causal", 4, ()),
@@ -210,10 +210,10 @@ def check_convolution_gradients(backend: FFTBackend) -> None:
 
 
 def check_convolution_of_strided_inputs(backend: FFTBackend) -> None:
-    """(B, L, D) tensors seen as (B, D, L) give what contiguous ones give, in a contiguous output."""
+    """Transposed (B, L, D) tensors give the same, contiguous outputs as contiguous (B, D, L) ones."""
     draw = Inputs(backend)
     kernel, skip = draw.normal(18, 3).transpose(0, 1), draw.normal(6)[::2]
-    # In the second, rows are not in order of memory, an order some libraries keep in their output.
+    # In the second, rows are not in memory order, which some libraries keep in their output.
     for mode, order in itertools.product(MODES, ((0, 2, 1), (2, 1, 0))):
         shape = [(2, 3, 18)[order.index(axis)] for axis in range(3)]  # its permutation is (2, 3, 18)
         u, pre, post = (draw.normal(*shape).permute(order) for _ in range(3))
@@ -226,7 +226,7 @@ def check_convolution_of_strided_inputs(backend: FFTBackend) -> None:
 
 
 def check_convolution_of_an_empty_batch(backend: FFTBackend) -> None:
-    """No rows in, no rows out: (0, D, L), with a shared kernel and with one per (absent) row."""
+    """An empty batch gives (0, D, L), with a shared kernel and with one per row."""
     draw = Inputs(backend)
     for kernel in (draw.normal(3, 7), draw.normal(0, 3, 7)):
         y = convolve(draw.normal(0, 3, 8), kernel, backend=backend)
@@ -236,7 +236,7 @@ def check_convolution_of_an_empty_batch(backend: FFTBackend) -> None:
 
 
 def check_prepared_kernels(backend: FFTBackend) -> None:
-    """A prepared kernel used for several signals gives what the raw kernel gives, each time."""
+    """A prepared kernel gives the same outputs as the raw kernel for several signals."""
     draw = Inputs(backend)
     for mode, shape in itertools.product(MODES, ((3, 9), (3, 40), (2, 3, 9))):
         kernel, length = draw.normal(*shape), 16
@@ -250,7 +250,7 @@ def check_prepared_kernels(backend: FFTBackend) -> None:
 
 
 def check_convolution_leaves_its_inputs_alone(backend: FFTBackend) -> None:
-    """No input is written to, whatever the backend reuses memory for."""
+    """A convolution does not write to its inputs."""
     draw = Inputs(backend)
     tensors = [draw.normal(*shape) for shape in ((2, 3, 16), (3, 16), (3,), (2, 3, 16), (2, 3, 16))]
     copies = [tensor.clone() for tensor in tensors]
@@ -262,7 +262,7 @@ def check_convolution_leaves_its_inputs_alone(backend: FFTBackend) -> None:
 
 
 def check_nan_comes_through_convolution(backend: FFTBackend) -> None:
-    """A NaN in any input is seen in the outputs that depend on it: a diverged model must not look healthy."""
+    """A NaN in any input shows in all outputs that depend on it, so that a diverged model is noticed."""
     draw = Inputs(backend)
     shapes = {"u": (2, 3, 16), "kernel": (3, 16), "skip": (3,), "pre_gate": (2, 3, 16), "post_gate": (2, 3, 16)}
     for mode, name in itertools.product(MODES, shapes):

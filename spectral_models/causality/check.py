@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -218,13 +219,7 @@ class _Check:
         start, last = starts[leak.row], case.length - 1
         size = f"by {leak.size:.0e}, later ones by {leak.scale:.0e}; {where}"
         if start < case.length and moves(leak.row, start, last):
-            first = start
-            while first < last:
-                middle = (first + last) // 2
-                if moves(leak.row, start, middle):
-                    last = middle
-                else:
-                    first = middle + 1
+            last = start + bisect_left(range(start, last), True, key=lambda end: moves(leak.row, start, end))
             what = f"changing token {last} moves the logits of token {leak.token}, {last - leak.token} before it"
         else:
             others = [row for row in range(case.rows) if row != leak.row and moves(row, starts[row], case.length - 1)]

@@ -171,8 +171,7 @@ def _parts(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
 def _filter(part: Filter, place: Place, length: int, spacing: int) -> Iterator[Reading]:
     taps = -(-length // spacing)
     ends = part.support is not None and part.support <= taps
-    for limit in (part.length_limit, part.support):
-        taps = taps if limit is None else min(taps, limit)
+    taps = min([taps, *(limit for limit in (part.length_limit, part.support) if limit is not None)])
     yield FilterReading(place, part.kernel(taps).double(), spacing, ends)
     if isinstance(part, HasPoles):
         poles = part.poles()

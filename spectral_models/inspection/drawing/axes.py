@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -64,11 +65,8 @@ def log_frequency(axes: Axes, low: float, *, top: bool, bottom: bool) -> None:
     """The x axis in log10 of cycles per token, from ``low`` to 0.5: frequencies below, periods in tokens above."""
     axes.set_xlim(math.log10(low), math.log10(0.5))
     marks = [mark for mark in (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.5) if mark >= 0.99 * low]
-    axes.set_xticks(
-        [math.log10(mark) for mark in marks], [f"{mark:.5f}".rstrip("0") if bottom else "" for mark in marks]
-    )
-    if bottom:
-        axes.set_xlabel("frequency (cycles per token)")
+    labels = [f"{mark:.5f}".rstrip("0") for mark in marks]
+    _below(axes, [math.log10(mark) for mark in marks], labels, "frequency (cycles per token)", bottom)
     if top:
         periods = [2 * 4**power for power in range(12) if 0.5 / 4**power >= low]
         periods = periods[:: -(-len(periods) // _MOST_PERIODS)]
@@ -79,9 +77,7 @@ def linear_frequency(axes: Axes, *, top: bool, bottom: bool) -> None:
     """The x axis in cycles per token, from 0 to 0.5: frequencies below, periods in tokens above."""
     axes.set_xlim(0, 0.5)
     marks = (0, 0.1, 0.2, 0.3, 0.4, 0.5)
-    axes.set_xticks(marks, [f"{mark:g}" if bottom else "" for mark in marks])
-    if bottom:
-        axes.set_xlabel("frequency (cycles per token)")
+    _below(axes, marks, [f"{mark:g}" for mark in marks], "frequency (cycles per token)", bottom)
     if top:
         periods = (2, 3, 4, 8, 32)
         _above(axes, [1 / period for period in periods], periods)
@@ -91,9 +87,13 @@ def log_tokens(axes: Axes, high: float, label: str, *, bottom: bool) -> None:
     """The x axis in log10 of tokens, from 1 to ``high``."""
     axes.set_xlim(0, math.log10(high))
     marks = [10**power for power in range(7) if 10**power <= high]
-    axes.set_xticks(range(len(marks)), [f"{mark:,}" if bottom else "" for mark in marks])
-    if bottom:
-        axes.set_xlabel(label)
+    _below(axes, range(len(marks)), [f"{mark:,}" for mark in marks], label, bottom)
+
+
+def _below(axes: Axes, places: Sequence[float], labels: Sequence[str], title: str, shown: bool) -> None:
+    axes.set_xticks(places, labels if shown else [""] * len(labels))
+    if shown:
+        axes.set_xlabel(title)
 
 
 def _above(axes: Axes, places: list[float], periods: tuple[int, ...] | list[int]) -> None:
