@@ -6,8 +6,8 @@ A transform of n = a b points in four steps. With t = t1 b + t2, f = f1 + a f2 a
 
 a product with the a x a matrix w_a, a multiplication by the n factors w_n^(t2 f1), and the same again for the remaining
 b points. For a real signal, the first product needs only the rows f1 <= a / 2, which contain one bin of every pair
-X[f], X[n - f]: a real transform costs half of a complex one. The inverse is the forward transform with real and imaginary
-part exchanged, since swap(z) = i conj(z).
+X[f], X[n - f]: a real transform costs half of a complex one. The inverse is the forward transform with real and
+imaginary part exchanged, since swap(z) = i conj(z).
 
 A matrix has at most _LIMIT points a side (twice that with both parts). A length with a larger prime factor is computed
 as a circular convolution with a chirp by four-step transforms (Bluestein). O(n sum of factors) for each signal. The

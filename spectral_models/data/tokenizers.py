@@ -48,11 +48,7 @@ class FileConfig(Config):
 
 
 _Config = BytesConfig | BpeConfig | FileConfig
-_KINDS: dict[str, type[BytesConfig] | type[BpeConfig] | type[FileConfig]] = {
-    "bytes": BytesConfig,
-    "bpe": BpeConfig,
-    "file": FileConfig,
-}
+_KINDS: dict[str, type[_Config]] = {"bytes": BytesConfig, "bpe": BpeConfig, "file": FileConfig}
 
 
 def _chosen(value: Any) -> _Config:
