@@ -1,9 +1,9 @@
 """The base of all configs: frozen, closed, and open only where a registry says so.
 
 ``gate: Annotated[GateConfig, OneOf(GATES)]`` is a union of whatever the registry holds, discriminated by ``type``. It
-takes a part's config, a mapping with a ``type``, or a bare name for a part with its defaults; a plugin's part keeps its
-own fields when dumped and appears in the JSON Schema. Configs hold data only, never a Python path: reading one from
-a stranger runs no code of theirs.
+accepts a part's config, a mapping with a ``type``, or a bare name for a part with its defaults. A plugin's part keeps
+its own fields when dumped and appears in the JSON Schema. Configs hold data only, never a Python path, so reading an
+untrusted one runs none of its code.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ _WORDS = {
 }
 
 Width = Annotated[int, Field(gt=0, le=1 << 20)]
-"""What a tensor has along an axis that is no sequence: channels, heads, modes, taps, labels."""
+"""Size of an axis other than time: channels, heads, modes, taps, labels."""
 Length = Annotated[int, Field(gt=0, le=1 << 32)]
-"""Tokens of a sequence or a vocabulary, samples, steps."""
+"""Number of tokens, of entries of a vocabulary, of samples or of steps."""
 Scale = Annotated[float, Field(gt=0, le=1e38)]
 """Timescales, rates, temperatures and other positive factors."""
 Weight = Annotated[float, Field(ge=0, le=1e38)]
-"""What a term of a loss counts, a frequency, a deviation: a factor that may be 0."""
+"""Weights of losses, frequencies, deviations and other factors that may be 0."""
 
 
 class Config(BaseModel):
-    """Data that describes something to build. Immutable; unknown keys are errors with a suggestion.
+    """Base of configs. Immutable; unknown keys are errors with a suggestion.
 
-    earlier_options: options that were renamed, by their earlier names: ``{"forgetting": Renamed("decay", {True:
-    "per_token", False: "constant"})}``. They are read silently wherever data arrive, and are in no JSON Schema.
-    Subclasses inherit them.
+    earlier_options: renamed options by their earlier names: ``{"forgetting": Renamed("decay", {True: "per_token",
+    False: "constant"})}``. Earlier names are accepted without a warning, and are not in the JSON Schema. Subclasses
+    inherit them.
     """
 
     earlier_options: ClassVar[Mapping[str, Renamed]] = {}
@@ -98,10 +98,10 @@ class Config(BaseModel):
 
     @classmethod
     def with_current_names(cls, data: Mapping[Any, Any]) -> tuple[dict[Any, Any], dict[str, str]]:
-        """A copy of this config's data with earlier options under their current names, and what is wrong with others.
+        """A copy of the data with options under their current names, and error messages by earlier name.
 
-        Those have a value that the earlier option did not have, or differ from the current one, which is there too.
-        They stay as they are.
+        An earlier option is an error, and stays in the data, if it never had that value or if the current option is
+        present with another one.
         """
         made, refused = dict(data), {}
         for name, renamed in cls.renamed_options().items():
@@ -124,7 +124,7 @@ class Config(BaseModel):
 
     @classmethod
     def _taught(cls, error: ValidationError) -> Iterator[InitErrorDetails]:
-        """The first problems with what is known instead, and how many there are more."""
+        """The first problems, unknown keys with the known ones, and the number of further problems."""
         taught = more = 0
         for line in error.errors(include_url=False):
             if line["type"] == _MORE or taught == _MOST_PROBLEMS:
@@ -172,7 +172,7 @@ class Config(BaseModel):
                 definitions[kind] = {"anyOf": [{"enum": list(configs)}]}
                 for part_name, config in configs.items():
                     name = f"{kind}.{part_name}".replace("/", ".")
-                    # Helper models go by the part's name: two plugins may both have an Options.
+                    # Nested models are prefixed by the part's name: two plugins may both define an Options.
                     options = {**kwargs, "ref_template": f"#/$defs/{name}.{{model}}"}
                     part = BaseModel.model_json_schema.__func__(config, *args, **options)  # type: ignore[attr-defined]
                     definitions.update({f"{name}.{model}": found for model, found in part.pop("$defs", {}).items()})
@@ -192,7 +192,7 @@ class PartConfig(Contract, Config):
 
 
 class Parts(Protocol):
-    """What :class:`OneOf` needs of a registry. :class:`spectral_core.registry.Registry` is built on this module."""
+    """The interface of :class:`spectral_core.registry.Registry`, which imports this module, for :class:`OneOf`."""
 
     @property
     def kind(self) -> str: ...
@@ -207,12 +207,12 @@ class Parts(Protocol):
 
 
 _UNIONS: dict[str, Parts] = {}
-"""The registries by kind of the open unions whose JSON Schema was asked for."""
+"""Registries by kind, of all open unions in a JSON Schema so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class OneOf:
-    """Annotation: any part of a registry, as a config, a mapping with ``type``, or a bare name."""
+    """Annotation of an open union: any part of a registry, as a config, a mapping with ``type``, or a bare name."""
 
     registry: Parts
 
@@ -226,45 +226,46 @@ class OneOf:
         return {_KIND: self.registry.kind}
 
     def resolve(self, value: object) -> PartConfig:
-        """The validated config of the part that ``value`` names."""
+        """The validated config of the part that ``value`` names or contains."""
         registry = self.registry
         if isinstance(value, str):
             value = {"type": value}
         if isinstance(value, Mapping):
             if "type" not in value:
-                raise self._refusal(f"a {registry.label} needs a 'type': one of {', '.join(registry.names())}")
+                raise refusal(f"a {registry.label} needs a 'type': one of {', '.join(registry.names())}")
             return self._class(value["type"]).model_validate(value)
         if isinstance(value, registry.base) and type(value) is self._class(value.type):
             return value
-        raise self._refusal(
+        raise refusal(
             f"expected a {registry.label}: a name, a mapping with 'type', or a registered {registry.base.__name__}; "
             f"got {type(value).__name__}"
         )
 
     def _class(self, name: object) -> type[PartConfig]:
         if not isinstance(name, str):
-            raise self._refusal(f"the 'type' of a {self.registry.label} is a name; got {shown(name)}")
+            raise refusal(f"the 'type' of a {self.registry.label} is a name; got {shown(name)}")
         try:
             found: type[PartConfig] = self.registry.get(name).load()
         except SpectralError as error:
-            raise self._refusal(str(error)) from error
+            raise refusal(str(error)) from error
         return found
 
-    @staticmethod
-    def _refusal(message: str) -> PydanticCustomError:
-        return PydanticCustomError("unknown_part", "{message}", {"message": message})
+
+def refusal(message: str) -> PydanticCustomError:
+    """The error that validators raise for a value, with its message unchanged."""
+    return PydanticCustomError("unknown_part", "{message}", {"message": message})
 
 
 def part(name: str) -> Any:
-    """The default of an open union, a part's name, typed so that a config field takes it; validation looks it up."""
+    """A part's name as the default of a config field; validation turns it into the part's config."""
     return name
 
 
 def render(error: ValidationError) -> str:
-    """One line per problem, each with its full path, in the words of a YAML file: lists and mappings."""
+    """One line per problem, with its full path, in terms of YAML: lists and mappings."""
     problems = error.errors(include_url=False)
     parents = {line["loc"][:depth] for line in problems for depth in range(len(line["loc"]))}
-    # pydantic counts what was valid: the entries that are not have a line of their own
+    # pydantic's "too short" counts valid entries only; invalid ones have lines of their own
     problems = [line for line in problems if line["type"] != "too_short" or line["loc"] not in parents]
     lines = []
     for line in problems:
@@ -285,17 +286,16 @@ def render(error: ValidationError) -> str:
 
 
 def problem(path: tuple[str | int, ...], message: str, value: object = None) -> ValidationError:
-    """A ValidationError at a path below the model that raises it, for checks across fields."""
+    """A ValidationError at a path below the config that raises it, for checks across fields."""
     return ValidationError.from_exception_data("config", [_located(path, message, value)])
 
 
 def _located(path: tuple[str | int, ...], message: str, value: object) -> InitErrorDetails:
-    kind = PydanticCustomError("unknown_part", "{message}", {"message": message})
-    return InitErrorDetails(type=kind, loc=path, input=value)
+    return InitErrorDetails(type=refusal(message), loc=path, input=value)
 
 
 def _step(step: str | int) -> str:
-    """A key in a path. Keys of strangers may be long, or hold line breaks."""
+    """A key in a path, shortened and without line breaks."""
     text = str(step)
     return printable(text if len(text) <= 80 else f"{text[:77]}...").replace("\n", "\\n")
 

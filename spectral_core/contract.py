@@ -1,4 +1,4 @@
-"""What the methods of a part must return, checked where a third party wrote them."""
+"""Checks of what methods of third-party parts return."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ PACKAGES = ("spectral_kernels", "spectral_core", "spectral_layers", "spectral_mo
 
 
 class Contract:
-    """Base of the bases of parts: methods that a subclass outside the framework defines are checked at each call.
+    """Mixin of the base classes of parts: checks each call of a method that a subclass of a third party defines.
 
-    must_return: methods, each with the type of what it returns, or several. PluginError names the class, the type and
-    what came. Our own parts have tests instead, and their methods stay as written.
+    must_return: names of methods, each with the type, or types, that it must return. A violation raises PluginError.
+    Methods of our own parts are not wrapped; tests check them.
     """
 
     must_return: ClassVar[tuple[tuple[str, type | tuple[type, ...]], ...]] = ()
@@ -45,7 +45,7 @@ def _checked(method: Callable[..., object], where: str, expected: type | tuple[t
 
 
 def _form(expected: type) -> str:
-    """A type as one writes it: Modulation(gain, phase, losses, metrics)."""
+    """A type with its fields: ``Modulation(gain, phase, losses, metrics)``."""
     if expected is type(None):
         return "None"
     fields: tuple[str, ...] = getattr(expected, "_fields", ())

@@ -75,9 +75,9 @@ def prepare_kernel(
     backend: str | FFTBackend = "auto",
     grad: bool = False,
 ) -> PreparedKernel:
-    """A kernel's spectrum, to be reused for many signals of one length.
+    """The spectrum of a kernel, for reuse with many signals of one length.
 
-    kernel: (D, K) or (B, D, K). grad: whether the signals will need gradients (a backend may plan by it).
+    kernel: (D, K) or (B, D, K). grad: whether the signals will need gradients, which the choice of backend may use.
     Raises UnsupportedInputError when the backend cannot serve it.
     """
     fft = fft_backend(backend) if isinstance(backend, str) else backend
@@ -85,17 +85,8 @@ def prepare_kernel(
     if length < 1:
         raise UnsupportedInputError(f"the length of a signal must be at least 1; got {length}.")
     _check_kernel(kernel)
-    request = Request(
-        operator="convolution",
-        device=kernel.device.type,
-        dtype=kernel.dtype,
-        batch=kernel.shape[0] if kernel.dim() == 3 else 1,
-        channels=kernel.shape[-2],
-        length=length,
-        taps=kernel.shape[-1],
-        mode=mode,
-        grad=grad or (torch.is_grad_enabled() and kernel.requires_grad),
-    )
+    grad = grad or (torch.is_grad_enabled() and kernel.requires_grad)
+    request = Request.of("convolution", kernel, length, taps=kernel.shape[-1], mode=mode, grad=grad, dtype=kernel.dtype)
     return fft.select(request).prepare_kernel(kernel, length, mode)
 
 

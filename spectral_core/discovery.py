@@ -1,9 +1,9 @@
-"""Entry points of installed distributions, read one by one: a damaged file of one must not hide the others' plugins.
+"""Entry points of installed distributions, read one by one, so that a damaged file does not hide other plugins.
 
-``importlib.metadata.entry_points`` reads the files of all installed packages and raises at the first that is damaged,
-and torch, triton, pydantic and fsspec call it when they are imported. So where there is such a file, and only there,
-it counts as empty in this process; the plugin host reports it. This module is therefore the first to be imported, and
-imports nothing but the standard library. Reading all files takes some ten milliseconds.
+``importlib.metadata.entry_points`` reads the files of all installed packages and raises at the first damaged one, and
+torch, triton, pydantic and fsspec call it on import. If there is a damaged file, this module makes it count as empty in
+this process, and the plugin host reports it. Therefore this module is imported first, and imports only the standard
+library. Reading all files takes some ten milliseconds.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Unreadable:
 
 
 def installed(group: str) -> tuple[list[importlib.metadata.EntryPoint], list[Unreadable]]:
-    """The entry points of a group, and the distributions that may have had some. The first of a name counts."""
+    """The entry points of a group, and the unreadable distributions. The first distribution of a name counts."""
     found: list[importlib.metadata.EntryPoint] = []
     damaged = []
     seen = set()
@@ -48,7 +48,7 @@ def installed(group: str) -> tuple[list[importlib.metadata.EntryPoint], list[Unr
         try:
             found.extend(_read(distribution).select(group=group))
         except Exception as error:
-            place = getattr(distribution, "_path", None)  # where it is: metadata alone may not say whose file it is
+            place = getattr(distribution, "_path", None)  # damaged metadata may lack a name
             damaged.append(
                 Unreadable(
                     name or str(place),
@@ -60,7 +60,7 @@ def installed(group: str) -> tuple[list[importlib.metadata.EntryPoint], list[Unr
 
 
 def name_of(distribution: importlib.metadata.Distribution) -> str | None:
-    """Its name; None where its metadata is damaged."""
+    """The distribution's name; None if its metadata is damaged."""
     try:
         return distribution.name
     except Exception:
@@ -69,9 +69,9 @@ def name_of(distribution: importlib.metadata.Distribution) -> str | None:
 
 @contextmanager
 def announced(what: str) -> Iterator[None]:
-    """Log what is about to run at INFO, and warn after ten seconds that it still does.
+    """Log at INFO what is about to run, and warn if it still runs after ten seconds.
 
-    Code that ends the process leaves no other trace: ``spectral doctor``, and any command with -v, shows these lines.
+    If the code ends the process, this line is the only trace; ``spectral doctor`` and ``-v`` show it.
     """
     _log.info("%s", what)
     late = threading.Timer(

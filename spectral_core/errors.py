@@ -1,6 +1,6 @@
-"""The errors users meet. Each says what came in, what is allowed and what to do.
+"""Errors for users. Each says what came in, what is allowed and what to do.
 
-What a user did wrong is a ``ValueError``; what we broke is an ``assert``.
+Mistakes of users raise a ``ValueError``; violated invariants of ours fail an ``assert``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import reprlib
 from collections.abc import Iterable
 
 _LONGEST = 6000
-"""Characters of a message; configs and files of strangers can make it of any length."""
+"""Characters of a message, which quotes configs and files of any length."""
 
 
 class SpectralError(Exception):
@@ -21,11 +21,11 @@ class SpectralError(Exception):
 
 
 class ConfigError(SpectralError, ValueError):
-    """A config that cannot work; the message carries the path of each offending value."""
+    """A config that cannot work; the message has the path of each offending value."""
 
 
 class UnknownComponentError(ConfigError):
-    """A name no registry entry has."""
+    """A name that is not in the registry."""
 
 
 class DuplicateComponentError(SpectralError, ValueError):
@@ -37,11 +37,11 @@ class PluginError(SpectralError, RuntimeError):
 
 
 class UnsupportedInputError(SpectralError, ValueError):
-    """Input an operator, backend or layer cannot serve."""
+    """Input that an operator, backend or layer does not support."""
 
 
 class StateError(SpectralError, ValueError):
-    """A decoding state used where it does not fit: consumed, of another part, rewound too far."""
+    """A decoding state that cannot be used: consumed before, from another part, or rewound too far."""
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
@@ -53,13 +53,13 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 
 def shown(value: object) -> str:
-    """A value for an error's message, as repr writes it, and shortened."""
+    """A shortened repr of a value, for error messages."""
     text = _REPR.repr(value)
     return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def printable(text: str) -> str:
-    """The text with everything that a terminal may obey, all but line breaks, as escapes."""
+    """The text with unprintable characters as escapes, so that a terminal obeys none; line breaks stay."""
     if text.replace("\n", " ").isprintable():
         return text
     return "".join(
@@ -74,7 +74,7 @@ def _message(text: str) -> str:
 
 
 class _Repr(reprlib.Repr):
-    """Short for any value, also where repr itself raises."""
+    """A short repr of any value, also of one whose own repr raises."""
 
     def __init__(self) -> None:
         super().__init__()

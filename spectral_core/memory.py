@@ -1,4 +1,4 @@
-"""Memory for large results on a CPU, where asking the system for it can cost more than the arithmetic."""
+"""Memory for large results on a CPU, where page faults can cost more than the arithmetic."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 
 def unwritten(shape: Sequence[int], like: Tensor) -> Tensor:
-    """Unwritten memory for a result of that shape, contiguous, of ``like``'s dtype and device.
+    """An uninitialised contiguous tensor of that shape, in ``like``'s dtype and on its device.
 
-    Where the system maps memory as it is touched, large results cost more time in page faults than in arithmetic. numpy
-    asks for huge pages, torch does not unless an environment variable says so.
+    On a CPU the memory is numpy's, which asks for huge pages and so avoids most page faults; torch does so only if an
+    environment variable is set.
     """
     if like.device.type != "cpu":
         return torch.empty(shape, dtype=like.dtype, device=like.device)
@@ -26,9 +26,9 @@ def unwritten(shape: Sequence[int], like: Tensor) -> Tensor:
 
 @functools.cache
 def keep_freed_memory() -> None:
-    """Let the C library keep freed blocks of up to 31 MiB, as in any program that once freed one so large.
+    """Make the C library keep freed blocks of up to 31 MiB, by freeing one of that size.
 
-    Until then glibc gives a block's buffers back to the system after every use, and faults them in again for the next.
-    No page of this tensor is touched.
+    Before that, glibc returns a block's buffers to the system after every use, and the next use faults them in again.
+    This tensor's pages are never touched.
     """
     torch.empty(31 << 20, dtype=torch.uint8, device="cpu")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from spectral_core.axes import describe
-from spectral_core.backends.base import FFTBackend, Request, transform_dtype
+from spectral_core.backends.base import FFTBackend, Request
 from spectral_core.backends.selection import fft_backend
 from spectral_core.errors import UnsupportedInputError
 
@@ -47,17 +47,8 @@ def modulate(
             fits = False
         if not fits:
             raise UnsupportedInputError(f"{name} {describe(field)} does not broadcast to (B, D, F) = {full}.")
-    request = Request(
-        operator="modulation",
-        device=x.device.type,
-        dtype=transform_dtype(x.dtype),
-        batch=x.shape[0],
-        channels=x.shape[1],
-        length=n,
-        taps=0,
-        mode="circular",
-        grad=torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, gain, phase)),
-    )
+    grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, gain, phase))
+    request = Request.of("modulation", x, n, mode="circular", grad=grad)
     chosen = fft.select(request)
     if x.shape[0] == 0:
         return x.new_empty(0, x.shape[1], n)

@@ -1,4 +1,4 @@
-"""Which config reads the data at a place of a larger config, by the annotations of fields."""
+"""Finds, by field annotations, the config class for the data at a path inside a larger config."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spectral_core.errors import SpectralError
 
 
 def config_of(annotation: Any, data: object) -> type[Config] | None:
-    """The config that a field of this annotation makes of the data; None unless it is a mapping with a known type."""
+    """The config class that validates the data in such a field; None unless it is a mapping with a known type."""
     if not isinstance(data, Mapping):
         return None
     name = data.get("type")
@@ -33,7 +33,7 @@ def config_of(annotation: Any, data: object) -> type[Config] | None:
 
 
 def inside(annotation: Any, data: object, key: str) -> Any:
-    """The annotation of what is under a key of the data: a config's field, or that of the members of a container."""
+    """The annotation of the value under a key of the data: a config's field, or a container's members."""
     config = config_of(annotation, data)
     if config is not None:
         return config.model_fields.get(key)
@@ -45,7 +45,7 @@ def inside(annotation: Any, data: object, key: str) -> Any:
 
 
 def _forms(annotation: Any) -> Iterator[Any]:
-    """The alternatives of an annotation or a field; of an open union its :class:`OneOf`."""
+    """The members of a union annotation or field; an open union yields its :class:`OneOf`."""
     base: Any = annotation
     metadata: list[Any] = []
     if isinstance(annotation, FieldInfo):

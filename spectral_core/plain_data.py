@@ -1,8 +1,8 @@
 """Plain data from YAML and JSON: mappings, lists, text, numbers, booleans and null, within limits.
 
-What strangers write is read in a time and a memory that its size bounds, and nothing in it becomes anything but
-these. YAML is read by its events, as its core schema of 2009 has it: no tags, dates, sexagesimal numbers or yes/no
-(these are text), anchors and merge keys within the limits. Keys are text; one that is there twice is an error.
+Time and memory are bounded by the size of the text, and no other types arise. YAML follows its core schema of 2009:
+tags are errors; dates, sexagesimal numbers and yes/no are text; anchors and merge keys work within the limits. Keys are
+text, and a repeated key is an error.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_BYTES = 1 << 20
 MAX_DEPTH = 64
 """Levels of mappings and lists."""
 MAX_VALUES = 50_000
-"""Values and keys, those of an anchor counted wherever an alias repeats them."""
+"""Values and keys; those of an anchor count again at each alias."""
 MAX_TEXT = 1 << 16
 """Characters of one text."""
 
@@ -44,7 +44,7 @@ _WORDS = {
 
 
 def within_limits(data: object) -> None:
-    """Raise ConfigError for data that is nested too deeply (so also what holds itself), too large, or of long texts."""
+    """Raise ConfigError for data that is nested too deeply (or contains itself), too large, or has too long texts."""
     pending, values = [(data, 0)], 0
     while pending:
         value, depth = pending.pop()
@@ -64,7 +64,7 @@ def within_limits(data: object) -> None:
 
 
 def read_text(path: Path, what: str) -> str:
-    """A small file's text. Raises ConfigError for one that is large, unreadable or no UTF-8. what: to call it there."""
+    """The text of a small file. Raises ConfigError if it is large, unreadable or not UTF-8. what: its name there."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise ConfigError(f"cannot read {what} {path}: it is not a regular file.")
@@ -85,27 +85,33 @@ def read_text(path: Path, what: str) -> str:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file; none has a name that the system cannot look up."""
+    """Whether there is such a file; False also for names that the system cannot look up."""
     try:
         return path.is_file()
     except (OSError, ValueError):
         return False
 
 
-def from_json(text: str) -> Any:
-    """The data in JSON. Raises ConfigError that goes on after ``the file X``: ``is not JSON: line 3, ...``."""
+def from_json(text: str, *, limited: bool = True) -> Any:
+    """The data in JSON. limited: whether :func:`within_limits` applies.
+
+    Raises ConfigError that continues ``the file X``: ``is not JSON: line 3, ...``.
+    """
     try:
-        data = json.loads(text, object_pairs_hook=_unique, parse_int=_integer, parse_constant=_no_constant)
+        data = json.loads(text, object_pairs_hook=unique_keys, parse_int=_integer, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         raise ConfigError(f"is not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except ValueError as error:
+        raise ConfigError(f"is not JSON as read here: {error}") from None
     except RecursionError:
         raise ConfigError(f"is nested more than {MAX_DEPTH} levels deep.") from None
-    within_limits(data)
+    if limited:
+        within_limits(data)
     return data
 
 
 def from_yaml(text: str) -> Any:
-    """The data in YAML. Raises ConfigError that goes on after ``the file X``: ``is not YAML: line 3, ...``."""
+    """The data in YAML. Raises ConfigError that continues ``the file X``: ``is not YAML: line 3, ...``."""
     if found := _UNREADABLE.search(text):
         line = text.count("\n", 0, found.start()) + 1
         raise ConfigError(f"is not YAML: line {line}: the character {found.group()!r} has no place in a text.")
@@ -189,7 +195,7 @@ class _Document:
 
 
 def _plain(text: str) -> Any:
-    """What a scalar without quotes stands for. ``1e-3`` and ``1_000`` stay text, from which numeric fields are read."""
+    """The value of an unquoted scalar. ``1e-3`` and ``1_000`` stay text, which numeric fields convert."""
     if text in _WORDS:
         return _WORDS[text]
     if _INTEGER.fullmatch(text):
@@ -201,19 +207,20 @@ def _problem(event: Any, message: str) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=message, problem_mark=event.start_mark)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An ``object_pairs_hook`` of the json module. Raises ValueError for an object with a repeated key."""
     made = dict(pairs)
     if len(made) < len(pairs):
         twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise ConfigError(f"is not JSON as read here: the key {shown(twice)} is there twice in one object.")
+        raise ValueError(f"the key {shown(twice)} is there twice in one object.")
     return made
 
 
 def _integer(text: str) -> int:
     if len(text) > 400:
-        raise ConfigError(f"holds an integer of {len(text):,} digits; at most 400 are read.")
+        raise ValueError(f"it holds an integer of {len(text):,} digits; at most 400 are read.")
     return int(text)
 
 
 def _no_constant(name: str) -> Any:
-    raise ConfigError(f"is not JSON: {name} is no number there.")
+    raise ValueError(f"{name} is no number there.")

@@ -1,15 +1,15 @@
-"""The plugin host: finds plugins, calls each by itself, and keeps one's failure from touching the rest.
+"""The plugin host: finds plugins and calls each separately, so that a failing plugin does not affect the others.
 
 A plugin is a module behind an entry point of the group ``spectral.plugins``. The entry point's name is the plugin's
-namespace: every part it registers is called ``<namespace>/<part>``. The module says ``SPECTRAL_PLUGIN_API = 1`` and
-implements hooks of :mod:`spectral_core.hookspecs` and its siblings with ``@hookimpl``. Our own parts arrive through
-the same hooks, first and without a namespace.
+namespace: every part it registers is called ``<namespace>/<part>``. The module defines ``SPECTRAL_PLUGIN_API = 1`` and
+implements hooks of :mod:`spectral_core.hookspecs`, or of the other packages' ``hookspecs``, with ``@hookimpl``. Our own
+parts are registered through the same hooks, first and without a namespace.
 
-pluggy calls all implementations of a hook in one go and stops at the first that raises; here each is called alone,
-its registrations staged and committed only when all of them are good.
+pluggy calls all implementations of a hook together and stops at the first that raises. Here each is called alone, and
+its registrations take effect only if all of them are valid.
 
-Whatever a plugin raises is recorded, Ctrl-C apart. One that ends the process or never returns is named beforehand
-(:func:`spectral_core.discovery.announced`).
+All exceptions of plugins except Ctrl-C are recorded. Each plugin is logged before it runs, since it may end the process
+or never return (:func:`spectral_core.discovery.announced`).
 
 Environment: ``SPECTRAL_DISABLE_PLUGINS=1`` loads no third party; ``SPECTRAL_PLUGINS=a,b`` loads only those.
 """
@@ -32,6 +32,7 @@ import pluggy
 from spectral_core.config import PartConfig
 from spectral_core.discovery import announced, installed, name_of
 from spectral_core.errors import DuplicateComponentError, PluginError, suggestion
+from spectral_core.guard import Guard
 from spectral_core.registry import Entry, Registry
 
 ENTRY_POINT_GROUP = "spectral.plugins"
@@ -52,7 +53,7 @@ HOOKS: dict[str, tuple[str, ...]] = {
     ),
     "spectral_register_models": ("model",),
 }
-"""The kinds that each hook of the framework takes, known here before the packages that declare them are imported."""
+"""The kinds that each hook takes, listed here because the packages that declare them may not be imported yet."""
 
 hookspec = pluggy.HookspecMarker("spectral")
 hookimpl = pluggy.HookimplMarker("spectral")
@@ -60,12 +61,12 @@ hookimpl = pluggy.HookimplMarker("spectral")
 T = TypeVar("T", bound=PartConfig)
 _log = logging.getLogger(__name__)
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
-"""Of plugins and of their parts."""
+"""Names of plugins and of their parts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """Who supplies a plugin: its namespace (None: built in), distribution and version."""
+    """The source of parts: a plugin's namespace (None for built-in parts), distribution and version."""
 
     namespace: str | None
     distribution: str
@@ -74,7 +75,7 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class PluginFailure:
-    """A plugin, or one hook of it, that did not work, and why."""
+    """A plugin, or one of its hooks, that failed, and why."""
 
     plugin: str
     distribution: str
@@ -86,7 +87,7 @@ class PluginFailure:
 
 
 class Registrar:
-    """What a hook is handed: call it once per part.
+    """The argument of a hook, called once per part.
 
     ``register("gate", "acme/notch", "acme.gates:NotchConfig", summary="Removes one band.")``
     """
@@ -125,7 +126,7 @@ class Registrar:
 
 
 class Family:
-    """The registries one hook fills: built-ins first, then every plugin by itself."""
+    """The registries that one hook fills: built-in parts first, then each plugin separately."""
 
     def __init__(self, host: PluginHost, hook: str) -> None:
         self._host = host
@@ -152,19 +153,19 @@ class Family:
                     if name not in self._called:
                         self.admit(name, provider)
                         self._called.add(name)
-            except BaseException:  # Ctrl-C: the next look goes on from here
+            except BaseException:  # Ctrl-C: the next call continues here
                 self._populated = False
                 raise
             self._host.warn_of_misspelt()
 
     def admit(self, name: str, provider: Provider) -> None:
-        """Call one plugin's implementation, and keep all of its parts or none."""
+        """Call one plugin's implementation, and register all of its parts or none."""
         if not self._populated:
             return
         register = Registrar(provider, self._registries)
         try:
             self._host.call_alone(self._hook, name, register)
-            self._host.require_intact()
+            self._host.guard.require_intact()
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -178,12 +179,11 @@ class Family:
 class PluginHost:
     """All plugins of a process. One exists (:data:`HOST`); tests make their own.
 
-    entry_points: where plugins are found; by default the installed distributions'.
+    entry_points: yields plugins' entry points; by default those of installed distributions.
     """
 
     def __init__(self, entry_points: Callable[[], Iterable[importlib.metadata.EntryPoint]] | None = None) -> None:
         self._entry_points = entry_points or self._installed
-        self._guarded: list[tuple[object, dict[str, object]]] = []
         self._warned: set[tuple[str, str]] = set()
         self._manager = pluggy.PluginManager("spectral")
         self._families: list[Family] = []
@@ -191,6 +191,7 @@ class PluginHost:
         self._waiting: list[importlib.metadata.EntryPoint] | None = None
         self._failures: list[PluginFailure] = []
         self.registries: dict[str, Registry[Any]] = {}
+        self.guard = Guard()
         self.lock = threading.RLock()
 
     def family(self, hook: str, *, specs: ModuleType, builtin: ModuleType, version: str) -> Family:
@@ -214,7 +215,7 @@ class PluginHost:
     def register(self, plugin: object, *, namespace: str, distribution: str = "this process") -> None:
         """Add a plugin that is not installed: a module or object with hook implementations (notebooks, tests).
 
-        Raises PluginError when it does not work, where an installed one would be recorded and passed over.
+        Raises PluginError for its failures, which for an installed plugin are recorded instead.
         """
         with self.lock:
             for family in self._families:
@@ -234,7 +235,7 @@ class PluginHost:
                 raise PluginError(str(failures[0]))
 
     def unregister(self, namespace: str) -> None:
-        """Forget a plugin and its parts. Raises PluginError when there is none of that name."""
+        """Remove a plugin and its parts. Raises PluginError if no plugin has that name."""
         with self.lock:
             known = [name for name, provider in self.discover().items() if provider.namespace is not None]
             if namespace not in known:
@@ -246,7 +247,7 @@ class PluginHost:
                 registry.drop(f"{namespace}/*")
 
     def discover(self) -> dict[str, Provider]:
-        """Load installed plugins once, one by one; name to provider, built-ins first."""
+        """Load installed plugins, each once. Returns providers by name, built-in ones first."""
         if self._waiting is None:
             self._waiting = self._wanted()
         while self._waiting:
@@ -256,7 +257,7 @@ class PluginHost:
                 _check_name(entry_point.name)
                 with announced(f"importing the plugin {entry_point.name!r} of {provider.distribution}"):
                     plugin = entry_point.load()
-                self.require_intact()
+                self.guard.require_intact()
                 self._adopt(entry_point.name, plugin, provider)
             except KeyboardInterrupt:
                 self._waiting.insert(0, entry_point)
@@ -266,7 +267,7 @@ class PluginHost:
         return dict(self._providers)
 
     def failures(self) -> list[PluginFailure]:
-        """Everything that went wrong with plugins, hooks nobody calls and parts that cannot be imported included."""
+        """All failures of plugins, including implementations of unknown hooks and parts that cannot be imported."""
         with self.lock:
             for family in self._families:
                 family.populate()
@@ -274,14 +275,14 @@ class PluginHost:
 
     @property
     def restriction(self) -> str:
-        """Which plugins the environment keeps out, in words; empty when none."""
+        """A sentence on the plugins that environment variables disable; empty if they disable none."""
         if _switched_off():
             return "SPECTRAL_DISABLE_PLUGINS is set: no plugin is loaded"
         only = os.environ.get("SPECTRAL_PLUGINS")
         return "" if only is None else f"SPECTRAL_PLUGINS is set: only {only or 'none'} may be loaded"
 
     def failure_lines(self) -> list[str]:
-        """Why a name may be missing, a sentence each."""
+        """The reasons why a name may be missing, a sentence each."""
         lines = [f"Plugin {str(failure).rstrip('.')}." for failure in self._failures]
         return [*lines, f"{self.restriction}."] if self.restriction else lines
 
@@ -289,40 +290,16 @@ class PluginHost:
         self._failures.append(failure)
 
     def call_alone(self, hook: str, name: str, register: Registrar) -> None:
-        """Call one plugin's implementation of a hook and no other's."""
-        # Not through pluggy's subset caller, which asks every other plugin for its hash.
+        """Call one plugin's implementation of a hook."""
+        # pluggy's subset_hook_caller would call __hash__ of every other plugin.
         for implementation in getattr(self._manager.hook, hook).get_hookimpls():
             if implementation.plugin_name == name:
                 ours = self._providers[name].namespace is None
                 with nullcontext() if ours else announced(f"calling {hook} of the plugin {name!r}"):
                     implementation.function(*[register for _ in implementation.argnames])
 
-    def guard(self, *owners: object) -> None:
-        """Watch what modules and classes hold: no plugin may replace it."""
-        self._guarded.extend(
-            (owner, {name: value for name, value in vars(owner).items() if not name.startswith("__")})
-            for owner in owners
-        )
-
-    def require_intact(self, who: str = "it") -> None:
-        """Raise PluginError, about ``who``, if something guarded was replaced, having put it back.
-
-        For mistakes and shortcuts: code that runs in the process can undo this as it can anything else.
-        """
-        replaced = []
-        for owner, originals in self._guarded:
-            for name, original in originals.items():
-                if vars(owner).get(name) is not original:
-                    setattr(owner, name, original)
-                    replaced.append(f"{getattr(owner, '__module__', None) or owner.__name__}.{name}")  # type: ignore[attr-defined]
-        if replaced:
-            raise PluginError(
-                f"{who} replaced {', '.join(replaced)}, which checks third-party parts; the original is back in place. "
-                "A plugin adds parts through its hooks and changes nothing else"
-            )
-
     def warn_of_misspelt(self) -> None:
-        """Log, once each, what :meth:`failures` says of hooks that nobody calls."""
+        """Log each implementation of an unknown hook once."""
         for failure in self._misspelt():
             if (failure.plugin, failure.stage) not in self._warned:
                 self._warned.add((failure.plugin, failure.stage))
@@ -369,14 +346,14 @@ class PluginHost:
         self._providers[name] = provider
 
     def _misspelt(self) -> list[PluginFailure]:
-        """Implementations of hooks that no package has, and functions that look like one and are not marked."""
+        """Implementations of unknown hooks, and functions named like a hook without the ``@hookimpl`` marker."""
         found = []
         for name, provider in self._providers.items():
             if provider.namespace is None:
                 continue
             plugin = self._manager.get_plugin(name)
             implemented = {caller.name for caller in self._manager.get_hookcallers(plugin) or ()}
-            known = {*HOOKS, *(hook for hook in implemented if self._has_spec(hook))}
+            known = {*HOOKS, *(hook for hook in implemented if getattr(self._manager.hook, hook).has_spec())}
             for hook in sorted(implemented.difference(known)):
                 reason = f"no hook has this name.{suggestion(hook, known)} Known: {', '.join(sorted(known))}"
                 found.append(PluginFailure(name, provider.distribution, hook, reason))
@@ -386,10 +363,6 @@ class PluginHost:
                 )
                 found.append(PluginFailure(name, provider.distribution, attribute, reason))
         return found
-
-    def _has_spec(self, hook: str) -> bool:
-        caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
-        return caller.has_spec()
 
     def _unusable(self) -> list[PluginFailure]:
         found = []
@@ -405,7 +378,7 @@ class PluginHost:
 
 
 def _provider(entry_point: importlib.metadata.EntryPoint) -> Provider:
-    """Who supplies an entry point; a distribution whose metadata is damaged goes by the module it points to."""
+    """The provider of an entry point; of a distribution with damaged metadata, the entry point's target is the name."""
     distribution = entry_point.dist
     name = None if distribution is None else name_of(distribution)
     version = "unknown" if distribution is None or name is None else distribution.version
@@ -413,7 +386,7 @@ def _provider(entry_point: importlib.metadata.EntryPoint) -> Provider:
 
 
 def _check_name(name: str) -> None:
-    """Raise PluginError for a name that no part could begin with."""
+    """Raise PluginError for a name that cannot be a namespace."""
     if not _NAME.fullmatch(name):
         raise PluginError(
             f"a plugin's name is a lower-case letter or digit, and then these and _ . -, as in acme; got {name!r}. "
@@ -422,7 +395,7 @@ def _check_name(name: str) -> None:
 
 
 def _hook_like(plugin: object) -> set[str]:
-    """Functions of a plugin that are called as hooks are."""
+    """Functions of a plugin that are named like hooks."""
     return {
         name
         for name, value in {**vars(type(plugin)), **getattr(plugin, "__dict__", {})}.items()

@@ -1,7 +1,7 @@
 """A registry: names to component configs, each with the package that provides it.
 
-Lookup and construction are apart: ``registry.get(name).load()`` finds the config class, the caller builds it, so
-an error of a component's own constructor is never mistaken for an unknown name.
+Lookup and construction are separate: ``registry.get(name).load()`` returns the config class and the caller builds it,
+so an error in a component's constructor is never mistaken for an unknown name.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Entry(Generic[T]):
     base: type[T]
 
     def load(self) -> type[T]:
-        """The config class. Raises PluginError when it cannot be imported or is not what it was registered as."""
+        """The config class. Raises PluginError if it cannot be imported, or does not fit its registration."""
         who = f"{self.kind} {self.name!r} of {self.provider} {self.version}"
         target = self.target
         if isinstance(target, str):
@@ -63,9 +63,8 @@ class Entry(Generic[T]):
 class Registry(Generic[T]):
     """Components of one kind by name, filled by the plugin host on first use.
 
-    kind: what the components are, as users write it (``gate``). base: the class their configs derive from.
-    populate: fills this registry; called before each read. failures: a sentence per plugin that is missing, and why.
-    label: the kind in messages, where its name does not read well.
+    kind: the kind of component as users write it (``gate``). base: base class of their configs. populate: fills this
+    registry; called before each read. failures: a sentence for each plugin that failed. label: the kind in messages.
     """
 
     def __init__(
@@ -110,7 +109,7 @@ class Registry(Generic[T]):
         return entry
 
     def drop(self, pattern: str) -> None:
-        """Forget the entries whose names match; for a plugin that is unregistered."""
+        """Remove the entries whose names match."""
         for name in fnmatch.filter(self._entries, pattern):
             del self._entries[name]
 
@@ -120,7 +119,7 @@ class Registry(Generic[T]):
         return sorted(fnmatch.filter(self._entries, pattern))
 
     def configs(self) -> dict[str, type[T]]:
-        """Config classes by name, of the parts that can be imported: one that cannot must not hide the others."""
+        """Config classes by name, of all parts that can be imported."""
         found = {}
         for entry in self:
             with suppress(PluginError):

@@ -1,4 +1,4 @@
-"""Options and weights that were renamed, as the classes list them that have them."""
+"""Renamed options and weights; the classes that own them list their earlier names."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _TRUTH: TypeAdapter[bool] = TypeAdapter(bool)
 
 @dataclass(frozen=True, slots=True)
 class Renamed:
-    """The current name of an option. values: earlier values and what they are called now; empty if unchanged."""
+    """The current name of an option. values: current values by earlier ones; empty if they did not change."""
 
     name: str
     values: Mapping[Any, Any] = field(default_factory=dict)
 
     def value_of(self, value: Any) -> Any:
-        """The current value. Raises ValueError for one that the earlier option did not have."""
+        """The current value. Raises ValueError for a value that the earlier option did not have."""
         if not self.values:
             return value
         if self.values.keys() == {True, False}:
@@ -37,5 +37,5 @@ class Renamed:
 
 
 def inherited(cls: type, attribute: str) -> dict[str, Any]:
-    """The entries of a mapping that a class and its bases define, each its own part."""
+    """The merged entries of a mapping attribute that a class and its bases each define in part."""
     return {name: value for base in reversed(cls.__mro__) for name, value in vars(base).get(attribute, {}).items()}

@@ -1,4 +1,4 @@
-"""Whether the kernels can run here, and in which reasons that ends when they cannot."""
+"""Whether the Triton kernels can run here, and the reasons if they cannot."""
 
 from __future__ import annotations
 
@@ -10,19 +10,17 @@ import torch
 LEAST_CAPABILITY = (8, 0)
 """Ampere: TF32 products, and the on-chip memory below."""
 SHARED_BYTES = 99 << 10
-"""On-chip memory a kernel may ask for: what every architecture from Ampere on can give one block. A test compiles every
-kernel and holds it to this."""
+"""On-chip memory that a kernel may use: what every architecture from Ampere on offers one block. A test compiles every
+kernel and checks it."""
 
 
 def interpreting() -> bool:
-    """Whether Triton's interpreter runs the kernels, on the CPU: TRITON_INTERPRET=1, set before anything is
-    launched.
-    """
+    """Whether Triton's interpreter runs the kernels on the CPU: TRITON_INTERPRET=1, set before the first launch."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def missing(device: str) -> list[str]:
-    """What the kernels lack on a kind of device ("cuda", "cpu"); empty when they run there."""
+    """Why the kernels cannot run on a type of device ("cuda", "cpu"); empty if they can."""
     if importlib.util.find_spec("triton") is None:
         return ["triton is not installed"]
     if interpreting():

@@ -1,9 +1,9 @@
 """Device functions: a transform of a tile on chip, forward and back (:mod:`.factors` has the mathematics).
 
 A tile is a matrix of float32; real and imaginary parts are two tiles. Every stage multiplies the leading digit of the
-index by its matrix and rotates it to the end: [digit, rest] -> [rest, digit]. After all, a tile in natural order (n1,
-n2, n3, r) is (r, f1, f2, f3), r counting columns that are transformed side by side. The way back undoes this step by
-step, so no order of bins ever needs to be restored.
+index by its matrix and rotates it to the end: [digit, rest] -> [rest, digit]. After all stages, a tile in natural order
+(n1, n2, n3, r) is (r, f1, f2, f3), where r counts columns that are transformed side by side. The inverse undoes the
+stages in reverse, so bins are never reordered.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import triton.language as tl
 
 @triton.jit
 def rounded(x, PRECISION: tl.constexpr):
-    """To the nearest TF32, where products are in TF32: tensor cores cut the rest off, which would bias every stage."""
+    """Rounds to the nearest TF32 where products are in TF32: tensor cores truncate, which would bias every stage."""
     if PRECISION == "tf32":
         bits = x.to(tl.int32, bitcast=True)
         # Half a unit of the last place kept; ties away from zero. Infinity and NaN have no place to spare.
@@ -71,19 +71,9 @@ def twiddles(at, ROWS: tl.constexpr, DIGIT: tl.constexpr, EACH: tl.constexpr):
 
 
 @triton.jit
-def transform(
-    zr,
-    zi,
-    MATRICES,
-    FIRST,
-    SECOND,
-    A: tl.constexpr,
-    B: tl.constexpr,
-    C: tl.constexpr,
-    R: tl.constexpr,
-    REAL: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+def transform(zr, zi, MATRICES, FIRST, SECOND,
+              A: tl.constexpr, B: tl.constexpr, C: tl.constexpr, R: tl.constexpr, REAL: tl.constexpr,
+              PRECISION: tl.constexpr):  # fmt: skip
     """Tiles [A, B C R] in natural order to tiles [size / last, last] of bins. REAL: zi is not read."""
     SIZE: tl.constexpr = A * B * C * R
     fr, fi = matrix(MATRICES, A)
@@ -102,22 +92,10 @@ def transform(
 
 
 @triton.jit
-def inverse(
-    zr,
-    zi,
-    MATRICES,
-    FIRST,
-    SECOND,
-    A: tl.constexpr,
-    B: tl.constexpr,
-    C: tl.constexpr,
-    R: tl.constexpr,
-    REAL: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Tiles of bins back to tiles [A, B C R], not divided by A B C. REAL: only the real part is wanted; it is given
-    twice.
-    """
+def inverse(zr, zi, MATRICES, FIRST, SECOND,
+            A: tl.constexpr, B: tl.constexpr, C: tl.constexpr, R: tl.constexpr, REAL: tl.constexpr,
+            PRECISION: tl.constexpr):  # fmt: skip
+    """Tiles of bins back to tiles [A, B C R], not divided by A B C. REAL: only the real part, returned twice."""
     SIZE: tl.constexpr = A * B * C * R
     if C > 1:
         fr, fi = matrix(MATRICES + 2 * A * A + 2 * B * B, C)

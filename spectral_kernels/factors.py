@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 LEAST_DIGIT = 16
-"""The smallest matrix product there is an instruction for."""
+"""The size of the smallest matrix product with a hardware instruction."""
 
 
 class Digits(NamedTuple):
@@ -37,7 +37,7 @@ class Digits(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """What a transform of these digits reads, as real pairs in float32, computed in float64.
+    """The constants of a transform, as real pairs in float32, computed in float64.
 
     matrices: A x A, B x B, C x C, each its real then its imaginary part, one after another. first: twiddles
     (2, M / A, A). second: twiddles (2, C, B).
@@ -55,7 +55,7 @@ ON_CHIP = {
     2048: Digits(64, 32, 1),
     4096: Digits(16, 16, 16),
 }
-"""Complex points a block holds on chip, and their digits."""
+"""Digits by complex points, for transforms that one block holds on chip."""
 
 ACROSS = {
     16: Digits(16, 1, 1),
@@ -64,14 +64,12 @@ ACROSS = {
     512: Digits(32, 16, 1),
     1024: Digits(32, 32, 1),
 }
-"""Chunks of a longer transform, and their digits."""
+"""Digits by number of chunks, for longer transforms."""
 
 
 @functools.lru_cache(maxsize=64)
 def tables(digits: Digits, shift: float, device: torch.device, padded: Digits | None = None) -> Tables:
-    """Tables for those digits. padded: sizes of the tiles, where larger: rows and columns beyond the digits are
-    zero.
-    """
+    """Tables for those digits. padded: larger sizes of the tiles; the additional rows and columns are zero."""
     padded = padded or digits
     a, b, c = digits
     matrices = [
@@ -109,6 +107,6 @@ def _turns(rows: int, columns: int, size: int, shift: float, padded: Sequence[in
 
 
 def _angle(n: Tensor, f: Tensor, size: int, shift: float) -> Tensor:
-    """2 pi n (f - shift) / size, reduced exactly: four times it is whole."""
+    """2 pi n (f - shift) / size. The product is reduced modulo size exactly, since 4 shift is an integer."""
     quarters = n[:, None] * (4 * f[None, :] - round(4 * shift)) % (4 * size)
     return quarters.double() * (2 * math.pi / (4 * size))

@@ -1,7 +1,7 @@
-"""Defines ``torch.library`` operators: schema, implementation, fake and gradients in one call. Public, also to plugins.
+"""Defines ``torch.library`` operators: schema, implementation, fake and gradients in one call. Public API for plugins.
 
-Operators are defined by their schema, because ``torch.library.custom_op`` would import the compiler, and with it
-triton, at its first call.
+Operators are defined by their schema because ``torch.library.custom_op`` imports the compiler, and with it triton, at
+its first call.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def operator(
     keep: Callable[..., None] | None = None,
     dispatch: str = "CompositeExplicitAutograd",
 ) -> Any:
-    """The operator ``torch.ops.<namespace>.<name>``; compilers take it as one node and do not look inside.
+    """Define ``torch.ops.<namespace>.<name>``, one opaque node for compilers.
 
     schema: ``"name(Tensor x, int n) -> Tensor"``. run: computes it, without autograd. fake: its outputs' shapes,
     strides and dtypes, from fake tensors. backward, keep: as ``torch.library.register_autograd`` takes them. dispatch:
@@ -54,9 +54,9 @@ def differentiable_operator(
     """An :func:`operator` whose gradients are another operator, ``<name>_backward``. Saves its tensors, nothing else.
 
     schema: one output, and all tensors before the other arguments. gradients: called as ``gradients(grad, *arguments,
-    wanted)`` without autograd. Returns a gradient for each tensor of the arguments, contiguous, in its shape and dtype;
-    ``wanted`` holds a bool for each, and what is returned for the others is dropped. second: called the same way,
-    with autograd, where gradients of gradients are recorded; raises if the operator has none.
+    wanted)`` without autograd. Returns a gradient for each tensor argument, contiguous, in its shape and dtype;
+    ``wanted`` holds a bool for each, and unwanted gradients are dropped. second: called in the same way with autograd
+    when gradients of gradients are recorded; raises if the operator has none.
     """
     name, _, rest = schema.partition("(")
     arguments = rest.partition(")")[0]
@@ -101,7 +101,7 @@ def differentiable_operator(
 
 
 _LIBRARIES: dict[str, torch.library.Library] = {}
-"""Kept for the life of the process: a library that is deleted unregisters its operators under whoever calls them."""
+"""Kept for the life of the process: deleting a library unregisters its operators."""
 
 
 def _library(namespace: str) -> torch.library.Library:

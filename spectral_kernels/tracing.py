@@ -1,4 +1,4 @@
-"""Who calls: plain eager code, a trace of ``torch.compile``, or a transform of ``torch.func``."""
+"""Detects the caller: eager code, a trace of ``torch.compile``, or a transform of ``torch.func``."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from torch import Tensor
 
 
 def varies(size: int) -> bool:
-    """Whether a graph is being traced in which this size stands for many. Costs nothing outside of a trace."""
+    """Whether a graph is being traced in which this size is symbolic. Free outside of a trace."""
     if not torch.compiler.is_compiling():
         return False
-    # Imports sympy, which a process that compiles nothing does not need.
+    # Imports sympy, so only where something is compiled.
     from torch.fx.experimental.symbolic_shapes import has_static_value
 
     return not has_static_value(size)
 
 
 def power_of_two(minimum: int) -> int:
-    """The least power of two that is at least so large.
+    """The least power of two that is at least ``minimum``.
 
-    Found by comparisons with powers of two alone, so that of a size that :func:`varies` a trace learns no more than
-    between which two of them it lies: one graph serves all sizes between these, and the result is a constant in it.
+    Compares with powers of two only. A trace of a symbolic size therefore guards on two neighbouring powers alone: one
+    graph serves all sizes between them, and the result is a constant in it.
     """
     power = 1
     while power < minimum:
@@ -29,13 +29,13 @@ def power_of_two(minimum: int) -> int:
 
 
 def transformed() -> bool:
-    """Whether a transform of torch.func (vmap, grad, jvp, ...) is at work: operators of ours have no rules for one."""
+    """Whether a transform of torch.func (vmap, grad, jvp, ...) is active; our operators have no rules for them."""
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
 def readable(tensor: Tensor) -> bool:
-    """Whether a check may read the tensor's values back.
+    """Whether a check may read the tensor's values.
 
-    That stalls an accelerator at every step, and a trace and the transforms of torch.func have no values to read.
+    Reading would stall an accelerator, and in a trace or a transform of torch.func there are no values.
     """
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling() and not transformed()

@@ -1,4 +1,4 @@
-"""From a name, a file or a mapping to a model."""
+"""Builds models from presets, files, mappings and configs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PRESETS = resources.files("spectral_models") / "presets"
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """A registered part that a model is made of, and the package it comes from."""
+    """A registered part of a model, and the package that provides it."""
 
     kind: str
     name: str
@@ -56,7 +56,7 @@ def load_config(source: str | Path | Mapping[str, Any] | ModelConfig, /, **overr
 
 
 def parse_model(data: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> ModelConfig:
-    """A validated model config; ``type`` says which variant, and is language_model when absent.
+    """A validated model config; ``type`` names the variant, by default language_model.
 
     overrides: values replaced before validation, as in :func:`load_config`.
     """
@@ -72,17 +72,17 @@ def build_model(source: str | Path | Mapping[str, Any] | ModelConfig, /, **overr
     """The model that :func:`load_config` describes, freshly initialised.
 
     A decoder with third-party parts is checked once for strict causality on a small copy with random parameters, in
-    some seconds (:func:`spectral_models.causality.check_causality`); PluginError names the parts when it sees the
-    future or mixes rows, when a part cannot be built, and when one replaced this check. Raises ConfigError for a model
+    some seconds (:func:`spectral_models.causality.check_causality`). Raises PluginError, naming the parts, if it sees
+    the future or mixes rows, if a part cannot be built, or if one replaced this check. Raises ConfigError for a model
     that does not fit in memory.
     """
     config = load_config(source, **overrides)
     suspects = _third_parties(config)
     with _construction(suspects):
         if suspects and is_decoder(config):
-            HOST.require_intact(f"one of {', '.join(suspects)}")
+            HOST.guard.require_intact(f"one of {', '.join(suspects)}")
             check_causality(config, suspects=suspects)
-            HOST.require_intact(f"one of {', '.join(suspects)}")
+            HOST.guard.require_intact(f"one of {', '.join(suspects)}")
         return config.build()
 
 
@@ -93,7 +93,7 @@ def _third_parties(config: ModelConfig) -> list[str]:
 
 @contextmanager
 def _construction(suspects: list[str]) -> Iterator[None]:
-    """What goes wrong while a model is built, as an error of ours. suspects: third-party parts it is made of."""
+    """Turns exceptions while a model is built into SpectralErrors. suspects: its third-party parts."""
     try:
         yield
     except (SpectralError, KeyboardInterrupt):
@@ -113,7 +113,7 @@ def _construction(suspects: list[str]) -> Iterator[None]:
 
 
 def _too_large(error: BaseException) -> bool:
-    """Whether torch could not allocate a tensor, or not even count its elements."""
+    """Whether torch could not allocate a tensor, or the number of its elements overflowed."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError | TypeError) and any(
@@ -122,7 +122,7 @@ def _too_large(error: BaseException) -> bool:
 
 
 class _NothingDrawn(TorchFunctionMode):
-    """Meta tensors are not initialised: there is nothing to draw, and it would take most of a build's time."""
+    """Skips initialisation of meta tensors, which would take most of the time of a build."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__module__", None) == "torch.nn.init":
@@ -134,15 +134,15 @@ class _NothingDrawn(TorchFunctionMode):
 
 @contextmanager
 def without_memory() -> Iterator[None]:
-    """Models built inside have shapes and no memory: on the meta device, of any size in about a second."""
+    """Models built inside have no memory: on the meta device, any size takes about a second."""
     with torch.device("meta"), _NothingDrawn():
         yield
 
 
 def count_parameters(config: ModelConfig) -> int:
-    """Parameters of the model a config describes, shared ones once, counted without their memory.
+    """The number of parameters of a config's model, shared ones counted once, without allocating them.
 
-    Raises ConfigError and PluginError for what :func:`build_model` cannot build.
+    Raises ConfigError and PluginError as :func:`build_model` does.
     """
     with without_memory(), _construction(_third_parties(config)):
         return sum(parameter.numel() for parameter in config.build().parameters())
@@ -197,4 +197,4 @@ def _data(source: str | Path | Mapping[str, Any] | ModelConfig) -> Mapping[str, 
     )
 
 
-HOST.guard(sys.modules[__name__], *causality.GUARDED)
+HOST.guard.watch(sys.modules[__name__], *causality.GUARDED)

@@ -1,4 +1,4 @@
-"""Checkpoints: a directory that is whole or is not there.
+"""Checkpoints: directories that are written and replaced atomically.
 
 ===================  =====================================================================================
 config.json          schema version, framework version, the model's config, provider and version of its parts;
@@ -7,11 +7,11 @@ model.safetensors    all parameters and buffers, under the model's own names
 tokenizer.json       the tokenizer, with tokenizer_config.json beside it; without both a model of text reads bytes
 preprocessor_...     preprocessor_config.json, of a model of images or audio: how config.json says they are read, for
                      Hugging Face
-complete.json        size and SHA-256 of the others, of config.json our own fields': see seal.py; written last
+complete.json        size and SHA-256 of the others, of config.json only of our fields: see seal.py; written last
 ===================  =====================================================================================
 
-Files are written to a temporary directory beside the target, synced, and renamed into place; a reader never sees
-half a checkpoint, and an interrupted save leaves the one before it. ``config.json`` is also a Hugging Face config.
+Files are written to a temporary directory beside the target, synced, and renamed into place: a reader never sees half a
+checkpoint, and an interrupted save keeps the previous one. ``config.json`` is also a Hugging Face config.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ WEIGHTS, PREPROCESSOR = "model.safetensors", "preprocessor_config.json"
 def save_checkpoint(model: SpectralModel, path: str | Path, *, tokenizer: Tokenizer | None = None) -> Path:
     """Write a model and its config to the directory ``path``, replacing a checkpoint that is there.
 
-    tokenizer: kept beside the model, for :func:`load_tokenizer` and Hugging Face's tools.
-    Raises CheckpointError when the disk is full, the path cannot be written, or it holds anything that is not a
-    checkpoint's, and for what is no model of ours; what was there before is kept.
+    tokenizer: saved beside the model, for :func:`load_tokenizer` and Hugging Face's tools.
+    Raises CheckpointError if the disk is full, the path cannot be written, or it holds files other than a checkpoint's,
+    and if the model is not a SpectralModel; the previous checkpoint is kept.
     """
     if not isinstance(model, SpectralModel):
         raise CheckpointError(
@@ -77,14 +77,14 @@ def save_checkpoint(model: SpectralModel, path: str | Path, *, tokenizer: Tokeni
 
 
 def load_checkpoint(path: str | Path, *, device: str | torch.device = "cpu", **overrides: Any) -> SpectralModel:
-    """The model saved at ``path``, in eval mode. A run's directory stands for the model it finished with.
+    """The model saved at ``path``, in eval mode. path: a checkpoint, or the directory of a finished run.
 
-    overrides: config values to replace, as in :func:`build_model`, where the weights still fit: ``fft="hierarchical"``.
-    The weights keep the precision they were saved in. A checkpoint that another process replaces meanwhile is read
-    again, so that config and weights are of one save.
+    overrides: config values to replace, as in :func:`build_model`, if the weights still fit: ``fft="hierarchical"``.
+    The weights keep their saved precision. If another process replaces the checkpoint meanwhile, it is read again, so
+    config and weights belong to one save.
 
-    Raises CheckpointError for a directory that is missing, incomplete, tampered with or of a newer schema, for weights
-    of several precisions, and PluginError naming the package to install when a part's provider is missing.
+    Raises CheckpointError for a directory that is missing, incomplete, changed or of a newer schema, and for weights of
+    several precisions; PluginError, naming the package to install, if a part's provider is missing.
     """
     record, stored, directory = read_stably(Path(path), find, _read)
     config = config_of(record, directory, overrides)
@@ -96,12 +96,12 @@ def load_checkpoint(path: str | Path, *, device: str | torch.device = "cpu", **o
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
-    """The tokenizer kept with the model at ``path``, which :func:`load_checkpoint` reads; bytes where there is none."""
+    """The tokenizer saved with the model at ``path``; a ByteTokenizer if there is none."""
     return read_stably(Path(path), find, _read_tokenizer)
 
 
 def _read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor], Path]:
-    """The record, and the weights as memory maps, which outlive the files that another save replaces."""
+    """The record, and the weights as memory maps, which stay valid if another save replaces the files."""
     verify(directory, files=(CONFIG, WEIGHTS), only=True)
     return read_record(directory), read_weights(directory / WEIGHTS), directory
 
@@ -113,7 +113,7 @@ def _read_tokenizer(directory: Path) -> Tokenizer:
         return ByteTokenizer()
     try:
         return read_tokenizer(directory)
-    except DataError as error:  # as damage of a checkpoint, which is read again if it was replaced
+    except DataError as error:  # as a CheckpointError, after which a replaced checkpoint is read again
         raise CheckpointError(str(error)) from error
 
 
@@ -132,22 +132,22 @@ def write_files(model: SpectralModel, directory: Path, tokenizer: Tokenizer | No
 
 
 def _ends(tokenizer: Tokenizer | None) -> dict[str, int]:
-    """Hugging Face's names for the token that ends a text, and what it pads with."""
+    """The end-of-text and padding tokens under Hugging Face's names."""
     try:
         return {} if tokenizer is None else dict.fromkeys(("eos_token_id", "pad_token_id"), tokenizer.eos_token_id)
-    except DataError:  # it does not say
+    except DataError:  # the tokenizer has none
         return {}
 
 
 def preprocessor(config: ModelConfig) -> dict[str, str]:
-    """The file that says how a model's images or recordings are read, by its name; none for other models."""
+    """The preprocessor file, by name, of a model that reads images or recordings; empty for other models."""
     reader = config.reader()
     settings = {} if reader is None else reader.settings()
     return {PREPROCESSOR: json.dumps(settings, indent=2) + "\n"} if settings else {}
 
 
 def own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous tensors, copied where a part holds one memory under two names: safetensors refuses to share."""
+    """Contiguous tensors without shared memory, which safetensors refuses."""
     made: dict[str, Tensor] = {}
     taken: set[int] = set()
     for name, tensor in tensors.items():
@@ -158,10 +158,10 @@ def own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def find(path: Path) -> Path:
-    """The checkpoint directory a user means by ``path``: itself, or the ``model`` inside a run's directory."""
+    """The checkpoint directory for a user's ``path``: itself, or ``model`` inside a run's directory."""
     path = Path(os.path.realpath(path))
     if not path.exists() and _previous(path).is_dir():
-        # A save is between its two renames, or was interrupted there. A reader changes nothing: the save may go on.
+        # A save is between its two renames, or was interrupted there. Readers change nothing: the save may continue.
         return _previous(path)
     if not path.is_dir():
         raise CheckpointError(f"there is no checkpoint directory at {path}. spectral train makes one in its --out.")
@@ -176,7 +176,7 @@ def find(path: Path) -> Path:
 
 
 def _check_size(config: ModelConfig, stored: Mapping[str, Tensor], directory: Path, int8: Collection[str]) -> None:
-    """Raise CheckpointError for a config of another model than the weights', before memory is taken for it."""
+    """Raise CheckpointError if the config does not fit the weights, before memory is allocated for the model."""
     models = [config, *(part for _, part in parts_of(config) if isinstance(part, ModelConfig))]
     layers = max(sum(1 for _ in model.stack()) for model in models)
     if layers > len(stored):
@@ -189,13 +189,13 @@ def _check_size(config: ModelConfig, stored: Mapping[str, Tensor], directory: Pa
             model = config.build()
     except SpectralError:
         raise
-    except Exception:  # a part that needs memory to be built: build_model says what it lacks
+    except Exception:  # a part that cannot be built on meta; build_model reports it
         return
     fitting(model, stored, directory / WEIGHTS, int8)
 
 
 def _check_replaceable(target: Path) -> None:
-    """Raise CheckpointError if replacing the target would delete anything that is not a checkpoint's."""
+    """Raise CheckpointError if replacing the target would delete files other than a checkpoint's."""
     if not target.exists():
         return
     names = {item.name for item in target.iterdir()} if target.is_dir() else {target.name}
@@ -204,7 +204,7 @@ def _check_replaceable(target: Path) -> None:
         try:
             read_record(target)
         except CheckpointError:
-            foreign = {CONFIG}  # another program's
+            foreign = {CONFIG}  # of another program
     if foreign:
         raise CheckpointError(
             f"{target} exists and is not a checkpoint, or not only one: it holds {', '.join(sorted(foreign)[:5])}"
@@ -214,7 +214,7 @@ def _check_replaceable(target: Path) -> None:
 
 
 def _remove_abandoned(target: Path) -> None:
-    """Delete what saves to this target left behind when they were killed."""
+    """Delete temporary directories of killed saves to this target."""
     for path in target.parent.glob(f".{glob.escape(target.name)}.writing-*"):
         owner = path.name.rpartition("-")[2]
         if not (owner.isdecimal() and int(owner) != os.getpid() and _runs(int(owner))):
@@ -224,15 +224,13 @@ def _remove_abandoned(target: Path) -> None:
 def _runs(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass  # another user's
+    except OSError as error:  # a process of another user runs too
+        return not isinstance(error, ProcessLookupError)
     return True
 
 
 def _previous(target: Path) -> Path:
-    """Where the checkpoint before stands while a save puts the new one in its place."""
+    """The place of the previous checkpoint while a save renames the new one."""
     return target.with_name(f".{target.name}.previous")
 
 

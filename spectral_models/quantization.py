@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from spectral_core import ConfigError
 from spectral_layers import Filter
 from spectral_models.block import Block
+from spectral_models.errors import needs_extra
 from spectral_models.model import SpectralModel
 from spectral_models.quiet import quietly
 
@@ -21,13 +22,13 @@ def quantize(model: SpectralModel) -> list[str]:
     """Make the weights of a model's linear layers int8, in place; the names of these layers.
 
     Each row of a weight becomes integers q = round(w / s) from -128 to 127 and a scale s: an error of at most s / 2, s
-    about 1/127 of the row's largest weight. Activations stay as they are: y = (x q^T) s. What is quantised are the
-    projections in blocks' mixers, feed-forwards and fusions. Embeddings, heads and norms keep their precision, and so
-    do filters, whose error would meet every token, and matrices that a part reads and does not call
+    about 1/127 of the row's largest weight. Activations are not quantised: y = (x q^T) s. Quantises the projections in
+    the mixers, feed-forwards and fusions of blocks. Embeddings, heads and norms keep their precision, and so do
+    filters, whose error would affect every token, and matrices that a part reads without calling a layer
     (:class:`spectral_layers.projection.Projection`): phases of ``holographic`` and routers.
 
-    The model is for evaluation from then on. Raises ConfigError where torchao is missing, for a model that is quantised
-    already, and for one that has nothing to quantise.
+    Afterwards the model can only be evaluated. Raises ConfigError if torchao is missing, and for a model that is
+    quantised already or has nothing to quantise.
     """
     if int8_layers(model):
         raise ConfigError("this model has int8 weights already. Quantise the checkpoint it was made from.")
@@ -55,7 +56,7 @@ def flattened(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def take_int8(weights: dict[str, Tensor], layers: Collection[str]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Integers and scales by layer, taken out of :func:`flattened` weights. Raises KeyError where one is missing."""
+    """Removes the integers and scales of layers from :func:`flattened` weights. Raises KeyError if one is missing."""
     found = {}
     for layer in layers:
         integers, scale = (weights.pop(f"{layer}.weight.{part}") for part in _PARTS)
@@ -64,7 +65,7 @@ def take_int8(weights: dict[str, Tensor], layers: Collection[str]) -> dict[str, 
 
 
 def put_int8(model: nn.Module, found: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-    """Give layers of a model int8 weights. Raises ConfigError where torchao is missing."""
+    """Set int8 weights of layers of a model. Raises ConfigError if torchao is missing."""
     if not found:
         return
     library = torchao()
@@ -80,7 +81,7 @@ def _is_int8(tensor: Any) -> bool:
 
 
 def _projections(model: nn.Module) -> list[str]:
-    """The linear layers in blocks, but for those of filters."""
+    """The linear layers in blocks, except those of filters."""
     blocks = [module for module in model.modules() if isinstance(module, Block)]
     filters = [part for block in blocks for part in block.modules() if isinstance(part, Filter)]
     inside, left = ({part for whole in wholes for part in whole.modules()} for wholes in (blocks, filters))
@@ -93,13 +94,7 @@ def _projections(model: nn.Module) -> list[str]:
 
 def torchao() -> Any:
     """torchao.quantization. Raises ConfigError naming the extra to install."""
-    try:
-        # It says on import which of its CUDA kernels are not for this machine.
-        with quietly("torchao", "torch.utils._pytree"):
-            from torchao import quantization
-    except ImportError as error:
-        raise ConfigError(
-            f"int8 weights need a library that is not installed: {error.name}. "
-            "Run: pip install 'spectral-networks[quantize]'"
-        ) from None
+    # On import it logs which of its CUDA kernels do not support this machine.
+    with needs_extra("int8 weights need", "quantize"), quietly("torchao", "torch.utils._pytree"):
+        from torchao import quantization
     return quantization

@@ -1,4 +1,4 @@
-"""Other libraries' remarks and progress bars, kept from a user whom they do not concern."""
+"""Silences log messages and progress bars of other libraries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quietly(*loggers: str) -> Iterator[None]:
-    """Without these libraries' remarks that are no errors."""
+    """Inside, these loggers report errors only."""
     levels = {name: logging.getLogger(name).level for name in loggers}
     try:
         for name in loggers:
@@ -22,7 +22,7 @@ def quietly(*loggers: str) -> Iterator[None]:
 
 @contextmanager
 def without_bars() -> Iterator[None]:
-    """Without the bars of datasets and huggingface_hub, which redraw lines in log files too."""
+    """Inside, datasets and huggingface_hub show no progress bars, which fill log files."""
     import datasets
     import huggingface_hub.utils
 

@@ -1,9 +1,10 @@
-"""config.json: what a checkpoint says of its model, of the packages its parts come from, and of how it was written."""
+"""config.json of a checkpoint: schema, framework version, the model's config, and the providers of its parts."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,12 @@ SCHEMA_VERSION = 4
 _GATED = {"mixer": {"type": "gated_convolution", "filter": {"type": "resonant"}}, "feedforward": {"type": "swiglu"}}
 _HOLOGRAPHIC = {"mixer": {"type": "holographic"}, "feedforward": {"type": "swiglu"}}
 _DEFAULTS: dict[int, dict[str, Any]] = {1: {"block": _GATED}, 2: {"layers": [_GATED, _HOLOGRAPHIC]}}
-"""What the decoders of a schema are made of whose config has neither a block nor layers."""
+"""By schema, the defaults of decoders whose config has neither a block nor layers."""
 CONFIG = "config.json"
 
 
 def make_record(config: ModelConfig) -> dict[str, Any]:
-    """What config.json holds."""
-    components = [
-        {"kind": part.kind, "name": part.name, "provider": part.provider, "version": part.version}
-        for part in components_of(config)
-    ]
+    """The contents of config.json."""
     architecture = architecture_of(config)
     return {
         "model_type": "spectral",
@@ -39,12 +36,12 @@ def make_record(config: ModelConfig) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "framework_version": __version__,
         "spectral": config.model_dump(mode="json"),
-        "components": components,
+        "components": [asdict(component) for component in components_of(config)],
     }
 
 
 def read_record(directory: Path) -> dict[str, Any]:
-    """config.json, checked for its schema."""
+    """The contents of config.json. Raises CheckpointError for another schema."""
     record = read_json(directory / CONFIG)
     if "schema_version" not in record:
         raise CheckpointError(f"{directory / CONFIG} is not a checkpoint's config.")
@@ -61,10 +58,10 @@ def _check_schema(record: Mapping[str, Any], source: object) -> None:
 
 
 def config_of(record: Mapping[str, Any], source: object, overrides: Mapping[str, Any] | None = None) -> ModelConfig:
-    """The model's config in a config.json, with values replaced. Parts that were replaced need no provider.
+    """The model's config in a record, with values replaced. Replaced parts need no provider.
 
-    source: what to call the checkpoint in errors. Raises CheckpointError for a newer schema and what no longer
-    validates, PluginError naming the package to install when a part's provider is missing.
+    source: the checkpoint's name in errors. Raises CheckpointError for a newer schema and for a config that no longer
+    validates; PluginError, naming the package to install, if a part's provider is missing.
     """
     _check_schema(record, source)
     try:
@@ -109,7 +106,7 @@ def _require(part: Mapping[str, str], source: object) -> None:
 
 
 def int8_of(record: Mapping[str, Any], directory: Path) -> list[str]:
-    """The layers that are int8, by config.json. Raises CheckpointError for another kind of quantisation."""
+    """The int8 layers by config.json. Raises CheckpointError for another kind of quantisation."""
     if "quantization" not in record:
         return []
     try:
@@ -125,7 +122,7 @@ def int8_of(record: Mapping[str, Any], directory: Path) -> list[str]:
 
 
 def _as_now(data: Any, schema: int) -> Any:
-    """A config of an earlier schema, and those inside it, as the current schema writes them."""
+    """Translates a config of an earlier schema, and nested ones, to the current schema."""
     if not isinstance(data, Mapping) or schema == SCHEMA_VERSION:
         return data
     made = {key: _as_now(value, schema) for key, value in data.items()}

@@ -1,8 +1,8 @@
-"""The marker of a checkpoint: written last, it says which files belong to it and what they held.
+"""The marker of a checkpoint: written last, it lists the files that belong to it and seals their contents.
 
-Every file is sealed by its size and SHA-256, but for those that other programs' settings share with ours: of
-``config.json`` and ``tokenizer_config.json`` only our own fields are, so that a ``pad_token_id`` or a ``torch_dtype``
-may be changed on a hub. A file is hashed once: its hash is kept while its inode, size and times stay as they were.
+Files are sealed by size and SHA-256. In ``config.json`` and ``tokenizer_config.json``, which hold other programs'
+settings too, only our own fields are sealed, so a ``pad_token_id`` or a ``torch_dtype`` may be changed on a hub. Hashes
+are cached for as long as a file's inode, size and times stay the same.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from spectral_core.plain_data import from_json
 from spectral_models.errors import CheckpointError
 
 MARKER = "complete.json"
@@ -24,10 +25,10 @@ _OURS: Mapping[str, tuple[str, ...]] = {
     "config.json": ("schema_version", "spectral", "components", "quantization"),
     "tokenizer_config.json": ("eos_token",),
 }
-"""The fields that are sealed, of files that hold others' too."""
+"""The sealed fields of files that hold fields of other programs too."""
 _LARGEST_JSON = 16 << 20
 _RECENT_NS = 2_000_000_000
-"""A file younger than this may be written again without its times showing it, on coarse file systems."""
+"""On coarse file systems, a younger file may be written again without a change of its times."""
 _ATTEMPTS = 10
 _hashes: dict[tuple[int, ...], str] = {}
 
@@ -35,7 +36,7 @@ T = TypeVar("T")
 
 
 def write_marker(directory: Path, name: str, files: Iterable[str]) -> None:
-    """Sync files, then write the marker that says they are all there, and what they hold."""
+    """Sync files, then write the marker that lists and seals them."""
     entries: dict[str, dict[str, Any]] = {}
     for file in files:
         path = directory / file
@@ -51,9 +52,9 @@ def write_marker(directory: Path, name: str, files: Iterable[str]) -> None:
 
 
 def verify(directory: Path, marker: str = MARKER, files: Collection[str] = (), *, only: bool = False) -> None:
-    """Raise CheckpointError unless every file is what the marker says, and the marker names all of ``files``.
+    """Raise CheckpointError unless every file matches the marker, and the marker names all of ``files``.
 
-    only: check none but ``files``. Costs one pass over each file that was not hashed before, at about 1 GiB/s.
+    only: check ``files`` alone. Reads each file that was not hashed before once, at about 1 GiB/s.
     """
     entries = sealed(directory, marker)
     for file in dict.fromkeys([*files, *([] if only else entries)]):
@@ -63,7 +64,7 @@ def verify(directory: Path, marker: str = MARKER, files: Collection[str] = (), *
 
 
 def sealed(directory: Path, marker: str = MARKER) -> dict[str, Mapping[str, Any]]:
-    """What a marker says of each file. Raises CheckpointError for one that is missing or damaged."""
+    """The marker's entry of each file. Raises CheckpointError if the marker is missing or damaged."""
     entries = read_json(directory / marker)
     if not all(isinstance(entry, Mapping) and Path(file).name == file for file, entry in entries.items()):
         raise CheckpointError(f"{directory / marker} is damaged. Use another checkpoint.")
@@ -94,16 +95,16 @@ def _remedy(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The mapping in a JSON file of a checkpoint. Raises CheckpointError for everything else, however it is made."""
+    """The mapping in a JSON file of a checkpoint. Raises CheckpointError for anything else."""
     try:
         with _opened(path) as file:
             content = file.read(_LARGEST_JSON + 1)
         if len(content) > _LARGEST_JSON:
             raise CheckpointError(f"{path} has more than {_LARGEST_JSON:,} bytes. Use another checkpoint.")
-        found = json.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, CheckpointError):
-            raise
+        found = from_json(content.decode("utf-8"), limited=False)
+    except CheckpointError:
+        raise
+    except ValueError:
         raise CheckpointError(f"{path} is damaged. Use another checkpoint.") from None
     if not isinstance(found, dict):
         raise CheckpointError(f"{path} is damaged: it holds no mapping. Use another checkpoint.")
@@ -111,9 +112,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_stably(path: Path, find: Callable[[Path], Path], read: Callable[[Path], T]) -> T:
-    """``read(find(path))``, again when another process replaced the checkpoint meanwhile: at most 10 times.
+    """``read(find(path))``, repeated at most 10 times while other processes replace the checkpoint.
 
-    A read that fails is repeated only if the directory or its marker became another one: damage is an error at once.
+    A failed read is repeated only if the directory or its marker was replaced; damage is an error at once.
     """
     for attempt in range(1, _ATTEMPTS + 1):
         before = _generation(path, find)
@@ -130,7 +131,7 @@ def read_stably(path: Path, find: Callable[[Path], Path], read: Callable[[Path],
 
 
 def _generation(path: Path, find: Callable[[Path], Path]) -> tuple[int, ...] | None:
-    """What changes when a checkpoint is replaced; None where there is none."""
+    """Identifies one save of a checkpoint; None if there is none."""
     try:
         directory = find(path)
         return tuple(
@@ -143,7 +144,7 @@ def _generation(path: Path, find: Callable[[Path], Path]) -> tuple[int, ...] | N
 
 
 def _opened(path: Path) -> BinaryIO:
-    """A regular file, opened: a pipe or a device would block, or never end. Raises CheckpointError for those."""
+    """Opens a regular file. Raises CheckpointError for pipes and devices, which could block or never end."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -165,7 +166,7 @@ def _size(path: Path) -> int:
 
 
 def _digest(path: Path) -> str:
-    """SHA-256 of a file, kept by its inode, size and times."""
+    """SHA-256 of a file, cached by its inode, size and times."""
     with _opened(path) as file:
         found = os.fstat(file.fileno())
         key = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
@@ -180,7 +181,7 @@ def _digest(path: Path) -> str:
 
 
 def _fields_digest(path: Path) -> str:
-    """SHA-256 of our own fields of a JSON file, however they are ordered and written: 1.0 as 1, say."""
+    """SHA-256 of our own fields of a JSON file, independent of their order and of spellings such as 1.0 for 1."""
     content = read_json(path)
     ours = {name: content[name] for name in _OURS[path.name] if name in content}
     plain = json.loads(json.dumps(ours), parse_float=_shortest)
@@ -193,7 +194,7 @@ def _shortest(number: str) -> int | float:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the names in a directory, are on the disk."""
+    """Flush a file, or the names in a directory, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

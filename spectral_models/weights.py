@@ -1,4 +1,4 @@
-"""The weights file of a checkpoint: its tensors, held against a model before they are put into it."""
+"""The weights file of a checkpoint: reads its tensors, checks them against a model, and loads them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PRECISIONS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint's weights file, by name. Raises CheckpointError for what is no such file."""
+    """The tensors of a weights file, by name. Raises CheckpointError for a damaged file."""
     try:
         return load_file(file)
     except (SafetensorError, OSError, RuntimeError, KeyError, AttributeError, ValueError) as error:
@@ -34,12 +34,11 @@ def put_weights(
     cast: bool = False,
     int8: Collection[str] = (),
 ) -> None:
-    """Give a model the parameters and buffers of a weights file, every name and shape as in the model.
+    """Load the parameters and buffers of a weights file into a model; all names and shapes must match.
 
-    file: what they were read from, for messages. cast: give the model the precision of the file, where otherwise the
-    file's values are cast to the model's. int8: layers whose weights are int8 in the file, and in the model from then
-    on. Raises CheckpointError, and leaves the model as it was, for weights that do not fit it or have several
-    precisions.
+    file: its path, for messages. cast: cast the model to the precision of the file, instead of the file's values to the
+    model's. int8: layers whose weights are int8 in the file; they become int8 in the model. Raises CheckpointError, and
+    leaves the model unchanged, for weights that do not fit or have several precisions.
     """
     weights, found = fitting(model, stored, file, int8)
     if cast:
@@ -50,7 +49,7 @@ def put_weights(
 
 
 def precision_of(weights: Mapping[str, Tensor], file: Path) -> torch.dtype:
-    """The dtype of all weights in floating point. Raises CheckpointError, naming them, for several or another."""
+    """The dtype of all floating-point weights. Raises CheckpointError for several or for an unsupported one."""
     kinds: dict[torch.dtype, str] = {}
     for name, tensor in weights.items():
         if tensor.is_floating_point() or tensor.is_complex():
@@ -67,7 +66,7 @@ def precision_of(weights: Mapping[str, Tensor], file: Path) -> torch.dtype:
 def fitting(
     model: SpectralModel, stored: Mapping[str, Tensor], file: Path, int8: Collection[str]
 ) -> tuple[dict[str, Tensor], dict[str, tuple[Tensor, Tensor]]]:
-    """Weights by the model's names, and those of int8 layers. Raises CheckpointError unless all of them fit."""
+    """Weights by current names, and the weights of int8 layers. Raises CheckpointError unless all fit the model."""
     earlier = earlier_names(model)
     weights = {current_name(name, earlier): tensor for name, tensor in stored.items()}
     try:
@@ -86,9 +85,9 @@ def fitting(
 
 
 def earlier_names(model: nn.Module) -> dict[str, str]:
-    """Earlier and current names of weights, or of what holds them, from the ``earlier_names`` of all modules.
+    """Current names of weights and modules by earlier ones, from the ``earlier_names`` of all modules.
 
-    In the order in which :func:`current_name` replaces them: those of a module before those of what is inside it.
+    Ordered for :func:`current_name`: a module before its submodules.
     """
     return {
         f"{path}.{earlier}".removeprefix("."): f"{path}.{now}".removeprefix(".")
@@ -106,7 +105,7 @@ def current_name(name: str, earlier: Mapping[str, str]) -> str:
 
 
 def misfits(ours: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> str:
-    """How stored weights differ from a model's in names and shapes, an example of each kind; empty if they do not."""
+    """The differences of stored weights from a model's in names and shapes, with examples; empty if none."""
     shapes = [
         f"{name} is {tuple(stored[name].shape)} and should be {tuple(tensor.shape)}"
         for name, tensor in ours.items()
@@ -128,7 +127,7 @@ def _other_dtypes(
     int8: Mapping[str, tuple[Tensor, Tensor]],
     precision: torch.dtype,
 ) -> str:
-    """The first tensor of another dtype than it should have, where all fit in names and shapes; empty if none has."""
+    """A message on the first tensor with an unexpected dtype; empty if none. Names and shapes must fit."""
     for name, tensor in stored.items():
         layer = name.removesuffix(".weight")
         wanted = ours[name].dtype

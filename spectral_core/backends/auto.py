@@ -1,14 +1,13 @@
 """``fft: auto``: a backend chosen per class of request, cached, and reported with the reasons.
 
-Where to switch was measured: ``thresholds.json`` holds the numbers, ``benchmarks/plan.py`` makes them. Candidates are
-our own backends; a third party's is used when it is named, never by itself.
+``thresholds.json`` holds the measured thresholds between backends; ``benchmarks/plan.py`` measures them. Candidates are
+our own backends only; a third party's backend is used when a config names it.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import math
 from dataclasses import dataclass
 from importlib import resources
 from typing import Literal
@@ -24,7 +23,6 @@ from spectral_core.backends.base import (
     Request,
     Spectrum,
     Support,
-    transform_dtype,
 )
 from spectral_core.errors import UnsupportedInputError
 from spectral_kernels.tracing import power_of_two, transformed, varies
@@ -32,13 +30,13 @@ from spectral_kernels.tracing import power_of_two, transformed, varies
 CANDIDATES = ("triton", "direct", "hierarchical", "torch", "xla")
 _THRESHOLDS = json.loads(resources.files("spectral_core.backends").joinpath("thresholds.json").read_text())
 _KEPT = 4096
-"""Plans at most: where every batch has a length of its own, one more drops them all."""
+"""The most cached plans; one more clears the cache, which grows where every batch has another length."""
 _log = logging.getLogger("spectral_core")
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What auto chose for a request, and what spoke against the backends it would have preferred."""
+    """The backend chosen for a request, and the reasons against those that were preferred to it."""
 
     backend: FFTBackend
     rejected: tuple[tuple[str, str], ...]
@@ -60,13 +58,13 @@ class AutoFFT(FFTBackend):
 
     @property
     def plans(self) -> dict[Request, Plan]:
-        """The plans it holds: all made so far, until there are too many."""
+        """The cached plans."""
         return dict(self._plans)
 
     def plan(self, request: Request) -> Plan:
         """The plan for a class of requests. Raises UnsupportedInputError when no candidate can serve it."""
         if torch.compiler.is_compiling() or transformed():
-            return self._make(request)  # a trace holds neither log lines nor caches; torch.func has plans of its own
+            return self._make(request)  # a trace records neither logging nor caches; torch.func needs other plans
         made = self._plans.get(request)
         if made is None:
             if len(self._plans) == _KEPT:
@@ -96,13 +94,15 @@ class AutoFFT(FFTBackend):
         return []
 
     def rfft(self, x: Tensor, n: int) -> Spectrum:
-        return self.plan(_request("transform", x, n)).backend.rfft(x, n)
+        return self.plan(Request.of("transform", x, n, grad=x.requires_grad)).backend.rfft(x, n)
 
     def irfft(self, spectrum: Spectrum, n: int) -> Tensor:
-        return self.plan(_request("transform", spectrum.real, n)).backend.irfft(spectrum, n)
+        return self.plan(Request.of("transform", spectrum.real, n, grad=spectrum.real.requires_grad)).backend.irfft(
+            spectrum, n
+        )
 
     def prepare_kernel(self, kernel: Tensor, length: int, mode: Mode) -> PreparedKernel:
-        request = _request("convolution", kernel, length, taps=kernel.shape[-1], mode=mode)
+        request = Request.of("convolution", kernel, length, taps=kernel.shape[-1], mode=mode, grad=kernel.requires_grad)
         return self.plan(request).backend.prepare_kernel(kernel, length, mode)
 
     def convolution(
@@ -117,11 +117,12 @@ class AutoFFT(FFTBackend):
         return kernel.backend.convolution(u, kernel, skip=skip, pre_gate=pre_gate, post_gate=post_gate)
 
     def modulation(self, x: Tensor, gain: Tensor | None, phase: Tensor | None, n: int) -> Tensor:
-        return self.plan(_request("modulation", x, n)).backend.modulation(x, gain, phase, n)
+        request = Request.of("modulation", x, n, grad=x.requires_grad)
+        return self.plan(request).backend.modulation(x, gain, phase, n)
 
 
 def _slower(name: str, request: Request) -> list[str]:
-    """Why measurements speak against a backend that could serve the request."""
+    """Reasons, by measurement, against a backend that supports the request."""
     if name == "torch" and request.device == "xla":
         return ["torch_xla sends complex transforms to the host"]
     if name not in ("triton", "direct", "hierarchical"):
@@ -131,7 +132,7 @@ def _slower(name: str, request: Request) -> list[str]:
         return [f"not measured on {request.device}"]
     if name == "direct" and request.operator != "convolution":
         return [f"no {request.operator} of its own"]
-    # A graph for many lengths is judged, and its message written, as one of the next power of two.
+    # A graph for many lengths is treated as one of the next power of two.
     sizes = request.channels, request.length, request.taps
     channels, transform, taps = (power_of_two(size) if varies(size) else size for size in sizes)
     if request.operator == "convolution":
@@ -142,27 +143,6 @@ def _slower(name: str, request: Request) -> list[str]:
         if taps > most:
             return [f"{taps} taps, faster up to {most}"]
     return [] if points >= least else [f"{points} points, faster from {least}"]
-
-
-def _request(
-    operator: Literal["convolution", "modulation", "transform"],
-    x: Tensor,
-    length: int,
-    taps: int = 0,
-    mode: Mode = "causal",
-) -> Request:
-    """The class of request an input belongs to. Leading axes beyond (B, D, L) count as batch."""
-    return Request(
-        operator=operator,
-        device=x.device.type,
-        dtype=transform_dtype(x.dtype),
-        batch=math.prod(x.shape[:-2]),  # numel() would fix a traced batch
-        channels=x.shape[-2] if x.dim() > 1 else 1,
-        length=length,
-        taps=taps,
-        mode=mode,
-        grad=x.requires_grad,
-    )
 
 
 class AutoFFTConfig(FFTBackendConfig):

@@ -1,12 +1,13 @@
-"""The contract of an FFT backend, and the correct, plain versions of the two operators that it inherits.
+"""The contract of an FFT backend, and the plain versions of the two operators that it inherits.
 
-A backend must give :meth:`FFTBackend.rfft` and :meth:`FFTBackend.irfft` on real pairs. The operators follow from
-them; a backend overrides :meth:`FFTBackend.plain_convolution`, or an operator, if it computes it faster. Complex
+A backend must define :meth:`FFTBackend.rfft` and :meth:`FFTBackend.irfft` on pairs of real tensors. The operators are
+built on them; a backend overrides :meth:`FFTBackend.plain_convolution`, or an operator, to compute it faster. Complex
 tensors never cross this interface: some devices and exporters have none.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from spectral_core.errors import UnsupportedInputError
 from spectral_kernels.tracing import power_of_two, transformed, varies
 
 Mode = Literal["causal", "circular", "centered"]
-"""Which tokens a kernel reaches, and what is beyond the ends of a signal: see :func:`spectral_core.convolve`."""
+"""Which tokens a kernel reaches, and what lies beyond the ends of a signal: see :func:`spectral_core.convolve`."""
 MODES: tuple[Mode, ...] = ("causal", "circular", "centered")
 
 
@@ -34,7 +35,7 @@ class Spectrum(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What an operator is about to do: all that a backend may base a refusal or a plan on."""
+    """The properties of an operator's call on which a backend may base a refusal or a plan."""
 
     operator: Literal["convolution", "modulation", "transform"]
     device: str
@@ -45,6 +46,25 @@ class Request:
     taps: int
     mode: Mode
     grad: bool
+
+    @classmethod
+    def of(
+        cls,
+        operator: Literal["convolution", "modulation", "transform"],
+        x: Tensor,
+        length: int,
+        *,
+        grad: bool,
+        taps: int = 0,
+        mode: Mode = "causal",
+        dtype: torch.dtype | None = None,
+    ) -> Request:
+        """The request of a tensor (B, D, ...). More leading axes count as batch. dtype: by default the transform's."""
+        batch = math.prod(x.shape[:-2])  # numel() would fix a traced batch
+        channels = x.shape[-2] if x.dim() > 1 else 1
+        return cls(
+            operator, x.device.type, dtype or transform_dtype(x.dtype), batch, channels, length, taps, mode, grad
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +94,15 @@ class FFTBackend(Contract, ABC):
     must_return = (("rfft", Spectrum), ("irfft", Tensor))
     name: str
     higher_order: ClassVar[bool] = False
-    """Whether the operators have gradients of gradients and pass through the transforms of torch.func. Where not they
-    refuse both: an operator of one's own says so in its backward pass if gradients are recorded there."""
+    """Whether the operators support gradients of gradients and the transforms of torch.func. A backend without them
+    refuses both; an operator of its own raises in its backward pass if gradients are recorded there."""
 
     def unsupported_reasons(self, request: Request) -> list[str]:
         """Why this backend cannot serve the request; empty when it can."""
         return []
 
     def reasons_against(self, request: Request) -> list[str]:
-        """Why it cannot serve the request where it is called."""
+        """Why this backend cannot serve the request now; also transforms of torch.func that are active."""
         if transformed() and not self.higher_order:
             return ["it has no rules for the transforms of torch.func"]
         return self.unsupported_reasons(request)
@@ -121,8 +141,8 @@ class FFTBackend(Contract, ABC):
     ) -> Tensor:
         """post_gate * (kernel conv (pre_gate * u) + skip * pre_gate * u); u and the gates (B, D, L), skip (D,).
 
-        Contiguous, in u's dtype. Casts, gates and skip are here, around :meth:`plain_convolution`: a backend overrides
-        that one, and this one only if it fuses them.
+        Contiguous, in u's dtype. Applies casts, gates and skip around :meth:`plain_convolution`. A backend overrides
+        that method, and this one only if it fuses them.
         """
         x = u.to(kernel.dtype)
         if pre_gate is not None:
@@ -164,7 +184,7 @@ class FFTBackend(Contract, ABC):
 
 
 class FFTBackendConfig(PartConfig):
-    """Names a backend and its options; ``build()`` makes it."""
+    """The name and the options of a backend; ``build()`` returns it."""
 
     must_return = (("build", FFTBackend),)
 
@@ -173,12 +193,12 @@ class FFTBackendConfig(PartConfig):
 
 
 def transform_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype a transform runs in: float64 stays, everything smaller is transformed in float32."""
+    """The dtype of a transform: float64 for float64, float32 for all smaller dtypes."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def fast_length(minimum: int) -> int:
-    """The smallest 5-smooth number >= minimum: lengths FFT libraries transform fastest."""
+    """The smallest 5-smooth number >= minimum; FFT libraries transform such lengths fastest."""
     best = 1 << (minimum - 1).bit_length()
     five = 1
     while five < best:
@@ -194,12 +214,12 @@ def fast_length(minimum: int) -> int:
 
 
 class Support(NamedTuple):
-    """Where a kernel's taps meet a signal: taps [first, last) can matter, and the transform has ``points`` points.
+    """The taps [first, last) that can reach the signal, and the ``points`` of the transform.
 
-    The result starts at ``offset`` in the transform's output. causal: taps beyond the signal never meet it, and are
-    dropped. centered: likewise, both sides of tap K // 2. circular: the kernel is wrapped onto the circle of the
-    signal. Linear modes are padded until what wraps misses the L outputs: to L + K - 1 points for a causal kernel, and
-    to half of that and L / 2 for one of as many taps on both sides.
+    The result starts at ``offset`` in the transform's output. causal: taps with lags beyond the signal are dropped.
+    centered: likewise, on both sides of tap K // 2. circular: the kernel is wrapped onto the circle of the signal.
+    Linear modes are zero-padded so that nothing wraps onto the L outputs: to L + K - 1 points for a causal kernel, and
+    to L + K / 2 for one with as many taps on both sides.
     """
 
     first: int
@@ -214,11 +234,11 @@ class Support(NamedTuple):
         centre = 0 if mode == "causal" else taps // 2
         many = varies(length) or varies(taps)
         if many:
-            # One transform for all lengths of the graph.
+            # One transform serves all lengths of the graph.
             length = power_of_two(length)
         first, last = max(0, centre - length + 1), min(taps, centre + length)
         if varies(taps):
-            first, last = 0, taps  # cutting would ask how taps and length compare
+            first, last = 0, taps  # cutting would compare taps and length, which a trace cannot
         before, after = centre - first, last - centre - 1
         reach = max(before, after)
         return cls(first, last, fast_length(length + (power_of_two(reach + 1) if many else reach)), before)
@@ -234,7 +254,7 @@ class Support(NamedTuple):
 
 
 def without_autocast(device: str) -> AbstractContextManager[None]:
-    """Keeps autocast from rounding the factors of a transform's or a sum's products; for backends that have some."""
+    """Disables autocast, which would round the factors of matrix products and convolutions in a backend."""
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return nullcontext()

@@ -24,13 +24,13 @@ from spectral_kernels.operator import differentiable_operator, operator
 _BLOCK_BYTES = 4 << 20
 """A few times a core's L2: smaller blocks spend their time on calls, larger ones leave the cache."""
 _ACCELERATOR_BLOCK_BYTES = 256 << 20
-"""Elsewhere than on a CPU a block must fill the device; what it bounds is memory."""
+"""On accelerators a block must fill the device, and only bounds the memory."""
 _SHARED_POINTS = 1 << 24
-"""Points in all from which blocks are shared out among threads: tens of milliseconds of work."""
+"""Total points from which blocks are distributed over threads: tens of milliseconds of work."""
 
 
 class Plan(NamedTuple):
-    """The arguments of a convolution that are not tensors.
+    """The non-tensor arguments of a convolution.
 
     prepared: the kernel argument holds the frequency response as real pairs, (D, W, F, 2) or (B, D, W, F, 2), instead
     of the taps; a response has no gradient. block_bytes: working set of a block; None: :func:`block_rows` chooses.
@@ -77,10 +77,10 @@ def _forward_fake(u: Tensor, *_: Any) -> Tensor:
 
 
 def _gradients(grad: Tensor, *given: Any) -> list[Tensor | None]:
-    """Gradients of u, kernel, skip, pre_gate, post_gate; None where it is not wanted.
+    """Gradients of u, kernel, skip, pre_gate and post_gate; None for those that are not wanted.
 
-    With g = post_gate * grad: the signal's is the correlation of g with the kernel, the kernel's that of g with the
-    signal, summed over rows that share it.
+    With g = post_gate * grad: the signal's gradient is the correlation of g with the kernel; the kernel's is that of g
+    with the signal, summed over rows that share the kernel.
     """
     tensors, plan = _Tensors(*given[:5]), Plan(*given[5:-1])
     wanted = [tensor if wants else None for wants, tensor in zip(given[-1], tensors, strict=True)]
@@ -108,7 +108,7 @@ def _gradients(grad: Tensor, *given: Any) -> list[Tensor | None]:
         if to_kernel is not None:
             block.add_kernel_gradient(to_kernel, spectrum.conj_physical_().mul_(turned))
         if to_u is not None or to_pre is not None:
-            # Inside an operator of a compiled graph torch does not resolve a lazy conj().
+            # Not conj(): inside an operator of a compiled graph torch does not resolve it.
             gx = block.layout.source(turned.mul_(block.response.conj_physical()))
             if tensors.skip is not None:
                 gx = torch.addcmul(gx, tensors.skip[block.channels, None].to(gx.dtype), g)
@@ -205,13 +205,13 @@ class _Block:
         return x if self._tensors.pre_gate is None else x * self.part(self._tensors.pre_gate)
 
     def filtered(self, spectrum: Tensor, x: Tensor) -> Tensor:
-        """The convolution's output without the post gate, in memory that is free to write. Overwrites the spectrum."""
+        """The convolution's output without the post gate, in memory of its own. Overwrites the spectrum."""
         z = self.layout.output(spectrum.mul_(self.response))
         skip = self._tensors.skip
         return z if skip is None else z.addcmul_(skip[self.channels, None].to(z.dtype), x)
 
     def add_kernel_gradient(self, grad: Tensor, spectrum: Tensor) -> None:
-        """Back from bins (B, D, W, F) to the taps that took part; rows that share a kernel are summed."""
+        """Add the gradient of the taps, from bins (B, D, W, F); rows that share a kernel are summed."""
         shared = grad.dim() == 2
         circle = self.layout.taps(spectrum.sum(0) if shared else spectrum)
         target = (grad[self.channels] if shared else self.part(grad))[
@@ -259,7 +259,7 @@ def _threads(layout: Layout, rows: int, device: torch.device) -> int:
 
 
 def _divided(total: int, most: int, threads: int) -> list[slice]:
-    """Slices of at most that many, equally many for each thread if there are enough."""
+    """Slices of at most ``most`` elements; as many for each thread where there are enough."""
     count = -(-total // most)
     count = min(total, -(-count // threads) * threads)
     width = -(-total // max(1, count))
@@ -267,7 +267,7 @@ def _divided(total: int, most: int, threads: int) -> list[slice]:
 
 
 def block_rows(layout: Layout, dtype: torch.dtype, device: torch.device, block_bytes: int | None) -> int:
-    """Rows of a block: of the padded signal, its spectrum and the output, three times the points."""
+    """Rows of a block. A row takes three times its points: padded signal, spectrum and output."""
     size = 3 * layout.points * dtype.itemsize
     if block_bytes:
         return max(1, block_bytes // size)

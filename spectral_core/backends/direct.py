@@ -1,4 +1,4 @@
-"""Short kernels by the direct sum: no transform at all."""
+"""Short kernels by the direct sum, without a transform."""
 
 from __future__ import annotations
 

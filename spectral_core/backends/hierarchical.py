@@ -26,26 +26,23 @@ class _Kernel(NamedTuple):
 class HierarchicalFFT(TorchFFT):
     """Exact convolution in blocks of channels that stay in the cache, and in chunks of time where the signal is long.
 
-    chunk_size: tokens in a chunk. A transform of more than 16 chunks is taken apart in two levels, or, where the
-    kernel is short, replaced by overlapping segments, whichever is less work (:func:`layout_of`). A chunk is never
-    longer than the sequence, and grows where there would be more than 64.
-    block_bytes: working set of a block, for each thread: the padded signal, its spectrum and the output of as many
-    channels as fit. None takes 4 MiB, or eight channels where these are more and the transform is whole.
+    chunk_size: tokens in a chunk. A transform of more than 16 chunks is computed in two levels, or for short kernels in
+    overlapping segments, whichever is less work (:func:`layout_of`). A chunk is never longer than the sequence, and
+    grows so that there are at most 64.
+    block_bytes: working set of a block, for each thread: padded signal, spectrum and output of as many channels as fit.
+    None means 4 MiB, or eight channels if these are more and the transform is whole.
     """
 
     name = "hierarchical"
 
     def __init__(self, *, chunk_size: int = 8192, block_bytes: int | None = None) -> None:
-        for option, value in (("chunk_size", chunk_size), ("block_bytes", block_bytes)):
-            if value is not None and value < 1:
-                raise ValueError(f"{option} must be at least 1; got {value}.")
         self.chunk_size = chunk_size
         self.block_bytes = block_bytes
 
     def prepare_kernel(self, kernel: Tensor, length: int, mode: Mode) -> PreparedKernel:
         support = Support.of(kernel.shape[-1], length, mode)
-        # A spectrum made here would be kept whole for the backward pass; blocks make theirs as they go. In a graph for
-        # many lengths its layout is unknown, and to torch.func the operator that makes it is.
+        # A spectrum computed here would be saved whole for the backward pass, so blocks compute their own. In a graph
+        # for many lengths its layout is unknown, and torch.func has no rule for the operator that computes it.
         prepared = not ((torch.is_grad_enabled() and kernel.requires_grad) or varies(length) or transformed())
         plan = Plan(list(support), mode == "circular", prepared, self.chunk_size, self.block_bytes)
         values = respond_blocks(kernel, length, *plan) if prepared else kernel

@@ -1,4 +1,4 @@
-"""How a row of samples becomes a spectrum and comes back: whole, in chunks of time, or in overlapping segments.
+"""Three ways to transform a row of samples and back: whole, in chunks of time, or in overlapping segments.
 
 A convolution is y = output(spectrum(x) * response(taps)), a product of complex (..., W, F) with linear maps around it.
 A layout gives these maps and their adjoints, so that gradients are products too.
@@ -17,16 +17,16 @@ from torch.nn import functional as F
 from spectral_core.backends.base import Support, fast_length, without_autocast
 
 _WHOLE = 16
-"""Chunks up to which a transform stays whole. Beyond, the library's own falls out of the cache."""
+"""Chunks up to which a transform stays whole. The library's transform of more no longer fits the cache."""
 _MOST_CHUNKS = 64
-"""The transform across chunks is a matrix product; beyond so many the chunks grow instead."""
+"""The transform across chunks is a matrix product; for longer signals the chunks grow instead."""
 
 
 class Layout(ABC):
-    """The maps of one convolution of rows of ``length`` samples.
+    """The maps of one convolution of rows of ``length`` samples; a subclass writes :meth:`forward` and :meth:`inverse`.
 
-    points: samples a row takes up while it is worked on. bins: (W, F) of a response. fewest_rows: what a block should
-    hold, whatever their size.
+    points: samples of a row's workspace. window: those of one transform. bins: (W, F) of a response. fewest_rows: rows
+    that a block should have, whatever their size.
     """
 
     bins: tuple[int, int]
@@ -35,35 +35,43 @@ class Layout(ABC):
     def __init__(self, length: int, support: Support, points: int) -> None:
         self.length = length
         self.support = support
-        self.points = points
+        self.points = self.window = points
 
     @abstractmethod
+    def forward(self, x: Tensor, at: int = 0) -> Tensor:
+        """Bins (..., W, F) of x placed at that sample."""
+
+    @abstractmethod
+    def inverse(self, spectrum: Tensor, at: int, length: int) -> Tensor:
+        """Samples [at, at + length)."""
+
     def spectrum(self, x: Tensor) -> Tensor:
         """Samples (..., L) to bins (..., W, F)."""
+        return self.forward(x)
 
-    @abstractmethod
     def output(self, spectrum: Tensor) -> Tensor:
         """The convolution's samples (..., L) from the product of spectrum and response."""
+        return self.inverse(spectrum, self.support.offset, self.length)
 
-    @abstractmethod
     def turned(self, grad: Tensor) -> Tensor:
         """Bins (..., W, F) of a gradient (..., L) of the output."""
+        return self.forward(grad, self.support.offset)
 
-    @abstractmethod
     def source(self, spectrum: Tensor) -> Tensor:
         """The gradient (..., L) of the samples, from the product of ``turned`` and the conjugate response."""
+        return self.inverse(spectrum, 0, self.length)
 
-    @abstractmethod
     def response(self, taps: Tensor) -> Tensor:
         """Bins (..., *bins) of the taps that take part."""
+        return self.forward(taps)
 
-    @abstractmethod
     def taps(self, spectrum: Tensor) -> Tensor:
         """The gradient of the taps (..., at least as many), from ``turned`` times the conjugate spectrum."""
+        return self.inverse(spectrum, 0, self.points)
 
 
 class Whole(Layout):
-    """One real transform of all points. Holds buffers: one for each thread."""
+    """One real transform of all points. Holds buffers, so each thread needs one of its own."""
 
     fewest_rows = 8  # torch plans the transform anew at every call
 
@@ -72,42 +80,24 @@ class Whole(Layout):
         self.bins = 1, support.points // 2 + 1
         self._padded: dict[tuple[torch.Size, int], Tensor] = {}
 
-    def spectrum(self, x: Tensor) -> Tensor:
-        return self._bins(x, 0)
-
-    def output(self, spectrum: Tensor) -> Tensor:
-        return self._samples(spectrum)[..., self.support.offset : self.support.offset + self.length]
-
-    def turned(self, grad: Tensor) -> Tensor:
-        return self._bins(grad, self.support.offset)
-
-    def source(self, spectrum: Tensor) -> Tensor:
-        return self._samples(spectrum)[..., : self.length]
-
-    def response(self, taps: Tensor) -> Tensor:
-        return self.spectrum(taps)
-
-    def taps(self, spectrum: Tensor) -> Tensor:
-        return self._samples(spectrum)
-
-    def _bins(self, x: Tensor, at: int) -> Tensor:
-        """The bins of x placed at that sample. Zeros around it are written once for all blocks of that shape."""
+    def forward(self, x: Tensor, at: int = 0) -> Tensor:
+        # The zeros around x are written once for all blocks of that shape.
         padded = self._padded.get((x.shape, at))
         if padded is None:
             padded = self._padded[x.shape, at] = x.new_zeros(*x.shape[:-1], self.points)
         padded[..., at : at + x.shape[-1]] = x
         return torch.fft.rfft(padded)[..., None, :]
 
-    def _samples(self, spectrum: Tensor) -> Tensor:
-        return torch.fft.irfft(spectrum[..., 0, :], n=self.points)
+    def inverse(self, spectrum: Tensor, at: int, length: int) -> Tensor:
+        return torch.fft.irfft(spectrum[..., 0, :], n=self.points)[..., at : at + length]
 
 
 class Chunked(Layout):
     """The same transform in two levels: across chunks of time as a matrix product, then in each chunk.
 
     Sample t = p m + s of chunk p, bin k = q + P r: X = sum_s e^(-2 pi i s r / m) [e^(-2 pi i s q / n) sum_p e^(-2 pi i
-    p q / P) x]. A real signal needs q up to P / 2 only. Chunks of padding take no part in the products, and bins stay
-    in the order (q, r): a convolution does not mind. Bailey, "FFTs in external or hierarchical memory", 1990.
+    p q / P) x]. A real signal needs q up to P / 2 only. Chunks of padding take no part in the products. Bins stay in
+    the order (q, r), which does not matter to a convolution. Bailey, "FFTs in external or hierarchical memory", 1990.
     """
 
     def __init__(self, length: int, support: Support, chunks: int, chunk: int) -> None:
@@ -116,26 +106,7 @@ class Chunked(Layout):
         self._chunks = chunks
         self._chunk = chunk
 
-    def spectrum(self, x: Tensor) -> Tensor:
-        return self._forward(x, 0)
-
-    def output(self, spectrum: Tensor) -> Tensor:
-        return self._inverse(spectrum, self.support.offset, self.length)
-
-    def turned(self, grad: Tensor) -> Tensor:
-        return self._forward(grad, self.support.offset)
-
-    def source(self, spectrum: Tensor) -> Tensor:
-        return self._inverse(spectrum, 0, self.length)
-
-    def response(self, taps: Tensor) -> Tensor:
-        return self._forward(taps, 0)
-
-    def taps(self, spectrum: Tensor) -> Tensor:
-        return self._inverse(spectrum, 0, self.points)
-
-    def _forward(self, x: Tensor, at: int) -> Tensor:
-        """The bins of x placed at that sample."""
+    def forward(self, x: Tensor, at: int = 0) -> Tensor:
         first, last = at // self._chunk, -(-(at + x.shape[-1]) // self._chunk)
         x = F.pad(x, (at - first * self._chunk, last * self._chunk - at - x.shape[-1]))
         across, _, twiddle, _ = self._tables(x)
@@ -143,8 +114,7 @@ class Chunked(Layout):
             real, imag = torch.matmul(across[:, first:last], x.unflatten(-1, (-1, self._chunk))).chunk(2, -2)
         return torch.fft.fft(torch.complex(real, imag).mul_(twiddle))
 
-    def _inverse(self, spectrum: Tensor, at: int, length: int) -> Tensor:
-        """Samples [at, at + length)."""
+    def inverse(self, spectrum: Tensor, at: int, length: int) -> Tensor:
         first, last = at // self._chunk, -(-(at + length) // self._chunk)
         _, back, _, untwiddle = self._tables(spectrum)
         inner = torch.fft.ifft(spectrum).mul_(untwiddle)
@@ -180,26 +150,25 @@ class Segmented(Layout):
         return torch.fft.rfft(padded.unfold(-1, self.window, self._step))
 
     def output(self, spectrum: Tensor) -> Tensor:
-        return self._samples(spectrum)[..., self._overlap :].flatten(-2)[..., : self.length]
+        return torch.fft.irfft(spectrum, n=self.window)[..., self._overlap :].flatten(-2)[..., : self.length]
 
     def turned(self, grad: Tensor) -> Tensor:
         chunks = F.pad(grad, (0, self._windows * self._step - self.length)).unflatten(-1, (-1, self._step))
         return torch.fft.rfft(F.pad(chunks, (self._overlap, 0)))
 
     def source(self, spectrum: Tensor) -> Tensor:
-        windows = self._samples(spectrum)
+        windows = torch.fft.irfft(spectrum, n=self.window)
         grad = F.pad(windows[..., : self._step], (0, 0, 0, 1))
         grad[..., 1:, : self._overlap] += windows[..., self._step :]
         return grad.flatten(-2)[..., self._lead : self._lead + self.length]
 
-    def response(self, taps: Tensor) -> Tensor:
-        return torch.fft.rfft(taps, n=self.window)[..., None, :]
+    def forward(self, x: Tensor, at: int = 0) -> Tensor:
+        """Of taps, which fit one window."""
+        return torch.fft.rfft(x, n=self.window)[..., None, :]
 
-    def taps(self, spectrum: Tensor) -> Tensor:
-        return torch.fft.irfft(spectrum.sum(-2), n=self.window)
-
-    def _samples(self, spectrum: Tensor) -> Tensor:
-        return torch.fft.irfft(spectrum, n=self.window)
+    def inverse(self, spectrum: Tensor, at: int, length: int) -> Tensor:
+        """Of taps: summed over windows."""
+        return torch.fft.irfft(spectrum.sum(-2), n=self.window)[..., at : at + length]
 
 
 def layout_of(support: Support, length: int, *, circular: bool, chunk_size: int) -> Layout:
@@ -212,15 +181,8 @@ def layout_of(support: Support, length: int, *, circular: bool, chunk_size: int)
     chunked = Chunked(length, support, chunks + chunks % 2, chunk)
     # A window gives as many outputs as it overlaps the one before, or more. Wider ones repeat less, and transform more.
     windows = {fast_length(max(chunk_size, times * _reach(support) + 1)) for times in (2, 4, 8)}
-    candidates: list[Layout] = [
-        Segmented(length, support, window) for window in windows if 2 * window <= support.points
-    ]
-    return min([chunked, *candidates], key=_work)
-
-
-def _work(layout: Layout) -> float:
-    width = layout.window if isinstance(layout, Segmented) else layout.points
-    return layout.points * math.log2(width)
+    segmented = [Segmented(length, support, window) for window in windows if 2 * window <= support.points]
+    return min([chunked, *segmented], key=lambda layout: layout.points * math.log2(layout.window))
 
 
 def _reach(support: Support) -> int:

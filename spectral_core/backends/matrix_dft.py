@@ -4,14 +4,14 @@ A transform of n = a b points in four steps. With t = t1 b + t2, f = f1 + a f2 a
 
     X[f1 + a f2] = sum_t2 w_b^(t2 f2) ( w_n^(t2 f1) sum_t1 x[t1 b + t2] w_a^(t1 f1) ):
 
-a product with the a x a matrix w_a, turns by the n factors w_n^(t2 f1), and the same again for the b points that are
-left. Of a real signal, the first product needs the rows f1 <= a / 2 only, and these hold a bin of every pair X[f],
-X[n - f]: a real transform costs half of a complex one. The inverse is the forward transform with real and imaginary
-part exchanged, since swap(z) = i conj(z).
+a product with the a x a matrix w_a, a multiplication by the n factors w_n^(t2 f1), and the same again for the remaining
+b points. For a real signal, the first product needs only the rows f1 <= a / 2, which contain one bin of every pair
+X[f], X[n - f]: a real transform costs half of a complex one. The inverse is the forward transform with real and
+imaginary part exchanged, since swap(z) = i conj(z).
 
-A matrix has at most _LIMIT points a side (twice that with both parts); what has a longer prime factor is a circular
-convolution with a chirp, itself by four-step transforms (Bluestein). O(n sum of factors) for each signal. Only shapes
-decide: reshapes, transposes, concatenations, flips, products, all static.
+A matrix has at most _LIMIT points a side (twice that with both parts). A length with a larger prime factor is computed
+as a circular convolution with a chirp by four-step transforms (Bluestein). O(n sum of factors) for each signal. The
+graph depends on shapes only: reshapes, transposes, concatenations, flips, products, all static.
 
 Bailey, "FFTs in external or hierarchical memory", 1990; Bluestein, "A linear filtering approach to the computation of
 the discrete Fourier transform", 1970.
@@ -36,12 +36,12 @@ Pair: TypeAlias = tuple[Tensor, Tensor]
 _Array: TypeAlias = npt.NDArray[np.float64]
 
 _BEST = 64
-"""Points that one product transforms well: more would round worse than torch.fft by over a factor of two. With real and
-imaginary parts it is a product with 128 x 128 numbers, the side of a TPU's matrix unit."""
+"""Points of one product: with more, the rounding error would exceed twice that of torch.fft. With real and imaginary
+parts the matrix is 128 x 128, the size of a TPU's matrix unit."""
 _LIMIT = 512
-"""Points that one product transforms at most: those of a prime number that nothing takes apart."""
+"""The most points of one product, for prime lengths, which have no factors."""
 _KEPT = 256
-"""Tables kept; one more drops them all."""
+"""The most cached tables; one more clears the cache."""
 
 
 def rfft(x: Tensor, n: int) -> Pair:
@@ -71,7 +71,7 @@ def rfft(x: Tensor, n: int) -> Pair:
 def irfft(real: Tensor, imag: Tensor, n: int) -> Tensor:
     """The inverse of :func:`rfft`, scaled by 1 / n: (..., n // 2 + 1) twice -> (..., n).
 
-    The last product has zeros where imaginary parts at DC and Nyquist would enter.
+    The matrix of the last product is zero for imaginary parts at DC and Nyquist.
     """
     a = factor(n)
     b, half = n // a, a // 2 + 1
@@ -134,9 +134,9 @@ def _turn(real: Tensor, imag: Tensor, by: Tensor) -> Pair:
 
 
 def factor(n: int) -> int:
-    """The a of n = a b that is transformed first: n itself when one product does it, 1 when only Bluestein's way does.
+    """The factor a of n = a b that is transformed first: n itself for a single product, 1 for Bluestein's algorithm.
 
-    Of n's divisors up to _LIMIT, the one nearest to what makes all products alike, in as few as _BEST allows.
+    The divisor of n up to _LIMIT that is nearest to factors of equal size, for as few products as _BEST allows.
     """
     if n not in _FACTORS:
         products = max(1, math.ceil(math.log(n) / math.log(_BEST) - 1e-9))
@@ -153,27 +153,27 @@ def _table(make: Callable[..., _Array], sizes: tuple[int, ...], like: Tensor) ->
 
 
 def _keep(make: Callable[..., _Array], sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> str:
-    """The name of a constant in _TABLES, where it is put if it is not there."""
+    """The name of a constant in _TABLES, which is computed if it is missing."""
     name = re.sub(r"\W+", "_", f"{make.__name__} {sizes} {dtype} {device}")
     kept = vars(_TABLES)
-    if type(kept.get(name)) is Tensor:  # not what stood for one while a model was exported
+    if type(kept.get(name)) is Tensor:  # not a placeholder of an export
         return name
     if len(kept) >= _KEPT:
         kept.clear()
     array = make(*sizes).astype(np.float64 if dtype == torch.float64 else np.float32)
-    with torch.inference_mode(False):  # a table made in inference must serve training too
+    with torch.inference_mode(False):  # training must be able to use the table too
         kept[name] = torch.from_numpy(array).to(device)
     return name
 
 
 class _Tables:
-    """Attributes, since a trace of the compiler looks up one by one what has been added while it ran."""
+    """Constants as attributes: a trace finds attributes that were added while it ran."""
 
 
 _FACTORS: dict[int, int] = {}
 _TABLES = _Tables()
-# What torch.compiler.assume_constant_result sets, without importing the compiler: a trace runs them, and keeps what
-# they returned.
+# What torch.compiler.assume_constant_result sets, without importing the compiler: a trace calls these functions and
+# stores their results as constants.
 factor._dynamo_marked_constant = True  # type: ignore[attr-defined]
 _keep._dynamo_marked_constant = True  # type: ignore[attr-defined]
 

@@ -33,7 +33,7 @@ def fft_backend(name: str, **options: Any) -> FFTBackend:
 
 
 _SHARED: dict[str, tuple[Entry[FFTBackendConfig], FFTBackend]] = {}
-"""One instance for all who name a backend without options, so that plans are made and logged once."""
+"""One instance of each backend without options, so that plans are computed and logged once."""
 
 
 def _share(name: str) -> None:
@@ -42,8 +42,8 @@ def _share(name: str) -> None:
         _SHARED[name] = entry, _build(entry, {})
 
 
-# What torch.compiler.assume_constant_result sets, without importing the compiler: it runs while a model is traced and
-# is not traced itself, so that a name costs no graph break.
+# What torch.compiler.assume_constant_result sets, without importing the compiler: a trace calls the function instead of
+# tracing it, so that a name causes no graph break.
 _share._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 

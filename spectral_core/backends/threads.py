@@ -1,8 +1,8 @@
-"""Whole units of work shared out among threads, each computing alone.
+"""Units of work distributed over threads, each of which computes alone.
 
-Torch's own threads meet at the end of every operation, and stream each operation's data past each other. Threads that
-take whole units keep theirs in their own caches. But torch's go on spinning for milliseconds after the operation before
-and hold the cores meanwhile: work must be worth that wait.
+Torch's own threads synchronise after every operation, and each operation streams all data through memory. A thread that
+processes whole units keeps its data in its own cache. Torch's threads keep spinning for milliseconds after an operation
+and occupy the cores, so only work that takes longer is worth distributing.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ Unit = TypeVar("Unit")
 
 
 def share(units: Iterable[Unit], prepare: Callable[[], Callable[[Unit], None]], threads: int) -> None:
-    """Do every unit on that many threads. One thread alone, or with one unit, has torch's own threads to help it.
+    """Process all units on that many threads. With one thread or one unit, torch's own threads are used as usual.
 
-    prepare: called in each thread, gives what that thread calls on its units, with buffers of its own.
+    prepare: called in each thread; returns the function for that thread's units, which may hold buffers.
     """
     waiting = deque(units)
     helpers = min(threads, len(waiting)) - 1
@@ -45,12 +45,12 @@ def share(units: Iterable[Unit], prepare: Callable[[], Callable[[Unit], None]], 
     own = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        # Threads that live no longer than the call: nothing to copy with a model, nothing lost in a forked process.
+        # Threads end with the call, so that copying a model or forking the process needs no care.
         with ThreadPoolExecutor(helpers, thread_name_prefix="spectral") as pool:
             shares = [pool.submit(help_out) for _ in range(helpers)]
             take()
             for each in shares:
                 each.result()
     finally:
-        # The setting is each thread's own, but a thread that is new takes the last one made anywhere.
+        # The setting belongs to a thread, but new threads inherit the latest setting of any thread.
         torch.set_num_threads(own)

@@ -62,7 +62,7 @@ class TritonFFT(TorchFFT):
             values = F.pad(values, (0, length - values.shape[-1]))
             values = torch.cat([values[..., 1:], values], -1)
         assert values.shape[-1] == taps
-        # A response made here would be kept whole for the backward pass; the operator makes its own.
+        # A response computed here would be saved whole for the backward pass; the operator recomputes its own.
         prepared = not (torch.is_grad_enabled() and kernel.requires_grad)
         data = _Kernel(respond(values, length, first=first) if prepared else values, first, prepared)
         return self.prepared(kernel, length, mode, support, data)
@@ -84,7 +84,7 @@ class TritonFFT(TorchFFT):
 
 
 def _lags(taps: int, length: int, mode: Mode) -> tuple[int, int]:
-    """The first lag at which a tap can meet the signal, and from it on how many lags."""
+    """The first lag at which a tap can reach the signal, and the number of lags from there."""
     if mode == "circular":
         return 1 - length, 2 * length - 1
     support = Support.of(taps, length, mode)

@@ -49,7 +49,7 @@ class XlaFFT(FFTBackend):
 
 
 def _rounding(device: str) -> tuple[str | None, str]:
-    """What float32 products on that type of device are rounded to (None: nothing), and the function that sets it."""
+    """The precision of float32 products on a type of device (None: full), and the function that sets it."""
     if device == "xla" and "torch_xla" in sys.modules:
         from torch_xla import backends
 

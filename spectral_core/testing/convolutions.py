@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from typing import TypedDict
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,29 +17,17 @@ from spectral_core.testing.inputs import Inputs
 from spectral_core.testing.numerics import assert_as_accurate, assert_close, relative_error
 from spectral_core.testing.oracle import oracle_convolve, plain_convolve
 
-# A few units in the last place of float32: room for another order of summation, not for another algorithm's loss.
+# A few units in the last place of float32: for another order of summation, not for a less accurate algorithm.
 _FLOAT32_FLOOR = 2.5e-7
-
-
-class _Options(TypedDict, total=False):
-    skip: Tensor
-    pre_gate: Tensor
-    post_gate: Tensor
 
 
 def check_convolution_matches_the_direct_sum(backend: FFTBackend) -> None:
     """Every mode, with each combination of skip and gates, equals the float64 sum that defines it."""
     draw = Inputs(backend)
     u, kernel = draw.normal(2, 3, 21), draw.normal(3, 9)
-    every: _Options = {"skip": draw.normal(3), "pre_gate": draw.normal(2, 3, 21), "post_gate": draw.normal(2, 3, 21)}
-    for mode, (skip, pre, post) in itertools.product(MODES, itertools.product((False, True), repeat=3)):
-        chosen: _Options = {}
-        if skip:
-            chosen["skip"] = every["skip"]
-        if pre:
-            chosen["pre_gate"] = every["pre_gate"]
-        if post:
-            chosen["post_gate"] = every["post_gate"]
+    every = {"skip": draw.normal(3), "pre_gate": draw.normal(2, 3, 21), "post_gate": draw.normal(2, 3, 21)}
+    for mode, present in itertools.product(MODES, itertools.product((False, True), repeat=3)):
+        chosen = dict(itertools.compress(every.items(), present))
         y = convolve(u, kernel, mode=mode, backend=backend, **chosen)
         what = f"{mode} convolution with {', '.join(chosen) or 'neither skip nor gates'}"
         assert_close(what, y, oracle_convolve(u, kernel, mode=mode, **chosen), draw.tolerance)
@@ -47,7 +36,7 @@ def check_convolution_matches_the_direct_sum(backend: FFTBackend) -> None:
 def check_any_length_and_any_kernel_length(backend: FFTBackend) -> None:
     """Odd, prime, even and single lengths against kernels shorter, equal, longer and much longer: K = 1 to K > 2L.
 
-    A transform of a fixed 2L points truncates or wraps the long ones.
+    A transform of a fixed 2L points would truncate or wrap long kernels.
     """
     draw = Inputs(backend)
     for length in (1, 2, 3, 8, 13, 31, 45):
@@ -82,7 +71,7 @@ def check_float32_is_as_accurate_as_torch(backend: FFTBackend) -> None:
 
 
 def check_half_precision_is_transformed_in_float32(backend: FFTBackend) -> None:
-    """bfloat16 and float16 lose what rounding the result loses, and large sums in the spectrum do not overflow."""
+    """bfloat16 and float16 are as accurate as a rounded result, and large sums in the spectrum do not overflow."""
     draw = Inputs(backend)
     for dtype in (torch.bfloat16, torch.float16):
         u, gate, skip = (draw.normal(*shape, dtype=dtype) for shape in ((2, 3, 200), (2, 3, 200), (3,)))
@@ -120,9 +109,9 @@ def check_gates_keep_their_precision(backend: FFTBackend) -> None:
 
 
 def check_autocast_rounds_nothing(backend: FFTBackend) -> None:
-    """Under autocast a float32 convolution and its gradients are what they are without.
+    """Autocast does not change a float32 convolution or its gradients.
 
-    Backends that multiply matrices or call a convolution of the library have to switch it off around these.
+    Backends with matrix products or library convolutions must disable it around them.
     """
     draw = Inputs(backend)
     u, cotangent = (draw.normal(2, 3, 40, dtype=torch.float32) for _ in range(2))
@@ -147,18 +136,15 @@ def check_convolution_is_linear(backend: FFTBackend) -> None:
     u, v, skip = draw.normal(2, 3, 19), draw.normal(2, 3, 19), draw.normal(3)
     k, h = draw.normal(3, 11), draw.normal(3, 11)
     for mode in MODES:
-
-        def run(signal: Tensor, kernel: Tensor, mode: Mode = mode) -> Tensor:
-            return convolve(signal, kernel, mode=mode, skip=skip, backend=backend)
-
+        run = partial(convolve, mode=mode, skip=skip, backend=backend)
         whole = run(2 * u - 3 * v, k)
         assert_close(f"{mode}: linear in u", whole, 2 * run(u, k) - 3 * run(v, k), 10 * draw.tolerance)
-        # The skip is there once on both sides: 2 - 1 = 1.
+        # The skip occurs once on both sides: 2 - 1 = 1.
         assert_close(f"{mode}: linear in the kernel", run(u, 2 * k - h), 2 * run(u, k) - run(u, h), 10 * draw.tolerance)
 
 
 def check_convolution_commutes_with_shifts(backend: FFTBackend) -> None:
-    """A signal that comes later gives the same output later: rolled when circular, delayed when causal."""
+    """A shifted signal has a shifted output: rolled in circular mode, delayed in causal mode."""
     draw = Inputs(backend)
     u, kernel, steps = draw.normal(2, 3, 24), draw.normal(3, 24), 5
     around = convolve(torch.roll(u, steps, -1), kernel, mode="circular", backend=backend)
@@ -172,9 +158,9 @@ def check_convolution_commutes_with_shifts(backend: FFTBackend) -> None:
 
 
 def check_causality(backend: FFTBackend) -> None:
-    """In causal mode, new values of u and of both gates from a token on leave every earlier output as it was.
+    """In causal mode, new values of u and of both gates from a token on do not change earlier outputs.
 
-    In float64 the allowed change is 1e-9 of the output's size: an FFT's rounding is far below, a leak far above.
+    In float64 the allowed change is 1e-9 of the output's size, far above an FFT's rounding and far below a leak.
     """
     draw = Inputs(backend)
     allowed = 1e-9 if draw.dtype == torch.float64 else draw.tolerance
@@ -182,19 +168,15 @@ def check_causality(backend: FFTBackend) -> None:
     for taps in (length // 2, length, 2 * length + 1):
         kernel, skip = draw.normal(3, taps), draw.normal(3)
         before = {name: draw.normal(2, 3, length) for name in ("u", "pre_gate", "post_gate")}
-
-        def run(given: dict[str, Tensor], kernel: Tensor = kernel, skip: Tensor = skip) -> Tensor:
-            u, pre, post = given["u"], given["pre_gate"], given["post_gate"]
-            return convolve(u, kernel, skip=skip, pre_gate=pre, post_gate=post, backend=backend)
-
-        y = run(before)
+        run: Callable[..., Tensor] = partial(convolve, kernel=kernel, skip=skip, backend=backend)
+        y = run(**before)
         size = y.abs().max().item()
         if not size > 0:
             raise AssertionError("a causal convolution of noise is all zero, so its causality says nothing.")
         for name, token in itertools.product(before, (1, length // 2, length - 1)):
             after = dict(before)
             after[name] = torch.cat([before[name][..., :token], draw.normal(2, 3, length - token)], -1)
-            change = (run(after) - y).abs() / size
+            change = (run(**after) - y).abs() / size
             leak = change[..., :token].max().item()
             if not leak <= allowed:
                 raise AssertionError(
@@ -207,10 +189,15 @@ def check_causality(backend: FFTBackend) -> None:
 
 
 def check_convolution_gradients(backend: FFTBackend) -> None:
-    """Gradients for u, kernel, skip and both gates: by finite differences, and each alone against the definition's."""
+    """Gradients for u, kernel, skip and both gates agree with finite differences, and each with the definition."""
     draw = Inputs(backend)
-    for mode, taps, rows in (("causal", 4, ()), ("causal", 13, (2,)), ("circular", 8, ()), ("centered", 5, ())):
-        chosen: Mode = mode  # type: ignore[assignment]
+    cases: tuple[tuple[Mode, int, tuple[int, ...]], ...] = (
+        ("causal", 4, ()),
+        ("causal", 13, (2,)),
+        ("circular", 8, ()),
+        ("centered", 5, ()),
+    )
+    for mode, taps, rows in cases:
         tensors = {
             "u": draw.normal(2, 3, 5),
             "kernel": draw.normal(*rows, 3, taps),
@@ -218,23 +205,18 @@ def check_convolution_gradients(backend: FFTBackend) -> None:
             "pre_gate": draw.normal(2, 3, 5),
             "post_gate": draw.normal(2, 3, 5),
         }
-
-        def run(u: Tensor, kernel: Tensor, skip: Tensor, pre: Tensor, post: Tensor, mode: Mode = chosen) -> Tensor:
-            return convolve(u, kernel, mode=mode, skip=skip, pre_gate=pre, post_gate=post, backend=backend)
-
-        def exact(u: Tensor, kernel: Tensor, skip: Tensor, pre: Tensor, post: Tensor, mode: Mode = chosen) -> Tensor:
-            return oracle_convolve(u, kernel, mode=mode, skip=skip, pre_gate=pre, post_gate=post)
-
+        run, exact = partial(convolve, mode=mode, backend=backend), partial(oracle_convolve, mode=mode)
         assert_gradients(f"{mode} convolution, K = {taps}", run, exact, tensors, draw.tolerance)
 
 
 def check_convolution_of_strided_inputs(backend: FFTBackend) -> None:
-    """(B, L, D) tensors seen as (B, D, L) give what contiguous ones give, in a contiguous output."""
+    """Transposed (B, L, D) tensors give the same, contiguous outputs as contiguous (B, D, L) ones."""
     draw = Inputs(backend)
     kernel, skip = draw.normal(18, 3).transpose(0, 1), draw.normal(6)[::2]
-    # In the second, rows are not in order of memory, an order some libraries keep in their output.
+    # In the second, rows are not in memory order, which some libraries keep in their output.
     for mode, order in itertools.product(MODES, ((0, 2, 1), (2, 1, 0))):
-        u, pre, post = (draw.normal(*_strided_shape(order)).permute(order) for _ in range(3))
+        shape = [(2, 3, 18)[order.index(axis)] for axis in range(3)]  # its permutation is (2, 3, 18)
+        u, pre, post = (draw.normal(*shape).permute(order) for _ in range(3))
         y = convolve(u, kernel, mode=mode, skip=skip, pre_gate=pre, post_gate=post, backend=backend)
         expected = oracle_convolve(u, kernel, mode=mode, skip=skip, pre_gate=pre, post_gate=post)
         assert_close(f"{mode} convolution of strided inputs", y, expected, draw.tolerance)
@@ -244,7 +226,7 @@ def check_convolution_of_strided_inputs(backend: FFTBackend) -> None:
 
 
 def check_convolution_of_an_empty_batch(backend: FFTBackend) -> None:
-    """No rows in, no rows out: (0, D, L), with a shared kernel and with one per (absent) row."""
+    """An empty batch gives (0, D, L), with a shared kernel and with one per row."""
     draw = Inputs(backend)
     for kernel in (draw.normal(3, 7), draw.normal(0, 3, 7)):
         y = convolve(draw.normal(0, 3, 8), kernel, backend=backend)
@@ -254,7 +236,7 @@ def check_convolution_of_an_empty_batch(backend: FFTBackend) -> None:
 
 
 def check_prepared_kernels(backend: FFTBackend) -> None:
-    """A prepared kernel used for several signals gives what the raw kernel gives, each time."""
+    """A prepared kernel gives the same outputs as the raw kernel for several signals."""
     draw = Inputs(backend)
     for mode, shape in itertools.product(MODES, ((3, 9), (3, 40), (2, 3, 9))):
         kernel, length = draw.normal(*shape), 16
@@ -268,7 +250,7 @@ def check_prepared_kernels(backend: FFTBackend) -> None:
 
 
 def check_convolution_leaves_its_inputs_alone(backend: FFTBackend) -> None:
-    """No input is written to, whatever the backend reuses memory for."""
+    """A convolution does not write to its inputs."""
     draw = Inputs(backend)
     tensors = [draw.normal(*shape) for shape in ((2, 3, 16), (3, 16), (3,), (2, 3, 16), (2, 3, 16))]
     copies = [tensor.clone() for tensor in tensors]
@@ -280,7 +262,7 @@ def check_convolution_leaves_its_inputs_alone(backend: FFTBackend) -> None:
 
 
 def check_nan_comes_through_convolution(backend: FFTBackend) -> None:
-    """A NaN in any input is seen in the outputs that depend on it: a diverged model must not look healthy."""
+    """A NaN in any input shows in all outputs that depend on it, so that a diverged model is noticed."""
     draw = Inputs(backend)
     shapes = {"u": (2, 3, 16), "kernel": (3, 16), "skip": (3,), "pre_gate": (2, 3, 16), "post_gate": (2, 3, 16)}
     for mode, name in itertools.product(MODES, shapes):
@@ -288,23 +270,12 @@ def check_nan_comes_through_convolution(backend: FFTBackend) -> None:
         poisoned = tensors[name]
         # Row 0, channel 0, and a token or tap in the middle where there is one.
         poisoned[(0,) * (poisoned.dim() - 1) + (poisoned.shape[-1] // 2 if name != "skip" else 0,)] = torch.nan
-        u, kernel = tensors.pop("u"), tensors.pop("kernel")
-        options: _Options = {
-            "skip": tensors["skip"],
-            "pre_gate": tensors["pre_gate"],
-            "post_gate": tensors["post_gate"],
-        }
-        y = convolve(u, kernel, mode=mode, backend=backend, **options)
-        expected = oracle_convolve(u, kernel, mode=mode, **options).isnan()
+        y = convolve(**tensors, mode=mode, backend=backend)
+        expected = oracle_convolve(**tensors, mode=mode).isnan()
         if not bool(y.cpu().isnan()[expected].all()):
             raise AssertionError(
                 f"{mode} convolution hides a NaN in {name}: outputs that depend on it are finite. Do not replace NaN."
             )
-
-
-def _strided_shape(order: tuple[int, int, int]) -> list[int]:
-    """The shape whose permutation is (2, 3, 18)."""
-    return [(2, 3, 18)[order.index(axis)] for axis in range(3)]
 
 
 def _require_dtype(y: Tensor, dtype: torch.dtype) -> None:

@@ -19,35 +19,38 @@ def assert_gradients(
 ) -> None:
     """Raise AssertionError unless ``run`` has the right gradient for every tensor.
 
-    run, exact: the operator and its definition, called with the tensors in their order. Each tensor is also
-    differentiated alone, which is where a hand-written backward forgets a case. gradcheck needs float64 and is left
-    out for a backend that has none.
+    run, exact: the operator and its definition, called with the tensors by name. Each tensor is also differentiated
+    alone: hand-written backward passes forget such cases. gradcheck needs float64 and is left out for a backend without
+    it.
     """
     leaves = [tensor.detach().clone().requires_grad_() for tensor in tensors.values()]
     if all(leaf.dtype == torch.float64 for leaf in leaves):
         try:
-            torch.autograd.gradcheck(run, leaves)
+            torch.autograd.gradcheck(lambda *given: run(**dict(zip(tensors, given, strict=True))), leaves)
         except RuntimeError as error:
             raise AssertionError(f"{what}: gradients differ from finite differences.\n{error}") from error
-    for index, name in enumerate(tensors):
-        found = _gradient(run, list(tensors.values()), index)
+    for name in tensors:
+        found = _gradient(run, tensors, name)
         if found is None:
             raise AssertionError(
                 f"{what}: no gradient for {name} when it alone requires one; is it detached, or its None forgotten in "
                 "a hand-written backward?"
             )
-        wanted = _gradient(exact, list(tensors.values()), index)
+        wanted = _gradient(exact, tensors, name)
         assert wanted is not None
         assert_close(f"{what}: gradient for {name} alone", found, wanted, 10 * tolerance)
 
 
-def _gradient(run: Callable[..., Tensor], values: list[Tensor], index: int) -> Tensor | None:
-    """d/d(values[index]) of a fixed weighted sum of the outputs; None when it does not depend on it."""
-    inputs = [value.detach().clone() for value in values]
-    inputs[index].requires_grad_()
-    y = run(*inputs)
+def weighted_sum(y: Tensor) -> Tensor:
+    """A scalar that depends on each output with another weight."""
+    return (y * torch.linspace(-1.0, 2.0, y.numel(), dtype=y.dtype, device=y.device).reshape(y.shape)).sum()
+
+
+def _gradient(run: Callable[..., Tensor], tensors: Mapping[str, Tensor], name: str) -> Tensor | None:
+    """The gradient of :func:`weighted_sum` for one tensor alone; None when the outputs do not depend on it."""
+    inputs = {other: tensor.detach().clone().requires_grad_(other == name) for other, tensor in tensors.items()}
+    y = run(**inputs)
     if not y.requires_grad:
         return None
-    weights = torch.linspace(-1.0, 2.0, y.numel(), dtype=y.dtype, device=y.device).reshape(y.shape)
-    (gradient,) = torch.autograd.grad((y * weights).sum(), inputs[index], allow_unused=True)
+    (gradient,) = torch.autograd.grad(weighted_sum(y), inputs[name], allow_unused=True)
     return gradient

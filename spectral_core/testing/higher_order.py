@@ -1,7 +1,7 @@
 """Checks of what goes beyond one gradient: gradients of gradients, and the transforms of torch.func.
 
-A backend that declares ``higher_order`` has both right; any other has them right or refuses, for a number that is wrong
-without a word is the worst.
+A backend that declares ``higher_order`` computes both correctly. Any other may refuse, but must not return wrong
+numbers.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch.func import grad, jvp, vmap
 from spectral_core.backends.base import FFTBackend, Mode
 from spectral_core.convolution import convolve, prepare_kernel
 from spectral_core.modulation import modulate
+from spectral_core.testing.gradients import weighted_sum
 from spectral_core.testing.inputs import Inputs
 from spectral_core.testing.numerics import assert_close
 from spectral_core.testing.oracle import oracle_convolve, oracle_modulate
@@ -30,7 +31,7 @@ _CASES: tuple[tuple[Mode, tuple[int, ...]], ...] = (
 
 
 def check_gradients_of_gradients(backend: FFTBackend) -> None:
-    """Second derivatives in every tensor are the definition's, of both operators, of raw and of prepared kernels."""
+    """Second derivatives of both operators, with raw and prepared kernels, are those of the definition."""
     draw = Inputs(backend)
     for mode, shape in _CASES:
         tensors = {name: draw.normal(2, 3, 5) for name in ("u", "pre_gate", "post_gate")}
@@ -46,28 +47,18 @@ def check_gradients_of_gradients(backend: FFTBackend) -> None:
 
 
 def check_transforms_of_torch_func(backend: FFTBackend) -> None:
-    """vmap, vmap of grad and jvp of both operators give what a loop over the samples and the definition give."""
+    """vmap, vmap of grad and jvp of both operators agree with a loop over the samples and with the definition."""
     draw = Inputs(backend)
 
     def loss(run: Callable[..., Tensor], *given: Tensor) -> Tensor:
         return run(*given).square().sum()
 
+    raw, modulation = partial(convolve, backend=backend), partial(modulate, backend=backend)
+    prepared = partial(raw, kernel=prepare_kernel(draw.normal(3, 12), 9, backend=backend))
     for what, run, samples in (
-        (
-            "convolution",
-            partial(convolve, backend=backend),
-            (draw.normal(4, 2, 3, 9), draw.normal(4, 3, 5)),
-        ),
-        (
-            "convolution, prepared",
-            partial(convolve, kernel=prepare_kernel(draw.normal(3, 12), 9, backend=backend), backend=backend),
-            (draw.normal(4, 2, 3, 9),),
-        ),
-        (
-            "modulation",
-            partial(modulate, backend=backend),
-            (draw.normal(4, 2, 3, 8), draw.normal(4, 3, 5)),
-        ),
+        ("convolution", raw, (draw.normal(4, 2, 3, 9), draw.normal(4, 3, 5))),
+        ("convolution, prepared", prepared, (draw.normal(4, 2, 3, 9),)),
+        ("modulation", modulation, (draw.normal(4, 2, 3, 8), draw.normal(4, 3, 5))),
     ):
         try:
             outputs = vmap(run)(*samples)
@@ -110,9 +101,7 @@ def _compare(
 def _second(run: Callable[..., Tensor], tensors: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
     """The gradient in every tensor of the squared gradients in every tensor."""
     leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in tensors.items()}
-    y = run(**leaves)
-    weights = torch.linspace(-1.0, 2.0, y.numel(), dtype=y.dtype, device=y.device).reshape(y.shape)
-    gradients = torch.autograd.grad((y * weights).sum(), list(leaves.values()), create_graph=True)
+    gradients = torch.autograd.grad(weighted_sum(run(**leaves)), list(leaves.values()), create_graph=True)
     return torch.autograd.grad(torch.stack([each.square().sum() for each in gradients]).sum(), list(leaves.values()))
 
 

@@ -1,4 +1,4 @@
-"""Seeded inputs for the checks, made where the backend under test runs."""
+"""Seeded inputs for the checks, on a device that the backend supports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TOLERANCE = {torch.float64: 1e-12, torch.float32: 5e-6}
 class Inputs:
     """Random tensors on a device the backend supports, in the most precise dtype it takes.
 
-    device, dtype: where and in what the checks run. tolerance: the relative error allowed there.
+    device, dtype: those of the checks. tolerance: the allowed relative error.
     """
 
     def __init__(self, backend: FFTBackend, seed: int = 0) -> None:
@@ -22,7 +22,7 @@ class Inputs:
         self._generator = torch.Generator().manual_seed(seed)
 
     def normal(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-        """Standard normal values: of size 1, so that a relative error means something."""
+        """Standard normal values: of size 1, so that a relative error is meaningful."""
         drawn = torch.randn(shape, generator=self._generator, dtype=torch.float64)
         return drawn.to(self.device, dtype or self.dtype)
 

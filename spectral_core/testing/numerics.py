@@ -11,8 +11,8 @@ from torch import Tensor
 def relative_error(actual: Tensor, expected: Tensor) -> float:
     """||actual - expected|| / ||expected|| over all elements, in float64.
 
-    An all-zero output has error 1, NaN or a wrong shape has error infinity, so neither passes any bound below 1.
-    When ``expected`` is zero, only zero is right.
+    An all-zero output has error 1; NaN and wrong shapes have an infinite error: none passes a bound below 1. If
+    ``expected`` is zero, only zero is right.
     """
     if actual.shape != expected.shape:
         return math.inf
@@ -39,7 +39,7 @@ def assert_close(what: str, actual: Tensor, expected: Tensor, bound: float) -> N
 def assert_as_accurate(what: str, actual: Tensor, plain: Tensor, exact: Tensor, floor: float) -> None:
     """Raise AssertionError unless ``actual`` is at most twice as far from ``exact`` as ``plain`` is, plus a floor.
 
-    plain: the same computation by plain PyTorch in the same dtype, which sets what the dtype can give.
+    plain: the same computation by plain PyTorch in the same dtype, the standard for that dtype.
     """
     bound = 2 * relative_error(plain, exact) + floor
     assert_close(f"{what} (allowed: twice plain torch.fft's error + {floor:g})", actual, exact, bound)

@@ -1,16 +1,15 @@
-"""What the spectral operators mean: direct sums in float64, without an FFT, plain enough to read as the definition.
+"""The definitions of the spectral operators: direct sums in float64, without an FFT.
 
-Every tensor is taken to the CPU in float64. All functions are differentiable.
+Every tensor is moved to the CPU in float64. All functions are differentiable.
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
 
 from spectral_core.backends.base import Mode, Spectrum
+from spectral_kernels.modulation.reference import irfft, modulation, rfft
 
 
 def oracle_convolve(
@@ -49,44 +48,22 @@ def oracle_modulate(x: Tensor, gain: Tensor | None = None, phase: Tensor | None 
 
     x: (B, D, L). gain, phase: broadcastable to (B, D, F), F = n // 2 + 1. Returns (B, D, n) float64.
     """
-    n = x.shape[-1] if n is None else n
-    real, imag = oracle_rfft(x, n)
-    if phase is not None:
-        cosine, sine = _exact(phase).cos(), _exact(phase).sin()
-        real, imag = real * cosine - imag * sine, real * sine + imag * cosine
-    if gain is not None:
-        real, imag = real * _exact(gain), imag * _exact(gain)
-    return oracle_irfft(Spectrum(real, imag), n)
+    gain, phase = (None if field is None else _exact(field) for field in (gain, phase))
+    return modulation(_exact(x), gain, phase, x.shape[-1] if n is None else n)
 
 
 def oracle_rfft(x: Tensor, n: int) -> Spectrum:
     """X[f] = sum_t x[t] e^(-2 pi i f t / n), x cropped or zero-padded to n points."""
-    points = torch.nn.functional.pad(_exact(x), (0, n - x.shape[-1]))
-    cosine, sine = _matrices(n)
-    return Spectrum(points @ cosine, -(points @ sine))
+    return Spectrum(*rfft(_exact(x), n))
 
 
 def oracle_irfft(spectrum: Spectrum, n: int) -> Tensor:
-    """x[t] = 1/n sum_f w[f] (re[f] cos(2 pi f t / n) - im[f] sin(2 pi f t / n)).
-
-    w is :func:`bin_weights`. The sine is zero at DC and Nyquist, so imaginary parts there do not contribute.
-    """
-    cosine, sine = _matrices(n)
-    weights = bin_weights(n)
-    return ((_exact(spectrum.real) * weights) @ cosine.T - (_exact(spectrum.imag) * weights) @ sine.T) / n
-
-
-def bin_weights(n: int) -> Tensor:
-    """How many bins of the full transform each bin of the real one stands for: 1 at DC and Nyquist, else 2."""
-    weights = torch.full((n // 2 + 1,), 2.0, dtype=torch.float64)
-    weights[0] = 1.0
-    if n % 2 == 0:
-        weights[-1] = 1.0
-    return weights
+    """The inverse of :func:`oracle_rfft`; imaginary parts at DC and Nyquist do not contribute."""
+    return irfft(_exact(spectrum.real), _exact(spectrum.imag), n)
 
 
 def plain_convolve(u: Tensor, kernel: Tensor, mode: Mode) -> Tensor:
-    """The convolution as anyone would write it with torch.fft, in u's own precision: the yardstick for accuracy.
+    """The convolution by torch.fft, in u's own precision: what a backend's accuracy is compared with.
 
     Half precision is transformed in float32 and cast back. A circular kernel must not be longer than the signal.
     """
@@ -97,15 +74,6 @@ def plain_convolve(u: Tensor, kernel: Tensor, mode: Mode) -> Tensor:
     start = count // 2 if mode == "centered" else 0
     y = torch.fft.irfft(torch.fft.rfft(signal, n=n) * torch.fft.rfft(taps, n=n), n=n)
     return y[..., start : start + length].to(u.dtype)
-
-
-def _matrices(n: int) -> tuple[Tensor, Tensor]:
-    """The cosine and sine of 2 pi t f / n, each (n, F). The product t f is reduced modulo n first, exactly."""
-    turns = torch.arange(n)[:, None] * torch.arange(n // 2 + 1)[None, :] % n
-    angle = turns.double() * (2 * math.pi / n)
-    sine = angle.sin()
-    sine[2 * turns == n] = 0.0  # sin(pi), which is not zero in floating point
-    return angle.cos(), sine
 
 
 def _exact(x: Tensor) -> Tensor:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import torch
-from torch import Tensor
 
 from spectral_core.axes import describe
 from spectral_core.backends.base import FFTBackend, Spectrum
@@ -13,7 +13,8 @@ from spectral_core.modulation import modulate
 from spectral_core.testing.gradients import assert_gradients
 from spectral_core.testing.inputs import Inputs
 from spectral_core.testing.numerics import assert_as_accurate, assert_close
-from spectral_core.testing.oracle import bin_weights, oracle_irfft, oracle_modulate, oracle_rfft
+from spectral_core.testing.oracle import oracle_irfft, oracle_modulate, oracle_rfft
+from spectral_kernels.modulation.reference import bin_weights
 
 _LENGTHS = (1, 2, 3, 4, 8, 13, 30, 31, 64)
 
@@ -29,7 +30,7 @@ def check_transform_matches_its_definition(backend: FFTBackend) -> None:
 
 
 def check_inverse_undoes_the_transform(backend: FFTBackend) -> None:
-    """irfft(rfft(x, n), n) == x for odd, prime, even and single n: one side, and one only, divides by n."""
+    """irfft(rfft(x, n), n) == x for odd, prime, even and single n: only the inverse divides by n."""
     draw = Inputs(backend)
     for n in _LENGTHS:
         x = draw.normal(2, 3, n)
@@ -37,7 +38,7 @@ def check_inverse_undoes_the_transform(backend: FFTBackend) -> None:
 
 
 def check_parseval(backend: FFTBackend) -> None:
-    """The energy of a signal is the energy of its spectrum over n; bins between DC and Nyquist count twice."""
+    """The energy of a signal is that of its spectrum over n, in which bins between DC and Nyquist count twice."""
     draw = Inputs(backend)
     for n in _LENGTHS:
         x = draw.normal(2, 3, n)
@@ -48,7 +49,7 @@ def check_parseval(backend: FFTBackend) -> None:
 
 
 def check_real_symmetry(backend: FFTBackend) -> None:
-    """Imaginary parts at DC and Nyquist do not contribute: not in irfft, not when a phase turns those bins."""
+    """Imaginary parts at DC and Nyquist do not contribute, in irfft and in modulation by a phase."""
     draw = Inputs(backend)
     for n in (1, 2, 7, 12):
         bins = n // 2 + 1
@@ -87,7 +88,7 @@ def check_modulation_matches_its_definition(backend: FFTBackend) -> None:
 
 
 def check_phase_ramp_is_a_shift(backend: FFTBackend) -> None:
-    """Turning bin f by -2 pi f s / n moves the signal s tokens later, around the circle."""
+    """A phase of -2 pi f s / n at bin f rolls the signal by s tokens."""
     draw = Inputs(backend)
     for n, steps in ((16, 3), (15, 4)):
         x = draw.normal(2, 3, n)
@@ -97,7 +98,7 @@ def check_phase_ramp_is_a_shift(backend: FFTBackend) -> None:
 
 
 def check_modulation_in_lower_precision(backend: FFTBackend) -> None:
-    """float32 within twice torch.fft's error; half precision, in the signal or in the fields, through float32."""
+    """float32 has at most twice torch.fft's error; half precision is transformed in float32."""
     draw = Inputs(backend)
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         x, gain, phase = (draw.normal(2, 3, size, dtype=dtype) for size in (200, 101, 101))
@@ -111,29 +112,23 @@ def check_modulation_in_lower_precision(backend: FFTBackend) -> None:
 
 
 def check_modulation_gradients(backend: FFTBackend) -> None:
-    """Gradients for x, gain and phase: by finite differences, and each alone against the definition's.
+    """Gradients for x, gain and phase agree with finite differences, and each alone with the definition.
 
-    The phase at DC and Nyquist has a gradient too: turning those bins shrinks what is left of them.
+    The phase at DC and Nyquist has a gradient too: it shrinks the real parts of those bins.
     """
     draw = Inputs(backend)
     for length, n in ((6, 6), (5, 5), (5, 8)):
         bins = n // 2 + 1
         tensors = {"x": draw.normal(2, 3, length), "gain": draw.normal(3, bins), "phase": draw.normal(2, 3, bins)}
-
-        def run(x: Tensor, gain: Tensor, phase: Tensor, n: int = n) -> Tensor:
-            return modulate(x, gain, phase, n=n, backend=backend)
-
-        def exact(x: Tensor, gain: Tensor, phase: Tensor, n: int = n) -> Tensor:
-            return oracle_modulate(x, gain, phase, n)
-
+        run, exact = partial(modulate, n=n, backend=backend), partial(oracle_modulate, n=n)
         assert_gradients(f"modulation at n = {n}", run, exact, tensors, draw.tolerance)
 
 
 def check_modulation_of_strided_and_empty_inputs(backend: FFTBackend) -> None:
-    """(B, L, D) tensors seen as (B, D, L) are welcome, outputs are contiguous, and no rows give no rows."""
+    """Transposed (B, L, D) tensors are accepted, outputs are contiguous, and an empty batch stays empty."""
     draw = Inputs(backend)
     gain, phase = (draw.normal(2, 10, 3).transpose(1, 2) for _ in range(2))
-    # In the last two, rows are not in order of memory, an order some libraries keep in their output.
+    # In the last two, rows are not in memory order, which some libraries keep in their output.
     layouts = (
         draw.normal(2, 18, 3).transpose(1, 2),
         draw.normal(3, 2, 18).transpose(0, 1),
@@ -150,7 +145,7 @@ def check_modulation_of_strided_and_empty_inputs(backend: FFTBackend) -> None:
 
 
 def check_nan_comes_through_modulation(backend: FFTBackend) -> None:
-    """A NaN in the signal or in either field is seen in the output of its row and channel."""
+    """A NaN in the signal or in either field shows in the output of its row and channel."""
     draw = Inputs(backend)
     for name in ("x", "gain", "phase"):
         x, gain, phase = draw.normal(2, 3, 16), draw.normal(2, 3, 9), draw.normal(2, 3, 9)

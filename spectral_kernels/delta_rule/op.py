@@ -1,9 +1,8 @@
 """The recurrence of the delta rule over chunks, as a ``torch.library`` operator with its own backward pass.
 
 Only the recurrence over chunks is sequential. As an operator it is one node for a compiler, which would unroll the
-loop, and its backward pass saves inputs and states instead of a graph for each chunk. Exported programs and the
-transforms of torch.func run the plain loop: the former must run without this package, the latter have no rule for the
-operator.
+loop, and its backward pass saves inputs and states instead of a graph for each chunk. Exported programs run the plain
+loop because they must not need this package, and transforms of torch.func because they have no rule for the operator.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ def _loop(*given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _gradients(*given: Tensor) -> list[Tensor]:
-    """Of all seven inputs. The loop holds what is sequential; all else is products over all chunks at once."""
+    """Gradients of all seven inputs. Only the loop is sequential; the rest are products over all chunks at once."""
     k, v, solve, from_start, to_end, total, _ = given[:7]
     u, before, to_u, to_before, to_final = given[7:]
     heads, chunks = k.shape[:2], k.shape[2]

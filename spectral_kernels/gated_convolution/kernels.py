@@ -1,8 +1,7 @@
-"""Triton kernels of the gated convolution where a row fits on chip: one launch forward, one for all gradients of
-signals.
+"""Triton kernels of the gated convolution where a row fits on chip: one launch forward, one for all gradients.
 
-Rows are taken channel by channel, so that the rows that share a response run together. A response is (2, M) in
-float32, real and imaginary part, its bins in the order in which the transform leaves them.
+Programs are ordered by channel, so that rows with the same response run together. A response is (2, M) in float32, real
+and imaginary part, its bins in the order in which the transform leaves them.
 """
 
 from __future__ import annotations

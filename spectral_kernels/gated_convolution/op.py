@@ -14,7 +14,7 @@ from spectral_kernels.operator import differentiable_operator, operator
 
 _SHIFT = 0.25
 _WORK_BYTES = 512 << 20
-"""Workspace of the passes at a time, where a channel's does not need more."""
+"""Largest workspace of the passes, unless a single channel needs more."""
 _PROGRAMS = 1024
 """Programs of a backward launch: enough to fill any device, few enough that their partial sums stay small."""
 
@@ -164,10 +164,10 @@ def _forward(*arguments: Any) -> Tensor:
 
 
 def _gradients(grad: Tensor, *arguments: Any) -> tuple[Tensor | None, ...]:
-    """Gradients of u, kernel, skip, pre_gate, post_gate; the kernel's is None where it is not wanted.
+    """Gradients of u, kernel, skip, pre_gate and post_gate; the kernel's is None unless it is wanted.
 
-    With g = post grad: the signal's is the correlation of g with the kernel, the kernel's that of g with the signal,
-    summed over rows that share it.
+    With g = post grad: the signal's gradient is the correlation of g with the kernel; the kernel's is that of g with
+    the signal, summed over rows that share the kernel.
     """
     given, first, prepared, wanted = _Given(*arguments[:5]).contiguous(), *arguments[5:]
     grad = grad.contiguous()
@@ -188,8 +188,7 @@ def _gradients_on_chip(
     turning = tables(digits, _SHIFT, u.device)
     response = kernel if prepared else _respond(kernel, length, first)
     splits = batch if per_row else min(batch, -(-_PROGRAMS // dim))
-    empty_like = _maybe_empty
-    made, to_pre, to_post = torch.empty_like(u), empty_like(pre), empty_like(post)
+    made, to_pre, to_post = torch.empty_like(u), _maybe_empty(pre), _maybe_empty(post)
     to_skip = torch.empty(dim, splits, dtype=torch.float32, device=u.device)
     spectra = torch.empty((dim, splits, 2, points) if to_kernel else 0, dtype=torch.float32, device=u.device)
     run(
@@ -269,7 +268,7 @@ def _spread(passes: Any, plan: _Passes, x: Tensor, gate: Tensor | None, work: Te
 
 
 def _blocks(given: _Given, points: int, works: int, first: int, prepared: bool) -> Iterator[tuple[int, Tensor, int]]:
-    """First channel, response and rows of blocks of channels, of a size their workspaces may have."""
+    """First channel, response and number of rows of blocks of channels whose workspaces are within the limit."""
     batch, dim, length = given.u.shape
     width = max(1, min(dim, _WORK_BYTES // (works * batch * 8 * points)))
     for start in range(0, dim, width):
@@ -291,7 +290,7 @@ def _as_given(taps: Tensor, given: _Given) -> Tensor:
 
 
 def _or(tensor: Tensor | None, stand_in: Tensor) -> Tensor:
-    """A pointer for what is absent, and then not read."""
+    """The tensor, or another's pointer for an absent one, which the kernel does not read."""
     return stand_in if tensor is None else tensor
 
 

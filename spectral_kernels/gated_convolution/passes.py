@@ -99,9 +99,7 @@ def respond_chunks(WORK, MATRICES, FIRST, SECOND, CHUNKS,
 def convolve_chunks(WORK, RESPONSE, MATRICES, FIRST, SECOND, BATCH, CHUNKS,
                     PER_ROW: tl.constexpr,
                     A: tl.constexpr, B: tl.constexpr, C: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Pass 2: each chunk filtered in place. RESPONSE has a row for each channel of the workspace, or (PER_ROW) each
-    row.
-    """
+    """Pass 2: each chunk filtered in place. RESPONSE has a row per channel, or (PER_ROW) per row of the workspace."""
     m: tl.constexpr = A * B * C
     LAST: tl.constexpr = C if C > 1 else B
     M = CHUNKS * m

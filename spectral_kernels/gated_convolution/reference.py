@@ -1,4 +1,4 @@
-"""What the gated convolution means: the direct sum, in whatever precision it is given."""
+"""The definition of the gated convolution: the direct sum, in the precision of the input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Device functions: how samples and taps come on chip, and what is done to results on their way out."""
+"""Device functions that load samples and taps, and that finish and store results."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Triton kernels of modulation: transform, fields and inverse of one row on chip, one launch each way.
 
-The tile has a power of two in each digit; the transform has exactly n = NA NB NC points. What lies beyond meets zeros
-in the tables. Fields are read by their strides: a broadcast axis has stride 0.
+Each digit of the tile is a power of two, while the transform has exactly n = NA NB NC points; tables are zero beyond
+them. Fields are read by their strides: a broadcast axis has stride 0.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from spectral_kernels.dft import inverse, times, transform
 
 @triton.jit
 def _samples(NA, NB, NC, A: tl.constexpr, B: tl.constexpr, C: tl.constexpr):
-    """The sample at each place of a tile [A, B C], and whether there is one."""
+    """The index of the sample at each place of a tile [A, B C], and a mask of valid places."""
     n1, rest = tl.arange(0, A)[:, None], tl.arange(0, B * C)[None, :]
     n2, n3 = rest // C, rest % C
     return (n1 * NB + n2) * NC + n3, (n1 < NA) & (n2 < NB) & (n3 < NC)
@@ -22,7 +22,7 @@ def _samples(NA, NB, NC, A: tl.constexpr, B: tl.constexpr, C: tl.constexpr):
 
 @triton.jit
 def _bins(NA, NB, NC, A: tl.constexpr, B: tl.constexpr, C: tl.constexpr):
-    """The bin at each place of a tile of bins (f1, f2, f3), and whether there is one."""
+    """The index of the bin at each place of a tile of bins (f1, f2, f3), and a mask of valid places."""
     LAST: tl.constexpr = C if C > 1 else B
     q = tl.arange(0, A * B * C // LAST)[:, None] * LAST + tl.arange(0, LAST)[None, :]
     f1, f2, f3 = q // (B * C), q // C % B, q % C

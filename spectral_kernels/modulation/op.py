@@ -14,7 +14,7 @@ from spectral_kernels.launch import PRECISION, refuse_higher_order, run
 from spectral_kernels.operator import differentiable_operator
 
 LONGEST = 4096
-"""Places of the longest tile."""
+"""Elements of the largest tile."""
 _LARGEST_DIGIT = 64
 
 
@@ -32,7 +32,7 @@ def modulation(x: Tensor, gain: Tensor | None, phase: Tensor | None, n: int) -> 
 
 @functools.lru_cache(maxsize=256)
 def digits(n: int) -> tuple[Digits, Digits] | None:
-    """Digits whose product is n, and the powers of two that hold them: the smallest tile. None: n has none that fit."""
+    """Digits whose product is n, and their sizes in the smallest tile, powers of two; None if no digits fit."""
     found = [
         (Digits(a, b, n // (a * b)), padded)
         for a in range(1, _LARGEST_DIGIT + 1)
@@ -50,7 +50,7 @@ def fits(n: int) -> bool:
     return digits(n) is not None
 
 
-# What torch.compiler.assume_constant_result sets, without importing the compiler: a search is not worth tracing.
+# What torch.compiler.assume_constant_result sets, without importing the compiler: the search need not be traced.
 fits._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 

@@ -1,4 +1,4 @@
-"""Checks of rows: a row's result depends on its own tokens, never on padding or on its neighbours."""
+"""Checks that the result of a row depends on its own tokens only, not on padding or other rows."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import torch
 
 from spectral_core.testing import assert_close
 from spectral_layers.rows import Alignment, Rows
-from spectral_layers.testing.cases import MixerCase, keeps_segments, streams
-from spectral_layers.testing.check import for_all, normal, only_for, ragged
+from spectral_layers.testing.cases import MixerCase, streams
+from spectral_layers.testing.check import for_all, normal, only_for, ragged, require_like
 from spectral_layers.testing.streaming import run
 
 _BOUND = 1e-9
@@ -19,7 +19,7 @@ def _lengths(case: MixerCase) -> list[int]:
 
 @for_all
 def check_right_padding_changes_nothing(case: MixerCase) -> None:
-    """Each row of a padded batch gives what it gives alone, whatever the padding holds; lengths 0 and 1 included."""
+    """Each row of a padded batch has the outputs it has alone, for any padding, also at lengths 0 and 1."""
     mixer, lengths = case.build(), _lengths(case)
     x = normal(len(lengths), case.length, case.hidden_dim)
     with torch.no_grad():
@@ -51,7 +51,7 @@ def check_padding_stays_out_of_the_state(case: MixerCase) -> None:
 
 @for_all
 def check_left_padding_through_alignment(case: MixerCase) -> None:
-    """Rows padded on the left, gathered and scattered back as the model does, give what they give alone."""
+    """Rows padded on the left, gathered and scattered back as a model does, have the outputs they have alone."""
     mixer, lengths = case.build(), _lengths(case)
     x = normal(len(lengths), case.length, case.hidden_dim)
     mask = ragged(lengths).mask(case.length).flip(1)
@@ -67,7 +67,7 @@ def check_left_padding_through_alignment(case: MixerCase) -> None:
 
 @for_all
 def check_rows_do_not_mix(case: MixerCase) -> None:
-    """New tokens in one row leave the others as they were; rows in another order give outputs in that order."""
+    """New tokens in one row do not change the others; permuted rows give permuted outputs."""
     mixer = case.build()
     x = normal(3, case.length, case.hidden_dim)
     order = torch.tensor([2, 0, 1])
@@ -83,19 +83,18 @@ def check_rows_do_not_mix(case: MixerCase) -> None:
 
 @for_all
 def check_an_empty_batch(case: MixerCase) -> None:
-    """No rows in, no rows out, and a state of no rows from a mixer that streams."""
+    """An empty batch gives an empty batch, and a state without rows if the mixer streams."""
     mixer = case.build()
-    y = mixer(normal(0, 5, case.hidden_dim)).y
-    if y.shape != (0, 5, case.hidden_dim):
-        raise AssertionError(f"{case}: no rows must come back as (0, 5, {case.hidden_dim}); got {tuple(y.shape)}.")
+    nothing = normal(0, 5, case.hidden_dim)
+    require_like(str(case), mixer(nothing).y, nothing)
     if streams(case):
-        _, state = run(mixer, normal(0, 5, case.hidden_dim))
+        _, state = run(mixer, nothing)
         run(mixer, normal(0, 1, case.hidden_dim), state)
 
 
-@only_for(keeps_segments)
+@only_for(lambda case: case.build().keeps_segments)
 def check_packed_documents_stay_apart(case: MixerCase) -> None:
-    """Documents packed into one row by segment ids give what each gives in a row of its own."""
+    """Documents packed into one row by segment ids have the outputs they have in rows of their own."""
     mixer, first = case.build(), case.block + 3
     x = normal(2, case.length, case.hidden_dim)
     segments = (torch.arange(case.length) >= first).long().expand(2, -1)

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
-from spectral_layers.testing.cases import (
-    FeedForwardCase,
-    FilterCase,
-    FrontEndCase,
-    FusionCase,
-    GateCase,
-    MixerCase,
-    PositionCase,
-    SparsityCase,
-    randomised,
-)
+from spectral_layers.testing.cases import PartCase
 from spectral_layers.testing.check import for_all, only_for
-
-Case = MixerCase | FilterCase | GateCase | SparsityCase | FusionCase | FeedForwardCase | PositionCase | FrontEndCase
 
 
 @for_all
-def check_it_builds_on_meta(case: Case) -> None:
-    """On the meta device a part has the parameters it has elsewhere: models of any size are counted without memory."""
+def check_it_builds_on_meta(case: PartCase[Any]) -> None:
+    """On the meta device, where models are counted without memory, a part has the same parameters as elsewhere."""
     expected = {name: parameter.shape for name, parameter in case.build().named_parameters()}
     try:
         with torch.device("meta"):
@@ -40,18 +30,18 @@ def check_it_builds_on_meta(case: Case) -> None:
         raise AssertionError(f"{case}: parameters take the device a model is built on; on meta, got {elsewhere}.")
 
 
-def _has_options(case: Case) -> bool:
+def _has_options(case: PartCase[Any]) -> bool:
     """Whether the part has the form of this release; parts of the earlier one cannot be made by keyword."""
     return isinstance(case.config, case.build().config_class)
 
 
 @only_for(_has_options)
-def check_keywords_make_the_same_part(case: Case) -> None:
+def check_keywords_make_the_same_part(case: PartCase[Any]) -> None:
     """Made by keyword arguments alone, the part has the weights that its config gives it."""
-    built, context = case.build(), case.context
+    built, context = case.build(), case.context()
     where = {name: getattr(context, "hidden_dim" if name == "dim" else name) for name in context.keywords.model_fields}
     options = {name: getattr(case.config, name) for name in type(case.config).model_fields if name != "type"}
-    made = randomised(lambda: type(built)(**where, **options), torch.float64)
+    made = case.randomised(lambda: type(built)(**where, **options))
     expected, found = built.state_dict(), made.state_dict()
     if expected.keys() != found.keys() or not all(torch.equal(expected[name], found[name]) for name in expected):
         raise AssertionError(

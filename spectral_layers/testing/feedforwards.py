@@ -1,4 +1,4 @@
-"""Checks of feed-forwards: each token by itself."""
+"""Checks of feed-forwards, which process each token alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from spectral_core.testing import assert_close
 from spectral_layers.testing.cases import FeedForwardCase
-from spectral_layers.testing.check import for_all, normal, only_for, ragged
+from spectral_layers.testing.check import for_all, normal, only_for, ragged, require_like, require_scalars
 from spectral_layers.testing.gradients import require_gradients
 
 _BATCH, _LENGTH = 3, 40
@@ -17,18 +17,13 @@ def has_losses(case: FeedForwardCase) -> bool:
     return bool(case.build()(_tokens(case)).losses)
 
 
-def is_divisible(case: FeedForwardCase) -> bool:
-    return case.build().divisible
-
-
 @for_all
 def check_tokens_do_not_mix(case: FeedForwardCase) -> None:
-    """A token's output is what it gives alone, whatever stands before, after or in other rows, padding included."""
+    """A token has the output it has alone, whatever the other tokens, rows and padding are."""
     part, x = case.build(), _tokens(case)
     with torch.no_grad():
         y = part(x).y
-        if y.shape != x.shape:
-            raise AssertionError(f"{case}: {tuple(x.shape)} must come back as such; got {tuple(y.shape)}.")
+        require_like(str(case), y, x)
         if not y.any():
             raise AssertionError(f"{case}: the output of noise is all zero, so its independence says nothing.")
         for row, token in ((0, 0), (1, 17), (2, _LENGTH - 1)):
@@ -45,7 +40,7 @@ def check_tokens_do_not_mix(case: FeedForwardCase) -> None:
 
 @for_all
 def check_gradients_of_a_feedforward_at_any_scale(case: FeedForwardCase) -> None:
-    """Inputs of size 0, 1e-30, 1e-25, 1e-10 and 1 give them and every parameter a finite gradient, in float32."""
+    """Inputs and parameters get finite gradients for inputs of size 0, 1e-30, 1e-25, 1e-10 and 1, in float32."""
     part = case.build(torch.float32)
     weights = normal(_BATCH, _LENGTH, case.hidden_dim, seed=1, dtype=torch.float32)
 
@@ -61,11 +56,9 @@ def check_a_feedforward_keeps_dtypes(case: FeedForwardCase) -> None:
     """float32 and float64 come back as such; bfloat16 autocast gives finite outputs within a tenth of float32's."""
     x = _tokens(case)
     for dtype in (torch.float64, torch.float32):
-        found = case.build(dtype)(x.to(dtype)).y.dtype
-        if found != dtype:
-            raise AssertionError(f"{case}: an input in {dtype} must give an output in {dtype}; got {found}.")
+        require_like(str(case), case.build(dtype)(x.to(dtype)).y, x.to(dtype))
     part = case.build(torch.float32)
-    # The mean over many tokens: one whose router nearly ties may go elsewhere in half precision.
+    # The median: a token whose router nearly ties may go to another expert in half precision.
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         rounded = part(x.float()).y.float()
     with torch.no_grad():
@@ -75,9 +68,9 @@ def check_a_feedforward_keeps_dtypes(case: FeedForwardCase) -> None:
         raise AssertionError(f"{case}: under bfloat16 autocast outputs are off by {error.median():.2g}; at most 0.1.")
 
 
-@only_for(is_divisible)
+@only_for(lambda case: case.build().divisible)
 def check_a_divisible_feedforward_may_be_given_parts(case: FeedForwardCase) -> None:
-    """Tokens in two calls have the outputs of one, and no loss or metric is of all of them together."""
+    """Tokens have the same outputs in two calls as in one, and there are no losses or metrics over all tokens."""
     part, x = case.build(), _tokens(case)
     with torch.no_grad():
         whole = part(x)
@@ -90,7 +83,7 @@ def check_a_divisible_feedforward_may_be_given_parts(case: FeedForwardCase) -> N
 
 @only_for(has_losses)
 def check_losses_of_a_feedforward_ignore_padding(case: FeedForwardCase) -> None:
-    """Losses and metrics are scalars of the real tokens alone: what stands in the padding, and how much, is nothing."""
+    """Losses and metrics depend on real tokens only, not on the values or the amount of padding."""
     part, x = case.build(), _tokens(case)
     rows = ragged([_LENGTH, 9, 0])
     real = x[rows.mask(_LENGTH)][None]
@@ -112,9 +105,9 @@ def check_losses_of_a_feedforward_ignore_padding(case: FeedForwardCase) -> None:
 def check_losses_of_a_feedforward_teach(case: FeedForwardCase) -> None:
     """Each loss is a scalar with a gradient for some parameter."""
     part = case.build()
-    for name, scalar in part(_tokens(case)).losses.items():
-        if scalar.dim() != 0:
-            raise AssertionError(f"{case}: the loss {name!r} must be a scalar; got {tuple(scalar.shape)}.")
+    losses = part(_tokens(case)).losses
+    require_scalars(str(case), losses)
+    for name, scalar in losses.items():
         parameters = list(part.parameters())
         gradients: tuple[Tensor | None, ...] = (None,) * len(parameters)
         if scalar.requires_grad:

@@ -1,4 +1,4 @@
-"""Checks of filters: a kernel is a function of the lag alone, and its shortcuts give the same kernel."""
+"""Checks of filters: a tap depends on its lag only, and recurrences agree with the kernel."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from torch import Tensor
 from spectral_core import convolve
 from spectral_core.testing import assert_close, relative_error
 from spectral_layers.filters.base import Filter, RecurrentFilter
-from spectral_layers.testing.cases import FilterCase, has_limit, has_support, is_recurrent
+from spectral_layers.testing.cases import FilterCase, is_limited, is_recurrent
 from spectral_layers.testing.check import for_all, normal, only_for
+from spectral_layers.testing.gradients import require_parameter_gradients
 
 _BOUND = 1e-9
 
@@ -31,20 +32,20 @@ def check_a_tap_depends_on_its_lag_alone(case: FilterCase) -> None:
             assert_close(what, kernel, longest[:, :length], _BOUND)
 
 
-@only_for(has_support)
+@only_for(lambda case: case.build().support is not None)
 def check_taps_beyond_the_support_are_zero(case: FilterCase) -> None:
     """From ``support`` on the kernel is zero; decoding forgets inputs older than that."""
     made = case.build()
     support = made.support
     assert support is not None
     with torch.no_grad():
-        # A limited filter is not asked for more, and then needs no zeros.
+        # A filter with a length limit is never called beyond it, and then needs no zeros.
         beyond = made.kernel(support + 9)[:, support:]
     if beyond.any():
         raise AssertionError(f"{case}: kernel taps from lag {support} on must be zero, as its support says.")
 
 
-@only_for(has_limit)
+@only_for(is_limited)
 def check_the_kernel_reaches_the_limit(case: FilterCase) -> None:
     """A filter limited to some length is defined up to it."""
     made = case.build()
@@ -58,7 +59,7 @@ def check_the_kernel_reaches_the_limit(case: FilterCase) -> None:
 
 @for_all
 def check_autocast_leaves_the_kernel_alone(case: FilterCase) -> None:
-    """Kernels are synthesised in their parameters' precision: half precision loses phases and tails."""
+    """Autocast does not change kernels: half precision would lose phases and tails."""
     made = case.build(torch.float32)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         rounded = made.kernel(200)
@@ -73,20 +74,12 @@ def check_every_parameter_of_a_filter_learns(case: FilterCase) -> None:
         made.zero_grad()
         weights = normal(case.channels, length, dtype=torch.float32)
         (made.kernel(length) * weights).sum().backward()
-        for name, parameter in made.named_parameters():
-            gradient = parameter.grad
-            if gradient is None or not gradient.isfinite().all():
-                raise AssertionError(f"{case}: {name} gets no finite gradient from {length} taps.")
-            if length > 1 and not gradient.any():
-                raise AssertionError(f"{case}: {name} gets an all-zero gradient from {length} taps; it cannot learn.")
+        require_parameter_gradients(f"{case}, {length} taps", made, dead=length == 1)
 
 
 @only_for(is_recurrent)
 def check_recurrence_equals_convolution(case: FilterCase) -> None:
-    """absorb, carry and step, in chunks, by tokens and for rows of different lengths, give what the kernel gives.
-
-    A step that is given its tables gives what it gives without.
-    """
+    """absorb, carry and step, in chunks, by tokens and for rows of different lengths, agree with the convolution."""
     made = case.build()
     assert isinstance(made, RecurrentFilter)
     u = normal(3, case.channels, case.length)

@@ -1,4 +1,4 @@
-"""Checks of front ends: features that fit, each row's from its own input, and a clear refusal of what does not fit."""
+"""Checks of front ends: shapes of features, independence of rows and padding, refusals of unsuitable inputs."""
 
 from __future__ import annotations
 
@@ -11,24 +11,17 @@ from spectral_core.errors import UnsupportedInputError
 from spectral_core.testing import assert_close
 from spectral_layers.frontends.base import Modality
 from spectral_layers.testing.cases import FrontEndCase
-from spectral_layers.testing.check import for_all, normal, only_for, require_error
+from spectral_layers.testing.check import for_all, normal, only_for, require_autocast, require_error
+from spectral_layers.testing.gradients import require_parameter_gradients
 
 _BATCH = 4
 
 
-def takes_lengths(case: FrontEndCase) -> bool:
-    return case.build().takes_lengths
-
-
-def takes_floats(case: FrontEndCase) -> bool:
-    return case.build().example(1).is_floating_point()
-
-
 @for_all
 def check_features_fit_their_rows_and_grid(case: FrontEndCase) -> None:
-    """(B, L, D), finite, in the parameters' dtype; a grid has L places; no lengths, no rows; an empty batch is one.
+    """Features are (B, L, D), finite, in the parameters' dtype; a grid has L places; rows only for given lengths.
 
-    The config says what goes in.
+    An empty batch stays empty. The config declares its modality.
     """
     for dtype in (torch.float64, torch.float32):
         part = case.build(dtype)
@@ -52,7 +45,7 @@ def check_features_fit_their_rows_and_grid(case: FrontEndCase) -> None:
 
 @for_all
 def check_inputs_do_not_mix(case: FrontEndCase) -> None:
-    """A row's features are what it gives alone."""
+    """A row has the features it has alone."""
     part = case.build()
     inputs = case.inputs(part, _BATCH)
     with torch.no_grad():
@@ -61,9 +54,9 @@ def check_inputs_do_not_mix(case: FrontEndCase) -> None:
             assert_close(f"{case}: row {row} without the others", part(inputs[row : row + 1]).x, x[row, None], 1e-9)
 
 
-@only_for(takes_lengths)
+@only_for(lambda case: case.build().takes_lengths)
 def check_padding_of_inputs_changes_nothing(case: FrontEndCase) -> None:
-    """A padded row has as many tokens, and the same, as alone, whatever the padding holds; none if it is empty."""
+    """A padded row has the tokens it has alone, whatever the padding holds; an empty row has none."""
     part = case.build()
     inputs = case.inputs(part, _BATCH)
     width = inputs.shape[-1]
@@ -87,11 +80,11 @@ def check_padding_of_inputs_changes_nothing(case: FrontEndCase) -> None:
                 assert_close(f"{case}: {length} of {width} in a padded batch", output.x[row, :found], alone, 1e-9)
 
 
-@only_for(takes_floats)
+@only_for(lambda case: case.build().example(1).is_floating_point())
 def check_extreme_inputs_do_not_vanish(case: FrontEndCase) -> None:
-    """Silence has finite features. What is no number or too large is refused, or has features that show it.
+    """Silence has finite features. Too large and non-finite values are refused, or their features are not finite.
 
-    A model refuses features that are not finite. Those that become 0 it would take for an input.
+    A model refuses non-finite features, but would accept features that became 0.
     """
     part = case.build(torch.float32)
     inputs = case.inputs(part, _BATCH, torch.float32)
@@ -119,13 +112,7 @@ def check_gradients_of_a_front_end(case: FrontEndCase) -> None:
         part.zero_grad()
         x = part(given).x
         (x * normal(*x.shape, dtype=torch.float32)).sum().backward()
-        for name, parameter in part.named_parameters():
-            if parameter.grad is None:
-                raise AssertionError(f"{case}: {name} gets no gradient; is it detached?")
-            if not parameter.grad.isfinite().all():
-                raise AssertionError(f"{case}: the gradient of {name} is not finite.")
-            if given is inputs and not parameter.grad.any():
-                raise AssertionError(f"{case}: the gradient of {name} is all zero; it cannot learn.")
+        require_parameter_gradients(str(case), part, dead=given is not inputs)
 
 
 @for_all
@@ -133,11 +120,7 @@ def check_a_front_end_under_autocast(case: FrontEndCase) -> None:
     """Under bfloat16 autocast features are within a tenth of float32's."""
     part = case.build(torch.float32)
     inputs = case.inputs(part, _BATCH, torch.float32)
-    with torch.no_grad():
-        x = part(inputs).x
-        with torch.autocast("cpu", torch.bfloat16):
-            rounded = part(inputs).x
-    assert_close(f"{case} under bfloat16 autocast", rounded.float(), x, 0.1)
+    require_autocast(str(case), lambda: part(inputs).x)
 
 
 @for_all

@@ -1,6 +1,6 @@
-"""Checks of gates: fields of the right shape for any span, from each sample by itself, with finite gradients.
+"""Checks of gates: fields of the right shape for any span, from each sample alone, with finite gradients.
 
-Most hold for sparsities too, which answer as gates do.
+Most apply to sparsities too, which also return a modulation.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from torch import Tensor
 from spectral_core.testing import assert_close
 from spectral_layers.gates.base import Modulation, SpectralView
 from spectral_layers.testing.cases import GateCase, SparsityCase
-from spectral_layers.testing.check import for_all, normal
+from spectral_layers.testing.check import for_all, normal, require_scalars
 from spectral_layers.testing.gradients import require_gradients
 
 SPANS = (1, 2, 3, 4, 16, 31, 64)
 
 
 def spectral_view(x: Tensor) -> SpectralView:
-    """The view of signals (B, H, C, n), as mixers make it."""
+    """The view of signals (B, H, C, n) that a mixer passes to its gates."""
     n = x.shape[-1]
     spectrum = torch.fft.rfft(x, norm="ortho")
     return SpectralView(spectrum.real, spectrum.imag, torch.arange(n // 2 + 1, dtype=x.dtype) / n)
@@ -48,7 +48,7 @@ def check_fields_fit_any_span(case: GateCase | SparsityCase) -> None:
 
 @for_all
 def check_gain_is_not_negative(case: GateCase) -> None:
-    """A gain is a magnitude: a turn of sign is a phase, and a causal mixer takes the gain's logarithm."""
+    """A gain is a magnitude: a change of sign is a phase, and a causal mixer takes the logarithm of the gain."""
     gate = case.build()
     for n in SPANS:
         for scale in (0.0, 1e-10, 1.0, 1e3):
@@ -62,7 +62,7 @@ def check_gain_is_not_negative(case: GateCase) -> None:
 
 @for_all
 def check_samples_do_not_mix(case: GateCase | SparsityCase) -> None:
-    """Each sample's fields are those it gives alone: causal mixers fold blocks of time into the batch."""
+    """Each sample has the fields it has alone: causal mixers fold blocks of time into the batch."""
     gate = case.build()
     for n in (2, 16, 31):
         x = signals(case, n)
@@ -79,7 +79,7 @@ def check_samples_do_not_mix(case: GateCase | SparsityCase) -> None:
 
 @for_all
 def check_gradients_of_a_gate_at_any_scale(case: GateCase | SparsityCase) -> None:
-    """Inputs of size 0, 1e-30, 1e-25, 1e-10 and 1 give them and every parameter a finite gradient, in float32."""
+    """Inputs and parameters get finite gradients for inputs of size 0, 1e-30, 1e-25, 1e-10 and 1, in float32."""
     gate = case.build(torch.float32)
 
     def loss(x: Tensor) -> Tensor:
@@ -96,9 +96,7 @@ def check_gradients_of_a_gate_at_any_scale(case: GateCase | SparsityCase) -> Non
 def check_losses_of_a_gate_are_scalars(case: GateCase | SparsityCase) -> None:
     """Losses and metrics are finite scalars."""
     modulation = case.build()(spectral_view(signals(case, 16)))
-    for name, scalar in {**modulation.losses, **modulation.metrics}.items():
-        if scalar.dim() != 0 or not scalar.isfinite():
-            raise AssertionError(f"{case}: {name!r} must be a finite scalar; got {tuple(scalar.shape)}.")
+    require_scalars(str(case), modulation.losses, modulation.metrics)
 
 
 def signals(case: GateCase | SparsityCase, n: int, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -17,9 +17,8 @@ def require_gradients(
 ) -> None:
     """Raise AssertionError unless parameters get finite gradients at every scale of x, and x bounded ones.
 
-    And unless every ``nn.Linear`` that gets one was called: adapters and quantisation take the place of its call.
-
-    dead: whether a parameter's gradient may be zero at scale 1; elsewhere there is nothing to learn from.
+    Every ``nn.Linear`` with a gradient must have been called, because adapters and quantisation replace its call.
+    dead: whether a parameter's gradient may be zero at scale 1, as it may at all others.
     """
     usual = 0.0
     for scale in SCALES:
@@ -31,35 +30,42 @@ def require_gradients(
         for name, layer in module.named_modules():
             if isinstance(layer, nn.Linear) and layer.weight.grad is not None and layer not in called:
                 raise AssertionError(
-                    f"{what}: the weight of the linear layer {name} is read, and the layer not called, so that LoRA or "
-                    "quantisation would be passed by in silence. Call it, or make it a Projection "
+                    f"{what}: the weight of the linear layer {name} is read without calling the layer, so LoRA and "
+                    "quantisation would silently have no effect. Call it, or make it a Projection "
                     "(spectral_layers.projection), which they leave alone."
                 )
-        for name, tensor in {"the input": scaled, **dict(module.named_parameters())}.items():
-            gradient = tensor.grad
-            if gradient is None:
-                raise AssertionError(f"{what}: {name} gets no gradient at inputs of size {scale:g}; is it detached?")
-            if not gradient.isfinite().all():
-                raise AssertionError(
-                    f"{what}: the gradient of {name} is not finite at inputs of size {scale:g}. Roots and angles need "
-                    "smoothing before they are differentiated: see SpectralView.magnitude and SpectralView.phase."
-                )
-            if name == "the input":
-                largest = gradient.abs().max().item()
-                usual = largest if scale == 1.0 else usual
-                if largest > _GROWTH * usual:
-                    raise AssertionError(
-                        f"{what}: the gradient of the input is {largest:.2g} at inputs of size {scale:g}, "
-                        f"and {usual:.2g} at size 1: it explodes where there is silence. See SpectralView.phase for an "
-                        "angle that does not."
-                    )
-            elif scale == 1.0 and not dead and not gradient.any():
-                raise AssertionError(f"{what}: {name} gets an all-zero gradient at inputs of size 1; it cannot learn.")
+        here = f"{what}, inputs of size {scale:g}"
+        require_parameter_gradients(here, module, dead=dead or scale != 1.0)
+        largest = _finite(here, "the input", scaled).abs().max().item()
+        usual = largest if scale == 1.0 else usual
+        if largest > _GROWTH * usual:
+            raise AssertionError(
+                f"{here}: the gradient of the input is {largest:.2g}, and {usual:.2g} at size 1: it explodes where "
+                "there is silence. See SpectralView.phase for an angle that does not."
+            )
+
+
+def require_parameter_gradients(what: str, module: nn.Module, *, dead: bool = False) -> None:
+    """Raise AssertionError unless each parameter has a finite gradient, and one that is not all zero unless dead."""
+    for name, parameter in module.named_parameters():
+        if not (_finite(what, name, parameter).any() or dead):
+            raise AssertionError(f"{what}: {name} gets an all-zero gradient; it cannot learn.")
+
+
+def _finite(what: str, name: str, tensor: Tensor) -> Tensor:
+    if tensor.grad is None:
+        raise AssertionError(f"{what}: {name} gets no gradient; is it detached?")
+    if not tensor.grad.isfinite().all():
+        raise AssertionError(
+            f"{what}: the gradient of {name} is not finite. Roots and angles need smoothing before they are "
+            "differentiated: see SpectralView.magnitude and SpectralView.phase."
+        )
+    return tensor.grad
 
 
 @contextmanager
 def _calls(module: nn.Module) -> Iterator[set[nn.Module]]:
-    """The linear layers inside a module that are called meanwhile."""
+    """Collects the linear layers of a module that are called inside the block."""
     called: set[nn.Module] = set()
     layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
     hooks = [layer.register_forward_hook(lambda layer, *_: called.add(layer)) for layer in layers]

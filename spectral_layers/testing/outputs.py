@@ -1,4 +1,4 @@
-"""Checks of what a mixer gives back and what it refuses: shapes, dtypes, gradients, limits."""
+"""Checks of a mixer's outputs and refusals: shapes, dtypes, gradients, limits."""
 
 from __future__ import annotations
 
@@ -14,27 +14,32 @@ from spectral_layers.testing.cases import (
     cannot_stream,
     is_causal,
     is_limited,
-    is_limited_and_streams,
-    mixes_segments,
     streams,
 )
-from spectral_layers.testing.check import for_all, normal, only_for, ragged, require_error
+from spectral_layers.testing.check import (
+    for_all,
+    normal,
+    only_for,
+    ragged,
+    require_autocast,
+    require_error,
+    require_like,
+    require_scalars,
+)
 from spectral_layers.testing.gradients import require_gradients
 from spectral_layers.testing.streaming import continued, run
 
 
 @for_all
 def check_shapes_and_dtypes(case: MixerCase) -> None:
-    """(B, L, D) in float64 and float32 comes back as such, finite; losses are scalars; no call leaves a trace."""
+    """(B, L, D) keeps shape and dtype, and is finite; losses are scalars; a call changes neither input nor mixer."""
     for dtype in (torch.float64, torch.float32):
         mixer = case.build(dtype)
         for length in (1, 2, 3, case.block - 1, case.block, case.block + 1, 61, case.length):
             x = normal(2, max(1, length), case.hidden_dim, dtype=dtype)
             kept = x.clone()
             output = mixer(x)
-            if output.y.shape != x.shape or output.y.dtype != dtype:
-                shown = f"{tuple(output.y.shape)} {output.y.dtype}"
-                raise AssertionError(f"{case}: {tuple(x.shape)} {dtype} must come back as such; got {shown}.")
+            require_like(str(case), output.y, x)
             if not output.y.isfinite().all():
                 raise AssertionError(f"{case}: the output of {length} tokens in {dtype} is not finite.")
             if not torch.equal(x, kept):
@@ -43,14 +48,12 @@ def check_shapes_and_dtypes(case: MixerCase) -> None:
                 raise AssertionError(
                     f"{case}: a second call in eval mode gives other outputs: something is remembered."
                 )
-            for name, scalar in {**output.losses, **output.metrics}.items():
-                if scalar.dim() != 0:
-                    raise AssertionError(f"{case}: {name!r} must be a scalar; got {tuple(scalar.shape)}.")
+            require_scalars(str(case), output.losses, output.metrics)
 
 
 @only_for(is_causal)
 def check_a_prefix_gives_the_prefix_of_the_output(case: MixerCase) -> None:
-    """The first n tokens alone give the first n outputs: nothing depends on the length of what follows."""
+    """The first n tokens alone give the first n outputs: no output depends on the sequence's length."""
     mixer = case.build()
     x = normal(2, case.length, case.hidden_dim)
     with torch.no_grad():
@@ -61,7 +64,7 @@ def check_a_prefix_gives_the_prefix_of_the_output(case: MixerCase) -> None:
 
 @for_all
 def check_gradients_at_any_scale(case: MixerCase) -> None:
-    """Inputs of size 0, 1e-30, 1e-25, 1e-10 and 1 give the input and every parameter a finite gradient.
+    """The input and every parameter get finite gradients for inputs of size 0, 1e-30, 1e-25, 1e-10 and 1.
 
     In float32, where the gradient of an angle is 5e9 at 1e-10 and NaN at 1e-25, and that of a square root NaN at 0.
     """
@@ -86,13 +89,10 @@ def check_autocast_to_bfloat16(case: MixerCase) -> None:
     x = normal(2, case.length, case.hidden_dim, dtype=torch.float32)
     with torch.no_grad():
         y = mixer(x).y
-        with torch.autocast("cpu", torch.bfloat16):
-            rounded = mixer(x).y
-            assert_close(f"{case} under bfloat16 autocast", rounded.float(), y, 0.1)
-            if streams(case):
-                split = [case.block + 2, case.length - case.block - 3, 1]
-                streamed, _ = continued(mixer, None, x.split(split, 1))
-                assert_close(f"{case} in chunks under bfloat16 autocast", streamed.float(), y, 0.1)
+        require_autocast(str(case), lambda: mixer(x).y)
+        if streams(case):
+            chunks = x.split([case.block + 2, case.length - case.block - 3, 1], 1)
+            require_autocast(f"{case} in chunks", lambda: continued(mixer, None, chunks)[0])
         assert_close(f"{case} in float32 after a call under autocast", mixer(x).y, y, 1e-6)
 
 
@@ -117,16 +117,16 @@ def check_a_mixer_without_a_state_refuses_one(case: MixerCase) -> None:
     require_error(StateError, f"{case}: a state", mixer, x, state=state)
 
 
-@only_for(mixes_segments)
+@only_for(lambda case: not case.build().keeps_segments)
 def check_packed_documents_are_refused(case: MixerCase) -> None:
-    """A mixer that does not say it keeps segments apart refuses them."""
+    """A mixer without ``keeps_segments`` refuses packed documents."""
     rows = Rows(torch.tensor([6, 6]), torch.tensor([[0, 0, 0, 1, 1, 1]] * 2))
     require_error(UnsupportedInputError, f"{case}: segments", case.build(), normal(2, 6, case.hidden_dim), rows=rows)
 
 
 @only_for(is_limited)
 def check_the_length_limit_is_kept(case: MixerCase) -> None:
-    """A sequence as long as the limit is mixed; one token more is refused."""
+    """A sequence as long as the limit is accepted; one token more is refused."""
     mixer = case.build()
     limit = mixer.length_limit
     assert limit is not None
@@ -140,9 +140,9 @@ def check_the_length_limit_is_kept(case: MixerCase) -> None:
         )
 
 
-@only_for(is_limited_and_streams)
+@only_for(lambda case: is_limited(case) and streams(case))
 def check_the_length_limit_is_kept_across_calls(case: MixerCase) -> None:
-    """Decoding reaches the limit and not further, and the refusal leaves the state as it was."""
+    """Decoding reaches the limit and not further; the refusal does not consume the state."""
     mixer = case.build()
     limit = mixer.length_limit
     assert limit is not None

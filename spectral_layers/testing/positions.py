@@ -1,4 +1,4 @@
-"""Checks of positions: what they make of a token follows from the token and its place, and from nothing else."""
+"""Checks of positions: the result of a token depends on the token and its index only."""
 
 from __future__ import annotations
 
@@ -8,51 +8,34 @@ from torch import Tensor
 from spectral_core.errors import UnsupportedInputError
 from spectral_core.testing import assert_close
 from spectral_layers.positions.base import Grid, Position
-from spectral_layers.testing.cases import PositionCase
-from spectral_layers.testing.check import for_all, normal, only_for, require_error
+from spectral_layers.testing.cases import PositionCase, has_parameters, is_limited
+from spectral_layers.testing.check import for_all, normal, only_for, require_error, require_like
+from spectral_layers.testing.gradients import require_parameter_gradients
 
 _GRID = (5, 8)
 _LENGTH = 40
 _FAR = 3_000_000
 
 
-def rotates(case: PositionCase) -> bool:
-    return case.build().rotation(torch.arange(2)[None], torch.float64) is not None
-
-
-def is_limited(case: PositionCase) -> bool:
-    return case.build().length_limit is not None
-
-
-def is_unlimited(case: PositionCase) -> bool:
-    return not is_limited(case)
-
-
-def has_parameters(case: PositionCase) -> bool:
-    return any(True for _ in case.build().parameters())
-
-
 @for_all
 def check_a_position_keeps_shapes_and_dtypes(case: PositionCase) -> None:
-    """(B, L, D) comes back as such in float64, float32 and bfloat16, an empty batch too; the input is left alone."""
+    """(B, L, D) keeps shape and dtype in float64, float32 and bfloat16, also if empty; the input is not changed."""
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
         part = case.build(dtype)
         for batch, positions in ((2, torch.arange(_LENGTH)[None]), (0, torch.arange(_LENGTH).expand(0, -1))):
             x = normal(batch, _LENGTH, case.hidden_dim, dtype=dtype)
             kept = x.clone()
             y = placed(part, x, positions)
-            if y.shape != x.shape or y.dtype != dtype:
-                shown = f"{tuple(y.shape)} {y.dtype}"
-                raise AssertionError(f"{case}: {tuple(x.shape)} {dtype} must come back as such; got {shown}.")
+            require_like(str(case), y, x)
             if not torch.equal(x, kept):
                 raise AssertionError(f"{case} changes its input in place; work on a copy.")
 
 
 @for_all
 def check_a_place_is_an_absolute_index(case: PositionCase) -> None:
-    """A stretch of a row gives what it gives in the whole row, wherever each row of the batch stands, on a grid too.
+    """Part of a row has the result it has in the whole row, at any index in each row of a batch, also on a grid.
 
-    This is what makes a full pass, chunks and single tokens agree.
+    Therefore a full pass, chunks and single tokens agree.
     """
     part, x = case.build(), normal(3, _LENGTH, case.hidden_dim)
     indices = torch.arange(_LENGTH)
@@ -76,7 +59,7 @@ def check_a_place_is_an_absolute_index(case: PositionCase) -> None:
 
 @for_all
 def check_places_of_tokens_do_not_mix(case: PositionCase) -> None:
-    """A token that changes leaves what is made of all others, in its row and beside it, as it was."""
+    """Changing one token does not change the results of others."""
     part, x = case.build(), normal(3, _LENGTH, case.hidden_dim)
     with torch.no_grad():
         for row, token in ((0, 0), (1, 17), (2, _LENGTH - 1)):
@@ -88,18 +71,18 @@ def check_places_of_tokens_do_not_mix(case: PositionCase) -> None:
             assert_close(f"{case}: the other tokens when token {token} of row {row} is new", others, y, 1e-12)
 
 
-@only_for(rotates)
+@only_for(lambda case: case.build().rotation(torch.arange(2)[None], torch.float64) is not None)
 def check_rotations_keep_lengths(case: PositionCase) -> None:
-    """A rotation turns: what it makes of a token is as long as the token."""
+    """A rotation keeps the norm of each token."""
     part, x = case.build(), normal(2, _LENGTH, case.hidden_dim)
     turn = part.rotation(torch.arange(_LENGTH)[None], x.dtype)
     assert turn is not None
     assert_close(f"{case}: lengths of turned tokens", turn(x).norm(dim=-1), x.norm(dim=-1), 1e-12)
 
 
-@only_for(is_unlimited)
+@only_for(lambda case: not is_limited(case))
 def check_far_positions_are_exact(case: PositionCase) -> None:
-    """Millions of tokens on, float32 gives what float64 gives: an angle in float32 would be off by a tenth there."""
+    """At positions of millions, float32 agrees with float64; an angle in float32 would be off by a tenth."""
     x, positions = normal(1, _LENGTH, case.hidden_dim), torch.arange(_FAR, _FAR + _LENGTH)[None]
     with torch.no_grad():
         exact = placed(case.build(), x, positions)
@@ -109,7 +92,7 @@ def check_far_positions_are_exact(case: PositionCase) -> None:
 
 @only_for(is_limited)
 def check_the_limit_of_a_position_is_kept(case: PositionCase) -> None:
-    """The last position below the limit is served; one more is refused, ahead of time and when it is met."""
+    """The last position below the limit is accepted; the next is refused, by ``check_limit`` and by a call."""
     part = case.build()
     limit = part.length_limit
     assert limit is not None
@@ -127,15 +110,11 @@ def check_every_parameter_of_a_position_learns(case: PositionCase) -> None:
     part = case.build()
     y = placed(part, normal(2, _LENGTH, case.hidden_dim), torch.arange(_LENGTH)[None])
     (y * normal(2, _LENGTH, case.hidden_dim, seed=1)).sum().backward()
-    for name, parameter in part.named_parameters():
-        if parameter.grad is None or not parameter.grad.any():
-            raise AssertionError(f"{case}: {name} gets no gradient; is it detached?")
-        if not parameter.grad.isfinite().all():
-            raise AssertionError(f"{case}: the gradient of {name} is not finite.")
+    require_parameter_gradients(str(case), part)
 
 
 def placed(part: Position, x: Tensor, positions: Tensor, grid: Grid | None = None) -> Tensor:
-    """What a block's mixer sees of x, but for the norm."""
+    """X as a block's mixer gets it, but for the norm."""
     y = part.embed(x, positions, grid)
     turn = part.rotation(positions, y.dtype, grid)
     return y if turn is None else turn(y)

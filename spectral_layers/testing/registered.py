@@ -1,4 +1,4 @@
-"""Cases of what is registered, installed plugins included, so that a part that is added is tested for free."""
+"""Cases of all registered parts, those of installed plugins included, so that each added part is checked."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from spectral_layers.testing.cases import (
     FusionCase,
     GateCase,
     MixerCase,
+    PartCase,
     PositionCase,
     SparsityCase,
     part_names,
 )
 
 P = TypeVar("P", bound=PartConfig)
-C = TypeVar("C", MixerCase, FilterCase, GateCase, SparsityCase, FusionCase, FeedForwardCase, PositionCase, FrontEndCase)
+C = TypeVar("C", bound=PartCase[Any])
 
-# Options that bring several blocks into a short sequence.
+# Options with which a short sequence has several blocks.
 _SMALL: dict[str, dict[str, Any]] = {
     "spectral_gating": {"block": 8, "window": 16},
     "moe": {"experts": 4},
@@ -35,10 +36,10 @@ _SMALL: dict[str, dict[str, Any]] = {
 
 
 def mixer_cases(pattern: str = "*") -> list[MixerCase]:
-    """Every registered mixer with each registered part it can take, in each of its directions.
+    """Every registered mixer with each registered part that it accepts, in each of its directions.
 
-    pattern: keeps the cases in which some part's name matches: ``acme/*`` gives that plugin's mixers with all parts,
-    and all mixers with that plugin's parts. Parts without a working default need a :class:`MixerCase` by hand.
+    pattern: selects cases in which the name of some part matches: ``acme/*`` gives that plugin's mixers with all parts,
+    and all mixers with that plugin's parts. For parts without a working default, write a :class:`MixerCase`.
     """
     found = []
     for entry in MIXERS:
@@ -66,7 +67,7 @@ def sparsity_cases(pattern: str = "*") -> list[SparsityCase]:
 
 
 def fusion_cases(pattern: str = "*") -> list[FusionCase]:
-    """Every registered fusion whose name matches, on each kind of target it can have."""
+    """Every registered fusion whose name matches, in each of its directions."""
     found = []
     for entry in FUSIONS:
         config = _small(entry.load())
@@ -90,7 +91,7 @@ def frontend_cases(pattern: str = "*") -> list[FrontEndCase]:
 
 
 def _variants(kind: type[MixerConfig]) -> Iterator[MixerConfig]:
-    """The mixer with its defaults, and with each other part in each field that takes one."""
+    """The mixer with its defaults, and with each other part in each field for a part."""
     default = _small(kind)
     yield default
     for name, field in kind.model_fields.items():
@@ -106,7 +107,7 @@ def _variants(kind: type[MixerConfig]) -> Iterator[MixerConfig]:
 
 
 def _registry_of(annotation: Any, metadata: list[Any]) -> tuple[bool, Parts | None]:
-    """The registry an open field resolves through, and whether the field takes several parts."""
+    """Whether a field takes several parts, and the registry of its parts; None for other fields."""
     for note in metadata:
         if isinstance(note, OneOf):
             return False, note.registry

@@ -1,12 +1,12 @@
-"""Checks of sparsities: bins pass or do not, somewhere something does, and what is reported is what was chosen."""
+"""Checks of sparsities: each bin passes or not, some bin passes, and metrics describe the gain."""
 
 from __future__ import annotations
 
-from typing import Any
+import itertools
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from spectral_core.testing import assert_close
 from spectral_layers.gates.base import Modulation
@@ -14,41 +14,31 @@ from spectral_layers.testing.cases import SparsityCase
 from spectral_layers.testing.check import for_all, normal
 from spectral_layers.testing.gates import SPANS, signals, spectral_view
 from spectral_layers.testing.gradients import require_gradients
+from spectral_layers.testing.operators import Operators
 
 _SCALES = (0.0, 1e-30, 1e-10, 1.0, 1e3)
 
 
 @for_all
 def check_each_bin_passes_or_does_not(case: SparsityCase) -> None:
-    """The gain is 0 or 1 exactly, in training too, and no bin is turned: softness belongs in the gradient."""
-    for training in (True, False):
-        sparsity = case.build().train(training)
-        for n in SPANS:
-            for scale in _SCALES:
-                gain = _gain(case, sparsity(spectral_view(scale * signals(case, n))))
-                if not ((gain == 0) | (gain == 1)).all():
-                    other = gain[(gain != 0) & (gain != 1)][0].item()
-                    raise AssertionError(
-                        f"{case}: a gain is 0 or 1; got {other:.3g} for {n} tokens of size {scale:g} "
-                        f"({'training' if training else 'evaluation'} mode)."
-                    )
+    """The gain is exactly 0 or 1, in training too, and no phase turns: softness belongs in the gradient."""
+    for what, gain in _gains(case):
+        if not ((gain == 0) | (gain == 1)).all():
+            other = gain[(gain != 0) & (gain != 1)][0].item()
+            raise AssertionError(f"{case}: a gain is 0 or 1; got {other:.3g} for {what}.")
 
 
 @for_all
 def check_something_passes(case: SparsityCase) -> None:
-    """Each sample and head keeps a bin, in silence too: a mixer that passes nothing has nothing to learn from."""
-    for training in (True, False):
-        sparsity = case.build().train(training)
-        for n in SPANS:
-            for scale in _SCALES:
-                fewest = _gain(case, sparsity(spectral_view(scale * signals(case, n)))).sum(-1).min().item()
-                if fewest < 1:
-                    raise AssertionError(f"{case}: some head keeps no bin of {n} tokens of size {scale:g}.")
+    """Each sample and head keeps a bin, also of a silent input: a mixer without any bin cannot learn."""
+    for what, gain in _gains(case):
+        if gain.sum(-1).min() < 1:
+            raise AssertionError(f"{case}: some head keeps no bin of {what}.")
 
 
 @for_all
 def check_training_reaches_the_scores(case: SparsityCase) -> None:
-    """In training every parameter gets a gradient, finite at any scale, though the gain itself moves in steps."""
+    """In training every parameter gets a gradient, finite at any scale, although the gain is a step function."""
     sparsity = case.build(torch.float32).train()
 
     def loss(x: Tensor) -> Tensor:
@@ -62,7 +52,7 @@ def check_training_reaches_the_scores(case: SparsityCase) -> None:
 
 @for_all
 def check_evaluation_draws_nothing(case: SparsityCase) -> None:
-    """In eval mode the same view is answered in the same way, and no random number is drawn."""
+    """In eval mode the same view gives the same gain, and no random number is drawn."""
     sparsity = case.build()
     view = spectral_view(signals(case, 64))
     before = torch.random.get_rng_state()
@@ -93,13 +83,13 @@ def check_metrics_are_those_of_the_gain(case: SparsityCase) -> None:
 
 @for_all
 def check_memory_is_linear_in_bins(case: SparsityCase) -> None:
-    """Four times the bins need at most four times the memory, whatever is computed: never a table of bins by bins."""
+    """Four times the bins need at most four times the memory: no table of bins by bins is computed."""
     sizes = []
     for n in (512, 2048):
         sparsity, view = case.build().train(), spectral_view(signals(case, n))
-        with _Largest() as largest:  # type: ignore[no-untyped-call]
+        with Operators() as seen:
             sparsity(view)
-        sizes.append(largest.size)
+        sizes.append(seen.largest)
     if sizes[1] > 4.5 * sizes[0]:
         raise AssertionError(
             f"{case}: the largest tensor has {sizes[0]:,} elements for 257 bins and {sizes[1]:,} for 1025: more than "
@@ -107,17 +97,12 @@ def check_memory_is_linear_in_bins(case: SparsityCase) -> None:
         )
 
 
-class _Largest(TorchDispatchMode):
-    """Records the size of the largest tensor that any operation returns."""
-
-    size = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        for tensor in made if isinstance(made, tuple | list) else (made,):
-            if isinstance(tensor, Tensor):
-                self.size = max(self.size, tensor.numel())
-        return made
+def _gains(case: SparsityCase) -> Iterator[tuple[str, Tensor]]:
+    """Gains in training and evaluation, for spans and inputs of many sizes, each with its description."""
+    for training, n, scale in itertools.product((True, False), SPANS, _SCALES):
+        sparsity = case.build().train(training)
+        what = f"{n} tokens of size {scale:g} ({'training' if training else 'evaluation'} mode)"
+        yield what, _gain(case, sparsity(spectral_view(scale * signals(case, n))))
 
 
 def _gain(case: SparsityCase, modulation: Modulation) -> Tensor:

@@ -1,4 +1,4 @@
-"""Checks of states: the full pass, any chunks and one token at a time are one function."""
+"""Checks of states, of mixers and of fusions: the full pass, any chunks and one token at a time are one function."""
 
 from __future__ import annotations
 
@@ -12,34 +12,37 @@ from spectral_core.testing import assert_close
 from spectral_layers.mixers.base import Mixer
 from spectral_layers.rows import Rows
 from spectral_layers.state import State
-from spectral_layers.testing.cases import MixerCase, streams
+from spectral_layers.testing.cases import FusionCase, MixerCase, streams
 from spectral_layers.testing.check import normal, only_for, ragged, require_error
+from spectral_layers.testing.fusions import Conditioned
 
 _BOUND = 1e-9
 
 
-def run(mixer: Mixer, x: Tensor, state: State | None = None, rows: Rows | None = None) -> tuple[Tensor, State]:
-    """A call that asks for the state and gets it."""
-    output = mixer(x, state=state, rows=rows, return_state=True)
+def run(
+    part: Mixer | Conditioned, x: Tensor, state: State | None = None, rows: Rows | None = None
+) -> tuple[Tensor, State]:
+    """Outputs and state of one call."""
+    output = part(x, state=state, rows=rows, return_state=True)
     if output.state is None:
-        raise AssertionError(f"{type(mixer).__name__} returned no state though return_state was set.")
+        raise AssertionError(f"{type(part).__name__} returned no state though return_state was set.")
     return output.y, output.state
 
 
-def continued(mixer: Mixer, state: State | None, chunks: Iterable[Tensor]) -> tuple[Tensor, State]:
+def continued(part: Mixer | Conditioned, state: State | None, chunks: Iterable[Tensor]) -> tuple[Tensor, State]:
     """Outputs and last state of a sequence fed in chunks."""
     outputs = []
     for chunk in chunks:
-        y, state = run(mixer, chunk, state)
+        y, state = run(part, chunk, state)
         outputs.append(y)
     assert state is not None
     return torch.cat(outputs, 1), state
 
 
 @only_for(streams)
-def check_chunks_equal_the_full_pass(case: MixerCase) -> None:
-    """Chunks of 1, a block less and more one, and primes give what the whole sequence at once gives."""
-    mixer, length = case.build(), case.length
+def check_chunks_equal_the_full_pass(case: MixerCase | FusionCase) -> None:
+    """Chunks of 1, of a block plus or minus 1, and of prime lengths have the outputs of the full pass."""
+    mixer, length = _built(case), case.length
     x = normal(2, length, case.hidden_dim)
     with torch.no_grad():
         y = mixer(x).y
@@ -50,9 +53,9 @@ def check_chunks_equal_the_full_pass(case: MixerCase) -> None:
 
 
 @only_for(streams)
-def check_one_token_after_any_prefill(case: MixerCase) -> None:
-    """A prefill of any length, at and around block bounds, continues by single tokens and by the rest at once."""
-    mixer, length = case.build(), case.length
+def check_one_token_after_any_prefill(case: MixerCase | FusionCase) -> None:
+    """After a prefill of any length, at and around block bounds, one token and then the rest continue the sequence."""
+    mixer, length = _built(case), case.length
     x = normal(2, length, case.hidden_dim)
     with torch.no_grad():
         y = mixer(x).y
@@ -66,12 +69,12 @@ def check_one_token_after_any_prefill(case: MixerCase) -> None:
 
 
 @only_for(streams)
-def check_rows_continue_from_where_each_ended(case: MixerCase) -> None:
-    """After a prefill of rows of different lengths, 0 and 1 included, each row goes on from its own last token.
+def check_rows_continue_from_where_each_ended(case: MixerCase | FusionCase) -> None:
+    """After a prefill of rows of different lengths, 0 and 1 included, each row continues from its own last token.
 
-    They go on raggedly, by a token, and by more than a block; outputs are those of the row in a full pass.
+    The following calls are ragged, of one token, and of almost a block; outputs are those of the full pass.
     """
-    mixer, block = case.build(), case.block
+    mixer, block = _built(case), case.block
     steps = [
         [block + 3, 0, 1, 2 * block, block],
         [4, 3, 0, 1, 2],
@@ -88,7 +91,7 @@ def check_rows_continue_from_where_each_ended(case: MixerCase) -> None:
         at = [0] * 5
         for number, lengths in enumerate(steps):
             width = max(lengths)
-            # What stands in the padding must not matter, so it is larger.
+            # Padding must not matter, so it is large.
             chunk = 10 * normal(5, width, case.hidden_dim, seed=number + 2)
             for row, (start, count) in enumerate(zip(at, lengths, strict=True)):
                 chunk[row, :count] = x[row, start : start + count]
@@ -102,9 +105,9 @@ def check_rows_continue_from_where_each_ended(case: MixerCase) -> None:
 
 
 @only_for(streams)
-def check_a_state_is_continued_once_and_by_its_owner(case: MixerCase) -> None:
-    """A consumed state, one of another part and one of another batch are refused, and a refusal consumes nothing."""
-    mixer = case.build()
+def check_a_state_is_continued_once_and_by_its_owner(case: MixerCase | FusionCase) -> None:
+    """Consumed states and those of another part or batch are refused, and a refused state is not consumed."""
+    mixer = _built(case)
     x = normal(2, 9, case.hidden_dim)
     with torch.no_grad():
         _, state = run(mixer, x)
@@ -120,9 +123,9 @@ def check_a_state_is_continued_once_and_by_its_owner(case: MixerCase) -> None:
 
 
 @only_for(streams)
-def check_clones_and_selections_stand_alone(case: MixerCase) -> None:
-    """A clone is untouched by what its original goes on with; select repeats, reorders and drops rows."""
-    mixer, prefill = case.build(), case.block + 3
+def check_clones_and_selections_stand_alone(case: MixerCase | FusionCase) -> None:
+    """A clone is independent of its original; select repeats, reorders and drops rows."""
+    mixer, prefill = _built(case), case.block + 3
     x = normal(3, prefill + 6, case.hidden_dim)
     order = torch.tensor([2, 0, 0, 1])
     with torch.no_grad():
@@ -137,9 +140,9 @@ def check_clones_and_selections_stand_alone(case: MixerCase) -> None:
 
 
 @only_for(streams)
-def check_a_saved_state_continues(case: MixerCase) -> None:
-    """save() gives plain contiguous tensors that stay as they are; State.load makes of them the state that was."""
-    mixer, prefill = case.build(), case.block + 3
+def check_a_saved_state_continues(case: MixerCase | FusionCase) -> None:
+    """save() returns contiguous tensors that later calls do not change; State.load restores the state from them."""
+    mixer, prefill = _built(case), case.block + 3
     x = normal(2, prefill + 5, case.hidden_dim)
     with torch.no_grad():
         y = mixer(x).y
@@ -156,9 +159,9 @@ def check_a_saved_state_continues(case: MixerCase) -> None:
 
 
 @only_for(streams)
-def check_rewinding(case: MixerCase) -> None:
-    """A reserved state goes back up to R tokens, wherever chunks ended; further raises, and harms nothing."""
-    mixer, reserve, prefill = case.build(), 5, max(1, case.block - 2)
+def check_rewinding(case: MixerCase | FusionCase) -> None:
+    """A state with a reserve of R tokens rewinds by up to R, whatever the chunks; rewinding further raises."""
+    mixer, reserve, prefill = _built(case), 5, max(1, case.block - 2)
     length = prefill + 17
     x = normal(2, length, case.hidden_dim)
     with torch.no_grad():
@@ -188,6 +191,10 @@ def check_rewinding(case: MixerCase) -> None:
         require_error(StateError, f"{case}: rewinding to before the reserve began", mixer.rewind, state, 3)
 
 
-def _require_position(case: MixerCase, state: State, expected: list[int]) -> None:
+def _built(case: MixerCase | FusionCase) -> Mixer | Conditioned:
+    return case.build() if isinstance(case, MixerCase) else Conditioned(case)
+
+
+def _require_position(case: MixerCase | FusionCase, state: State, expected: list[int]) -> None:
     if state.position.tolist() != expected:
         raise AssertionError(f"{case}: the state counts {state.position.tolist()} tokens; its rows hold {expected}.")

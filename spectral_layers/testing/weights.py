@@ -1,4 +1,4 @@
-"""Checks of a part's weights: they come in any way, are read where they are, and nothing of them is remembered."""
+"""Checks of weights: any way of loading them works, they are read inside calls, and nothing is cached."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from spectral_core import convolve, fft_backend
 from spectral_core.testing import assert_close
 from spectral_layers.filters.base import Filter, RecurrentFilter
 from spectral_layers.kept import fixed_weights
-from spectral_layers.testing.building import Case
 from spectral_layers.testing.cases import (
     FeedForwardCase,
     FilterCase,
@@ -23,8 +22,10 @@ from spectral_layers.testing.cases import (
     FusionCase,
     GateCase,
     MixerCase,
+    PartCase,
     PositionCase,
     SparsityCase,
+    has_parameters,
 )
 from spectral_layers.testing.check import for_all, normal, only_for
 from spectral_layers.testing.fusions import given, streams_of
@@ -35,15 +36,11 @@ from spectral_layers.testing.streaming import continued
 _BOUND = 1e-9
 
 
-def has_weights(case: Case) -> bool:
-    return any(True for _ in case.build().parameters())
+@only_for(has_parameters)
+def check_nothing_is_remembered_of_the_weights(case: PartCase[Any]) -> None:
+    """Outputs follow the current weights, after ``p.data.copy_`` and after assigning new parameters.
 
-
-@only_for(has_weights)
-def check_nothing_is_remembered_of_the_weights(case: Case) -> None:
-    """Outputs are those of the weights as they are, after ``p.data.copy_`` and after new parameters were put in.
-
-    No mode is switched and no hook runs: what watches versions, addresses or steps sees neither.
+    Neither changes the mode or runs a hook, so a cache keyed by versions, addresses or steps would be stale.
     """
 
     def through_data(part: nn.Module, new: nn.Module) -> None:
@@ -67,8 +64,8 @@ def check_nothing_is_remembered_of_the_weights(case: Case) -> None:
 
 
 @for_all
-def check_it_survives_meta_and_casts(case: Case) -> None:
-    """What is no weight is right when weights are loaded after ``to_empty``, after half precision, and in float64."""
+def check_it_survives_meta_and_casts(case: PartCase[Any]) -> None:
+    """Fixed tables are right after weights were loaded following ``to_empty``, half precision, or a cast to float64."""
     with _default_dtype(torch.float64):
         exact = case.build()
     wanted, weights = answers(case, exact), exact.state_dict()
@@ -94,11 +91,11 @@ def check_it_survives_meta_and_casts(case: Case) -> None:
             )
 
 
-@only_for(has_weights)
-def check_weights_are_read_in_their_modules_call(case: Case) -> None:
-    """Hooks around calls may bring weights in and take them away: of each module its own, or of the part all.
+@only_for(has_parameters)
+def check_weights_are_read_in_their_modules_call(case: PartCase[Any]) -> None:
+    """Weights may be present only during calls: a module's own during its call, or all during the part's.
 
-    As accelerate's offloading, FSDP and ZeRO-3 do; elsewhere weights are on the meta device.
+    So do accelerate's offloading, FSDP and ZeRO-3. Outside of calls the check puts weights on the meta device.
     """
     part: nn.Module = case.build()
     wanted = answers(case, part)
@@ -115,8 +112,8 @@ def check_weights_are_read_in_their_modules_call(case: Case) -> None:
         )
 
 
-def answers(case: Case, part: Any) -> dict[str, Tensor]:
-    """What a part gives for the same inputs in all the ways it is used, without gradients."""
+def answers(case: PartCase[Any], part: Any) -> dict[str, Tensor]:
+    """Outputs of a part for fixed inputs, in all the ways in which it is used, without gradients."""
     with torch.no_grad():
         if isinstance(case, FilterCase):
             return _of_filter(case, part)
@@ -162,8 +159,8 @@ def _of_fusion(case: FusionCase, part: Any) -> dict[str, Tensor]:
     return found
 
 
-def _moved(case: Case) -> nn.Module:
-    """The part with other weights, never called."""
+def _moved(case: PartCase[Any]) -> nn.Module:
+    """The part with other weights, not yet called."""
     part = case.build()
     with torch.no_grad():
         for parameter in part.parameters():
@@ -172,9 +169,9 @@ def _moved(case: Case) -> nn.Module:
 
 
 def _wrong(
-    case: Case, part: nn.Module, units: list[tuple[nn.Module, list[nn.Module]]], wanted: dict[str, Tensor]
+    case: PartCase[Any], part: nn.Module, units: list[tuple[nn.Module, list[nn.Module]]], wanted: dict[str, Tensor]
 ) -> str | None:
-    """What goes wrong while the units' weights are in place during the units' calls alone."""
+    """The error if weights are present only during the calls of their units; None if outputs are right."""
     with _offloaded(units):
         try:
             found = answers(case, part)
@@ -187,7 +184,7 @@ def _wrong(
 
 @contextmanager
 def _offloaded(units: list[tuple[nn.Module, list[nn.Module]]]) -> Iterator[None]:
-    """Parameters of the modules of each unit, on the meta device outside the calls of the unit."""
+    """Puts the parameters of each unit on the meta device, except during calls of the unit."""
     hooks, restored = [], []
     for unit, owned in units:
         here = [(owner, dict(owner.named_parameters(recurse=False))) for owner in owned]

@@ -1,6 +1,6 @@
-"""Is it right? Every result against float64, before any clock starts.
+"""Compares every result with float64 before anything is timed.
 
-The reference is torch.fft in float64 at a transform length of its own, held against the direct sum at a few
+The reference is torch.fft in float64 at another transform length, itself compared with the direct sum at a few
 positions. Long signals are compared on evenly spread channels, first and last included.
 """
 
@@ -19,7 +19,7 @@ from spectral_models.benchmarks.contestants import HEAD_DIM, Attention
 from spectral_models.benchmarks.problem import DTYPES, Problem, Workload
 
 POINTS = 1 << 23
-"""Points of a signal that are compared: all channels up to 8,192 tokens of 768 channels."""
+"""Samples that are compared: all channels of signals up to 8,192 tokens of 768 channels."""
 
 _SIGNALS = ("output", "input gradient")
 _FLOOR = {torch.float64: 1e-14}  # float64 against float64: both sides round
@@ -27,7 +27,7 @@ _FLOOR = {torch.float64: 1e-14}  # float64 against float64: both sides round
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """One result's relative error, plain's, and the most that is allowed."""
+    """The relative error of one result, that of plain, and the allowed one."""
 
     result: str
     error: float
@@ -60,12 +60,12 @@ class Reference:
         }
 
     def yardstick(self, errors: Mapping[str, float]) -> list[Accuracy]:
-        """Plain's own errors: a yardstick that has lost half of its digits measures nothing."""
+        """Judges plain itself: it must keep half of the digits."""
         allowed = torch.finfo(self._dtype).eps ** 0.5
         return [Accuracy(result=name, error=error, plain=error, allowed=allowed) for name, error in errors.items()]
 
     def judge(self, errors: Mapping[str, float], plain: Mapping[str, float]) -> list[Accuracy]:
-        """At most twice plain's error in the same dtype, and a floor for results that plain happens to hit."""
+        """Allows twice plain's error in the same dtype, plus a floor for results that are exact in plain by chance."""
         floor = _FLOOR.get(self._dtype, 1e-7)
         return [
             Accuracy(result=name, error=error, plain=plain[name], allowed=2 * plain[name] + floor)
@@ -74,7 +74,7 @@ class Reference:
 
 
 def check_attention(problem: Problem, results: Mapping[str, Tensor]) -> list[Accuracy]:
-    """Attention computes something else than plain: its output at three positions against softmax in float64."""
+    """Compares the output of attention at three positions with softmax in float64."""
     q, k, v = (x.double() for x in Attention().inputs(problem.shape))
     error = 0.0
     for t in _positions(problem.shape.length):

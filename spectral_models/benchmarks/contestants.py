@@ -1,4 +1,4 @@
-"""Who is compared: plain torch.fft, the FFT backends, and attention beside them."""
+"""The contestants: plain torch.fft, the FFT backends, and attention."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ HEAD_DIM = 64
 
 
 class Contestant(ABC):
-    """One way to do the work. name: as in the results. provider: the package and version it comes from."""
+    """One implementation. name: in the results. provider: its package and version."""
 
     name: str
     provider = f"torch {torch.__version__}"
 
     def refusals(self, shape: Shape, workload: Workload) -> list[str]:
-        """Why it cannot do this; empty when it can."""
+        """Why it does not support this workload; empty if it does."""
         return []
 
     def runs_as(self, shape: Shape, workload: Workload) -> str:
-        """Who does the work in the end: another's name when it delegates."""
+        """The name of the implementation that runs, which is another if it delegates."""
         return self.name
 
     @abstractmethod
     def task(self, problem: Problem, workload: Workload) -> Task:
-        """The workload, ready to run any number of times; whatever may be prepared is prepared here."""
+        """The workload, ready to run any number of times, after all possible preparation."""
 
 
 class Convolution(Contestant):
-    """A causal convolution given by its two halves: the kernel's transform, and the rest."""
+    """A causal convolution in two steps: preparing the kernel, and applying it."""
 
     @abstractmethod
     def prepare(self, kernel: Tensor, *, grad: bool) -> Any: ...
@@ -78,9 +78,9 @@ class Convolution(Contestant):
 
 
 class Plain(Convolution):
-    """The convolution as anyone would write it: rfft of the signal padded to 2L, product, irfft, crop.
+    """The convolution by torch.fft: rfft of the signal padded to 2L, product, irfft, crop.
 
-    The crop is a view: no copy is charged to it that a backend's contiguous output needs.
+    The crop is a view, so the copy for a contiguous output, which backends make, is not counted.
     """
 
     name = "plain"
@@ -117,9 +117,9 @@ class Backend(Convolution):
 
 
 class Attention(Contestant):
-    """Causal scaled_dot_product_attention of D / 64 heads on q, k and v of its own: operator against operator.
+    """Causal scaled_dot_product_attention of D / 64 heads on q, k and v of its own.
 
-    It has no kernel to synthesise, so no training workload: compare its forward+backward.
+    It has no kernel to synthesise, and therefore no training workload.
     """
 
     name = "attention"

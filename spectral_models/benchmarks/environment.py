@@ -1,4 +1,4 @@
-"""Where numbers come from: without this beside them they mean nothing."""
+"""The environment of a measurement: versions and hardware."""
 
 from __future__ import annotations
 

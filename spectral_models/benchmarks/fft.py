@@ -21,7 +21,7 @@ Progress = Callable[[str], None]
 
 
 def measure(settings: Settings, progress: Progress = lambda line: None) -> Iterator[Row]:
-    """Rows as they are made, the shortest signals first. progress: told what happens next."""
+    """Yields rows as they are measured, the shortest signals first. progress: called with each next step."""
     for dtype in settings.dtypes:
         for length in settings.lengths:
             shape = Shape(
@@ -40,7 +40,7 @@ def measure(settings: Settings, progress: Progress = lambda line: None) -> Itera
 
 
 class _Comparison:
-    """All contestants on one problem: who may take part, who is right, and only then how long it takes."""
+    """All contestants on one problem: checks support and accuracy first, and then measures times."""
 
     def __init__(self, problem: Problem, workload: Workload, settings: Settings, progress: Progress) -> None:
         self._problem = problem
@@ -80,7 +80,7 @@ class _Comparison:
         return self._enter(Attention.name, functools.partial(check_attention, self._problem))
 
     def _enter(self, name: str, check: Callable[[dict[str, Any]], list[Accuracy]]) -> Row:
-        """Its row, without times; its task is kept for the clock when every result is right."""
+        """The contestant's row, without times; its task is kept for timing if every result is accurate."""
         shape, workload = self._problem.shape, self._workload
         try:
             who = contestant(name)

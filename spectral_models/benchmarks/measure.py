@@ -1,7 +1,7 @@
-"""Paired, interleaved times and what may be said about them.
+"""Paired, interleaved times and their statistics.
 
-Noise of a shared machine comes in waves of seconds. Contestants therefore take turns (A B C A B C …), and a ratio is
-formed inside a round, where both sides met the same weather, before the median is taken.
+The noise of a shared machine varies over seconds. Contestants therefore take turns (A B C A B C …), and ratios are
+formed within a round, under the same noise, before the median is taken.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 TURN_SECONDS = 5e-3
-"""A turn repeats a short task until about this long, so that the clock and the call cost nothing."""
+"""Short tasks are repeated for about this long in a turn, so that the costs of clock and call are negligible."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A median, and between which values the rest lies."""
+    """A median and an interval."""
 
     median: float
     low: float
@@ -29,7 +29,7 @@ class Spread:
 
 
 class Stopwatch:
-    """Takes the tasks' turns. synchronize: waits for the device (nothing to wait for on a CPU)."""
+    """Times tasks in turns. synchronize: waits for the device."""
 
     def __init__(self, tasks: Mapping[str, Callable[[], Any]], synchronize: Callable[[], None] = lambda: None) -> None:
         self._tasks = tasks

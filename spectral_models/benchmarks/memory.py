@@ -1,8 +1,8 @@
-"""Memory: how much there is, and the most that a workload holds beyond its inputs and its results.
+"""Free memory, and the peak memory of a workload beyond its inputs and results.
 
-A peak is measured in a fresh process, where nothing that ran before can hide it. On a CPU it is the kernel's account of
-resident memory (VmHWM), reset after the inputs are made: getrusage's ru_maxrss cannot be reset and starts at the
-parent's size. On CUDA it is the caching allocator's peak.
+Peaks are measured in a fresh process, so that memory of earlier work cannot hide them. On a CPU the peak is the
+resident memory by the Linux kernel (VmHWM), reset after the inputs are created; getrusage's ru_maxrss cannot be reset
+and starts at the parent's size. On CUDA it is that of the caching allocator.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from torch import Tensor
 
 from spectral_core.backends.base import transform_dtype
-from spectral_models.benchmarks.contestants import Contestant, contestant
-from spectral_models.benchmarks.problem import DTYPES, Problem, Shape, Task, Workload
+from spectral_models.benchmarks.contestants import contestant
+from spectral_models.benchmarks.problem import DTYPES, Problem, Shape, Workload
 
-# Blocks beyond 1 MiB go back to the system when freed, so that what the set-up freed is not reused unseen.
+# Freed blocks beyond 1 MiB return to the system, so that memory of the set-up is not reused unnoticed.
 _ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": "0"}
 # Peak of a whole comparison in signals (B, D, L) of the transform's dtype: plain's 5, 12 and 20, and the inputs.
 _SIGNALS: dict[Workload, int] = {"forward": 10, "forward+backward": 18, "training": 28}
@@ -35,7 +34,7 @@ def measurable(device: str) -> bool:
 
 
 def shortage(shape: Shape, workload: Workload) -> str | None:
-    """Why the comparison is too large for the memory that is free, or None."""
+    """The reason if the comparison needs more memory than is free; else None."""
     element = transform_dtype(DTYPES[shape.dtype]).itemsize
     needed = _SIGNALS[workload] * shape.batch * shape.channels * shape.length * element
     free = _free(shape.device)
@@ -47,7 +46,7 @@ def shortage(shape: Shape, workload: Workload) -> str | None:
 
 
 def extra_bytes(name: str, shape: Shape, workload: Workload) -> int:
-    """The peak of one call beyond what was there before and the results. Raises RuntimeError when the process fails."""
+    """The peak of one call beyond inputs and results. Raises RuntimeError if the process fails."""
     job = json.dumps({"name": name, "shape": asdict(shape), "workload": workload, "threads": torch.get_num_threads()})
     done = subprocess.run(  # noqa: S603
         [sys.executable, "-m", "spectral_models.benchmarks.memory", job],
@@ -68,54 +67,42 @@ def _main(job: str) -> None:
     shape, workload = Shape(**given["shape"]), cast(Workload, given["workload"])
     who = contestant(given["name"])
     small = replace(shape, batch=1, channels=min(shape.channels, 64), length=min(shape.length, 256))
-    _task(who, small, workload)()  # thread pools and libraries
-    task = _task(who, shape, workload)
+    who.task(Problem.make(small), workload)()  # starts thread pools and loads libraries
+    task = who.task(Problem.make(shape), workload)
     gc.collect()
     before = _reset(shape.device)
     results = task()
-    extra = _peak(shape.device) - before - sum(map(_size, results.values()))
+    extra = _peak(shape.device) - before - sum(result.nbytes for result in results.values())
     sys.stdout.write(f"{max(0, extra)}\n")
 
 
-def _task(who: Contestant, shape: Shape, workload: Workload) -> Task:
-    return who.task(Problem.make(shape), workload)
-
-
-def _size(result: Tensor) -> int:
-    return result.numel() * result.element_size()
-
-
 def _reset(device: str) -> int:
-    """Forget the peak so far; returns what is held now."""
+    """Reset the peak and return the current memory."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
     Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
+    return _bytes_of("/proc/self/status", "VmRSS")
 
 
 def _peak(device: str) -> int:
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device)
-    return _status("VmHWM")
+    return _bytes_of("/proc/self/status", "VmHWM")
 
 
-def _status(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
+def _bytes_of(table: str, field: str) -> int:
+    """A field of a table of Linux that counts in KiB."""
+    lines = Path(table).read_text().splitlines()
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{field}:"))
 
 
 def _free(device: str) -> int | None:
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    table = Path("/proc/meminfo")
-    if not table.exists():
-        return None
-    return next(
-        int(line.split()[1]) << 10 for line in table.read_text().splitlines() if line.startswith("MemAvailable")
-    )
+    return _bytes_of("/proc/meminfo", "MemAvailable") if Path("/proc/meminfo").exists() else None
 
 
 if __name__ == "__main__":

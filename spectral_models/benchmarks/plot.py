@@ -1,4 +1,4 @@
-"""Results as a picture."""
+"""Plots results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is computed: the inputs of one comparison, and the workloads."""
+"""The inputs of one comparison, and the workloads."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, 
 DTYPES["float64"] = torch.float64
 
 Task = Callable[[], dict[str, Tensor]]
-"""Does a workload once and returns its results by name: what a check compares and a clock times."""
+"""Runs a workload once and returns its results by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """A signal (B, D, L), its dtype and where it lives."""
+    """The shape (B, D, L), dtype and device of a signal."""
 
     batch: int
     channels: int
@@ -34,20 +34,10 @@ class Shape:
     device: str
 
     def request(self, workload: Workload) -> Request:
-        """What a backend is asked whether it can serve."""
-        kernel_dtype = transform_dtype(DTYPES[self.dtype])
-        grad = workload != "forward"
-        return Request(
-            "convolution",
-            torch.device(self.device).type,
-            kernel_dtype,
-            self.batch,
-            self.channels,
-            self.length,
-            self.length,
-            "causal",
-            grad,
-        )
+        """The request by which a backend says whether it supports this workload."""
+        device, dtype = torch.device(self.device).type, transform_dtype(DTYPES[self.dtype])
+        length, grad = self.length, workload != "forward"
+        return Request("convolution", device, dtype, self.batch, self.channels, length, length, "causal", grad)
 
 
 @dataclass(frozen=True, slots=True)

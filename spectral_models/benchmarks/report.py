@@ -1,16 +1,15 @@
-"""Results as people and programs read them: tables, JSON, CSV."""
+"""Results as tables, JSON and CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
+from pydantic_core import to_json as to_json_bytes
 from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
 from rich.table import Table
@@ -21,7 +20,7 @@ from spectral_models.benchmarks.settings import Settings
 
 
 def tables(rows: Sequence[Row], settings: Settings) -> Iterator[RenderableType]:
-    """A table for each workload and dtype, with what has no time and why below it; at most 100 columns wide."""
+    """A table for each workload and dtype, and below it the rows without times, with reasons; up to 100 columns."""
     memory = settings.memory
     for (workload, dtype), members in groups(rows):
         title = f"{workload}, {dtype}, batch {settings.batch}, {settings.channels} channels"
@@ -47,7 +46,7 @@ def tables(rows: Sequence[Row], settings: Settings) -> Iterator[RenderableType]:
 
 
 def groups(rows: Sequence[Row]) -> list[tuple[tuple[str, str], list[Row]]]:
-    """Rows by workload and dtype, in the order in which those first came."""
+    """Rows by workload and dtype, in order of first occurrence."""
     found: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         found.setdefault((row.workload, row.dtype), []).append(row)
@@ -55,18 +54,18 @@ def groups(rows: Sequence[Row]) -> list[tuple[tuple[str, str], list[Row]]]:
 
 
 def to_json(rows: Sequence[Row], settings: Settings, environment: Mapping[str, Any]) -> str:
-    """Everything: where it was measured, what was asked, all rows, the growth of cost. Errors of infinity are null."""
+    """Environment, settings, rows and growth of cost. Infinite errors are null."""
     document = {
         "environment": environment,
         "settings": {**asdict(settings), "backends": settings.names},
-        "rows": [asdict(row) for row in rows],
-        "costs": [asdict(cost) for cost in costs(rows)],
+        "rows": rows,
+        "costs": costs(rows),
     }
-    return json.dumps(_finite(document), indent=1, allow_nan=False) + "\n"
+    return to_json_bytes(document, indent=1, inf_nan_mode="null").decode() + "\n"
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """A line for each row; empty where there is nothing."""
+    """A line for each row; missing values are empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(_HEADINGS), lineterminator="\n")
     writer.writeheader()
@@ -109,14 +108,5 @@ def _cells(row: Row, memory: bool) -> list[str | Text]:
 
 
 def _number(value: float) -> str:
-    """Three digits, and never an exponent."""
+    """Three digits, without an exponent."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-def _finite(value: Any) -> Any:
-    """The same without infinities and NaN, which JSON does not have."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,4 +1,4 @@
-"""One line of the results, and what follows from all of them."""
+"""Rows of results, and the growth of cost that follows from them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Row:
     """One contestant at one length. Only a ``measured`` row, which passed every check, has times.
 
     status: measured; inaccurate: a result missed its bound; unsupported: the backend refuses, with its reasons;
-    failed: it raised; skipped: not tried. runs_as: who did the work, where a backend delegates.
+    failed: it raised; skipped: not tried. runs_as: the backend that ran, if it was delegated to.
     seconds: per call, over rounds. ratio: to plain, round by round. extra_bytes: peak beyond inputs and results.
     """
 

@@ -1,4 +1,4 @@
-"""What to measure. Settings that cannot work are refused when they are made, not minutes later."""
+"""Settings of a benchmark, validated when they are created."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _MOST_ROUNDS = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The comparisons: every length with every workload and dtype. backends: empty for all that transform.
+    """The comparisons: every length with every workload and dtype. backends: by default all but direct and xla.
 
-    seconds: fewer rounds, though at least 3, where all of them would take longer than this; None for no limit.
+    seconds: limits the rounds, though to no less than 3; None for no limit.
     attention_limit: attention is not run on longer signals: its work grows with the square of the length.
     memory: whether peaks are measured too, each in a process of its own.
     """
@@ -45,7 +45,7 @@ class Settings:
     def __post_init__(self) -> None:
         for name in self.backends:
             FFT_BACKENDS.get(name)  # raises UnknownComponentError with the known names
-        # What memory is short of is skipped, size by size: see memory.shortage.
+        # Sizes that do not fit the memory are skipped one by one: see memory.shortage.
         for field in ("batch", "channels", "attention_limit"):
             whole(field, getattr(self, field), least=1, most=_LARGEST)
         whole("rounds", self.rounds, least=1, most=_MOST_ROUNDS)
@@ -61,7 +61,7 @@ class Settings:
             raise ConfigError("peak memory on a CPU is read from /proc, which this system lacks; leave --memory out.")
 
     def rounds_within(self, round_seconds: float) -> int:
-        """How many rounds to take when one takes that long."""
+        """The number of rounds, if one takes that long."""
         if self.seconds is None:
             return self.rounds
         return min(self.rounds, max(3, int(self.seconds / round_seconds)))
@@ -69,7 +69,7 @@ class Settings:
     @property
     def names(self) -> tuple[str, ...]:
         """The backends to measure."""
-        # Kernels here are as long as the signal and devices have an FFT: measured only when they are asked for.
+        # direct and xla are for short kernels and for devices without an FFT: measured only if they are named.
         return self.backends or tuple(name for name in list_fft_backends() if name not in ("direct", "xla"))
 
 

@@ -1,13 +1,13 @@
-"""Which perturbations the causality check tries: lengths, positions, batches, dtypes and modes.
+"""The perturbations of the causality check: lengths, positions, batches, dtypes and modes.
 
-Changing the tokens of a row from p on must leave its logits before p alone. A leak from j back to i < j shows at every
-p with i < p <= j. So one that reaches far shows at almost any p, and one that looks a single token ahead at p = j
-only: every p is needed, and rows of a batch take one p each.
+Changing the tokens of a row from p on must not change its logits before p. A leak from token j to i < j shows at every
+p with i < p <= j: a far-reaching one at almost any p, but one of a single token at p = j only. So every p is tried,
+each in another row of a batch.
 
 Crossing every p with every dtype, mode and batch would take minutes. Instead each p up to 257 tokens is tried twice, in
-two settings that differ in dtype, in mode and in whether gradients are recorded. Each value of each of the three
-therefore meets every p, and most pairs of values meet every block size. Where a model streams, its stream is one of the
-two: no token of it can see a later one, so a full pass that equals it has no leak.
+two settings that differ in dtype, in mode and in whether gradients are recorded. Each value of each of the three is
+therefore tried at every p, and most pairs of values at every block size. If the model streams, one of the two is its
+stream: no token in a stream can see a later one, so a full pass that equals it has no leak.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import torch
 
 SHORT = 257
 LONG = 2049
-"""The longest sequence that is tried."""
+"""The longest sequence."""
 _DENSE = 33
-"""A short sequence that is tried in all settings."""
+"""A short sequence, tried in all settings."""
 
 
 class Setting(NamedTuple):
-    """How a model is called."""
+    """The settings of a call."""
 
     dtype: torch.dtype
     training: bool
@@ -46,9 +46,9 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True)
 class Case:
-    """One unchanged batch, and the batches that are compared with it.
+    """One unchanged batch, and the changed batches that are compared with it.
 
-    starts: of each changed batch, the first changed token of each row; ``length`` leaves a row as it is.
+    starts: for each changed batch, the first changed token of each row; ``length`` for an unchanged row.
     """
 
     setting: Setting
@@ -69,14 +69,14 @@ STREAM = Setting(torch.float64, training=False, grad=False)
 
 
 def first_cases(limit: int) -> Iterator[Case]:
-    """A short sequence in all settings: what most leaks show in."""
+    """A short sequence in all settings, which most leaks show in."""
     for setting in _SETTINGS:
         yield _batch(setting, min(_DENSE, limit))
         yield _single(setting, min(_DENSE, limit))
 
 
 def short_cases(limit: int, *, streams: bool) -> Iterator[Case]:
-    """Sequences of at most 257 tokens. limit: the longest one that the model takes. streams: see :func:`_sweep`."""
+    """Sequences of at most 257 tokens. limit: the model's longest. streams: see :func:`_sweep`."""
     for index, length in enumerate(lengths_around_powers(limit, last=SHORT)):
         setting = _SETTINGS[index % len(_SETTINGS)]
         if length > SHORT // 2 and setting.dtype == torch.float64:
@@ -90,9 +90,9 @@ def short_cases(limit: int, *, streams: bool) -> Iterator[Case]:
 
 
 def _sweep(limit: int, *, streams: bool) -> Iterator[Case]:
-    """Every position, twice: in float64 in sequences that end shortly behind it, in float32 in long ones.
+    """Every position, twice: in float64 in sequences that end shortly after it, in float32 in long ones.
 
-    streams: only the opposite of the setting in which a stream has covered every position.
+    streams: whether a stream covers every position in the float64 setting, which is then left out.
     """
     for index, first in enumerate(range(1, min(SHORT, limit), 32)):
         double = STREAM if streams else _DOUBLE[(index + index // 4) % 4]
@@ -105,7 +105,7 @@ def _sweep(limit: int, *, streams: bool) -> Iterator[Case]:
 def long_cases(limit: int, *, positions: bool) -> Iterator[Case]:
     """Sequences of 511 to 2049 tokens.
 
-    positions: also those where blocks of other sizes may end; without, a few of each length.
+    positions: whether positions at which blocks of other sizes may end are tried too.
     """
     settings = (*_SETTINGS[1::2], *_SETTINGS[::2])  # float32 first: it costs a quarter
     lengths = lengths_around_powers(limit, first=SHORT + 1)
@@ -142,7 +142,7 @@ def around_blocks() -> list[int]:
 
 
 def _batch(setting: Setting, length: int) -> Case:
-    """Nine rows; the one in the middle, which a part may mix with either neighbour, is left as it is."""
+    """Nine rows; the middle one, which a part may mix with either neighbour, is unchanged."""
     spread = (1, length // 4, length // 3, length // 2, 2, 3 * length // 4, length - 2, length - 1)
     starts = [min(max(0, start), length - 1) for start in spread]
     return Case(setting, length, ((*starts[:4], length, *starts[4:]),))
@@ -155,6 +155,6 @@ def _single(setting: Setting, length: int) -> Case:
 
 
 def _rows_of(setting: Setting, positions: range, length: int) -> Case:
-    """Positions as rows of batches of eight; what is missing in the last is left unchanged."""
+    """A position per row, in batches of eight; the remaining rows of the last are unchanged."""
     padded = [*positions, *[length] * (-len(positions) % 8)]
     return Case(setting, length, tuple(tuple(padded[start : start + 8]) for start in range(0, len(padded), 8)))

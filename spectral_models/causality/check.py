@@ -1,7 +1,8 @@
-"""A check that a decoder cannot see the future, for models that contain parts we did not write."""
+"""A check that decoders with third-party parts are strictly causal."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -30,32 +31,32 @@ OUT_OF_REACH = (
     "torch.compile, on accelerators, with padding, or in batches of other than 1, 8 and 9 rows; leaks that certain "
     "tokens, the time, the number of calls or the presence of this check set off"
 )
-"""What the check cannot see. It finds mistakes; it is no boundary against code that runs in the same process."""
+"""What the check cannot see. It finds mistakes; it does not protect against malicious code in the process."""
 
 _TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3}
-"""Of the change of later logits. A causal FFT convolution moves earlier ones by 1e-15 and by 1e-5."""
+"""Relative to the change of later logits. A causal FFT convolution moves earlier ones by 1e-15 and by 1e-5."""
 _ROUNDING = 1e-5
-"""Leaks below it may be rounding errors of a part that computes in float32; what a later token tells is larger."""
+"""Smaller leaks may be rounding errors of a part that computes in float32."""
 _NOISE, _LESS_NOISE = 0.3, 0.03
-"""Added to parameters, as a part that starts at zero hides what it would do. Less for sequences of over 257 tokens, in
-which a recurrence that noise made unstable would overflow."""
+"""Noise on parameters, since a part that starts at zero would hide its faults. Less for sequences of over 257 tokens,
+where unstable recurrences would overflow."""
 _WITHOUT_TIME = ("gate", "sparsity", "filter")
-"""Parts that read spectra or make kernels: they know no position, so none beyond 257 tokens needs a pass of its own."""
+"""Parts of spectra and kernels: they have no positions, so positions beyond 257 tokens are not swept for them."""
 
 
 def check_causality(config: ModelConfig, *, suspects: Sequence[str]) -> None:
-    """Raise PluginError if an earlier logit, or another row's, moves when a token changes.
+    """Raise PluginError if an earlier logit, or another row's, changes when a token changes.
 
-    Perturbs a copy of the model on the CPU, with random parameters and a small vocabulary, that has one block of each
-    kind with a third-party part in it: every position up to 257 tokens, and up to 2,049 the neighbourhoods of multiples
+    Perturbs a copy of the model on the CPU, with random parameters, a small vocabulary, and one block of each kind that
+    has a third-party part: every position up to 257 tokens, and up to 2,049 the neighbourhoods of multiples
     of 64, 96 and 100; lengths on both sides of powers of two; batches of 1 and more; float64 and float32; training and
     evaluation; with and without gradients recorded (:mod:`spectral_models.causality.cases`). Where all parts stream,
-    full passes must equal a stream. A part that answers differently to the same tokens, or writes into its input, is
-    refused too. :data:`OUT_OF_REACH` lists what it cannot see.
+    full passes must equal a stream. A part whose outputs differ for the same tokens, or that writes into its input, is
+    refused too. :data:`OUT_OF_REACH` lists what the check cannot see.
 
-    Our feed-forwards in these blocks become narrow ones, and our own FFT backends, and any that cannot run here,
-    ``torch``: they have tests of their own. Buffers are put back before each pass. Leaves the random state alone.
-    For decoders over a vocabulary. One to five seconds at a width of 128; a part that loops over tokens takes more.
+    Our own feed-forwards are made narrow, and our own FFT backends, and any that cannot run here, replaced by
+    ``torch``, since tests cover them. Buffers are restored before each pass; the random state is unchanged. For
+    decoders over a vocabulary. One to five seconds at a width of 128; a part that loops over tokens takes longer.
     suspects: the parts to name in the error.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad(), torch.device("cpu"):
@@ -75,7 +76,7 @@ def check_causality(config: ModelConfig, *, suspects: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class _Leak:
-    """Logits of a row that moved though its tokens up to them did not change. scale: how far later ones moved."""
+    """A logit that changed although its row's tokens up to it did not. scale: the change of later logits."""
 
     row: int
     token: int
@@ -84,7 +85,7 @@ class _Leak:
 
 
 class _Check:
-    """A model in both dtypes. limit: the longest sequence it takes. streams: whether a stream can be compared."""
+    """A model in both dtypes. limit: its longest sequence. streams: whether it can be compared with its stream."""
 
     def __init__(self, config: ModelConfig, suspects: str) -> None:
         self.suspects = suspects
@@ -99,7 +100,7 @@ class _Check:
             subject.randomise(scale)
 
     def perturb(self, case: Case) -> None:
-        """Compare each changed batch with the unchanged one."""
+        """Compare each changed batch with the unchanged one. Raises PluginError for a leak."""
         base, other = _tokens(case, seed=0)
         before = self._logits(case.setting, base)
         for starts in case.starts:
@@ -110,7 +111,7 @@ class _Check:
     def stream(self, shortest: int, longest: int) -> None:
         """Compare full passes of each length with one stream.
 
-        Token by token; in longer ones by chunks that end where blocks of other sizes may.
+        It is fed token by token; in longer sequences, by chunks that end where blocks of some size may end.
         """
         subject = self.models[torch.float64]
         lengths = lengths_around_powers(self.limit, first=shortest, last=longest)
@@ -140,7 +141,7 @@ class _Check:
                 )
 
     def _keeps_states(self) -> bool:
-        """Whether it can be continued: a mixer may leave ``streams`` as it is and return no state."""
+        """Whether the model can be continued: a mixer may declare ``streams`` and yet return no state."""
         tokens = torch.zeros(1, 2, dtype=torch.long)
         try:
             self._guarded(STREAM, 2, lambda: self.models[STREAM.dtype].streamed(STREAM, tokens.split(1, dim=1)))
@@ -154,12 +155,10 @@ class _Check:
         return self._guarded(setting, tokens.shape[1], lambda: self.models[setting.dtype].logits(setting, tokens))
 
     def _guarded(self, setting: Setting, length: int, call: Callable[[], Tensor]) -> Tensor:
-        """Logits, with whatever a part raises as a PluginError."""
+        """The logits of a call; exceptions of parts, and logits that are not finite, raise PluginError."""
         try:
             logits = call()
-        except PluginError:
-            raise
-        except KeyboardInterrupt:
+        except (PluginError, KeyboardInterrupt):
             raise
         except BaseException as error:
             raise PluginError(
@@ -177,7 +176,7 @@ class _Check:
         return logits
 
     def _leak(self, case: Case, before: Tensor, base: Tensor, other: Tensor, starts: tuple[int, ...]) -> _Leak | None:
-        """The largest one, if any is more than rounding."""
+        """The largest leak beyond rounding; None if there is none."""
         begins = torch.tensor(starts)[:, None]
         later = torch.arange(case.length) >= begins
         moved = (self._logits(case.setting, other.where(later, base)) - before).abs().amax(2)
@@ -188,7 +187,7 @@ class _Check:
         return _Leak(row, token, size, scale) if size > _bound(case.setting, scale) else None
 
     def _is_lasting(self, case: Case, starts: tuple[int, ...]) -> bool:
-        """Whether other tokens leak too: in float32 a rounding error may tip a choice (top-k, routing) now and then."""
+        """Whether other tokens leak too: in float32, rounding errors occasionally change a choice (top-k, routing)."""
         if case.setting.dtype == torch.float64:
             return True
         for seed in (1, 2):
@@ -200,7 +199,7 @@ class _Check:
     def _refusal(
         self, case: Case, before: Tensor, base: Tensor, other: Tensor, starts: tuple[int, ...], leak: _Leak
     ) -> str:
-        """What is wrong: something kept between calls, another row, or a later token and which."""
+        """The message of a leak: its source is an earlier call, another row, or a later token, which is searched."""
         bound = _bound(case.setting, leak.scale)
 
         def moves(row: int, first: int, last: int) -> bool:
@@ -220,13 +219,7 @@ class _Check:
         start, last = starts[leak.row], case.length - 1
         size = f"by {leak.size:.0e}, later ones by {leak.scale:.0e}; {where}"
         if start < case.length and moves(leak.row, start, last):
-            first = start
-            while first < last:
-                middle = (first + last) // 2
-                if moves(leak.row, start, middle):
-                    last = middle
-                else:
-                    first = middle + 1
+            last = start + bisect_left(range(start, last), True, key=lambda end: moves(leak.row, start, end))
             what = f"changing token {last} moves the logits of token {leak.token}, {last - leak.token} before it"
         else:
             others = [row for row in range(case.rows) if row != leak.row and moves(row, starts[row], case.length - 1)]
@@ -242,7 +235,7 @@ class _Check:
 
 
 def _tokens(case: Case, seed: int) -> tuple[Tensor, Tensor]:
-    """Random tokens, and others that differ from them everywhere: (rows, length) each."""
+    """Random tokens, and others that differ at every place: (rows, length) each."""
     generator = torch.Generator().manual_seed(1000 * case.length + seed)
     base = torch.randint(VOCABULARY, (case.rows, case.length), generator=generator)
     step = torch.randint(1, VOCABULARY, base.shape, generator=generator)
@@ -250,5 +243,5 @@ def _tokens(case: Case, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _bound(setting: Setting, scale: float) -> float:
-    """How far earlier logits may move when later ones move by ``scale``."""
+    """The allowed change of earlier logits when later ones change by ``scale``."""
     return _TOLERANCES[setting.dtype] * max(scale, 1e-12)

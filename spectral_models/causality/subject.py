@@ -1,4 +1,4 @@
-"""What the causality check perturbs: a small copy of a model with random parameters, and how it is called."""
+"""The subject of the causality check: a small copy of a model with random parameters, and its calls."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _OURS = ("spectral_core", "spectral_layers", "spectral_models")
 
 
 def is_foreign(part: PartConfig) -> bool:
-    """Whether a third party wrote it. Asks its name and its class, not who claims to provide it."""
+    """Whether a part is a third party's, by its name and its class, not by the declared provider."""
     return "/" in part.type or type(part).__module__.partition(".")[0] not in _OURS
 
 
 def is_decoder(config: ModelConfig) -> bool:
-    """Whether it is one, or derives from one: a third party's variant cannot opt out of what its base promises."""
+    """Whether the variant is a decoder, or derives from one: a third party cannot opt out of its base's promises."""
     return _promises(config, "decoder")
 
 
@@ -40,7 +40,7 @@ def _promises(declarer: ModelConfig | SpectralModel, name: str) -> bool:
 class Subject:
     """A copy of the model in one dtype, on the CPU; the caller keeps the random state.
 
-    limit: the longest sequence its parts take; None for no limit. streams: whether it can continue a state.
+    limit: the longest sequence of its parts; None for no limit. streams: whether it can continue a state.
     """
 
     def __init__(self, config: ModelConfig, dtype: torch.dtype) -> None:
@@ -48,7 +48,7 @@ class Subject:
         self.model = _reduced(config, dtype).build().to(dtype)
         self.dtype = dtype
         self._initial = [
-            (parameter, parameter.clone(), torch.randn_like(parameter)) for parameter in self._parameters()
+            (parameter, parameter.clone(), torch.randn_like(parameter)) for parameter in self.model.parameters()
         ]
         self._buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         self._prepared: dict[tuple[bool, bool, int], State] = {}
@@ -65,14 +65,14 @@ class Subject:
                 _watch_input(module)
 
     def _of_source(self) -> set[nn.Module]:
-        """The modules that see a source alone."""
+        """The modules that see only a source."""
         if not self.model.config.reads_source:
             return set()
         readers = (model for model in self.model.submodels().values() if not is_decoder(model.config))
         return {module for model in readers for module in model.modules()}
 
     def randomise(self, scale: float) -> None:
-        """Set each parameter to its initial value and normal noise of that size: the same noise at every call."""
+        """Set each parameter to its initial value plus normal noise of that size, the same noise at every call."""
         self._prepared.clear()
         for parameter, initial, noise in self._initial:
             parameter.copy_(initial + scale * noise)
@@ -91,7 +91,7 @@ class Subject:
         return logits.detach()
 
     def streamed(self, setting: Setting, chunks: Sequence[Tensor]) -> Tensor:
-        """The logits of chunks (B, n) that continue each other, joined."""
+        """The joined logits of consecutive chunks (B, n)."""
         model: Any = self.model
         front = (None,) if self._begins else ()
         state = self._state(setting, chunks[0].shape[0]) if front else None
@@ -103,11 +103,8 @@ class Subject:
             found.append(output.logits)
         return torch.cat(found, 1)
 
-    def _parameters(self) -> list[nn.Parameter]:
-        return list(self.model.parameters())
-
     def _state(self, setting: Setting, rows: int) -> State:
-        """The state that targets continue: each source is encoded once."""
+        """The state of encoded sources, which targets continue; each source is encoded once."""
         model: Any = self.model
         key = (setting.training, setting.grad, rows)
         if key not in self._prepared:
@@ -117,7 +114,7 @@ class Subject:
         return self._prepared[key].clone()
 
     def _source(self, rows: int) -> tuple[Tensor, ...]:
-        """Examples of what stands in front of the tokens."""
+        """Examples of the inputs before the tokens."""
         if not self.model.config.reads_source:
             return ()
         specs = self.model.input_specs()[:-1]
@@ -131,9 +128,9 @@ class Subject:
         return tuple(x.to(self.dtype) if x.is_floating_point() else x for x in examples)
 
     def _restore(self, setting: Setting) -> None:
-        """Mode, random state (the same dropout masks in every pass) and buffers.
+        """Restore mode, random state (the same dropout masks in every pass) and buffers.
 
-        The running statistics of the last pass must not look like a leak in the next.
+        Otherwise running statistics of one pass would look like a leak in the next.
         """
         if self.model.training != setting.training:
             self.model.train(setting.training)
@@ -145,7 +142,7 @@ class Subject:
 
 
 def _reduced(config: ModelConfig, dtype: torch.dtype) -> ModelConfig:
-    """The config of a small vocabulary and of one block of each kind that the check is about."""
+    """The config with a small vocabulary and one block of each kind to check."""
     changes: dict[str, object] = {"vocab_size": VOCABULARY}
 
     def backend(model: ModelConfig) -> dict[str, object]:
@@ -163,9 +160,9 @@ def _reduced(config: ModelConfig, dtype: torch.dtype) -> ModelConfig:
 
 
 def _about(config: ModelConfig) -> tuple[BlockConfig, ...]:
-    """The blocks with third-party parts; all where such a part serves each, one where it serves none.
+    """The blocks with third-party parts; all if one is shared by all blocks, one if no block has any.
 
-    Our feed-forwards become narrow ones: they take most of the time and see a token at a time.
+    Our feed-forwards are replaced by narrow ones: they take most of the time and process each token alone.
     """
     shared = [value for name in type(config).model_fields if isinstance(value := getattr(config, name), PartConfig)]
     blocks = [block for block in config.blocks if any(is_foreign(part) for _, part in parts_of(block))]
@@ -182,7 +179,7 @@ def _about(config: ModelConfig) -> tuple[BlockConfig, ...]:
 
 
 def _runs_here(config: FFTBackendConfig, dtype: torch.dtype) -> bool:
-    """Whether the check can use a third party's backend; ours have tests of their own and need none."""
+    """Whether the check runs on this backend: a third party's that supports this machine and dtype."""
     if not is_foreign(config):
         return False
     backend = config.build()
@@ -195,7 +192,7 @@ def _runs_here(config: FFTBackendConfig, dtype: torch.dtype) -> bool:
 
 
 def _watch_input(module: nn.Module) -> None:
-    """Raise PluginError when a call of the module writes into its input."""
+    """Make calls of the module raise PluginError if they write into their input."""
     versions: list[int] = []
 
     def before(module: nn.Module, given: tuple[Any, ...]) -> None:

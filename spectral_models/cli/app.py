@@ -1,14 +1,14 @@
-"""Entry point of the ``spectral`` command: every way it can end is an exit status and, on stderr, one error.
+"""Entry point of the ``spectral`` command: always ends with an exit status and at most one error on stderr.
 
-Imports nothing heavy before :func:`main` runs, so that Ctrl-C is answered while torch is loaded.
+Imports nothing heavy before :func:`main` runs, so that Ctrl-C works while torch is loaded.
 
 ===  ===========================================================================
 0    done
-1    what a user can mend: a config, a file, an option, a full disk
+1    errors that users can fix: a config, a file, an option, a full disk
 2    wrong usage
-70   a fault of ours or of a plugin; ``spectral -v`` shows the traceback
+70   an internal error, of us or of a plugin; ``spectral -v`` shows the traceback
 130  Ctrl-C
-141  the reader of our output has gone, as of ``spectral components | head -1``
+141  the reader of the output has closed the pipe, as in ``spectral components | head -1``
 ===  ===========================================================================
 """
 
@@ -37,14 +37,14 @@ def main() -> None:
     try:
         streams.prepare()
         status = _run()
-    except KeyboardInterrupt:  # outside of a command: these say themselves what they keep
+    except KeyboardInterrupt:  # outside of a command; commands handle it themselves
         status = _INTERRUPTED
     with _leaving_on_ctrl_c(said=True):
         try:
             streams.finish()
         except streams.UnwrittenError as error:
             status = status or _unwritten(error)
-    atexit.register(_leave_on_ctrl_c, said=True)  # libraries take their time to end, and print tracebacks
+    atexit.register(_leave_on_ctrl_c, said=True)  # libraries may take long to exit, and print tracebacks
     sys.exit(status)
 
 
@@ -68,7 +68,7 @@ def _run() -> int:
 
 
 def _misused(error: Any) -> int:
-    """Report a command line that was not understood. Help that was shown in its place has no message."""
+    """Report a usage error; one without a message has already shown the help."""
     if message := error.format_message().rstrip("."):
         command = error.ctx.command_path if getattr(error, "ctx", None) else "spectral"
         _failed(f"{message}. See {command} --help.")
@@ -76,12 +76,12 @@ def _misused(error: Any) -> int:
 
 
 def _unwritten(error: streams.UnwrittenError) -> int:
-    """Report an output that could not be written; a reader that has gone needs no word."""
+    """Report a failure to write output, unless its reader has closed the pipe."""
     return _NO_READER if error.no_reader else _failed(f"cannot write to the standard output: {error}.")
 
 
 def _unexpected(error: BaseException) -> int:
-    """Report what no command raises on purpose."""
+    """Report an exception that no command raises on purpose."""
     if isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
     ):
@@ -109,9 +109,9 @@ def _failed(message: str, status: int = 1) -> int:
 
 
 def _leave_on_ctrl_c(*, said: bool) -> None:
-    """From now on Ctrl-C ends the process at once, with a word unless all is said.
+    """From now on Ctrl-C ends the process at once. said: do not print "interrupted".
 
-    Not in a background job, which ignores it, nor by another thread than the main one, which may not set what answers.
+    Has no effect in background jobs, which ignore the signal, or outside of the main thread.
     """
 
     def leave(*_: object) -> None:
@@ -126,7 +126,7 @@ def _leave_on_ctrl_c(*, said: bool) -> None:
 
 @contextmanager
 def _leaving_on_ctrl_c(*, said: bool) -> Iterator[None]:
-    """Where nothing can be lost, whatever library is being loaded."""
+    """Inside, Ctrl-C ends the process at once: for code during which nothing can be lost."""
     before = signal.getsignal(signal.SIGINT)
     _leave_on_ctrl_c(said=said)
     try:
@@ -134,15 +134,6 @@ def _leaving_on_ctrl_c(*, said: bool) -> Iterator[None]:
     finally:
         if signal.getsignal(signal.SIGINT) is not before:
             signal.signal(signal.SIGINT, before)
-
-
-def __getattr__(name: str) -> Any:
-    """``app``, the typer application: loaded when it is asked for, since it loads torch."""
-    if name != "app":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from spectral_models.cli.commands import app
-
-    return app
 
 
 if __name__ == "__main__":

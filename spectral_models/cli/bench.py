@@ -1,4 +1,4 @@
-"""``spectral bench``: what this machine does with the operators."""
+"""``spectral bench``: measures the operators on this machine."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from spectral_models.benchmarks.rows import Row
 from spectral_models.benchmarks.settings import LENGTHS, QUICK_LENGTHS, QUICK_SECONDS, Settings
 from spectral_models.cli.console import errors, out
 from spectral_models.cli.outputs import check_output
+from spectral_models.errors import needs_extra
 
 app = typer.Typer(help="Measure operators on this machine; wrong results get no time.", no_args_is_help=True)
 
@@ -73,7 +74,8 @@ def fft(
         attention_limit=4096 if quick else 16384,
     )
     if out_dir is not None:
-        _check_plotting()
+        with needs_extra("--out draws a plot with", "train"):  # before minutes of measuring, not after
+            import matplotlib.figure  # noqa: F401
         check_output(out_dir)
         try:
             out_dir.mkdir(parents=True, exist_ok=True)
@@ -83,7 +85,7 @@ def fft(
     rows: list[Row] = []
     interrupted = False
     try:
-        for row in measure(settings, lambda line: errors.print(line, markup=False, highlight=False)):
+        for row in measure(settings, lambda line: errors.print(line)):
             rows.append(row)  # noqa: PERF402 - what was measured before Ctrl-C is kept
     except KeyboardInterrupt:
         interrupted = True
@@ -96,16 +98,16 @@ def fft(
 
 
 def _show(rows: Sequence[Row], settings: Settings, found: dict[str, Any]) -> None:
-    console = out if out.is_terminal else Console(width=100)  # a pipe has no width to keep to
+    console = (
+        out if out.is_terminal else Console(width=100, highlight=False, markup=False)
+    )  # a pipe has no width to keep to
     threads = f", threads: {found['threads']}" if settings.device == "cpu" else ""
     console.print(
         f"{found['device_name']} ({settings.device}{threads}), torch {found['torch']}, Python {found['python']}, "
-        f"spectral-networks {found['spectral_networks']}, {found['date']}\n",
-        highlight=False,
-        markup=False,
+        f"spectral-networks {found['spectral_networks']}, {found['date']}\n"
     )
     for part in report.tables(rows, settings):
-        console.print(part, highlight=False)
+        console.print(part)
 
 
 def _write(rows: Sequence[Row], settings: Settings, found: dict[str, Any], directory: Path) -> None:
@@ -118,14 +120,3 @@ def _write(rows: Sequence[Row], settings: Settings, found: dict[str, Any], direc
     out.print(
         f"written: {', '.join(str(directory / name) for name in ('fft.json', 'fft.csv', 'fft.png'))}", soft_wrap=True
     )
-
-
-def _check_plotting() -> None:
-    """Before minutes of measuring, not after."""
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            f"--out draws a plot with a library that is not installed: {error.name}. "
-            "Run: pip install 'spectral-networks[train]', or leave --out out."
-        ) from None

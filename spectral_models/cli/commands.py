@@ -1,4 +1,4 @@
-"""The typer application of the ``spectral`` command: its subcommands, one a file."""
+"""The typer application of the ``spectral`` command; each subcommand has a file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from spectral_models.cli.console import errors
 
 
 class _Commands(TyperGroup):
-    """Says that Ctrl-C ended a command which does not say so itself."""
+    """Reports Ctrl-C for commands that do not handle it."""
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -1,4 +1,4 @@
-"""``spectral components``: what is registered and by whom, and the options of each part."""
+"""``spectral components``: registered parts, their providers and options."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def components(
 
       spectral components filter resonant
     """
-    assert MODELS  # the last of the registries: importing it declares them all
+    assert MODELS  # importing the last of the registries declares them all
     if kind is not None and kind not in HOST.registries:
         raise ConfigError(
             f"no kind of component is called {kind!r}.{suggestion(kind, HOST.registries)} "
@@ -53,10 +53,10 @@ def components(
         fields = ("kind", "name", "summary", "provider", "version")
         out.print_json(json.dumps([{field: getattr(entry, field) for field in fields} for entry in entries]))
         return
-    # A terminal gets groups that fit it; a pipe gets one whole line for each component, for grep.
+    # A terminal gets a table that fits it; a pipe gets one whole line for each component, for grep.
     table = Table.grid(padding=(0, 2))
     for found, members in groupby(entries, key=lambda entry: entry.kind):
-        table.add_row(f"[bold]{found}[/]")
+        table.add_row(Text(found, "bold"))
         for entry in members:
             source = "" if entry.provider == BUILTIN_PROVIDER else f" ({entry.provider} {entry.version})"
             table.add_row(f"  {entry.name}", Text.assemble(entry.summary, (source, "dim")))
@@ -65,11 +65,11 @@ def components(
     if out.is_terminal:
         out.print(table)
     for line in HOST.failure_lines():
-        out.print(line, style="red", markup=False, soft_wrap=True)
+        out.print(line, style="red", soft_wrap=True)
 
 
 def _show_options(entry: Entry[Any]) -> None:
-    """A line for each option: its name, its default, and what it is."""
+    """A line for each option: name, default, meaning."""
     out.print(Text.assemble((entry.name, "bold"), f"  {entry.summary}"), soft_wrap=True)
     fields = {name: field for name, field in entry.load().model_fields.items() if name != "type"}
     defaults = {name: _default(field) for name, field in fields.items()}
@@ -77,13 +77,13 @@ def _show_options(entry: Entry[Any]) -> None:
     for name, field in fields.items():
         meaning = " ".join((field.description or "").split())
         line = Text.assemble(f"  {name:<{columns[0]}}  ", (f"{defaults[name]:<{columns[1]}}", "dim"), f"  {meaning}")
-        out.print(line, soft_wrap=True, highlight=False)
+        out.print(line, soft_wrap=True)
     if not fields:
         out.print("  no options")
 
 
 def _default(field: FieldInfo) -> str:
-    """As YAML has it; of a part its name."""
+    """A field's default as in YAML; a part by its name."""
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True)

@@ -1,4 +1,4 @@
-"""``spectral config``: look at configs, check them, and get their JSON Schema."""
+"""``spectral config``: show configs, validate them, and print their JSON Schema."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from rich.syntax import Syntax
 from rich.table import Table
 
 from spectral_core import ConfigError
-from spectral_core.errors import printable
 from spectral_core.plain_data import is_file
 from spectral_models.assembly import build_model, count_parameters, list_models, load_config, read_yaml, without_memory
 from spectral_models.cli.console import out
@@ -69,7 +68,7 @@ def show(source: str = _SOURCE, changes: list[str] = _SET) -> None:
     if out.is_terminal:
         out.print(Syntax(text, "yaml", background_color="default", word_wrap=True))
     else:
-        typer.echo(text, nl=False)  # as it is: rich would wrap long lines
+        typer.echo(text, nl=False)  # rich would wrap long lines
 
 
 @app.command()
@@ -84,7 +83,7 @@ def validate(source: str = _SOURCE, changes: list[str] = _SET) -> None:
     with without_memory():  # a hundred billion parameters are checked
         model = build_model(config.model if isinstance(config, RunConfig) else config)
     count = sum(parameter.numel() for parameter in model.parameters())
-    out.print(f"{printable(source)}: valid, {model.config.type} with {count:,} parameters", highlight=False)
+    out.print(f"{source}: valid, {model.config.type} with {count:,} parameters")
 
 
 @app.command()
@@ -104,7 +103,7 @@ def schema(
 
 
 def read_config(source: str, changes: list[str]) -> ModelConfig | RunConfig:
-    """The config a user means by a preset's name or the path of a model's or a run's file."""
+    """The config of a preset, or of a model's or a run's file."""
     assignments = dict(map(parse_assignment, changes))
     if source not in list_models() and is_file(Path(source)) and "model" in read_yaml(Path(source)):
         return load_run(source, assignments)

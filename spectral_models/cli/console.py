@@ -1,4 +1,4 @@
-"""Where the commands print: results to stdout, everything else to stderr."""
+"""The consoles of commands: results on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ import typer
 from rich.console import Console
 
 UsageError: Any = typer.BadParameter.__mro__[2]
-"""Base of errors in a command line: click's ClickException, of which newer releases of typer have their own copy."""
+"""Base of usage errors: click's ClickException, or typer's own copy of it in newer releases."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _LONGEST = 4000
 
 
 class _Console(Console):
-    """Prints control characters of names and messages as escapes: a terminal would obey them."""
+    """Prints control characters of names and messages as escapes, so that no terminal obeys them."""
 
     def print(self, *objects: Any, **options: Any) -> None:
         super().print(*(printable(each) if isinstance(each, str) else each for each in objects), **options)
 
 
-out = _Console()
-errors = _Console(stderr=True, soft_wrap=True)
+out = _Console(highlight=False, markup=False)
+errors = _Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
 
 def show(text: str) -> None:
-    """A model's text as it comes: rich would expand tabs and drop control characters."""
+    """Print a model's text unchanged; rich would expand tabs and drop control characters."""
     typer.echo(text, nl=False)
     sys.stdout.flush()
 
 
 def show_error(message: str) -> None:
-    """Print an error, cut where it is longer than anyone reads; nothing where stderr cannot be written to."""
+    """Print an error, shortened if it is very long; failures to write to stderr are ignored."""
     if len(message) > _LONGEST:
         message = f"{message[:_LONGEST]} ... ({len(message) - _LONGEST} more characters)"
     with suppress(OSError):
-        errors.print(f"error: {message}", style="red", markup=False, highlight=False)
+        errors.print(f"error: {message}", style="red")
 
 
 def printable(text: str) -> str:
-    """The text with control characters, but for tabs and line ends, as hexadecimal escapes."""
+    """The text with control characters other than tabs and line feeds as hexadecimal escapes."""
     return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)

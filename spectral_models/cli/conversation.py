@@ -1,4 +1,4 @@
-"""``spectral generate --interactive``: lines and answers that make one text."""
+"""``spectral generate --interactive``: a user's lines and the model's answers form one text."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ _HELP = "Lines and answers are one text. /reset forgets it; Ctrl-C stops an answ
 
 
 def converse(begin: Callable[[], Session], tokenizer: Tokenizer, prompt: str, max_new_tokens: int) -> bool:
-    """Answer each line of the standard input, in the state that all before it left. begin: makes an empty session.
+    """Answer each line of the standard input, continuing the text so far. begin: returns an empty session.
 
-    The text is what stands on a terminal: a line with its line end, unless it ends in a backslash, the answer, and a
-    line end if it has none. A pipe gets the answers only. Returns False if a pipe got errors in place of answers: a
-    terminal's user has seen them.
+    The text is as on a terminal: each line with its line end, unless it ends in a backslash, the answer, and a line end
+    if the answer has none. A pipe gets the answers only. Returns False if the input is a pipe and an answer failed.
     """
     terminal = sys.stdin.isatty()
     if terminal:
-        errors.print(_HELP, style="dim", highlight=False)
+        errors.print(_HELP, style="dim")
     session = begin()
     lines = _typed() if terminal else (line.rstrip("\n") for line in sys.stdin)
     answered = not prompt or _answer(session, tokenizer, prompt, max_new_tokens)
@@ -42,7 +41,7 @@ def converse(begin: Callable[[], Session], tokenizer: Tokenizer, prompt: str, ma
 
 
 def _typed() -> Iterator[str]:
-    """The lines of a terminal, until its end. Ctrl-C begins the line anew."""
+    """The lines of a terminal, until its end. Ctrl-C discards the current line."""
     with suppress(ImportError):  # Windows has none
         import readline  # noqa: F401  # input() then edits lines and keeps a history
     while (line := _ask()) is not None:
@@ -50,7 +49,7 @@ def _typed() -> Iterator[str]:
 
 
 def _ask() -> str | None:
-    """A line; None at the end of the input. After Ctrl-C, another."""
+    """A line; None at the end of the input. Asks again after Ctrl-C."""
     try:
         return input("> ")
     except KeyboardInterrupt:
@@ -62,7 +61,7 @@ def _ask() -> str | None:
 
 
 def _answer(session: Session, tokenizer: Tokenizer, text: str, max_new_tokens: int) -> bool:
-    """Let the text go on, and print how the model goes on from there, or an error; whether it was no error."""
+    """Append to the text and print the model's continuation, or an error. Returns whether it succeeded."""
     ids = tokenizer.encode(text.encode(errors="surrogateescape"))
     session.append(ids or ([tokenizer.eos_token_id] if session.empty else []))  # a document begins after another's end
     stream, ended, last = tokenizer.stream(), False, ""
@@ -91,7 +90,9 @@ def _answer(session: Session, tokenizer: Tokenizer, text: str, max_new_tokens: i
 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C was pressed. A call of the model is not torn apart: its state would be lost. A second press is."""
+    """Yields a function that tells whether Ctrl-C was pressed: it does not interrupt a call of the model, whose state
+    would be lost. A second press does.
+    """
     pressed = False
 
     def press(signum: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""``spectral doctor``: what this machine has, what the plugins did, what ``fft: auto`` would choose."""
+"""``spectral doctor``: versions, devices, failures of plugins, and the choices of ``fft: auto``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def doctor() -> None:
     last one named is the one that ended this command, or never returns.
     """
     logging.getLogger("spectral_core.discovery").setLevel(logging.INFO)
-    assert MODELS  # the last of the registries: importing it declares them all
+    assert MODELS  # importing the last of the registries declares them all
     device = "cuda" if torch.cuda.is_available() else "cpu"
     name = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
     _line("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
@@ -55,7 +55,7 @@ def doctor() -> None:
 
 
 def _xla_devices() -> str | None:
-    """What torch_xla runs on; None where it is not installed."""
+    """The devices of torch_xla; None if it is not installed."""
     try:
         from torch_xla import runtime
 
@@ -67,7 +67,7 @@ def _xla_devices() -> str | None:
 
 
 def _plan_on_xla(auto: AutoFFT) -> str:
-    """The same at all lengths, and a refusal until the process has set the precision of products."""
+    """The plan, which is the same at all lengths; a refusal until the process sets the precision of products."""
     length = _LENGTHS[0]
     try:
         return str(auto.plan(Request("convolution", "xla", torch.float32, 1, 256, length, length, "causal", True)))

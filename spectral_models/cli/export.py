@@ -1,4 +1,4 @@
-"""``spectral export``: a checkpoint as a program for torch.export or ONNX, checked."""
+"""``spectral export``: writes a checkpoint as a checked program for torch.export or ONNX."""
 
 from __future__ import annotations
 
@@ -77,12 +77,10 @@ def export(
     for label, shapes in (("input", made.inputs), ("output", made.outputs)):
         for name, shape in shapes.items():
             shown = f"{label:<8}{name:<{width}}({', '.join(['batch', *map(str, shape)])})"
-            out.print(shown, highlight=False, markup=False)
+            out.print(shown)
     out.print(
         f"checked {made.error:.1e} from the model, of the largest output (tolerance {TOLERANCE:g})\n"
         f"written {made.path} ({made.bytes:,} bytes, {chosen})",
-        highlight=False,
-        markup=False,
         soft_wrap=True,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib import resources
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from spectral_models.cli.config import read_config
 from spectral_models.cli.console import out
 from spectral_models.cli.outputs import check_output
 from spectral_models.data import ByteTokenizer, Tokenizer
+from spectral_models.errors import needs_extra
 from spectral_models.inputs import TokenInput
 from spectral_models.inspection.reader import inspect_model
 from spectral_models.inspection.readings import Reading
@@ -26,28 +28,7 @@ from spectral_models.training.config import RunConfig
 
 _TEXT_BYTES = 4096
 _DIGITS = 5  # of a layer's number
-_SAMPLE = """\
-A filter weighs what came before: a short one remembers the last word, a long one the beginning of the chapter. On a
-frequency axis the same filter is a curve. Letters alternate fast, a few tokens to a cycle; words come and go every five
-or six; sentences last a hundred, and the subject of a page changes more slowly still.
-
-    def fibonacci(count):
-        a, b = 0, 1
-        for _ in range(count):
-            yield a
-            a, b = b, a + b
-
-    print(list(fibonacci(10)))  # [0, 1, 1, 2, 3, 5, 8, 13, 21, 34]
-
-| month    | rain (mm) | days |
-|----------|-----------|------|
-| January  |      61.3 |   11 |
-| February |      47.9 |    9 |
-| March    |      52.0 |   10 |
-
-"Is it periodic?" she asked. "Only nearly," he said; "and that is why it can be predicted, but not by looking once."
-To be sure they looked again, and again, and again, until the pattern repeated itself: a, b, a, b, a, b, a, b.
-"""
+_SAMPLE = resources.files("spectral_models.cli") / "sample.txt"
 
 
 def inspect(
@@ -79,7 +60,8 @@ def inspect(
 
       spectral inspect tiny --out plots
     """
-    _check_drawing()
+    with needs_extra("plots need", "train"):  # before a model is read, not after
+        import matplotlib.figure  # noqa: F401
     wanted = None if layers is None else parse_layers(layers)
     given = None if text is None else _read(text)
     directory = output or _beside(source)
@@ -95,7 +77,7 @@ def inspect(
     except OSError as error:
         raise ConfigError(f"cannot write plots to {directory}: {error.strerror}. Choose another --out.") from None
     for part in inspection.silent:
-        out.print(f"not drawn: {part}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        out.print(f"not drawn: {part}", style="yellow", soft_wrap=True)
 
 
 def parse_layers(text: str) -> list[int]:
@@ -116,7 +98,7 @@ def parse_layers(text: str) -> list[int]:
 
 
 def _model(source: str) -> SpectralModel:
-    """A checkpoint's model, or that of a config, initialised from a fixed seed."""
+    """The model of a checkpoint, or of a config, initialised from a fixed seed."""
     path = Path(source)
     if path.is_dir():
         return load_checkpoint(path)
@@ -133,7 +115,7 @@ def _model(source: str) -> SpectralModel:
 
 
 def _beside(source: str) -> Path:
-    """Inside a run; beside a bare checkpoint, which may hold nothing else if it is to be replaced some day."""
+    """The default directory: inside a run, but beside a bare checkpoint, which must not hold other files."""
     path = Path(source)
     if path.is_dir() and find(path) != Path(os.path.realpath(path)):
         return path / "inspection"
@@ -153,11 +135,11 @@ def _read(path: Path) -> bytes:
 
 
 def _tokens(model: SpectralModel, tokenizer: Tokenizer, given: bytes | None, path: Path | None) -> Tensor | None:
-    """The text as far as the model can take it, (1, L); None for a model that reads no text."""
+    """The text's tokens up to the model's length limit, (1, L); None for a model that reads no text."""
     spec = model.only_input
     if not isinstance(spec, TokenInput):
         return None
-    text: str | bytes = _SAMPLE if given is None else given
+    text: str | bytes = _SAMPLE.read_text(encoding="utf-8") if given is None else given
     if isinstance(text, bytes) and not isinstance(tokenizer, ByteTokenizer):
         text = text.decode(errors="ignore")  # its last character may be cut
     ids = torch.tensor([tokenizer.encode(text)])
@@ -173,7 +155,7 @@ def _tokens(model: SpectralModel, tokenizer: Tokenizer, given: bytes | None, pat
 
 
 def _show(readings: list[Reading], directory: Path) -> None:
-    """Draw, and say of each part where it is and what it shows: a table, or in a pipe one whole line for each."""
+    """Draw, and print a line for each reading: in a table, or in a pipe as one whole line."""
     from spectral_models.inspection.drawing.pages import write_pictures
 
     table = Table("plot", "layer", "part", "reading", box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -184,15 +166,5 @@ def _show(readings: list[Reading], directory: Path) -> None:
             if not out.is_terminal:
                 typer.echo(f"{line[0]:<14}  {line[1]:>3}  {line[2]:<42}  {line[3]}")
     if out.is_terminal:
-        out.print(table, highlight=False, markup=False)
+        out.print(table)
     typer.echo(f"written to {directory}")
-
-
-def _check_drawing() -> None:
-    """Before a model is read, not after."""
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            f"plots need a library that is not installed: {error.name}. Run: pip install 'spectral-networks[train]'"
-        ) from None

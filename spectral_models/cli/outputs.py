@@ -1,4 +1,4 @@
-"""Where commands may write: never over what they read, and never into a checkpoint."""
+"""Checks that commands do not overwrite their inputs or write into checkpoints."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from spectral_models.seal import MARKER
 
 
 def check_output(output: Path, inputs: Iterable[str | Path | None] = (), *, replaced: bool = False) -> None:
-    """Raise ConfigError where writing to ``output`` would change an input or a checkpoint; before any work.
+    """Raise ConfigError if writing to ``output`` would change an input or a checkpoint.
 
-    The output may be none of the inputs, by whatever path or link; nor lie in one, or in any checkpoint. replaced: it
-    is a directory that is replaced as a whole, so that no input may lie in it. An input that is a run's directory
-    stands for the model in it; what names no file, as a preset or a text, is none.
+    The output may not be an input, by any path or link, nor lie in one or in a checkpoint. replaced: the output is a
+    directory that is replaced as a whole, so no input may lie in it. A run's directory stands for its model; inputs
+    that name no file, such as presets and texts, are ignored.
     """
     try:
         target = output.resolve()
@@ -45,7 +45,7 @@ def check_output(output: Path, inputs: Iterable[str | Path | None] = (), *, repl
 
 
 def _found(path: Path) -> Path | None:
-    """What is read where a user names this path; None where there is nothing."""
+    """The file or directory that a command reads for this path; None if there is none."""
     try:
         return find(path) if path.is_dir() else path.resolve() if path.exists() else None
     except (OSError, ValueError):  # a text, too long for a path

@@ -1,4 +1,4 @@
-"""``spectral quantize``: a checkpoint with int8 weights, and what that changes."""
+"""``spectral quantize``: writes a checkpoint with int8 weights and measures the change."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from spectral_models.cli.console import out
 from spectral_models.cli.outputs import check_output
 from spectral_models.data import DataConfig
 from spectral_models.data.byte_files import TOKENIZER
-from spectral_models.data.corpus import cut, joined, split_documents
-from spectral_models.data.documents import load_documents
+from spectral_models.data.corpus import sample
 from spectral_models.evaluation.change import changed
 from spectral_models.quantization import quantize as to_int8
 from spectral_models.quantization import torchao
@@ -51,11 +50,8 @@ def quantize(
         )
     torchao()  # a missing library is reported before a model is read
     model, tokenizer = load_checkpoint(checkpoint), load_tokenizer(checkpoint)
-    config = DataConfig(source=data or "stdlib")
-    documents = load_documents(config)
-    if data is None:
-        _, documents = split_documents(documents, fraction=config.validation_fraction, seed=config.seed)
-    text, source = cut(joined(documents), _BYTES), data or "held-out stdlib"
+    text = sample(DataConfig(source=data or "stdlib"), held_out=data is None, limit=_BYTES)
+    source = data or "held-out stdlib"
     names: list[str] = []
     change = changed(model, lambda: names.extend(to_int8(model)), text, source, tokenizer)
     save_checkpoint(model, output, tokenizer=tokenizer if (find(checkpoint) / TOKENIZER).exists() else None)
@@ -67,7 +63,5 @@ def quantize(
         f"size    {before:,} -> {after:,} bytes on disk, {before / after:.2f} times smaller\n"
         f"change  {was}{change.after:.4f} {change.measure}\n"
         f"written {output}",
-        highlight=False,
-        markup=False,
         soft_wrap=True,
     )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class UnwrittenError(OSError):
-    """A standard stream that takes nothing any more. no_reader: since the process at the pipe's other end has gone."""
+    """A failure to write to a standard stream. no_reader: the other end of the pipe is closed."""
 
     def __init__(self, cause: OSError) -> None:
         super().__init__(cause.strerror)  # no errno: libraries exit by themselves on EPIPE
@@ -20,12 +20,11 @@ class UnwrittenError(OSError):
 
 
 def prepare() -> None:
-    """Make the standard streams safe to use: from here on failing to write to one is an UnwrittenError.
+    """Make the standard streams safe to use; failures to write then raise UnwrittenError.
 
-    A character that the output's encoding lacks becomes a question mark; input that is no text in its encoding is kept
-    as bytes are in arguments (``surrogateescape``). A stream that was closed gets a descriptor again, so that no file
-    opened later is written to by mistake. Reading a closed input and writing to a closed output fail; errors that
-    nobody can read go nowhere.
+    Characters that the output's encoding lacks become question marks; undecodable input is kept by ``surrogateescape``,
+    as in arguments. Closed streams get a descriptor, so that no file that is opened later takes its place. Reading a
+    closed input and writing to a closed output fail; a closed stderr discards errors.
     """
     sys.stdin = sys.stdin or _opened(os.O_WRONLY, "r")
     sys.stdout = sys.stdout or _opened(os.O_RDONLY, "w")
@@ -37,10 +36,9 @@ def prepare() -> None:
 
 
 def finish() -> None:
-    """Write what is left in the streams. Raises UnwrittenError.
+    """Flush the streams. Raises UnwrittenError.
 
-    What cannot be written goes nowhere from then on: the interpreter tries again at its end, and would report it.
-
+    A failed stream is redirected to the null device, because the interpreter flushes again at exit.
     """
     failure = None
     for stream in (sys.stderr, sys.stdout):
@@ -76,7 +74,7 @@ def _opened(flags: int, mode: Literal["r", "w"]) -> TextIO:
 
 
 def _telling(stream: TextIO, *, errors: str) -> TextIO:
-    """The stream by other means; of what is no plain file (a test's capture, a Windows console) itself."""
+    """The stream rebuilt on :class:`_Telling`; others than plain files (a test's capture, a console) are unchanged."""
     if not isinstance(stream, io.TextIOWrapper) or type(_raw(stream)) is not io.FileIO:
         return stream
     raw = _Telling(stream.fileno(), "w", closefd=False)
@@ -90,6 +88,6 @@ def _telling(stream: TextIO, *, errors: str) -> TextIO:
 
 
 def _raw(stream: TextIO) -> object:
-    """What writes a stream's bytes; with PYTHONUNBUFFERED it has no buffer."""
+    """The raw file of a stream, also without a buffer (PYTHONUNBUFFERED)."""
     buffer = getattr(stream, "buffer", None)
     return getattr(buffer, "raw", buffer)

@@ -1,4 +1,4 @@
-"""The byte tokenizer as files of the ``tokenizers`` library, which transformers' AutoTokenizer reads beside a model."""
+"""The byte tokenizer as files of the ``tokenizers`` library, for transformers' AutoTokenizer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 TOKENIZER, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 END, MASK = "\0", "\0<mask>\0"
-"""The two tokens that text cannot spell: no document has a NUL byte."""
+"""The two tokens that cannot occur in text: no document has a NUL byte."""
 _END_BYTE, _MASK_BYTE = 0, 255
 
 
@@ -28,7 +28,7 @@ def byte_files() -> dict[str, str]:
         "normalizer": None,
         "pre_tokenizer": level,
         "post_processor": None,
-        # Where special tokens are kept, the mask decodes as what it is: a byte of no character.
+        # If special tokens are kept, the mask decodes as its byte, which is no character.
         "decoder": {
             "type": "Sequence",
             "decoders": [{"type": "Replace", "pattern": {"String": MASK}, "content": _alphabet()[_MASK_BYTE]}, level],

@@ -1,4 +1,4 @@
-"""What a model is trained and judged on, as data."""
+"""The config of a text corpus."""
 
 from __future__ import annotations
 

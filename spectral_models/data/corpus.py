@@ -1,4 +1,4 @@
-"""A corpus: documents divided into what is learned from and what is held out, each joined into one run of tokens."""
+"""A corpus: documents split into training and held-out ones, each joined into one sequence of tokens."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ _DRAWS = 1 << 64
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Corpus:
-    """Tokens to learn from and tokens to be judged on, as integer tensors; every document is followed by its end."""
+    """Training and validation tokens as integer tensors; an end token follows every document."""
 
     source: str
-    """Where it comes from; for ``stdlib`` with the Python version, without which its numbers do not compare."""
+    """The source; for ``stdlib`` with the Python version, on which results depend."""
     tokenizer: Tokenizer
     train: Tensor
     train_bytes: int
-    """What ``train`` is in bytes, one for the end of each document."""
+    """The size of ``train`` in bytes, one for the end of each document."""
     validation: Tensor
     validation_text: bytes
-    """The held-out text itself, a NUL at the end of each document: what compressors are given."""
+    """The held-out text for compressors, a NUL at the end of each document."""
     validation_bytes: int
-    """What the tokens of ``validation`` after the first, which nothing predicts, are in bytes."""
+    """Bytes of the ``validation`` tokens after the first, which nothing predicts."""
     train_documents: int
     validation_documents: int
-    """Documents held out; ``validation`` may hold fewer when ``validation_bytes`` cuts it short."""
+    """Documents held out; ``validation`` may hold fewer, because of ``validation_bytes``."""
     duplicates: int
-    """Documents that were drawn to be held out and left out instead, for training has the same text."""
+    """Documents drawn to be held out but left out, because their text is also trained on."""
 
 
 def load_corpus(config: DataConfig, *, vocab_size: int = 256, tokenizer: Tokenizer | None = None) -> Corpus:
-    """Read, divide, tokenise and join the documents of a source.
+    """Read, split, tokenise and join the documents of a source.
 
-    tokenizer: instead of what the config describes. vocab_size: the model's, for a tokenizer that is learned.
+    tokenizer: replaces the config's. vocab_size: the model's, for a tokenizer that is learned.
 
-    Memory: one byte per byte of text, plus what is held out. A tokenizer other than bytes adds two bytes per token, or
+    Memory: one byte per byte of text, plus the held-out text. Tokenizers other than bytes add two bytes per token, or
     four for a vocabulary of more than 65,536.
 
-    Raises DataError when the source cannot be read, when it has too few documents to hold one out, when what is
-    left for training is shorter than one window, and when the tokenizer loses some of the held-out text.
+    Raises DataError if the source cannot be read, has too few documents to hold one out, or leaves less than one window
+    for training, and if the tokenizer loses some of the held-out text.
     """
     documents = read_documents(config)
     total = len(documents)
@@ -110,11 +110,11 @@ def _texts(text: bytes | bytearray) -> Iterator[str]:
 
 
 def measured_tokens(text: bytes | bytearray, tokenizer: Tokenizer) -> tuple[Tensor, int]:
-    """Tokens to measure a model on, and how many bytes those after the first, which nothing predicts, stand for.
+    """Tokens to evaluate a model on, and the bytes of those after the first, which nothing predicts.
 
-    Bytes begin with the first byte. Other tokens begin behind the end of a document, so that every byte of the text is
-    predicted and bits per byte compare between tokenizers. Raises DataError for a tokenizer that loses some of the
-    text: it would have less to predict.
+    Byte tokens begin with the first byte. Other tokens begin with an end of document, so that every byte of the text is
+    predicted and bits per byte are comparable between tokenizers. Raises DataError for a tokenizer that loses text,
+    which would leave less to predict.
     """
     tokens = tokens_of(text, tokenizer)
     if isinstance(tokenizer, ByteTokenizer):
@@ -131,13 +131,17 @@ def measured_tokens(text: bytes | bytearray, tokenizer: Tokenizer) -> tuple[Tens
     return torch.cat([torch.tensor([tokenizer.eos_token_id], dtype=tokens.dtype), tokens]), len(text)
 
 
-def cut(text: bytes, limit: int | None) -> bytes:
-    """At most that many bytes of a text, a broken last character left out."""
-    return text if limit is None or limit >= len(text) else text[: character_start(text, limit)]
+def sample(config: DataConfig, *, held_out: bool, limit: int) -> bytes:
+    """At most ``limit`` bytes of a source's documents, or of those that are held out, a NUL at the end of each."""
+    documents = read_documents(config)
+    chosen: Iterable[int] = range(len(documents))
+    if held_out:
+        _, chosen = _division(documents.views(), fraction=config.validation_fraction, seed=config.seed)
+    return _first(documents, chosen, limit)
 
 
 def _first(documents: Documents, indices: Iterable[int], limit: int | None) -> bytes:
-    """These documents as one text, a NUL at the end of each, cut after so many bytes."""
+    """These documents as one text, a NUL at the end of each, cut to whole characters of at most ``limit`` bytes."""
     found = bytearray()
     for index in indices:
         start, end = documents.span(index)
@@ -145,7 +149,7 @@ def _first(documents: Documents, indices: Iterable[int], limit: int | None) -> b
         found += documents.text[start : end + 1 if limit is None else min(end + 1, start + limit + 1 - len(found))]
         if limit is not None and len(found) > limit:
             break
-    return cut(bytes(found), limit)
+    return bytes(found if limit is None or limit >= len(found) else found[: character_start(found, limit)])
 
 
 def split_documents(
@@ -153,10 +157,10 @@ def split_documents(
 ) -> tuple[list[Document], list[Document]]:
     """The documents to train on, in their order, and the held-out ones, in the order of their draw.
 
-    A document's draw is a number in [0, 1) that a hash makes of the seed and its name, and it is held out when that is
-    below ``fraction``: neither the order nor the presence of other documents matters. A held-out document whose text
-    is also trained on is dropped. When all would fall on one side, the least draw is held out, or the greatest kept.
-    Being ordered by draw, the first so many held-out bytes are a sample of all.
+    A document's draw is a number in [0, 1), a hash of the seed and its name. It is held out if its draw is below
+    ``fraction``, independently of other documents. A held-out document whose text is also trained on is dropped. If all
+    would be on one side, the least draw is held out, or the greatest trained on. Since held-out documents are ordered
+    by draw, their first bytes are a sample of all.
 
     Raises DataError for fewer than two different texts.
     """
@@ -184,8 +188,3 @@ def _division(
     threshold = np.uint64(min(max(int(fraction * _DRAWS), int(latest.min()) + 1), int(latest.max())))
     held_out = np.flatnonzero(latest[text] < threshold)
     return np.flatnonzero(draw >= threshold), held_out[np.argsort(draw[held_out], kind="stable")]
-
-
-def joined(documents: Iterable[Document]) -> bytes:
-    """Documents as one text, a NUL at the end of each."""
-    return b"".join(document.content + b"\0" for document in documents)

@@ -1,7 +1,7 @@
 """Documents: named pieces of UTF-8 text, read from files, from the standard library or from a dataset.
 
-The name of a document is its place in the source and does not depend on where the source lies, so that what is held
-out on one machine is held out on every other. All of them are read into one buffer.
+The name of a document is its place in the source, independent of the source's path, so that the same documents are held
+out on every machine. All documents are read into one buffer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from spectral_core.errors import suggestion
 from spectral_models.data.config import DataConfig
 from spectral_models.data.utf8 import pieces, records, refuse_nul
-from spectral_models.errors import DataError
+from spectral_models.errors import DataError, needs_extra
 from spectral_models.quiet import without_bars
 
 _SOURCES = (
@@ -63,7 +63,7 @@ class Documents:
         return len(self.names)
 
     def span(self, index: int) -> tuple[int, int]:
-        """Where a document begins in the buffer, and where its NUL is."""
+        """The start of a document in the buffer, and the place of its NUL."""
         return (self._ends[index - 1] + 1 if index else 0), self._ends[index]
 
     def __iter__(self) -> Iterator[Document]:
@@ -71,7 +71,7 @@ class Documents:
             yield Document(name, bytes(content))
 
     def views(self) -> Iterator[tuple[str, memoryview]]:
-        """Names and contents, which are not copied; each is valid until the next."""
+        """Names and uncopied contents; each view is valid until the next."""
         with memoryview(self.text) as text:
             for index, name in enumerate(self.names):
                 start, end = self.span(index)
@@ -79,7 +79,7 @@ class Documents:
                     yield name, content
 
     def add(self, name: str, contents: Iterable[bytes]) -> None:
-        """Add a document, given in parts, unless it is only whitespace."""
+        """Add a document by its parts, unless it is only whitespace."""
         start, blank = len(self.text), True
         for content in contents:
             self.text += content
@@ -92,7 +92,7 @@ class Documents:
         self.names.append(name)
 
     def only(self, indices: Iterable[int]) -> bytearray:
-        """The buffer, compacted in place to the documents at these rising indices. Do not use the object afterwards."""
+        """The buffer with only the documents at these ascending indices, compacted in place. Consumes the object."""
         filled = 0
         with memoryview(self.text) as text:
             for index in indices:
@@ -104,9 +104,9 @@ class Documents:
         return self.text
 
     def in_blocks(self) -> Documents:
-        """A lone document as blocks: joined, they are its content.
+        """The single document split into blocks.
 
-        Each is a thirty-second of it, at least 1 KiB and at most 64 KiB, and ends at a line's end where it has one.
+        Each is a thirty-second of it, from 1 to 64 KiB, and ends at a line's end if there is one.
         """
         (name,), text = self.names, self.text
         (least, most), last = _BLOCK_BYTES, len(text) - 1
@@ -118,7 +118,7 @@ class Documents:
                 end = text.rfind(b"\n", start, end) + 1 or character_start(text, end)
             ends.append(end)
             start = end
-        # Room for a NUL behind each block but the last, which has one, and the blocks move to the left in turn.
+        # Makes room for a NUL after each block but the last, which has one; blocks then move to the left in turn.
         text[:0] = bytes(more := len(ends) - 1)
         blocks, start = Documents(), 0
         with memoryview(text) as view:
@@ -133,14 +133,14 @@ class Documents:
 
 
 def read_documents(config: DataConfig) -> Documents:
-    """The documents of a source, in a fixed order, those of only whitespace left out.
+    """The documents of a source, in a fixed order, without those of only whitespace.
 
     A directory gives one document per file (hidden files and folders are passed over), a JSONL file (``.jsonl``,
     ``.ndjson``) one per line, a dataset one per row of its ``train`` split, the standard library one per source file.
 
-    A source of only one document, a book say, has no boundaries to split at and is cut into blocks.
+    A source with a single document, such as a book, is cut into blocks.
 
-    Raises DataError, with the file and the place in it, for whatever cannot be read as text.
+    Raises DataError, with the file and the place in it, for anything that cannot be read as text.
     """
     if config.source == "stdlib":
         found = _standard_library(Path(sysconfig.get_path("stdlib")))
@@ -159,13 +159,8 @@ def read_documents(config: DataConfig) -> Documents:
     return documents.in_blocks() if len(documents) == 1 else documents
 
 
-def load_documents(config: DataConfig) -> list[Document]:
-    """The same, each by itself."""
-    return list(read_documents(config))
-
-
 def _standard_library(root: Path) -> Iterator[_Parts]:
-    """The Python files below ``root``, by relative path, as far as people wrote them for use.
+    """The Python files below ``root`` that people wrote for use, by relative path.
 
     Left out: installed packages, test directories (``test``, ``tests``, ``idle_test``: fixtures, bad syntax, odd
     encodings) and generated tables, which are long, repetitive and unlike code: ``encodings`` (character maps),
@@ -212,14 +207,10 @@ def load_splits(source: str) -> Any:
     name, _, subset = source.removeprefix(DATASETS).partition(":")
     if not name:
         raise DataError(f"source {source!r} names no dataset. {_SOURCES}.")
-    try:
+    with needs_extra(f"source {source!r} needs", "train", DataError):
         import datasets
         from rich.console import Console
         from rich.text import Text
-    except ImportError as error:
-        raise DataError(
-            f"source {source!r} needs the datasets library ({error}): pip install 'spectral-networks[train]'."
-        ) from error
     try:
         with without_bars(), Console(stderr=True).status(Text(f"loading {name}")):
             return _loaded(name, subset or None)
@@ -238,8 +229,8 @@ def _loaded(name: str, subset: str | None) -> Any:
     builder = datasets.load_dataset_builder(name, subset)
     with warnings.catch_warnings():
         if builder.name == "csv":
-            # pandas takes the first column for names of rows where rows have more fields than the header, unless it is
-            # told that there are none; then it warns, and leaves fields out.
+            # If rows have more fields than the header, pandas takes the first column for row names. With
+            # index_col=False it warns instead, and drops fields.
             builder = datasets.load_dataset_builder(name, subset, index_col=False)
             warnings.filterwarnings("error", "Length of header or names does not match")
         builder.download_and_prepare()
@@ -258,7 +249,7 @@ def _dataset(source: str, text_field: str) -> Iterator[_Parts]:
 
 
 def missing_field(where: str, field: str, present: Iterable[str], *, setting: str = "text_field") -> DataError:
-    """The error of a record without that field. setting: of the config, to be changed."""
+    """The error of a record without that field. setting: the config field to change."""
     fields = list(present)
     return DataError(
         f"{where}: no field {field!r}.{suggestion(field, fields)} "

@@ -1,4 +1,4 @@
-"""Images and audio from files, as the numbers a model takes: read in one way wherever files are read."""
+"""Reads images and audio files as model inputs; training, commands and pipelines all use these readers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """name: what errors call it. content: gives its bytes; raises OSError where it cannot."""
+    """A file to read. name: for errors. content: returns its bytes, or raises OSError."""
 
     name: str
     content: Callable[[], bytes]
@@ -35,7 +35,7 @@ class File:
         return cls(str(path), partial(Path.read_bytes, Path(path)))
 
     def read(self, what: str) -> bytes:
-        """Its bytes. Raises DataError where it cannot be read. what: that it should be, for the message."""
+        """Its bytes. Raises DataError if it cannot be read. what: its expected kind, for the message."""
         try:
             return self.content()
         except OSError as error:
@@ -43,17 +43,17 @@ class File:
 
 
 _GREY = (0.299, 0.587, 0.114)
-"""What grey takes of red, green and blue: ITU-R BT.601, as Pillow does."""
+"""Weights of red, green and blue in grey: ITU-R BT.601, as in Pillow."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageReader:
-    """(pixel / 255 - mean) / std, in each channel, of images as a viewer shows them, transparency left out.
+    """(pixel / 255 - mean) / std in each channel of an image, upright and without transparency.
 
-    Of several frames or pages it is the first.
+    Of several frames or pages, the first is read.
 
-    channels: 1 for grey, 3 for red, green, blue. size: height and width they must have; None for any of which
-    ``multiple`` divides both. mean, std: one for all channels, or one for each.
+    channels: 1 for grey, 3 for red, green, blue. size: required height and width; None for any multiples of
+    ``multiple``. mean, std: one for all channels, or one for each.
     """
 
     what: ClassVar[str] = "image"
@@ -66,7 +66,7 @@ class ImageReader:
     std: tuple[float, ...] = (0.5,)
 
     def __call__(self, file: File) -> Tensor:
-        """(C, H, W). Raises DataError, with the file's name, for what is no image and for another size."""
+        """(C, H, W). Raises DataError, with the file's name, for unreadable images and for another size."""
         try:
             from PIL import Image, UnidentifiedImageError
         except ImportError:
@@ -86,13 +86,13 @@ class ImageReader:
             return self.numbers(image, file.name)
 
     def numbers(self, image: Image, name: str) -> Tensor:
-        """The same for an image that is open. name: what errors call it."""
+        """The same for an open image. name: for errors."""
         if image.mode == "F" or image.mode.startswith("I"):  # Pillow would cut larger values off at 255
             raise DataError(
                 f"the image {name} has more than 8 bits a channel (Pillow's mode {image.mode}), and 8 are read. "
                 f"Convert it: magick {name} -depth 8 OUT.png."
             )
-        if self.size not in (None, (image.height, image.width), image.size):  # it may be huge
+        if self.size not in (None, (image.height, image.width), image.size):  # before decoding: it may be huge
             self._check_size(image.height, image.width, name)
         try:
             pixels = np.array(_shown(image, "L" if self.channels == 1 else "RGB"), dtype=np.float32)
@@ -101,7 +101,7 @@ class ImageReader:
         return self.standardised(torch.from_numpy(pixels).reshape(*pixels.shape[:2], -1) / 255, name)
 
     def standardised(self, pixels: Tensor, name: str) -> Tensor:
-        """The same of pixels (H, W, C) from 0 to 1: grey, colour, or colour with transparency, which is left out."""
+        """The same for pixels (H, W, C) from 0 to 1: grey, colour, or colour with transparency, which is dropped."""
         if self.channels not in (1, 3):
             raise DataError(f"this model's images have {self.channels} channels; files have 1 (grey) or 3 (colour).")
         self._check_size(pixels.shape[0], pixels.shape[1], name)
@@ -113,12 +113,12 @@ class ImageReader:
         return ((planes - mean) / std).contiguous()
 
     def like(self, file: File) -> ImageReader:
-        """For images of the size of this one, if the model takes any size."""
+        """A reader that requires the size of this image."""
         height, width = self(file).shape[1:]
         return replace(self, size=(height, width))
 
     def settings(self) -> dict[str, Any]:
-        """What transformers' AutoImageProcessor reads, into our class for it."""
+        """Settings from which transformers' AutoImageProcessor creates our image processor."""
         size = {} if self.size is None else {"size": {"height": self.size[0], "width": self.size[1]}}
         scaling = {"image_mean": list(self.mean), "image_std": list(self.std)}
         return {"image_processor_type": "SpectralImageProcessor", "channels": self.channels, **size, **scaling}
@@ -143,7 +143,7 @@ def _shown(image: Image, mode: str) -> Image:
 
     image.load()
     image = ImageOps.exif_transpose(image)
-    # These have no way to grey, lose their colours on the way, or warn of transparency.
+    # These modes cannot be converted directly to grey, would lose their colours, or warn about transparency.
     between = {"LAB": "RGB", "La": "LA", "RGBa": "RGBA", "P": "RGBA" if "transparency" in image.info else "P"}
     return image.convert(between.get(image.mode, image.mode)).convert(mode)
 
@@ -165,7 +165,7 @@ class AudioReader:
     sample_rate: float | None = None
 
     def __call__(self, file: File) -> Tensor:
-        """(T,). Raises DataError, with the file's name, for what :func:`read_wav` does not read and another rate."""
+        """(T,). Raises DataError, with the file's name, for another rate and for errors of :func:`read_wav`."""
         samples, rate = read_wav(file.read(self.what), file.name)
         if self.sample_rate is not None and rate != self.sample_rate:
             raise DataError(
@@ -175,11 +175,11 @@ class AudioReader:
         return torch.from_numpy(samples.mean(1).astype(np.float32))
 
     def like(self, file: File) -> AudioReader:
-        """Itself: the waveforms of a batch may differ in length."""
+        """The same reader: the waveforms of a batch may differ in length."""
         return self
 
     def settings(self) -> dict[str, Any]:
-        """What transformers' AutoFeatureExtractor reads, into a class of its own that changes no sample."""
+        """Settings of a feature extractor of transformers that does not change samples."""
         if self.sample_rate is None:
             return {}
         kind = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "do_normalize": False}
@@ -190,7 +190,7 @@ Reader = ImageReader | AudioReader
 
 
 def file_reader(config: ModelConfig) -> Reader:
-    """What reads the files of a model that is to be fed with some. Raises DataError where its config has none."""
+    """The reader of a model's files. Raises DataError if its config has none."""
     reader = config.reader()
     if reader is None:
         raise DataError(f"a {config.type} reads no files: its config has no reader() of images or recordings.")

@@ -1,6 +1,6 @@
-"""Parts of words as tokens: byte-pair encodings learned from the user's text, or any Hugging Face tokenizer.
+"""Subword tokenizers: byte-pair encodings learned from the user's text, or any Hugging Face tokenizer.
 
-Needs the ``tokenizers`` library, which is imported where it is used.
+Needs the ``tokenizers`` library, which is imported on use.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from spectral_models.data.byte_files import END, SETTINGS, TOKENIZER, says_bytes
 from spectral_models.data.tokenizer import ByteTokenizer, TextStream, Tokenizer
-from spectral_models.errors import CheckpointError, DataError
+from spectral_models.errors import CheckpointError, DataError, needs_extra
 from spectral_models.seal import read_json
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ _LARGEST = 256 << 20
 
 
 class SubwordTokenizer(Tokenizer):
-    """A tokenizer of the ``tokenizers`` library, without its templates: no token is put before or after a text.
+    """A tokenizer of the ``tokenizers`` library, without its templates: no token is added before or after a text.
 
-    Text that reads like a special token is ordinary text. An id that the tokenizer does not have, which a model with
-    a larger vocabulary may draw, decodes to U+FFFD.
+    Special tokens in a text are encoded as ordinary text. Unknown ids, which a model with a larger vocabulary may draw,
+    decode to U+FFFD.
     """
 
     def __init__(self, inner: tokenizers.Tokenizer, eos: str | None = None) -> None:
@@ -93,12 +93,12 @@ class SubwordTokenizer(Tokenizer):
 
 
 class SubwordStream(TextStream):
-    """Text is handed out once it no longer ends in U+FFFD; tokens before it are decoded again, for the context."""
+    """Returns text once it no longer ends in U+FFFD. The preceding tokens are decoded again, as context."""
 
     def __init__(self, tokenizer: SubwordTokenizer) -> None:
         self._tokenizer = tokenizer
         self._ids: list[int] = []
-        self._shown = 0  # tokens whose text was handed out
+        self._shown = 0  # tokens whose text was returned
 
     def push(self, token: int) -> str:
         self._ids.append(int(token))
@@ -141,9 +141,9 @@ def learn_bpe(texts: Iterable[str], vocab_size: int) -> SubwordTokenizer:
 
 
 def read_tokenizer(path: Path, eos: str | None = None) -> Tokenizer:
-    """A Hugging Face tokenizer: a ``tokenizer.json``, or the directory that holds it; our own where it is one of bytes.
+    """A Hugging Face tokenizer from a ``tokenizer.json`` or its directory; a ByteTokenizer if it is one of bytes.
 
-    eos: the token that ends a document; None for the one that ``tokenizer_config.json`` beside it names.
+    eos: the token that ends a document; by default the one in ``tokenizer_config.json`` beside it.
     """
     file = path / TOKENIZER if path.is_dir() else path
     if not file.is_file():
@@ -175,7 +175,7 @@ def _named_eos(settings: Path) -> str | None:
 
 
 def _growth(normalizer: Any) -> int:
-    """Characters that a tokenizer's normaliser may put in the place of one: replacements follow each other."""
+    """The factor by which a tokenizer's normaliser may lengthen a text; the factors of its steps multiply."""
     growth = 1
     parts = [] if normalizer is None else [json.loads(normalizer.__getstate__())]
     while parts:
@@ -187,9 +187,9 @@ def _growth(normalizer: Any) -> int:
 
 @contextmanager
 def _answering(failure: str) -> Iterator[None]:
-    """DataError for whatever the library raises, which is nothing narrower than Exception, or a panic of Rust's.
+    """Turns exceptions of the library, which are plain Exceptions or panics of Rust, into DataErrors.
 
-    It panics at a pattern that takes more than ten million steps on a text, too.
+    It also panics if a pattern takes more than ten million steps on a text.
     """
     try:
         yield
@@ -212,14 +212,10 @@ def _text(text: str | bytes) -> str:
 
 
 def _library() -> Any:
-    try:
+    with needs_extra("a tokenizer of subwords needs", "train", DataError):
         import tokenizers
         import tokenizers.decoders
         import tokenizers.models
         import tokenizers.pre_tokenizers
         import tokenizers.trainers
-    except ImportError as error:
-        raise DataError(
-            f"a tokenizer of subwords needs the tokenizers library ({error}): pip install 'spectral-networks[train]'."
-        ) from error
     return tokenizers

@@ -1,4 +1,4 @@
-"""What a tokenizer must do, and the one without a vocabulary: bytes as tokens."""
+"""The interface of tokenizers, and the byte tokenizer."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ class Tokenizer(ABC):
     @property
     @abstractmethod
     def eos_token_id(self) -> int:
-        """Ends a document, and is never part of an encoded text. Raises DataError where there is none."""
+        """The token that ends a document; never part of an encoded text. Raises DataError if there is none."""
 
     @abstractmethod
     def encode(self, text: str | bytes) -> list[int]:
-        """The tokens of a text, nothing put before or after them."""
+        """The tokens of a text, without tokens before or after it."""
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of each text."""
         return [self.encode(text) for text in texts]
 
     def encode_each(self, texts: Iterable[str]) -> Iterator[list[int]]:
-        """The tokens of each text, a bounded part of the texts at a time: tokens as lists take much memory."""
+        """The tokens of each text, computed in batches of bounded size: lists of tokens take much memory."""
         batch: list[str] = []
         size = 0
         for text in texts:
@@ -56,29 +56,29 @@ class Tokenizer(ABC):
         """A decoder for tokens that arrive one by one."""
 
     def files(self) -> dict[str, str]:
-        """What a checkpoint keeps of it, contents by file name."""
+        """The files to save in a checkpoint, contents by name."""
         return {}
 
 
 class TextStream(ABC):
-    """Turns tokens into text as they arrive, holding back what is not yet a whole character.
+    """Decodes tokens as they arrive, and holds back incomplete characters.
 
-    The pieces joined, with ``finish()`` last, are what ``decode`` gives for all tokens at once.
+    The joined pieces, including ``finish()``, equal ``decode`` of all tokens.
     """
 
     @abstractmethod
     def push(self, token: int) -> str:
-        """The characters that this token completes: often some, sometimes none."""
+        """The characters that this token completes, if any."""
 
     @abstractmethod
     def finish(self) -> str:
-        """What an unfinished last character becomes. The stream can be used for another text afterwards."""
+        """The replacement of an incomplete last character. Afterwards the stream can decode another text."""
 
 
 class ByteTokenizer(Tokenizer):
-    """Token b is byte b of the text's UTF-8 form: nothing to train, none to ship, one encoding for every text.
+    """Token b is byte b of the text's UTF-8 form; nothing is trained or shipped.
 
-    The NUL byte ends a document: corpora refuse text that contains it, so token 0 means nothing else.
+    The NUL byte ends a document. Corpora refuse text that contains it, so token 0 has no other meaning.
     """
 
     vocab_size = 256
@@ -89,14 +89,14 @@ class ByteTokenizer(Tokenizer):
         return list(text.encode() if isinstance(text, str) else text)
 
     def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
-        """The text of tokens; ``errors`` says what becomes of bytes that are not UTF-8, as in ``bytes.decode``."""
+        """The text of tokens. errors: as in ``bytes.decode``."""
         return _bytes(ids).decode(errors=errors)
 
     def stream(self, errors: str = "replace") -> TextStream:
         return ByteStream(errors)
 
     def files(self) -> dict[str, str]:
-        """For Hugging Face's tools; this class needs none."""
+        """Files for Hugging Face's tools; this class does not read them."""
         return byte_files()
 
 
@@ -116,7 +116,7 @@ class ByteStream(TextStream):
 
 
 def require_vocabulary(tokenizer: Tokenizer, vocab_size: int, path: str) -> None:
-    """Raise DataError unless a model with that vocab_size, named by its config path, has a row for every token."""
+    """Raise DataError unless that vocab_size has room for every token. path: of vocab_size in the config."""
     if vocab_size < tokenizer.vocab_size:
         raise DataError(
             f"{path} is {vocab_size}, and the tokenizer has {tokenizer.vocab_size} tokens. "

@@ -1,4 +1,4 @@
-"""Which tokenizer a run uses: ``bytes``, ``bpe`` or ``file``."""
+"""Configs of a run's tokenizer: ``bytes``, ``bpe`` or ``file``."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, SerializeAsAny
-from pydantic_core import PydanticCustomError
 
-from spectral_core.config import Config, Length
+from spectral_core.config import Config, Length, refusal
 from spectral_core.errors import shown, suggestion
 from spectral_models.data.subwords import learn_bpe, read_tokenizer
 from spectral_models.data.tokenizer import ByteTokenizer, Tokenizer
@@ -25,7 +24,7 @@ class BytesConfig(Config):
 
 
 class BpeConfig(Config):
-    """A byte-level byte-pair encoding, learned from what the run trains on."""
+    """A byte-level byte-pair encoding, learned from the training documents."""
 
     type: Literal["bpe"] = "bpe"
     vocab_size: Annotated[Length, Field(ge=257)] | None = None
@@ -36,7 +35,7 @@ class BpeConfig(Config):
 
 
 class FileConfig(Config):
-    """Any tokenizer of Hugging Face's, as a file."""
+    """Any Hugging Face tokenizer, from a file."""
 
     type: Literal["file"] = "file"
     path: Annotated[str, Field(min_length=1)]
@@ -49,11 +48,7 @@ class FileConfig(Config):
 
 
 _Config = BytesConfig | BpeConfig | FileConfig
-_KINDS: dict[str, type[BytesConfig] | type[BpeConfig] | type[FileConfig]] = {
-    "bytes": BytesConfig,
-    "bpe": BpeConfig,
-    "file": FileConfig,
-}
+_KINDS: dict[str, type[_Config]] = {"bytes": BytesConfig, "bpe": BpeConfig, "file": FileConfig}
 
 
 def _chosen(value: Any) -> _Config:
@@ -64,11 +59,10 @@ def _chosen(value: Any) -> _Config:
     name = data.get("type") if isinstance(data, Mapping) else None
     if not isinstance(name, str) or name not in _KINDS:
         hint = suggestion(name, _KINDS) if isinstance(name, str) else ""
-        message = (
+        raise refusal(
             f"no tokenizer is called {shown(name)}.{hint} Tokenizers: {', '.join(_KINDS)}, by name or as a mapping "
             "with 'type'; {type: file, path: PATH} reads a tokenizer.json."
         )
-        raise PydanticCustomError("unknown_part", "{message}", {"message": message})
     return _KINDS[name].model_validate(data)
 
 

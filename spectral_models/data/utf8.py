@@ -1,4 +1,4 @@
-"""Files of text, a piece at a time: proved to be UTF-8, or refused by the name of the encoding they are in."""
+"""Reads text files piece by piece; files that are not UTF-8 are refused with the name of their encoding."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from spectral_core.plain_data import unique_keys
 from spectral_models.errors import DataError
 
 _PIECE = 1 << 20
@@ -22,9 +23,9 @@ _MARKS = (  # UTF-32 first: its little-endian mark begins like UTF-16's
 
 
 def pieces(path: Path) -> Iterator[bytes]:
-    """A file's bytes, about a megabyte at a time: whole characters of UTF-8 without NUL, no byte-order mark.
+    """A file's bytes, about a megabyte at a time: whole UTF-8 characters without NUL and byte-order mark.
 
-    Raises DataError, with the path and the offset, for a file that cannot be read or is none of this.
+    Raises DataError, with the path and the offset, for a file that cannot be read or has other contents.
     """
     try:
         with path.open("rb") as file:
@@ -51,36 +52,27 @@ def lines(contents: Iterable[bytes]) -> Iterator[str]:
 def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a JSONL file with the numbers of their lines, blank lines left out.
 
-    Raises DataError, with the line, for what is no object and for a key that is written twice, of which only one value
-    would be read.
+    Raises DataError, with the line, for other values than objects and for repeated keys.
     """
     for number, line in enumerate(lines(pieces(path)), start=1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
         try:
-            record = json.loads(line, object_pairs_hook=_object)
+            record = json.loads(line, object_pairs_hook=unique_keys)
         except json.JSONDecodeError as error:
             raise DataError(
                 f"{where}: not JSON: {error.msg} at column {error.colno}. A JSONL file holds one object per line."
             ) from None
         except (ValueError, RecursionError) as error:  # a number of too many digits, or too deep a nesting
-            raise DataError(f"{where}: cannot be read: {error}. Repair or remove the line.") from None
+            raise DataError(f"{where}: cannot be read: {str(error).rstrip('.')}. Repair or remove the line.") from None
         if not isinstance(record, dict):
             raise DataError(f"{where}: holds {type(record).__name__}; a line is an object, as {{'text': '...'}}.")
         yield number, record
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is written twice")
-    return found
-
-
 def checked(contents: Iterable[bytes], where: str) -> Iterator[bytes]:
-    """Consecutive parts of a text as whole characters. where: what errors call it."""
+    """Consecutive parts of a text, cut at whole characters. where: the text's name in errors."""
     head, rest, offset = b"", b"", 0
     for content in contents:
         head = head or content[:_HEAD]

@@ -1,7 +1,6 @@
 """WAV files as samples of full scale 1: integers of 8, 16, 24 and 32 bits and floats of 32 and 64, RF64 as well.
 
-Read here and not by Python's ``wave``, which before 3.12 refuses WAVE_FORMAT_EXTENSIBLE, the form that many recorders
-write, and knows integers alone.
+Python's ``wave`` reads integers only, and before 3.12 refuses WAVE_FORMAT_EXTENSIBLE, which many recorders write.
 """
 
 from __future__ import annotations
@@ -42,14 +41,14 @@ _OTHERS = {
     b"#!AMR": "an AMR file",
 }
 _STREAMED = 0x7FFF0000
-"""Data of this size or more that end before are those of a writer that could not know: ffmpeg, sox and arecord each put
-another large number there, or 0."""
+"""A declared size of this or more that the file does not have is that of a stream: ffmpeg, sox and arecord each write
+another large number, or 0."""
 _LOUDEST = 100.0
-"""Samples of floats may exceed full scale, but not by so much: those are integers that nobody divided."""
+"""Float samples may exceed full scale, but larger ones are integers that were not divided."""
 
 
 class Format(NamedTuple):
-    """What a file's samples are. width: of a sample, in bytes."""
+    """The format of a file's samples. width: bytes of a sample."""
 
     tag: int
     channels: int
@@ -58,11 +57,11 @@ class Format(NamedTuple):
 
 
 def read_wav(content: bytes, name: str) -> tuple[NDArray[np.float64], int]:
-    """(T, channels) samples, full scale 1, and how many there are in a second. name: what errors call the file.
+    """Samples (T, channels) of full scale 1, and the sample rate. name: the file's name in errors.
 
-    Data of size 0, or of a size beyond 2 GiB that the file does not have, are those of a stream and go to the end of
-    the file. Raises DataError for another format or kind of file, one that is cut off, one without samples, and for
-    samples that are not finite or a hundred times full scale.
+    A declared size of 0, or beyond 2 GiB and the file's own, means a stream, whose samples extend to the end of the
+    file. Raises DataError for other formats, truncated files, files without samples, and samples that are not finite or
+    exceed a hundred times full scale.
     """
     form, data = _chunks(content, name)
     frame = form.width * form.channels
@@ -117,7 +116,7 @@ def _chunks(content: bytes, name: str) -> tuple[Format, memoryview]:
 
 
 def _more_chunks(body: memoryview) -> bool:
-    """Whether chunks follow and fill the rest of a file, as they do behind data that are empty; samples do not."""
+    """Whether the rest of a file consists of chunks, as after empty data; samples do not parse as chunks."""
     place = 0
     while place + 8 <= len(body):
         kind, size = struct.unpack_from("<4sI", body, place)
@@ -146,7 +145,7 @@ def _format(body: bytes, name: str) -> Format:
 
 
 def _kind(content: bytes) -> str:
-    """What a file is that is not WAV."""
+    """The kind of a file that is not WAV."""
     for start, kind in _OTHERS.items():
         if content.startswith(start):
             return f"it is {kind}"

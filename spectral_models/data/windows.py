@@ -1,4 +1,4 @@
-"""Windows of a run of tokens, as map-style datasets: random ones to learn from, consecutive ones to be judged on.
+"""Windows of a sequence of tokens as map-style datasets: random ones for training, consecutive ones for evaluation.
 
 Labels are the *next* tokens, already shifted: ``labels[t]`` is the token after ``input_ids[t]``. The tokens are a 1-D
 integer tensor of any width; they are widened window by window, so a memory-mapped one (``torch.from_file``) stays on
@@ -20,7 +20,7 @@ from spectral_models.loss import IGNORE
 class RandomWindows(Dataset[dict[str, Tensor]]):
     """``count`` random windows of ``context`` tokens; item i is a function of (seed, i) alone.
 
-    So it is the same in every worker, process and order, and training that stops at item i can go on from it.
+    So items do not depend on worker, process or order, and training that stopped at item i can continue from it.
     """
 
     def __init__(self, tokens: Tensor, context: int, count: int, seed: int) -> None:
@@ -44,13 +44,13 @@ class ContiguousWindows(Dataset[dict[str, Tensor]]):
     """Consecutive windows: every token but the first is a label exactly once.
 
     The last window is padded on the right with token 0 and label -100, which a causal model needs no mask for.
-    text_bytes: what the labels are in bytes of text; None where each is one byte.
+    text_bytes: bytes of text that the labels stand for; None if each is one byte.
     """
 
     what = "windows"
 
     def __init__(self, tokens: Tensor, context: int, text_bytes: int | None = None) -> None:
-        require_window(tokens, min(context, 1))  # shorter than a window will do: one token and its label
+        require_window(tokens, min(context, 1))  # one token and its label are enough
         self.tokens, self.context = tokens, context
         self.text_bytes = len(tokens) - 1 if text_bytes is None else text_bytes
 

@@ -1,7 +1,7 @@
-"""Models as programs for other runtimes, torch.export and ONNX, each run and compared after it was written.
+"""Exports models as programs for torch.export and ONNX. Each program is run and compared with its model.
 
-A program computes a model's transforms by products with real matrices (``fft: xla``): no complex numbers and no FFT,
-which exporters lack. Its matrices have the size of the transforms, so a program has one length, and any batch size.
+Programs compute transforms as products with real matrices (``fft: xla``), since exporters have no FFT and no complex
+numbers. The matrices have the size of the transforms, so a program has one length, but any batch size.
 """
 
 from spectral_models.export.exporting import TOLERANCE, Exported, ExportError, export_model

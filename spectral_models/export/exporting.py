@@ -1,4 +1,4 @@
-"""A model written as a program, loaded again, and kept if it computes what the model does."""
+"""Writes a model as a program, loads it again, and keeps it if its outputs are the model's."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from spectral_models.quantization import int8_layers
 from spectral_models.quiet import quietly
 
 TOLERANCE = 1e-4
-"""What an output of a program may differ from the model's, relative to the largest value of that output."""
+"""Allowed difference of a program's output from the model's, relative to the largest value of that output."""
 _BATCHES = (1, 3)  # of the samples it is checked on; the example it is traced with has 2
 
 
 class ExportError(SpectralError, RuntimeError):
-    """A model that cannot become a program, or a program that does not compute what the model does."""
+    """A model that cannot be exported, or a program whose outputs are not the model's."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written. inputs and outputs: shapes by name, behind the batch. error: the largest that was found."""
+    """An exported program. inputs, outputs: shapes by name, without the batch. error: the largest difference found."""
 
     path: Path
     bytes: int
@@ -54,22 +54,22 @@ def export_model(
     size: Size | None = None,
     masked: bool = True,
 ) -> Exported:
-    """Write a model as a program, in float32, load it again and compare what it computes with the model.
+    """Write a model as a program, in float32, load it again and compare its outputs with the model's.
 
     format: ``torch`` for ``torch.export.load(path).module()``, ``onnx`` for ONNX runtimes. length: tokens of texts and
-    samples of recordings, one for all or by an input's name; 256 tokens, or a second. size: height and width of images,
-    where the model leaves them open. masked: whether the first input, if an encoder reads it as text or audio, gets an
-    ``attention_mask``, so that it may be shorter than its length.
+    samples of recordings, for all inputs or by name; by default 256 tokens, or a second. size: height and width of
+    images, if the model does not fix them. masked: whether the first input of an encoder, if it is text or audio, gets
+    an ``attention_mask``, so that inputs may be shorter than the length.
 
     Inputs, in order: ``input_ids``, ``input_values`` or ``pixel_values``, ``attention_mask``, and the
-    ``decoder_input_ids`` of seq2seq. Decoders need no mask: what stands behind a token does not change it. Of
-    multimodal: its modalities by name, all of them, at their full lengths. Outputs: ``logits``; of encoders ``pooled``
-    and ``hidden`` (zero at padding), then ``logits`` if they have a head. The file appears under its name when every
-    output, on random inputs in batches of another size than the one traced, is within TOLERANCE of the model's; until
-    then it is in a directory beside it.
+    ``decoder_input_ids`` of seq2seq. Decoders need no mask, since padding on the right does not change earlier outputs.
+    Inputs of multimodal models: all modalities by name, at their full lengths. Outputs: ``logits``; of encoders
+    ``pooled`` and ``hidden`` (zero at padding), then ``logits`` if they have a head. The program is written to a
+    temporary directory, and renamed to ``path`` if all outputs, on random inputs in batches of other sizes than the
+    traced one, are within TOLERANCE of the model's.
 
-    Raises ExportError when the model cannot be traced or the program computes something else, UnsupportedInputError for
-    a length or size the model does not take, ConfigError for a model without declared inputs and outputs, or a missing
+    Raises ExportError if the model cannot be traced or the outputs differ, UnsupportedInputError for a length or size
+    that the model does not support, ConfigError for a model without declared inputs and outputs and for a missing
     library.
     """
     path = Path(path)
@@ -108,14 +108,14 @@ def export_model(
 
 
 def _in_float32(model: SpectralModel, changes: dict[str, Any]) -> SpectralModel:
-    """A copy of the model whose config has these values, in evaluation."""
+    """A copy of the model with these config values, in float32 and eval mode."""
     copy = build_model(model.config, **changes)
     copy.load_state_dict(model.state_dict())
     return copy.eval()
 
 
 def _transforms(model: SpectralModel) -> dict[str, str]:
-    """The change of a config that makes every transform in it a matrix product."""
+    """The config values that make every transform a matrix product."""
     named = (path for path, part in parts_of(model.config) if isinstance(part, FFTBackendConfig))
     return dict.fromkeys(("fft", *named), "xla")
 

@@ -1,4 +1,4 @@
-"""The files that programs are kept in: how one is written, and how it is loaded to be run."""
+"""File formats of programs: writing, loading and running them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from spectral_core import ConfigError
+from spectral_models.errors import needs_extra
 from spectral_models.quiet import quietly
 
 Format = Literal["torch", "onnx"]
 SUFFIXES: dict[str, Format] = {".pt2": "torch", ".onnx": "onnx"}
 
 Run = Callable[[dict[str, Tensor]], Sequence[Tensor]]
-"""Inputs by name, in the program's order, to outputs in theirs."""
+"""Runs a program: inputs by name, in the program's order, to outputs in order."""
 Write = Callable[[ExportedProgram, Path, Sequence[str], Sequence[str]], None]
-"""A program, the file, and the names of inputs and outputs."""
+"""Writes a program to a file; takes the names of inputs and outputs."""
 
 
 def _torch_format() -> tuple[Write, Callable[[Path], Run]]:
@@ -35,13 +35,9 @@ def _torch_format() -> tuple[Write, Callable[[Path], Run]]:
 
 
 def _onnx_format() -> tuple[Write, Callable[[Path], Run]]:
-    try:
+    with needs_extra("ONNX needs", "export"):
         import onnxruntime
         import onnxscript  # noqa: F401  # torch.onnx needs it: a missing one is reported before the trace
-    except ImportError as error:
-        raise ConfigError(
-            f"ONNX needs a library that is not installed: {error.name}. Run: pip install 'spectral-networks[export]'"
-        ) from None
 
     def write(program: ExportedProgram, path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         with quietly("torch.onnx", "onnxscript"), warnings.catch_warnings():
@@ -66,4 +62,4 @@ FORMATS: dict[Format, Callable[[], tuple[Write, Callable[[Path], Run]]]] = {
     "torch": _torch_format,
     "onnx": _onnx_format,
 }
-"""How to write a program and how to load one. Raises ConfigError where a library is missing."""
+"""Writer and loader of each format. Raises ConfigError if a library is missing."""

@@ -1,4 +1,4 @@
-"""A model as a program: a call of positional tensors, with the inputs and outputs that the model declares."""
+"""A model as a program: a module called with positional tensors, by the model's declared inputs and outputs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from spectral_models.model import SpectralModel
 
 _MOST_LENGTH, _MOST_SIDE = 1 << 20, 1 << 13
 Lengths = int | Mapping[str, int] | None
-"""Of all inputs that have a length, or by an input's name; None, and names left out, take the default."""
+"""One length for all inputs that have one, or lengths by name; None, and absent names, mean the default."""
 
 
 class Program(nn.Module):
-    """The model's ``run`` as a call of tensors: its inputs in order, an attention_mask behind the first if it has one.
+    """The model's ``run`` with positional tensors: its inputs in order, an attention_mask after the first if masked.
 
-    outputs: names of what it gives; hidden is zero at padding. Raises ConfigError for a model that does not declare
-    its inputs and outputs, and where one name stands for both.
+    outputs: their names; hidden is zero at padding. Raises ConfigError for a model that does not declare inputs and
+    outputs, and for a name that is both.
     """
 
     def __init__(self, model: SpectralModel) -> None:
@@ -58,9 +58,9 @@ class Program(nn.Module):
         return tuple(found.values())
 
     def shapes(self, length: Lengths, size: Size | None) -> dict[str, Shape]:
-        """Of each input behind the batch: what was asked for, or the default.
+        """The shape of each input without the batch, by the given length and size or by default.
 
-        Raises ConfigError for a length or a size that no input has, and for images of any size without one.
+        Raises ConfigError for a length or size that no input has, and for images of any size if no size is given.
         """
         kind = self.model.config.type
         lines = [name for name, spec in self.inputs.items() if spec.has_length]
@@ -84,7 +84,7 @@ class Program(nn.Module):
         return {name: spec.shape(named.get(name), size) for name, spec in self.inputs.items()}
 
     def sample(self, shapes: Mapping[str, Shape], batch: int, *, masked: bool) -> dict[str, Tensor]:
-        """Random inputs by name. Of the rows of a masked batch the first is full, and the others grow shorter."""
+        """Random inputs by name. In a masked batch the first row is full and each further one shorter."""
         generator = torch.Generator().manual_seed(batch)
         made: dict[str, Tensor] = {}
         for name, spec in self.inputs.items():

@@ -10,17 +10,17 @@ from spectral_models.generation.settings import Settings
 
 
 class Beams:
-    """For each of B rows, the K likeliest sequences that go on, and the K best of those that have ended.
+    """For each of B rows, the K likeliest running sequences, and the K best finished ones.
 
-    A sequence of n tokens has the log-probability s, the sum over its tokens; when it has ended, its score is
-    s / n^length_penalty. In each step a row's K V continuations compete by s: of the best K, those that end with a stop
-    token compete by score for the K ended ones; the best K that do not end go on. At max_new_tokens all end.
+    A sequence of n tokens has the log-probability s, the sum over its tokens; a finished one has the score
+    s / n^length_penalty. Each step ranks a row's K V continuations by s: those among the best K that end with a stop
+    token compete by score for the K finished places; the best K without one keep running. At max_new_tokens all finish.
 
-    A row is done when K sequences have ended, with early_stopping; otherwise when none that goes on can still score
-    better than the worst of K ended ones: s only falls, so the best they can score is s / max_new_tokens^length_penalty
-    (s / (n + 1)^length_penalty, if that is not positive). The search is exact when K reaches the number of sequences.
+    With early_stopping a row is done when K sequences have finished; otherwise when no running one can still beat the
+    worst of K finished ones. Since s only falls, its best score is s / max_new_tokens^length_penalty (or
+    s / (n + 1)^length_penalty, if the penalty is not positive). The search is exact if K is the number of sequences.
 
-    O(B K V) a step. Of a row's K sequences, all alike at first, only one counts until they differ.
+    O(B K V) a step. A row starts with one sequence; the other K - 1 places have probability 0.
     """
 
     def __init__(self, rows: int, settings: Settings, device: torch.device) -> None:
@@ -44,14 +44,15 @@ class Beams:
         return bool(self._done.all())
 
     def advance(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """One step, by the logits (B K, V) of what follows each sequence that goes on.
+        """One step, from the logits (B K, V) of the running sequences.
 
-        Returns the next token of each that goes on now, and whose continuation it is: (B K,), (B K,) of earlier ones.
+        Returns the last token of each sequence that now runs, and the index of the earlier one that it continues, each
+        (B K,).
         """
         rows, beams, vocabulary = *self.log_probability.shape, logits.shape[-1]
         steps = logits.float().log_softmax(-1).view(rows, beams, vocabulary)
         total = (self.log_probability[..., None] + steps).flatten(1)
-        # So many of the best hold K that do not end: each of K sequences can end in as many ways as there are stops.
+        # Enough candidates for K that do not end: each of K sequences can end by each of the stop tokens.
         best = total.topk(min(beams * (1 + len(self.stops)), total.shape[1]), -1)
         parents, tokens = best.indices // vocabulary, best.indices % vocabulary
         longer = self.running.gather(1, self._wide(parents))
@@ -68,7 +69,7 @@ class Beams:
         return tokens.gather(1, goes_on.indices).flatten(), (first + parents.gather(1, goes_on.indices)).flatten()
 
     def _end(self, sequences: Tensor, scores: Tensor) -> None:
-        """The best K of those that had ended and of these, in rows that are not done."""
+        """Update the best K finished sequences by these, in rows that are not done."""
         best = torch.cat([self.scores, scores], 1).topk(self.beams, -1)
         ended = torch.cat([self.ended, sequences], 1).gather(1, self._wide(best.indices))
         lengths = F.pad(self.lengths, (0, scores.shape[1]), value=self.length).gather(1, best.indices)
@@ -77,7 +78,7 @@ class Beams:
         self.lengths = torch.where(self._done[:, None], self.lengths, lengths)
 
     def _nothing_to_gain(self) -> Tensor:
-        """(B,) whether a row is done."""
+        """(B,) whether no running sequence of a row can enter the finished ones."""
         worst, likeliest = self.scores[:, -1], self.log_probability[:, 0]
         if self.early_stopping:
             return (worst > -torch.inf) | (likeliest == -torch.inf)
@@ -85,11 +86,11 @@ class Beams:
         return worst >= likeliest / longest**self.length_penalty
 
     def sequences(self, count: int) -> Tensor:
-        """The best ``count`` of each row, best first: (B count, N). Nothing but padding where there are fewer."""
+        """The best ``count`` of each row, best first: (B count, N). Missing ones are all padding."""
         none = self.scores[:, :count] == -torch.inf
         longest = int(self.lengths[:, :count].masked_fill(none, 0).max())
         return self.ended[:, :count, :longest].masked_fill(none[..., None], self.pad_token_id).flatten(0, 1)
 
     def _wide(self, index: Tensor) -> Tensor:
-        """An index of sequences (B, N) as one of all their tokens."""
+        """An index of sequences (B, N), expanded over their tokens."""
         return index[..., None].expand(-1, -1, self.max_new_tokens)

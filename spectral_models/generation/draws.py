@@ -1,4 +1,4 @@
-"""Sequences of drawn tokens, where :mod:`beams` searches."""
+"""Sequences of independently drawn tokens; :mod:`beams` is the alternative."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from spectral_models.generation.settings import Settings
 
 
 class Draws:
-    """Sequences each of which grows by one drawn token a step, until it has drawn a stop token."""
+    """Sequences that each grow by one drawn token a step, until a stop token."""
 
     def __init__(self, rows: int, settings: Settings, generator: torch.Generator | None, device: torch.device) -> None:
         self.settings = settings
@@ -23,7 +23,7 @@ class Draws:
         return len(self.drawn) >= self.settings.max_new_tokens or bool(self.stopped.all())
 
     def advance(self, logits: Tensor) -> tuple[Tensor, None]:
-        """One step: the next token of each sequence (B,), by the logits (B, V) of what follows it."""
+        """One step: the next token of each sequence (B,), from its logits (B, V)."""
         drawn = self.settings.sampling.draw(logits, self.generator)
         tokens = torch.where(self.stopped, self.settings.pad_token_id, drawn)
         self.drawn.append(tokens)
@@ -31,5 +31,5 @@ class Draws:
         return tokens, None
 
     def sequences(self, count: int) -> Tensor:
-        """All of them, ``count`` for each prompt: (B, N), with padding behind a stop token."""
+        """All sequences, ``count`` for each prompt: (B, N), padded after a stop token."""
         return torch.stack(self.drawn, 1)

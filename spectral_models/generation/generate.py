@@ -1,4 +1,4 @@
-"""Continuing prompts token by token, each computed once: the state carries the past."""
+"""Generates continuations of prompts token by token, with a decoding state."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ def generate(
     generator: torch.Generator | None = None,
     on_token: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
-    """Prompts (B, L) → (B R, L + new), new <= max_new_tokens; the prompt is read once, each new token costs one step.
+    """Prompts (B, L) → (B R, L + new), new <= max_new_tokens. Reads the prompt once, then takes one step per token.
 
-    attention_mask: (B, L), for prompts of different lengths, padded on either side; a row continues its own last real
-    token. state: what the prompts continue; it is consumed. temperature 0 is greedy; see :class:`Sampling` for the
-    rest. num_beams: above 1, a search for the likeliest sequences, as length_penalty (above 0 favours longer ones) and
-    early_stopping say: see :class:`Beams`. num_return_sequences: R, so many samples of each prompt, or its R best
-    beams, best first; they follow each other. stop_tokens: a row that draws one is done: the token is kept, and
-    pad_token_id follows it. prefill_chunk: tokens of a prompt read at a time, all for None; see :func:`prefill`.
-    on_token: called with each step's (B R,) tokens as they are drawn; beams have no such tokens. generator: for
-    reproducible sampling. The model should be in eval mode: dropout would act here too. Its weights must not change
-    meanwhile (:func:`spectral_layers.fixed_weights`), by ``on_token`` either.
+    attention_mask: (B, L), for prompts of different lengths, padded on either side; each row continues its last real
+    token. state: the state that the prompts continue; it is consumed. temperature: 0 is greedy; see :class:`Sampling`
+    for the other options. num_beams: above 1, a search for the likeliest sequences with length_penalty (above 0 favours
+    longer ones) and early_stopping: see :class:`Beams`. num_return_sequences: R, consecutive samples of each prompt, or
+    its R best beams, best first. stop_tokens: end a row; the token is kept and followed by pad_token_id. prefill_chunk:
+    tokens of a prompt read at a time, all for None; see :func:`prefill`.
+    on_token: called with each step's (B R,) drawn tokens; not for beams. generator: for reproducible sampling. The
+    model should be in eval mode, since dropout is not disabled. Its weights must not change meanwhile, not even by
+    ``on_token`` (:func:`spectral_layers.fixed_weights`).
     Raises UnsupportedInputError for empty prompts, ConfigError for options of another type or out of range.
     """
     settings = Settings(
@@ -115,7 +115,7 @@ def _selected(state: State | None, index: Tensor) -> State:
 
 
 def _check_helpers(settings: Settings, generator: object, on_token: object) -> None:
-    """Raise ConfigError for a generator that is none, and for a listener that could not be called in time."""
+    """Raise ConfigError for arguments of another type, and for on_token in a beam search."""
     if not isinstance(generator, torch.Generator | None):
         raise ConfigError(f"generator must be a torch.Generator; got {generator!r}. torch.Generator().manual_seed(0)?")
     if on_token is not None and not callable(on_token):

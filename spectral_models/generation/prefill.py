@@ -1,4 +1,4 @@
-"""Reading a prompt of any length: in chunks, each behind the state that the ones before it left."""
+"""Reads prompts of any length in chunks, each of which continues the state of the chunks before it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Output(Protocol):
 
 
 class CausalModel(Protocol):
-    """What can read a prompt and be generated with."""
+    """A model that can read prompts and generate."""
 
     def __call__(
         self,
@@ -45,12 +45,12 @@ def prefill(
     state: State | None = None,
     chunk: int | None = CHUNK,
 ) -> tuple[Tensor, State]:
-    """Read prompts (B, L): the logits behind each row's last token, (B, V), and the state to go on from.
+    """Read prompts (B, L). Returns the logits after each row's last token, (B, V), and the state.
 
-    attention_mask: (B, L), for prompts of different lengths, padded on either side. state: what they continue, if
-    anything; it is consumed. chunk: tokens of a row read at a time; None reads all at once. The result is the same up
-    to rounding, and memory depends on the chunk, not on the prompt, where states have a fixed size.
-    Raises UnsupportedInputError for empty prompts, ConfigError for a chunk that is no whole number from 1 on.
+    attention_mask: (B, L), for prompts of different lengths, padded on either side. state: a state that the prompts
+    continue; it is consumed. chunk: tokens of a row read at a time; None reads all at once. The result does not depend
+    on it, up to rounding. If states have a fixed size, memory depends on the chunk and not on the prompt.
+    Raises UnsupportedInputError for empty prompts, ConfigError for a chunk that is not a positive integer.
     """
     chunk = None if chunk is None else whole("chunk", chunk, least=1)
     lengths = prompt_lengths(input_ids, attention_mask, state)
@@ -66,7 +66,7 @@ def prefill(
             mask = None if attention_mask is None else rows.mask(ids.shape[1])
             output = model(ids, mask, state=state, return_state=True, logits_to_keep=1)
             state, now = output.state, output.logits[:, -1]
-            # A row that ended in an earlier chunk keeps what stood behind its last token there.
+            # A row that ended in an earlier chunk keeps its logits from there.
             logits = now if logits is None else torch.where((rows.lengths > 0)[:, None], now, logits)
     assert logits is not None
     assert state is not None
@@ -74,7 +74,7 @@ def prefill(
 
 
 def prompt_lengths(input_ids: Tensor, attention_mask: Tensor | None, state: State | None) -> Tensor:
-    """(B,) real tokens of each row of a prompt. Raises UnsupportedInputError for what is none, and for empty rows."""
+    """(B,) real tokens of each row. Raises UnsupportedInputError for arguments that do not fit, and for empty rows."""
     if not isinstance(input_ids, Tensor) or input_ids.dim() != 2 or 0 in input_ids.shape or not _integers(input_ids):
         hint = "" if isinstance(input_ids, Tensor) else " Of a text: torch.tensor([load_tokenizer(path).encode(text)])."
         raise UnsupportedInputError(

@@ -15,12 +15,12 @@ _FLOAT32 = torch.finfo(torch.float32)
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is drawn.
+    """Draws the next token.
 
     temperature: 0 takes the likeliest token. top_k: only the k likeliest. top_p: only the smallest set of likeliest
-    tokens that holds this probability. repetition_penalty: divides the positive logits of tokens that occurred before
-    (multiplies the negative ones); 1 leaves them alone (Keskar et al., "CTRL", 2019). Applied in the order
-    penalty, temperature, top_k, top_p.
+    tokens with at least this probability. repetition_penalty: divides positive logits of tokens that occurred before,
+    and multiplies negative ones; 1 has no effect (Keskar et al., "CTRL", 2019). Applied in the order penalty,
+    temperature, top_k, top_p.
     """
 
     temperature: float = 0.0
@@ -40,10 +40,9 @@ class Sampling:
             object.__setattr__(self, name, value)
 
     def penalised(self, logits: Tensor, seen: Tensor) -> Tensor:
-        """logits: (B, V). seen: (B, V) bool, tokens that occurred. Returns them in float32, the largest finite.
+        """logits: (B, V). seen: (B, V) bool, tokens that occurred. Returns the logits in float32 with the penalty.
 
-        Raises UnsupportedInputError for logits that are NaN or infinite; -inf is a token that cannot occur, while
-        another can.
+        Raises UnsupportedInputError if a row's largest logit is not finite; -inf marks tokens that cannot occur.
         """
         logits = logits.float()
         if not logits.amax(-1).isfinite().all():
@@ -58,7 +57,7 @@ class Sampling:
         """logits: (B, V), penalised. Returns (B,) token ids."""
         if self.temperature == 0:
             return logits.argmax(-1)
-        # Relative to the likeliest, so that no temperature is too low to divide by.
+        # Relative to the likeliest, so that dividing by a low temperature does not overflow.
         scaled = (logits - logits.amax(-1, keepdim=True)) / _in_float32(self.temperature)
         return torch.multinomial(self._kept(scaled).softmax(-1), 1, generator=generator)[:, 0]
 
@@ -71,12 +70,12 @@ class Sampling:
         if self.top_p is not None and self.top_p < 1:
             ordered, order = logits.sort(-1, descending=True)
             probability = ordered.softmax(-1)
-            # A token goes when those before it hold the mass already; the likeliest always stays.
+            # A token is dropped if the likelier ones reach top_p already; the likeliest always stays.
             beyond = probability.cumsum(-1) - probability >= _in_float32(self.top_p)
             logits = logits.masked_fill(beyond.scatter(-1, order, beyond), -torch.inf)
         return logits
 
 
 def _in_float32(value: float) -> float:
-    """A positive number as near as float32 has a normal one: what is less or more would be 0 or infinite there."""
+    """The value clamped to the normal positive numbers of float32, so that it becomes neither 0 nor infinite."""
     return min(max(value, _FLOAT32.tiny), _FLOAT32.max)

@@ -1,4 +1,4 @@
-"""One text that grows by turns: what a user appends, and what the model draws, each token computed once."""
+"""A text that a user and the model extend in turns; each token is computed once."""
 
 from __future__ import annotations
 
@@ -12,13 +12,10 @@ from spectral_models.generation.sampling import Sampling
 
 
 class Session:
-    """The state of one text, and the tokens at its end that the model has not read yet.
-
-    Between two calls the text may grow, or not go on at all: nothing is ever read again.
-    """
+    """The decoding state of one text, and the tokens at its end that the model has not read yet."""
 
     def __init__(self, model: CausalModel, *, sampling: Sampling, generator: torch.Generator | None = None) -> None:
-        """generator: for reproducible sampling. The model should be in eval mode: dropout would act here too."""
+        """generator: for reproducible sampling. The model should be in eval mode, since dropout is not disabled."""
         self.model = model
         self.sampling = sampling
         self.generator = generator
@@ -31,14 +28,14 @@ class Session:
         return self._state is None and not self._unread
 
     def append(self, tokens: Iterable[int]) -> None:
-        """Let the text go on by these tokens; the next draw reads them."""
+        """Append tokens to the text; the next draw reads them."""
         self._unread.extend(tokens)
 
     @torch.no_grad()
     def draw(self) -> int:
-        """The next token, which is part of the text from then on. Needs a text that is not empty.
+        """Draw the next token and append it to the text, which must not be empty.
 
-        Raises UnsupportedInputError where the text grows over the model's limit; it stays as it is.
+        Raises UnsupportedInputError, and leaves the text unchanged, if it would exceed the model's limit.
         """
         assert self._unread, "an empty text has no next token"
         logits, self._state = prefill(self.model, torch.tensor([self._unread]), state=self._state)

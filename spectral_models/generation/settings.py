@@ -1,4 +1,4 @@
-"""Everything a caller may ask of generation, checked once: what is kept here can be carried out."""
+"""The validated settings of generation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spectral_models.generation.sampling import Sampling
 
 MOST_NEW_TOKENS = 1 << 24
 _MOST_ROWS = 1 << 20
-_MOST_TOKENS = 1 << 26  # of all beams together, which have their memory from the beginning
+_MOST_TOKENS = 1 << 26  # of all beams together, whose memory is allocated at the start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,30 +29,27 @@ class Settings:
     pad_token_id: int
 
     def __post_init__(self) -> None:
-        self._set("max_new_tokens", whole("max_new_tokens", self.max_new_tokens, least=0, most=MOST_NEW_TOKENS))
-        self._set("num_beams", whole("num_beams", self.num_beams, least=1, most=_MOST_ROWS))
-        self._set(
-            "num_return_sequences",
-            whole("num_return_sequences", self.num_return_sequences, least=1, most=_MOST_ROWS),
-        )
+        for name, least, most in (
+            ("max_new_tokens", 0, MOST_NEW_TOKENS),
+            ("num_beams", 1, _MOST_ROWS),
+            ("num_return_sequences", 1, _MOST_ROWS),
+            ("pad_token_id", None, None),
+        ):
+            object.__setattr__(self, name, whole(name, getattr(self, name), least=least, most=most))
         # Sequences of n tokens are scored by n^length_penalty, which float32 must hold.
-        self._set("length_penalty", real("length_penalty", self.length_penalty, least=-5, most=5))
-        self._set("pad_token_id", whole("pad_token_id", self.pad_token_id))
-        self._set("stop_tokens", _tokens("stop_tokens", self.stop_tokens))
+        object.__setattr__(self, "length_penalty", real("length_penalty", self.length_penalty, least=-5, most=5))
+        object.__setattr__(self, "stop_tokens", _tokens("stop_tokens", self.stop_tokens))
         if not isinstance(self.early_stopping, bool):
             raise ConfigError(f"early_stopping must be True or False; got {self.early_stopping!r}.")
         self._check_counts()
 
-    def _set(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
-
     @property
     def copies(self) -> int:
-        """Sequences of each prompt that are computed at a time."""
+        """Sequences that are computed for each prompt."""
         return max(self.num_beams, self.num_return_sequences)
 
     def check_batch(self, rows: int) -> None:
-        """Raise ConfigError for more sequences of so many prompts than could be held."""
+        """Raise ConfigError if that many prompts need too much memory."""
         tokens = rows * self.num_beams * self.max_new_tokens if self.num_beams > 1 else 0
         if rows * self.copies > _MOST_ROWS or tokens > _MOST_TOKENS:
             raise ConfigError(
@@ -62,13 +59,13 @@ class Settings:
             )
 
     def check_vocabulary(self, size: int) -> None:
-        """Raise ConfigError for tokens that a vocabulary of that size lacks."""
+        """Raise ConfigError for tokens outside of a vocabulary of that size."""
         for name, token in (("pad_token_id", self.pad_token_id), *(("stop_tokens", stop) for stop in self.stop_tokens)):
             if not 0 <= token < size:
                 raise ConfigError(f"{name} must be a token, from 0 to {size - 1}; got {token}.")
 
     def _check_counts(self) -> None:
-        """Raise ConfigError for numbers of beams and of sequences that cannot go together."""
+        """Raise ConfigError for numbers of beams and of sequences that contradict each other."""
         temperature = self.sampling.temperature
         if self.num_beams == 1:
             if self.num_return_sequences > 1 and temperature == 0:

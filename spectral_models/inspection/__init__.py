@@ -1,1 +1,1 @@
-"""What a model's filters, gates and memories do to frequencies: numbers first, pictures of them second."""
+"""Inspects what a model's filters, gates and memories do to frequencies: as numbers, and as plots of them."""

@@ -1,14 +1,14 @@
-"""Reads a model: walks its mixers, and runs it on a text where a part's answer depends on what it hears.
+"""Reads the properties of a model's mixers; those that depend on the input, by running the model on a text.
 
-What is read of a part follows from what it is or offers, so parts of third parties are read like ours:
+Parts are read by their base class or methods, so third-party parts are read like ours:
 
 =========================================  ===========================================================================
 a ``Filter``                               its kernel
 with ``poles()``                           also its poles (``spectral_layers.filters.base.Poles``)
 a ``ShortConvolution``                     its taps
 a ``Mixer`` with ``time_constants()``      (N,) tokens; with an attribute ``bandwidth`` (N,) also that
-a ``Mixer`` with ``response(x)``           gains asked for and realised (``spectral_layers.mixers.response.Response``)
-a ``Gate`` or ``Sparsity`` in a mixer      the gain, phase and bins it asks for, in any mixer
+a ``Mixer`` with ``response(x)``           requested and realised gains (``spectral_layers.mixers.response.Response``)
+a ``Gate`` or ``Sparsity`` in a mixer      its requested gain, phase and bins
 =========================================  ===========================================================================
 """
 
@@ -65,10 +65,10 @@ def inspect_model(
     layers: Sequence[int] | None = None,
     length: int = 4096,
 ) -> Inspection:
-    """Everything known to show in a model, in evaluation mode; layers are its mixers, counted from 0.
+    """All readings of a model in eval mode. layers: indices of mixers, from 0; by default all.
 
-    input_ids: (1, L), what gates hear; without them gates are listed as not read. length: tokens of a filter's kernel
-    that are looked at, at most 2^18. Raises ConfigError for a layer there is none of.
+    input_ids: (1, L), the text for gates; without it they are listed as not read. length: tokens of a filter's kernel
+    to read, at most 2^18. Raises ConfigError for a layer that does not exist.
     """
     length = whole("length", length, least=2, most=1 << 18)
     mixers = list(_mixers(model))
@@ -103,7 +103,7 @@ def _mixers(module: nn.Module) -> Iterator[Mixer]:
 
 
 def _inputs(model: SpectralModel, mixers: Sequence[Mixer], input_ids: Tensor) -> dict[Mixer, Tensor]:
-    """What each mixer whose answers depend on its input, inner ones included, is handed when the model runs."""
+    """Runs the model and returns the input of each gated mixer, inner mixers included."""
     heard: dict[Mixer, Tensor] = {}
 
     def listen(module: nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
@@ -126,7 +126,7 @@ def _is_gated(mixer: Mixer) -> bool:
 
 
 def _read(mixer: Mixer, place: Place, length: int, heard: dict[Mixer, Tensor]) -> Iterator[Reading | Silence]:
-    """All readings of one mixer, and of mixers inside it under their own names."""
+    """All readings of one mixer, and of mixers inside it."""
     nothing = True
     for reading in _readings(mixer, place, length, heard):
         nothing = False
@@ -156,11 +156,11 @@ def _readings(mixer: Mixer, place: Place, length: int, heard: dict[Mixer, Tensor
     if mixer in heard:
         yield from _gates(mixer, place, parts, heard[mixer])
     elif _is_gated(mixer):
-        yield Silence(place, "its gates answer to an input, and it was given none")
+        yield Silence(place, "its gates depend on an input, and none was given")
 
 
 def _parts(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
-    """What a mixer is made of, with names; not what is inside a part that is read as a whole."""
+    """The submodules of a mixer with names, but not those inside mixers, filters, gates and sparsities."""
     for name, child in module.named_children():
         path = f"{prefix}.{name}" if prefix else name
         yield path, child
@@ -171,8 +171,7 @@ def _parts(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
 def _filter(part: Filter, place: Place, length: int, spacing: int) -> Iterator[Reading]:
     taps = -(-length // spacing)
     ends = part.support is not None and part.support <= taps
-    for limit in (part.length_limit, part.support):
-        taps = taps if limit is None else min(taps, limit)
+    taps = min([taps, *(limit for limit in (part.length_limit, part.support) if limit is not None)])
     yield FilterReading(place, part.kernel(taps).double(), spacing, ends)
     if isinstance(part, HasPoles):
         poles = part.poles()
@@ -180,7 +179,7 @@ def _filter(part: Filter, place: Place, length: int, spacing: int) -> Iterator[R
 
 
 def _gates(mixer: Mixer, place: Place, parts: list[tuple[str, nn.Module]], x: Tensor) -> Iterator[GateReading]:
-    """What gates and sparsities answer on x (1, L, D), and what the mixer makes of all of it, if it says so."""
+    """The modulations of gates and sparsities for x (1, L, D), and the mixer's realised response if it has one."""
     answers: list[_Answer] = []
     hooks = [
         part.register_forward_hook(_note(answers, name)) for name, part in parts if isinstance(part, Gate | Sparsity)
@@ -213,7 +212,7 @@ def _gates(mixer: Mixer, place: Place, parts: list[tuple[str, nn.Module]], x: Te
 
 @dataclass(frozen=True)
 class _Answer:
-    """What a gate or sparsity answered to a view, per block and head: see :class:`GateReading`."""
+    """The modulation of a gate or sparsity for a view, by block and head: see :class:`GateReading`."""
 
     name: str
     part: nn.Module
@@ -238,12 +237,12 @@ class _Answer:
         return None if self.modulation.phase is None else self._mean(self.modulation.phase)
 
     def _mean(self, field: Tensor) -> Tensor:
-        """Over each head's channels: (N, H, F)."""
+        """Mean over each head's channels: (N, H, F)."""
         return field.double().expand_as(self.view.real).mean(2)
 
 
 def _note(answers: list[_Answer], name: str) -> Callable[[nn.Module, tuple[SpectralView, ...], Modulation], None]:
-    """A hook that writes down a part's answers."""
+    """A hook that records a part's modulations."""
 
     def note(part: nn.Module, views: tuple[SpectralView, ...], modulation: Modulation) -> None:
         answers.append(_Answer(name, part, views[0], modulation))

@@ -1,6 +1,6 @@
-"""What there is to see in a model, as numbers: drawing adds nothing to it.
+"""The readings of a model, as numbers; plots show these and nothing else.
 
-Frequencies are in cycles per token, lags and time constants in tokens, also where a part counts blocks of tokens.
+Frequencies are in cycles per token, lags and time constants in tokens, also for parts that count blocks of tokens.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Place:
-    """Where a part stands: the index of its layer, the mixer's class, its name in the mixer and its own class."""
+    """The place of a part: the index of its layer, the mixer's class, its name in the mixer and its own class."""
 
     layer: int
     mixer: str
@@ -33,7 +33,7 @@ class Place:
 
 @dataclass(frozen=True)
 class FilterReading:
-    """A long filter: kernel (D, K) in float64, its taps ``spacing`` tokens apart. ends: whether none follows."""
+    """A long filter: kernel (D, K) in float64, its taps ``spacing`` tokens apart. ends: whether these are all taps."""
 
     place: Place
     kernel: Tensor
@@ -57,7 +57,7 @@ class FilterReading:
 
     @cached_property
     def effective_length(self) -> Tensor:
-        """(D,) tokens: the fewest first taps that hold 99 % of the energy of the taps there are."""
+        """(D,) tokens: the length of the shortest prefix of the kernel with 99 % of its energy."""
         energy = self.kernel.square().cumsum(-1)
         return ((energy < 0.99 * energy[:, -1:]).sum(-1) + 1) * self.spacing
 
@@ -110,9 +110,9 @@ class PoleReading:
 
 @dataclass(frozen=True)
 class MemoryReading:
-    """What a mixer remembers beside filters: time constants (N,) in tokens, of heads or channels.
+    """Memories of a mixer other than filters: time constants (N,) in tokens, of heads or channels.
 
-    bandwidth: (N,) radians, how far a unit of key turns a head's phases: large for sharp matching.
+    bandwidth: (N,) radians, the phase per unit of a key; large values match keys sharply.
     """
 
     place: Place
@@ -136,7 +136,7 @@ class TapReading:
 
     @property
     def shares(self) -> Tensor:
-        """(K,) of the energy of all taps, what each lag holds."""
+        """(K,) the share of each lag in the energy of all taps."""
         energy = self.taps.square().sum(0)
         return energy / energy.sum().clamp(min=torch.finfo(torch.float64).tiny)
 
@@ -149,9 +149,9 @@ class TapReading:
 class GateReading:
     """Gains on a text, (N blocks, H, F): root mean squares over a head's channels.
 
-    asked: at ``bins`` (F,), by gates and sparsity together. realised: at ``frequency`` (F',), what the mixer makes of
-    it; None where the mixer does not say. kept: (N, H, F) of 0 and 1, the sparsity's choice. phase: (N, H, F) radians
-    asked for, means over a head's channels.
+    asked: requested gains at ``bins`` (F,), of gates and sparsity together. realised: the mixer's gains at
+    ``frequency`` (F',); None if the mixer does not report them. kept: (N, H, F) of 0 and 1, the bins that the sparsity
+    keeps. phase: (N, H, F) requested radians, means over a head's channels.
     """
 
     place: Place
@@ -162,12 +162,8 @@ class GateReading:
     kept: Tensor | None = None
     phase: Tensor | None = None
 
-    @property
-    def kept_share(self) -> float | None:
-        return None if self.kept is None else self.kept.mean().item()
-
     def summary(self) -> str:
-        """In words; decibels are of mean gains over blocks, where they are not below -60 dB."""
+        """A line of text; decibels are of mean gains over blocks, clamped at -60 dB."""
         parts = [f"asked {_span(self.asked)}"]
         if self.realised is not None:
             parts.append(f"realised {_span(self.realised)}")
@@ -180,7 +176,7 @@ class GateReading:
 
 @dataclass(frozen=True)
 class Silence:
-    """A part of which nothing can be shown, and why."""
+    """A part without a reading, and why."""
 
     place: Place
     why: str
@@ -194,14 +190,14 @@ Reading = FilterReading | PoleReading | MemoryReading | TapReading | GateReading
 
 @dataclass
 class Inspection:
-    """All readings of a model, in the order of its layers, and the parts without one."""
+    """All readings of a model, in the order of its layers, and the parts without any."""
 
     readings: list[Reading] = field(default_factory=list)
     silent: list[Silence] = field(default_factory=list)
 
 
 def decibels(gain: Tensor, floor: float = -60.0) -> Tensor:
-    """20 log10 of a gain, not below the floor."""
+    """20 log10 of a gain, clamped at the floor."""
     return 20 * torch.log10(gain.clamp(min=10 ** (floor / 20)))
 
 

@@ -229,7 +229,7 @@ def test_a_plugin_that_replaces_what_is_guarded_is_refused(world, monkeypatch: p
     checks = types.ModuleType("checks")
     checks.check = original = len
     monkeypatch.setitem(sys.modules, "checks", checks)
-    world.host.guard(checks)
+    world.host.guard.watch(checks)
     patch = "import checks\ndef patch(): checks.check = print\n"
     world.install("acme", patch + ("patch()\n" if where == "import" else "") + good("acme/fast") + "    patch()\n")
     world.install("other", good("other/part"))

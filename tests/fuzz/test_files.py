@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from spectral_models.data import DataConfig, DataError
-from spectral_models.data.documents import load_documents
+from spectral_models.data.documents import read_documents
 from spectral_models.data.labelled import LabelledTextsConfig
 from spectral_models.data.readers import AudioReader, File, ImageReader
 from spectral_models.data.tagged import TaggedConfig
@@ -66,7 +66,7 @@ def read(path: Path) -> None:
     if path.suffix == ".conll":
         assert len(TaggedConfig(source="-").table(str(path)))
     if path.suffix in (".jsonl", ".txt"):
-        assert len(load_documents(DataConfig(source=str(path))))
+        assert len(read_documents(DataConfig(source=str(path))))
     if path.suffix == ".wav":
         assert AudioReader(None)(File.at(path)).isfinite().all()
     elif path.suffix in (".png", ".jpeg", ".gif", ".bmp", ".tiff", ".webp"):

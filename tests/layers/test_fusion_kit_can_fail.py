@@ -275,27 +275,28 @@ CAUGHT = [
     (HearsAPrefix, "every_token_of_every_stream_is_heard"),
     (LeaksAThousandth, "a_causal_target_sees_no_later_token"),
     (TransformsTheTarget, "a_causal_target_sees_no_later_token"),
-    (TransformsTheTarget, "a_target_in_chunks_equals_the_full_pass"),
+    (TransformsTheTarget, "chunks_equal_the_full_pass"),
+    (TransformsTheTarget, "a_target_continues_prepared_sources"),
     (TakesCausalTargets, "a_causal_target_is_refused"),
     (AveragesTheBatch, "rows_of_a_fusion_do_not_mix"),
     (ZeroPadsToTheTarget, "padding_of_any_stream_changes_nothing"),
     (IgnoresASubset, "any_stream_may_be_absent"),
     (IgnoresStrangers, "unknown_streams_are_refused"),
     (ChecksNothing, "streams_that_do_not_fit_are_refused"),
-    (DoesNotConsume, "a_fusion_s_state_is_its_own"),
+    (DoesNotConsume, "a_state_is_continued_once_and_by_its_owner"),
     (Normalises, "gradients_of_a_fusion_at_any_scale"),
     (Detached, "gradients_of_a_fusion_at_any_scale"),
     (RoundsAngles, "a_fusion_under_autocast"),
-    (TransformsTheTarget, "a_fusion_transforms_through_its_backend"),
+    (TransformsTheTarget, "it_transforms_through_its_backend"),
     (FailsOnNothing, "an_empty_batch_is_fused"),
     (StaysOnTheCpu, "it_builds_on_meta"),
     (ReadsItsWeightFromOutside, "weights_are_read_in_their_modules_call"),
     (KeepsWhatItReads, "nothing_is_remembered_of_the_weights"),
     (RoundsItsTable, "it_survives_meta_and_casts"),
-    (CountsFromTheCall, "a_target_in_chunks_equals_the_full_pass"),
-    (CountsFromTheCall, "rows_of_a_target_continue_from_where_each_ended"),
-    (CountsPadding, "rows_of_a_target_continue_from_where_each_ended"),
-    (SharesWithItsClones, "a_fusion_s_state_is_its_own"),
+    (CountsFromTheCall, "chunks_equal_the_full_pass"),
+    (CountsFromTheCall, "rows_continue_from_where_each_ended"),
+    (CountsPadding, "rows_continue_from_where_each_ended"),
+    (SharesWithItsClones, "clones_and_selections_stand_alone"),
     (TakesAnyState, "a_fusion_without_a_state_refuses_one"),
 ]
 
@@ -312,7 +313,9 @@ def test_the_check_catches_the_fault(kind: type[Honest], check: str) -> None:
 
 
 def test_every_check_has_a_fault_it_catches() -> None:
-    assert set(CHECKS) == {name for _, name in CAUGHT} | {"keywords_make_the_same_part"}
+    # Mixers have twins for the others, which are the same checks.
+    shared = {"one_token_after_any_prefill", "a_saved_state_continues", "rewinding"}
+    assert set(CHECKS) == {name for _, name in CAUGHT} | shared | {"keywords_make_the_same_part"}
     with pytest.raises(AssertionError, match="made by keyword arguments has other weights"):
         CHECKS["keywords_make_the_same_part"](FusionCase(HalvesItsHeads(head_dim=16)))
 

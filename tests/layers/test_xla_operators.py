@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from spectral_kernels.delta_rule.op import _gradients, _loop
 from spectral_layers.mixers.holographic import HolographicConfig
 from spectral_layers.testing import FilterCase, FusionCase, MixerCase, filter_cases, fusion_cases, mixer_cases
-from spectral_layers.testing.operators import Operators, train_filter, train_fusion, train_mixer
+from spectral_layers.testing.operators import Operators, train
 
 # As counted by torch_xla 2.9, or refused by it.
 HOST = {
@@ -27,12 +27,7 @@ DELTA_RULE = MixerCase(HolographicConfig(decay="per_token", update="delta"))
 @pytest.mark.parametrize("case", [*mixer_cases(), DELTA_RULE, *filter_cases(), *fusion_cases()], ids=str)
 def test_no_operator_is_one_for_the_host(case: MixerCase | FilterCase | FusionCase) -> None:
     with Operators() as seen:
-        if isinstance(case, MixerCase):
-            train_mixer(case)
-        elif isinstance(case, FilterCase):
-            train_filter(case)
-        else:
-            train_fusion(case)
+        train(case)
     assert "mul" in seen.names
     assert not seen.names & HOST
 

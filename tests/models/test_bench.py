@@ -29,7 +29,8 @@ from spectral_models.benchmarks.problem import WORKLOADS, Problem, Shape
 from spectral_models.benchmarks.report import groups, to_csv, to_json
 from spectral_models.benchmarks.rows import Row, costs
 from spectral_models.benchmarks.settings import Settings
-from spectral_models.cli.app import app, main
+from spectral_models.cli.app import main
+from spectral_models.cli.commands import app
 
 TINY: dict[str, Any] = {"lengths": (48,), "channels": 64, "rounds": 2}
 linux = pytest.mark.skipif(not memory.measurable("cpu"), reason="peaks on a CPU are read from /proc")

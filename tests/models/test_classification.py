@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from spectral_core import ConfigError
 from spectral_models import build_model, load_checkpoint, load_tokenizer
-from spectral_models.cli.app import app
+from spectral_models.cli.commands import app
 from spectral_models.data import DataError
 from spectral_models.data.batches import ShuffledBatches, TextExamples, padded
 from spectral_models.evaluation import judge_classifier

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from spectral_core.plugins import HOST, PluginFailure
 from spectral_models import list_blocks, list_models, load_checkpoint, load_config
-from spectral_models.cli.app import app
+from spectral_models.cli.commands import app
 from spectral_models.registries import MODELS
 from spectral_models.training import load_run
 

@@ -25,14 +25,14 @@ from spectral_models.data import (
     sequences_batch,
 )
 from spectral_models.data.corpus import split_documents
-from spectral_models.data.documents import Document, load_documents
+from spectral_models.data.documents import Document, read_documents
 from spectral_models.data.labelled import LabelledTextsConfig
 from spectral_models.data.subwords import learn_bpe
 from spectral_models.data.utf8 import pieces
 
 
 def documents_of(path: Path, **fields: object) -> list[Document]:
-    return load_documents(DataConfig(source=str(path), **fields))
+    return list(read_documents(DataConfig(source=str(path), **fields)))
 
 
 def contents(part: torch.Tensor) -> list[bytes]:
@@ -98,7 +98,7 @@ def test_blocks_of_a_large_text_stop_growing(tmp_path):
 
 
 def test_the_standard_library_is_source_code_without_tests_packages_and_tables():
-    documents = load_documents(DataConfig())
+    documents = list(read_documents(DataConfig()))
     names = [document.name for document in documents]
     assert names == sorted(names)
     assert {"argparse.py", "json/decoder.py", "unittest/case.py"} <= set(names)
@@ -258,13 +258,13 @@ def test_a_dataset_folder_is_read_and_the_library_is_imported_only_then(tmp_path
     code = f"""
 import sys
 from spectral_models.data import DataConfig, DataError
-from spectral_models.data.documents import load_documents
+from spectral_models.data.documents import read_documents
 assert "datasets" not in sys.modules
-found = load_documents(DataConfig(source="datasets:{folder.as_posix()}", text_field="body"))
+found = list(read_documents(DataConfig(source="datasets:{folder.as_posix()}", text_field="body")))
 assert found == [(f"train:{{i}}", f"row {{i}}".encode()) for i in range(5)], found
 for source in ("datasets:{folder.as_posix()}", "datasets:acme/no_such_set", "datasets:{folder.as_posix()}:odd"):
     try:
-        load_documents(DataConfig(source=source))
+        read_documents(DataConfig(source=source))
     except DataError as error:
         print(" ".join(str(error).split()))
 """

@@ -28,7 +28,7 @@ from spectral_layers import (
 from spectral_layers.filters.resonant import Resonant
 from spectral_models import build_model, save_checkpoint
 from spectral_models.cli import inspect as command
-from spectral_models.cli.app import app
+from spectral_models.cli.commands import app
 from spectral_models.inspection.drawing import pages
 from spectral_models.inspection.drawing.axes import log_cells, strongest
 from spectral_models.inspection.drawing.memories import draw_memories, draw_poles
@@ -294,7 +294,7 @@ def test_what_has_nothing_to_show_is_listed_with_the_reason() -> None:
     assert str(silent) == "layer 0, Foreign: nothing known to show"
     inspection = inspect_model(model_of({**GATING, "gates": ["band"]}))
     assert inspection.readings == []
-    assert "given none" in inspection.silent[0].why
+    assert "none was given" in inspection.silent[0].why
     diverged = known_pole(0.2, tau=5.0)
     with torch.no_grad():
         diverged.coefficient.fill_(math.nan)
@@ -429,7 +429,7 @@ def test_errors_say_what_to_do(checkpoint: Path, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(command, "_model", lambda _: with_foreign())
     refused(r"nothing to draw of it\. layer 0, Foreign: nothing known to show", "it")
     monkeypatch.setattr(command, "_model", lambda _: model_of({**GATING, "gates": ["band"]}, vocab_size=65))
-    refused(r"nothing to draw of it\. layer 0, SpectralGating: its gates answer to an input", "it")
+    refused(r"nothing to draw of it\. layer 0, SpectralGating: its gates depend on an input", "it")
     (tmp_path / "text.txt").write_bytes(b"a")
     refused(r"text.txt has the token 97, and this model's vocabulary is 65", "it", "--text", tmp_path / "text.txt")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)

@@ -219,7 +219,7 @@ MALFORMED = {
     "a key written twice": (
         ".jsonl",
         '{"text": "a", "label": 0, "text": "b"}\n',
-        r"line 1: .* 'text' is written twice",
+        r"line 1: .* 'text' is there twice",
     ),
     "no object": (".jsonl", '[{"text": "a", "label": 0}]\n', r"line 1: holds list"),
     "half a character": (".jsonl", '{"text": "\\ud800", "label": 0}\n', r"row 1: .*character 0 is half of"),

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from spectral_core.errors import ConfigError
 from spectral_models import build_model, load_tokenizer, save_checkpoint
 from spectral_models.checkpoint import CheckpointError
-from spectral_models.cli.app import app
+from spectral_models.cli.commands import app
 from spectral_models.data import ByteTokenizer, ContiguousWindows, DataConfig, DataError, SubwordTokenizer, load_corpus
 from spectral_models.data.subwords import learn_bpe, read_tokenizer
 from spectral_models.data.tokenizer import require_vocabulary

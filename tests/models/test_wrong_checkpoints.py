@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from spectral_core import SpectralError
 from spectral_models import build_model, save_checkpoint
-from spectral_models.cli.app import app
+from spectral_models.cli.commands import app
 
 SMALL = {"hidden_dim": 8, "num_layers": 1, "block": {"mixer": "gated_convolution", "feedforward": "mlp"}}
 TEXT = {"type": "encoder", **SMALL}

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from spectral_core import ConfigError, __version__
 from spectral_core.plugins import BUILTIN_PROVIDER, HOST, PluginFailure, Provider
-from spectral_models.cli.app import app
+from spectral_models.cli.commands import app
 from spectral_models.cli.scaffold import Kind
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +41,7 @@ RUN = """
 import contextlib, io, json, sys
 import pytest
 from typer.testing import CliRunner
-from spectral_models.cli.app import app
+from spectral_models.cli.commands import app
 
 def spectral(*arguments):
     return CliRunner().invoke(app, arguments, catch_exceptions=False).stdout

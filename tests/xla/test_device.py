@@ -177,7 +177,7 @@ def test_auto_chooses_it(on_device: torch.device) -> None:
 def test_doctor_tells_of_the_device() -> None:
     from typer.testing import CliRunner
 
-    from spectral_models.cli.app import app
+    from spectral_models.cli.commands import app
 
     told = CliRunner().invoke(app, ["doctor"]).output
     assert re.search(r"^device +xla, 1 CPU$", told, re.MULTILINE)

@@ -23,7 +23,7 @@ from spectral_layers.testing import (
     mixer_cases,
     position_cases,
 )
-from spectral_layers.testing.operators import train_filter, train_fusion, train_mixer
+from spectral_layers.testing.operators import train as train_with_states
 
 pytestmark = pytest.mark.xla
 
@@ -41,12 +41,8 @@ NOT_THERE = {"moe"}
 
 
 def train(case: Case, device: torch.device) -> None:
-    if isinstance(case, MixerCase):
-        train_mixer(case, device)
-    elif isinstance(case, FilterCase):
-        train_filter(case, device)
-    elif isinstance(case, FusionCase):
-        train_fusion(case, device)
+    if isinstance(case, MixerCase | FilterCase | FusionCase):
+        train_with_states(case, device)
     elif isinstance(case, FrontEndCase):
         part = case.build(torch.float32)
         inputs = case.inputs(part, 2, torch.float32).to(device)

@@ -1,1 +1,1 @@
-"""Readings as pictures; the only part of an inspection that needs matplotlib."""
+"""Plots of readings; only this package needs matplotlib."""

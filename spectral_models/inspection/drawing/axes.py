@@ -1,8 +1,9 @@
-"""Axes that frequencies, lags and channels are drawn on: logarithmic cells, and ticks that people can read."""
+"""Axes for frequencies, lags and channels: logarithmic cells and readable ticks."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,9 +19,9 @@ def log_cells(low: float, high: float, count: int) -> Tensor:
 
 
 def strongest(values: Tensor, at: Tensor, edges: Tensor) -> Tensor:
-    """In each cell the value of largest size, or where a cell holds no point the nearest: (D, N) -> (D, cells).
+    """The value of largest magnitude in each cell, or the nearest value to an empty cell: (D, N) -> (D, cells).
 
-    at: (N,) ascending, where the values are. No peak is lost however narrow, and phases are those of the peaks.
+    at: (N,) ascending, the places of the values. Keeps narrow peaks, and their phases.
     """
     begin = torch.searchsorted(at, edges[:-1])
     end = torch.searchsorted(at, edges[1:])
@@ -47,7 +48,7 @@ def bins_image(axes: Axes, values: Tensor, **how: Any) -> Any:
 
 
 def _image(axes: Axes, values: Tensor, span: tuple[float, float], how: dict[str, Any]) -> Any:
-    """The first row at the bottom; where there is nothing, grey."""
+    """The first row at the bottom; missing values are grey."""
     axes.set_facecolor("0.92")
     return axes.imshow(
         values.numpy(),
@@ -64,11 +65,8 @@ def log_frequency(axes: Axes, low: float, *, top: bool, bottom: bool) -> None:
     """The x axis in log10 of cycles per token, from ``low`` to 0.5: frequencies below, periods in tokens above."""
     axes.set_xlim(math.log10(low), math.log10(0.5))
     marks = [mark for mark in (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.5) if mark >= 0.99 * low]
-    axes.set_xticks(
-        [math.log10(mark) for mark in marks], [f"{mark:.5f}".rstrip("0") if bottom else "" for mark in marks]
-    )
-    if bottom:
-        axes.set_xlabel("frequency (cycles per token)")
+    labels = [f"{mark:.5f}".rstrip("0") for mark in marks]
+    _below(axes, [math.log10(mark) for mark in marks], labels, "frequency (cycles per token)", bottom)
     if top:
         periods = [2 * 4**power for power in range(12) if 0.5 / 4**power >= low]
         periods = periods[:: -(-len(periods) // _MOST_PERIODS)]
@@ -79,9 +77,7 @@ def linear_frequency(axes: Axes, *, top: bool, bottom: bool) -> None:
     """The x axis in cycles per token, from 0 to 0.5: frequencies below, periods in tokens above."""
     axes.set_xlim(0, 0.5)
     marks = (0, 0.1, 0.2, 0.3, 0.4, 0.5)
-    axes.set_xticks(marks, [f"{mark:g}" if bottom else "" for mark in marks])
-    if bottom:
-        axes.set_xlabel("frequency (cycles per token)")
+    _below(axes, marks, [f"{mark:g}" for mark in marks], "frequency (cycles per token)", bottom)
     if top:
         periods = (2, 3, 4, 8, 32)
         _above(axes, [1 / period for period in periods], periods)
@@ -91,9 +87,13 @@ def log_tokens(axes: Axes, high: float, label: str, *, bottom: bool) -> None:
     """The x axis in log10 of tokens, from 1 to ``high``."""
     axes.set_xlim(0, math.log10(high))
     marks = [10**power for power in range(7) if 10**power <= high]
-    axes.set_xticks(range(len(marks)), [f"{mark:,}" if bottom else "" for mark in marks])
-    if bottom:
-        axes.set_xlabel(label)
+    _below(axes, range(len(marks)), [f"{mark:,}" for mark in marks], label, bottom)
+
+
+def _below(axes: Axes, places: Sequence[float], labels: Sequence[str], title: str, shown: bool) -> None:
+    axes.set_xticks(places, labels if shown else [""] * len(labels))
+    if shown:
+        axes.set_xlabel(title)
 
 
 def _above(axes: Axes, places: list[float], periods: tuple[int, ...] | list[int]) -> None:

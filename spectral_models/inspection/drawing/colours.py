@@ -11,9 +11,9 @@ from torch import Tensor
 
 
 def coloured(angle: Tensor, weight: Tensor | float = 1.0) -> Tensor:
-    """Colours (..., 3) of angles in radians, on a circle without an end; greyer as the weight falls from 1 to 0.
+    """Cyclic colours (..., 3) of angles in radians; greyer as the weight falls from 1 to 0.
 
-    Three cosines a third of a turn apart: no lightness marks any angle, so that only grey reads as faint.
+    Three cosines a third of a turn apart, so that all angles have about the same lightness.
     """
     thirds = torch.arange(3, dtype=angle.dtype) * (2 * math.pi / 3)
     hue = 0.5 + 0.45 * torch.cos(angle[..., None] - thirds)
@@ -22,7 +22,7 @@ def coloured(angle: Tensor, weight: Tensor | float = 1.0) -> Tensor:
 
 
 PHASES = ListedColormap(coloured(torch.linspace(-math.pi, math.pi, 257)).numpy())
-"""The same colours from -pi to pi."""
+"""These colours from -pi to pi."""
 
 
 def mark_turns(bar: Any) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of kernels: long filters by frequency and lag, short convolutions by their taps."""
+"""Plots of kernels: long filters by frequency and lag, short convolutions by their taps."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from spectral_models.inspection.readings import FilterReading, TapReading, decib
 
 _CELLS = 240
 _RANGE = 60.0
-"""Decibels from the loudest to what is drawn as nothing."""
+"""Decibels from the largest value to the end of the colour scale."""
 _AUDIBLE = 40.0
-"""Decibels below its channel's loudest where a phase has faded to the background."""
+"""Decibels below the channel's maximum at which phases are drawn as background."""
 
 
 def draw_filters(readings: Sequence[FilterReading]) -> Figure:
@@ -66,7 +66,7 @@ def draw_filters(readings: Sequence[FilterReading]) -> Figure:
 
 
 def draw_taps(readings: Sequence[TapReading]) -> Figure:
-    """The taps of short convolutions, sorted by where their weight is, and the share of energy at each lag."""
+    """The taps of short convolutions, sorted by their mean lag, and the share of energy at each lag."""
     grid = Grid(len(readings), (6.5, 3.5), height=1.6, title="Short convolutions")
     largest = max(float(reading.taps.abs().max()) for reading in readings)
     for row, reading in enumerate(readings):

@@ -1,4 +1,4 @@
-"""Pictures of gates and sparsities on a text."""
+"""Plots of gates and sparsities on a text."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _FLOOR = -40.0
 
 
 def draw_gates(readings: Sequence[GateReading]) -> Figure:
-    """Gains asked for and realised by head, one head through the text, and its last block; bins kept, phases asked for.
+    """Requested and realised gains by head, one head over the text, and its last block; kept bins, requested phases.
 
-    By head: means over the blocks of the text. The head shown is the one whose realised gain varies most.
+    By head: means over the blocks of the text. The single head is the one whose realised gain varies most.
     """
     extra = [name for name in ("kept", "phase") if any(getattr(reading, name) is not None for reading in readings)]
     title = "Gates on a text: what they ask for, and what the mixer realises"
@@ -95,7 +95,7 @@ def _last_block(panel: Axes, reading: GateReading, at: Tensor, made: Tensor, hea
 
 
 def _key(grid: Grid, column: int) -> None:
-    """The names of all lines in a column, where others have their scale."""
+    """The legend of a column, at the place of the other columns' colour bars."""
     named: dict[str, Any] = {}
     for row in range(grid.rows):
         handles, labels = grid[row, column].get_legend_handles_labels()

@@ -1,4 +1,4 @@
-"""Figures of small multiples: a part to a row, a property to a column, one scale to a column."""
+"""Figures of small multiples: a row for each part, a column with its scale for each property."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of what fades: poles of recurrent filters, memories of mixers."""
+"""Plots of poles of recurrent filters, and of memories of mixers."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _SIZES = (0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)
 
 
 def draw_poles(readings: Sequence[PoleReading]) -> Figure:
-    """Poles z in the unit circle, and by frequency and time constant, where the circle's rim is spread out."""
+    """Poles z in the unit circle, and by frequency and time constant, which spreads out the rim of the circle."""
     grid = Grid(len(readings), (3.2, 6.0), height=3.1, title="Poles of recurrent filters")
     strongest = max(1e-12, *(float(reading.strength.max()) for reading in readings))
     norm = LogNorm(1e-2 * strongest, strongest, clip=True)
     slowest = max(float(reading.time_constant.max()) for reading in readings)
     fastest = min(float(reading.time_constant.min()) for reading in readings)
-    # Slower oscillations than this die away before they can be told from none.
+    # Slower oscillations fade before they can be distinguished from a constant.
     lowest = min(0.01, 1 / (2 * math.pi * slowest))
     turn = torch.linspace(0, 2 * math.pi, 400)
     rim_of_circle = turn.cos().numpy(), turn.sin().numpy()
@@ -67,7 +67,7 @@ def draw_poles(readings: Sequence[PoleReading]) -> Figure:
 
 
 def draw_memories(readings: Sequence[MemoryReading]) -> Figure:
-    """Time constants in order of size; with bandwidths, each head where both put it."""
+    """Time constants in ascending order; with bandwidths, each head by both."""
     grid = Grid(len(readings), (7.0,), height=2.2, title="Memories of mixers")
     slowest = max(float(reading.time_constant.max()) for reading in readings)
     fastest = min(float(reading.time_constant.min()) for reading in readings)

@@ -21,7 +21,7 @@ from spectral_models.inspection.readings import (
 )
 
 _ROWS = 8
-"""Parts to a page: what one can look at in one piece."""
+"""Parts per page."""
 _KINDS: tuple[tuple[str, type[Reading], Callable[[Any], Figure]], ...] = (
     ("filters", FilterReading, draw_filters),
     ("poles", PoleReading, draw_poles),
@@ -32,7 +32,7 @@ _KINDS: tuple[tuple[str, type[Reading], Callable[[Any], Figure]], ...] = (
 
 
 def write_pictures(readings: Sequence[Reading], directory: Path) -> Iterator[tuple[Path, list[Reading]]]:
-    """Write ``filters.png``, ``poles.png`` and so on, further pages as ``filters-2.png``; each with what is on it."""
+    """Write ``filters.png``, ``poles.png``, ..., further pages as ``filters-2.png``; yield each with its readings."""
     for name, kind, draw in _KINDS:
         found = [reading for reading in readings if isinstance(reading, kind)]
         for page, begin in enumerate(range(0, len(found), _ROWS), start=1):
