@@ -24,6 +24,8 @@ class TaskConfig(PartConfig):
     smooths_labels: whether its loss takes ``label_smoothing``.
     """
 
+    must_return = (("unsupported_reasons", list),)
+
     reads: ClassVar[Kinds] = ()
     smooths_labels: ClassVar[bool] = False
 

@@ -1198,7 +1198,7 @@ CAUGHT = [
     (twin(ReportsNothing), "metrics_are_those_of_the_gain"),
     (twin(ComparesInPairs), "memory_is_linear_in_bins"),
     (twin(DependsOnTheLength), "a_tap_depends_on_its_lag_alone"),
-    (twin(CutsItsSpectrum, size=512, fft=FFT), "a_tap_depends_on_its_lag_alone"),
+    (twin(CutsItsSpectrum, size=512), "a_tap_depends_on_its_lag_alone"),
     (twin(CallsAnFFT), "it_transforms_through_its_backend"),
     (twin(PowersOfComplexNumbers), "it_transforms_through_its_backend"),
     (twin(CachesForGood, **RESONANT), "nothing_is_remembered_of_the_weights"),
