@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection
+from inspect import Signature, signature
 from typing import Any, ClassVar, Generic, get_args
 
 from pydantic import ValidationError
@@ -37,6 +38,7 @@ class Part(Contract, nn.Module, Generic[X, C]):
 
     context_class: ClassVar[type[Context]]
     config_class: ClassVar[type[PartConfig]] = NoOptions
+    __signature__: ClassVar[Signature]
     config: C
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -91,6 +93,8 @@ def _linked(config: type[Any], part: type[Part[Any, Any]]) -> type[PartConfig]:
     if "part_class" in vars(config):
         raise TypeError(f"{config.__name__} builds {config.part_class.__name__}; give {part.__name__} its own.")
     config.part_class = part
+    keywords = [*signature(part.context_class.keywords).parameters.values(), *signature(config).parameters.values()]
+    part.__signature__ = Signature([keyword for keyword in keywords if keyword.name != "type"])  # for help and editors
     return config
 
 

@@ -60,6 +60,8 @@ def test_defaults_are_those_of_the_config(part: Any) -> None:
     assert isinstance(made, nn.Module)
     assert made.config == part.config_class(**NEEDED.get(part.__name__, {}))
     assert part.config_class.part_class is part
+    options = [name for name in part.config_class.model_fields if name != "type"]
+    assert list(inspect.signature(part).parameters) == [*part.context_class.keywords.model_fields, *options]
     # No default stands anywhere else.
     assert "__init__" not in vars(part)
     assert list(inspect.signature(part.setup).parameters) == ["self", "config", "context"]
