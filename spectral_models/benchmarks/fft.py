@@ -27,29 +27,28 @@ def measure(settings: Settings, progress: Progress = lambda line: None) -> Itera
             shape = Shape(
                 batch=settings.batch, channels=settings.channels, length=length, dtype=dtype, device=settings.device
             )
-            problem = None
+            problem = functools.cache(functools.partial(Problem.make, shape))
             for workload in settings.workloads:
-                note = memory.shortage(shape, workload)
-                if note is not None:
-                    progress(f"{_label(shape, workload)}: skipped: {note}")
-                    names = (Plain.name, *settings.names)
-                    yield from (_row(name, shape, workload, status="skipped", note=note) for name in names)
-                    continue
-                problem = problem or Problem.make(shape)
-                yield from _Comparison(problem, workload, settings, progress).rows()
+                yield from _Comparison(shape, workload, settings, progress).rows(problem)
 
 
 class _Comparison:
-    """All contestants on one problem: checks support and accuracy first, and then measures times."""
+    """All contestants on one problem: checks memory, support and accuracy first, and then measures times."""
 
-    def __init__(self, problem: Problem, workload: Workload, settings: Settings, progress: Progress) -> None:
-        self._problem = problem
+    def __init__(self, shape: Shape, workload: Workload, settings: Settings, progress: Progress) -> None:
+        self._shape = shape
         self._workload = workload
         self._settings = settings
         self._report = progress
         self._tasks: dict[str, Task] = {}
 
-    def rows(self) -> list[Row]:
+    def rows(self, make: Callable[[], Problem]) -> list[Row]:
+        """The rows of all contestants. make: returns the problem, if it fits the memory."""
+        note = memory.shortage(self._shape, self._workload)
+        if note is not None:
+            self._progress(f"skipped: {note}")
+            return [self._row(name, status="skipped", note=note) for name in (Plain.name, *self._settings.names)]
+        self._problem = make()
         self._progress("checking against float64")
         reference = Reference(self._problem, self._workload)
         plain: dict[str, float] = {}
@@ -74,14 +73,14 @@ class _Comparison:
 
     def _attention(self) -> Row:
         limit = self._settings.attention_limit
-        if self._problem.shape.length > limit:
+        if self._shape.length > limit:
             note = f"its work grows with the square of the length; it is run up to {limit:,} tokens"
             return self._row(Attention.name, status="skipped", note=note)
         return self._enter(Attention.name, functools.partial(check_attention, self._problem))
 
     def _enter(self, name: str, check: Callable[[dict[str, Any]], list[Accuracy]]) -> Row:
         """The contestant's row, without times; its task is kept for timing if every result is accurate."""
-        shape, workload = self._problem.shape, self._workload
+        shape, workload = self._shape, self._workload
         try:
             who = contestant(name)
         except Exception as error:  # a plugin that does not load or build
@@ -104,7 +103,7 @@ class _Comparison:
         return row(status="measured", accuracy=accuracy, runs_as=runs_as)
 
     def _time(self, rows: list[Row]) -> list[Row]:
-        stopwatch = Stopwatch(self._tasks, _synchronizer(self._problem.shape.device))
+        stopwatch = Stopwatch(self._tasks, _synchronizer(self._shape.device))
         count = self._settings.rounds_within(stopwatch.round_seconds)
         estimate = stopwatch.round_seconds * count
         self._progress(f"timing {len(self._tasks)} operators in {count} rounds, about {estimate:.0f} s")
@@ -121,25 +120,17 @@ class _Comparison:
     def _with_memory(self, row: Row) -> Row:
         self._progress(f"peak memory of {row.name}")
         try:
-            return replace(row, extra_bytes=memory.extra_bytes(row.name, self._problem.shape, self._workload))
+            return replace(row, extra_bytes=memory.extra_bytes(row.name, self._shape, self._workload))
         except RuntimeError as error:
             return replace(row, note=str(error))
 
     def _progress(self, line: str) -> None:
-        self._report(f"{_label(self._problem.shape, self._workload)}: {line}")
+        self._report(f"{self._workload}, {self._shape.dtype}, {self._shape.length:,} tokens: {line}")
 
     def _row(self, who: Contestant | str, **fields: Any) -> Row:
-        return _row(who, self._problem.shape, self._workload, **fields)
-
-
-def _row(who: Contestant | str, shape: Shape, workload: Workload, **fields: Any) -> Row:
-    name, provider = (who, "") if isinstance(who, str) else (who.name, who.provider)
-    fields = {"runs_as": name, **fields}
-    return Row(workload=workload, dtype=shape.dtype, length=shape.length, name=name, provider=provider, **fields)
-
-
-def _label(shape: Shape, workload: Workload) -> str:
-    return f"{workload}, {shape.dtype}, {shape.length:,} tokens"
+        name, provider = (who, "") if isinstance(who, str) else (who.name, who.provider)
+        fields = {"runs_as": name, "workload": self._workload, "dtype": self._shape.dtype, **fields}
+        return Row(length=self._shape.length, name=name, provider=provider, **fields)
 
 
 def _synchronizer(device: str) -> Callable[[], None]:
