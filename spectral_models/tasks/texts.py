@@ -25,7 +25,11 @@ def vocabulary_reasons(model: ModelConfig, tokenizer: TokenizerConfig) -> list[s
     """Why a tokenizer that is not made yet cannot fit the model's vocabulary."""
     if tokenizer.type == "file":
         return []
-    needed, size = (256 if tokenizer.type == "bytes" else tokenizer.vocab_size or 257), vocabulary_of(model)
+    needed = 256 if tokenizer.type == "bytes" else tokenizer.vocab_size or 257
+    try:
+        size = vocabulary_of(model)
+    except Exception:  # a part that cannot be built on the meta device, or at all: build_model says why
+        return []
     if size >= needed:
         return []
     return [f"the tokenizer {tokenizer.type!r} needs a vocab_size of at least {needed}; the model's is {size}"]

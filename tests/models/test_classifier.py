@@ -135,7 +135,7 @@ def test_options_of_another_encoder_are_refused() -> None:
     [
         ({"encoder": "language_model"}, r"^encoder: 'language_model' is no encoder\. Encoders: .*vision_encoder"),
         ({"encoder": "classifier"}, "^encoder: 'classifier' is no encoder"),
-        ({"num_labels": 1}, "^num_labels: .*greater than or equal to 2"),
+        ({"num_labels": 1}, "^num_labels: one of 2 labels or more is chosen"),
         ({"encoder.pooling": "sum"}, r"^encoder\.pooling: "),
         ({"encoder.block.mixer": "holographic"}, r"^encoder\.block\.mixer: 'holographic' sees the past only"),
         ({"encoder.block.mixr": "fourier"}, r"^encoder\.block\.mixr: unknown key\. Did you mean 'mixer'"),

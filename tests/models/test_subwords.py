@@ -269,5 +269,5 @@ def test_a_vocabulary_smaller_than_the_tokenizers_is_refused(text, bpe, tmp_path
             "data": {"tokenizer": {"type": "file", "path": str(tmp_path)}, "source": str(text), "context": 16},
         }
     )
-    with pytest.raises(DataError, match=r"model.vocab_size is 399, and the tokenizer has 400 tokens"):
+    with pytest.raises(DataError, match=r"the model's vocab_size is 399, and the tokenizer has 400 tokens"):
         train(run, tmp_path / "out")

@@ -32,7 +32,7 @@ MODELS: dict[str, dict[str, Any]] = {
         (["generate"], "encoder", "generate takes a language_model"),
         (["classify", "hi"], "language_model", r"classify takes a classifier.*spectral embed"),
         (["embed", "hi"], "multimodal", "embed takes an encoder, vision_encoder or audio_encoder, or a classifier"),
-        (["evaluate", "--data", "no.txt"], "encoder", "evaluate measures language models and classifiers"),
+        (["evaluate", "--data", "no.txt"], "encoder", "declares no task"),
     ],
 )
 def test_a_command_says_what_it_takes(command: list[str], holds: str, message: str, tmp_path: Path) -> None:
