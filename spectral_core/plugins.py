@@ -51,7 +51,7 @@ HOOKS: dict[str, tuple[str, ...]] = {
         "position",
         "frontend",
     ),
-    "spectral_register_models": ("model",),
+    "spectral_register_models": ("model", "task"),
 }
 """The kinds that each hook takes, listed here because the packages that declare them may not be imported yet."""
 
