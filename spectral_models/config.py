@@ -199,10 +199,12 @@ class ModelConfig(PartConfig):
         labels: tuple[str, ...] | None = None,
         max_length: int | None = None,
         image_size: tuple[int, int] | None = None,
+        eos_token_id: int | None = None,
     ) -> ModelConfig:
         """The config with what training found in its data; a variant takes up what it has an option for.
 
         labels: names, by number. max_length: tokens of a text that are read. image_size: height and width.
+        eos_token_id: ends a target.
         """
         return self
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import typer
@@ -12,6 +14,9 @@ from spectral_core import ConfigError
 from spectral_models.checkpoint import load_checkpoint, load_tokenizer
 from spectral_models.cli.console import show
 from spectral_models.cli.conversation import converse
+from spectral_models.cli.inputs import batches, read_items
+from spectral_models.data import Tokenizer
+from spectral_models.data.tokenizer import TextStream
 from spectral_models.generation import generate as continue_text
 from spectral_models.generation.sampling import Sampling
 from spectral_models.generation.session import Session
@@ -20,7 +25,13 @@ from spectral_models.generation.settings import MOST_NEW_TOKENS
 
 def generate(
     checkpoint: Path = typer.Argument(help="A checkpoint's directory, or a run's."),
-    prompt: str = typer.Option("", help="Text to continue. Empty, the default, begins a new document."),
+    prompt: str = typer.Option(
+        "", help="Text to continue; empty, the default, begins a new document. Of a seq2seq the source."
+    ),
+    file: Path | None = typer.Option(
+        None,
+        help="For a seq2seq: a source on each line, text or path of an image or WAV file; - for the standard input.",
+    ),
     max_new_tokens: int = typer.Option(256, min=1, max=MOST_NEW_TOKENS, help="Tokens to draw at most."),
     temperature: float = typer.Option(0.8, min=0.0, help="0 takes the likeliest token each time."),
     top_k: int = typer.Option(None, min=1, help="Draw among the k likeliest only. All by default."),
@@ -34,7 +45,7 @@ def generate(
         False, "--interactive", "-i", help="Answer line after line, each in the context of all before it."
     ),
 ) -> None:
-    """Continue a prompt with a trained language model, on the standard output as it is drawn.
+    """Continue a prompt with a language model, or turn sources into targets with a seq2seq, as they are drawn.
 
     Each token is computed once; the state carries the past. With --interactive,
     the lines you type and the answers are one text, of which nothing is read
@@ -44,16 +55,30 @@ def generate(
       spectral generate runs/mine --prompt "def " --temperature 0.5
 
       spectral generate runs/mine --interactive
+
+      spectral generate runs/translation --file sentences.txt --temperature 0
     """
     sampling = Sampling(temperature, top_k, top_p, repetition_penalty)
-    overrides = {} if fft is None else {"fft": fft}
-    model = load_checkpoint(checkpoint, **overrides)
+    model = load_checkpoint(checkpoint, **({} if fft is None else {"fft": fft}))
+    options: dict[str, Any] = {
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "repetition_penalty": repetition_penalty,
+    }
+    if model.config.reads_source and model.streams:
+        if interactive:
+            raise ConfigError(f"{checkpoint} reads sources, one by itself: give --prompt, or --file - for lines.")
+        items = read_items([prompt] if prompt else [], file)
+        _targets(model, load_tokenizer(checkpoint), items, {**options, "max_new_tokens": max_new_tokens}, seed)
+        return
     if not (model.continues_text and model.streams):
         raise ConfigError(
-            f"{checkpoint} holds a model of type {model.config.type}: generate takes a language_model, or "
-            "another decoder of tokens alone that keeps a state. Label by spectral classify, embed by spectral embed; "
-            "a seq2seq has model.generate(sources) in Python."
+            f"{checkpoint} holds a model of type {model.config.type}: generate takes a language_model, a seq2seq, or "
+            "another decoder that keeps a state. Label by spectral classify, embed by spectral embed."
         )
+    if file is not None:
+        raise ConfigError("--file holds sources, and a language model continues one text: give it as --prompt.")
     tokenizer = load_tokenizer(checkpoint)
     if interactive:
         generator = torch.Generator().manual_seed(seed)
@@ -62,24 +87,36 @@ def generate(
         ):
             raise typer.Exit(1)
         return
+    ids = tokenizer.encode(prompt.encode(errors="surrogateescape"))
+    show(tokenizer.decode(ids))
     stream = tokenizer.stream()
+    continue_text(
+        model,
+        torch.tensor([ids or [tokenizer.eos_token_id]]),  # a document begins after the end of another
+        max_new_tokens=max_new_tokens,
+        stop_tokens=[tokenizer.eos_token_id],
+        generator=torch.Generator().manual_seed(seed),
+        on_token=_shown(tokenizer, stream),
+        **options,
+    )
+    show(stream.finish() + "\n")
+
+
+def _targets(model: Any, tokenizer: Tokenizer, sources: list[str], options: dict[str, Any], seed: int) -> None:
+    """The target of each source on a line of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    for source in sources:
+        (batch,) = batches(model, model.input_specs()[0], tokenizer, [source])
+        (inputs,), stream = batch.inputs.values(), tokenizer.stream()
+        model.generate(inputs, batch.attention_mask, generator=generator, on_token=_shown(tokenizer, stream), **options)
+        show(stream.finish() + "\n")
+
+
+def _shown(tokenizer: Tokenizer, stream: TextStream) -> Callable[[Tensor], None]:
+    """Shows each token but the end as it is drawn."""
 
     def show_token(token: Tensor) -> None:
         if int(token) != tokenizer.eos_token_id:
             show(stream.push(int(token)))
 
-    ids = tokenizer.encode(prompt.encode(errors="surrogateescape"))
-    show(tokenizer.decode(ids))
-    continue_text(
-        model,
-        torch.tensor([ids or [tokenizer.eos_token_id]]),  # a document begins after the end of another
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        repetition_penalty=repetition_penalty,
-        stop_tokens=[tokenizer.eos_token_id],
-        generator=torch.Generator().manual_seed(seed),
-        on_token=show_token,
-    )
-    show(stream.finish() + "\n")
+    return show_token

@@ -63,6 +63,15 @@ class SubwordTokenizer(Tokenizer):
         assert found is not None
         return found
 
+    @property
+    def mask_token_id(self) -> int | None:
+        """``[MASK]`` or ``<mask>``; of a byte-level encoding the byte 255, which is in no UTF-8 text."""
+        from tokenizers.decoders import ByteLevel
+
+        names = ("[MASK]", "<mask>", *("\xff" for _ in range(isinstance(self._inner.decoder, ByteLevel))))
+        found = (self._inner.token_to_id(name) for name in names)
+        return next((token for token in found if token is not None), None)
+
     def encode(self, text: str | bytes) -> list[int]:
         return self.encode_batch([_text(text)])[0]
 

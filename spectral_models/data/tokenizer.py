@@ -27,6 +27,11 @@ class Tokenizer(ABC):
     def eos_token_id(self) -> int:
         """The token that ends a document; never part of an encoded text. Raises DataError if there is none."""
 
+    @property
+    def mask_token_id(self) -> int | None:
+        """Stands for a hidden token, and is in no text; None where there is none."""
+        return None
+
     @abstractmethod
     def encode(self, text: str | bytes) -> list[int]:
         """The tokens of a text, without tokens before or after it."""
@@ -83,6 +88,7 @@ class ByteTokenizer(Tokenizer):
 
     vocab_size = 256
     eos_token_id = 0
+    mask_token_id = 255  # no byte of UTF-8
 
     def encode(self, text: str | bytes) -> list[int]:
         """The tokens of a text, or of bytes that need not be text."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from spectral_models.config import ModelConfig
-from spectral_models.data import DataConfig, Tokenizer
+from spectral_models.data import DataConfig, RandomWindows, Tokenizer
 from spectral_models.data.config import AnyDataConfig
 from spectral_models.evaluation.bits import next_token_losses, xz_bits_per_byte
 from spectral_models.evaluation.loop import Arrays, Batch
@@ -27,6 +27,7 @@ class CausalLM(CorpusTask):
 
     def __init__(self, model: ModelConfig, data: DataConfig, tokenizer: Tokenizer | None, split: str | None) -> None:
         super().__init__(model, data, tokenizer, split)
+        self.held_out = self.windows
         self.reference = Reference("xz -9 on the same bytes", "xz_bits_per_byte", xz_bits_per_byte(self.text))
 
     @staticmethod
@@ -35,11 +36,14 @@ class CausalLM(CorpusTask):
         found: StepLoss = model.loss(batch["input_ids"], batch["labels"], step_count=step_count, **options)
         return found
 
+    def examples(self, batch_size: int, steps: int, seed: int) -> RandomWindows:
+        return self.random_windows(batch_size, steps, seed)
+
     def read(self, model: SpectralModel, batch: Batch) -> dict[str, Tensor]:
         return next_token_losses(model, batch)
 
     def measures(self, arrays: Arrays) -> dict[str, float]:
-        return {"bits_per_byte": float(arrays["losses"].sum()) / (self.held_out.text_bytes * math.log(2))}
+        return {"bits_per_byte": float(arrays["losses"].sum()) / (self.windows.text_bytes * math.log(2))}
 
     def metrics(self, judged: dict[str, float]) -> dict[str, Any]:
         assert self.corpus is not None

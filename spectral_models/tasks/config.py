@@ -35,7 +35,8 @@ class TaskConfig(PartConfig):
 
     def unsupported_reasons(self, model: ModelConfig, data: AnyDataConfig) -> list[str]:
         """Why the task cannot train this model on these data; empty if it can. Reads no data."""
-        if self.type not in model.tasks:
+        if reason := self.unfit(model):
+            return [reason]
             others = (
                 f"only for {', '.join(model.tasks)}" if model.tasks else "for no task, since its config declares none"
             )

@@ -17,11 +17,10 @@ from spectral_models.data.readers import ImageReader, Reader
 from spectral_models.data.source import Table, load
 from spectral_models.data.tokenizer import require_vocabulary
 from spectral_models.evaluation.loop import Batch
-from spectral_models.inputs import TokenInput
 from spectral_models.loss import StepLoss
 from spectral_models.tasks.config import Kinds, TaskConfig
-from spectral_models.tasks.task import Task, specs_of
-from spectral_models.tasks.texts import vocabulary_of, vocabulary_reasons
+from spectral_models.tasks.task import Task
+from spectral_models.tasks.texts import max_length_reasons, vocabulary_of, vocabulary_reasons
 
 
 class LabelledTask(Task):
@@ -80,13 +79,7 @@ class LabelledTaskConfig(TaskConfig):
         found = super().unsupported_reasons(model, data)
         if found or not isinstance(data, LabelledTextsConfig):
             return found
-        limits = {spec.max_length for spec in specs_of(model) if isinstance(spec, TokenInput)} - {None, data.max_length}
-        if limits:
-            found.append(
-                f"data.max_length is {data.max_length}, and the model's max_length {limits.pop()}; leave the model's "
-                "out, training writes the data's there"
-            )
-        return found + vocabulary_reasons(model, data.tokenizer)
+        return max_length_reasons(model, data.max_length) + vocabulary_reasons(model, data.tokenizer)
 
     def architecture(self, model: ModelConfig) -> str:
         reader = model.reader()

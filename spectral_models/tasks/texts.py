@@ -12,7 +12,7 @@ from spectral_models.data.corpus import Corpus, measured_tokens
 from spectral_models.data.documents import read_documents
 from spectral_models.data.tokenizer import require_vocabulary
 from spectral_models.data.tokenizers import TokenizerConfig
-from spectral_models.inputs import TokenInput
+from spectral_models.inputs import InputSpec, TokenInput
 from spectral_models.tasks.task import Fingerprint, Task, specs_of
 
 
@@ -26,19 +26,36 @@ def vocabulary_reasons(model: ModelConfig, tokenizer: TokenizerConfig) -> list[s
     if tokenizer.type == "file":
         return []
     needed = 256 if tokenizer.type == "bytes" else tokenizer.vocab_size or 257
-    try:
-        size = vocabulary_of(model)
-    except Exception:  # a part that cannot be built on the meta device, or at all: build_model says why
-        return []
+    sizes = [spec.vocab_size for spec in _specs(model) if isinstance(spec, TokenInput)]
+    size = min(sizes, default=needed)
     if size >= needed:
         return []
     return [f"the tokenizer {tokenizer.type!r} needs a vocab_size of at least {needed}; the model's is {size}"]
 
 
-class CorpusTask(Task):
-    """Base of tasks that train on random windows of a corpus and measure consecutive windows of what it holds out."""
+def max_length_reasons(model: ModelConfig, max_length: int) -> list[str]:
+    """Why a model that says how many tokens of a text are read does not fit data that say it too."""
+    told = {spec.max_length for spec in _specs(model) if isinstance(spec, TokenInput)} - {None, max_length}
+    if not told:
+        return []
+    return [
+        f"data.max_length is {max_length}, and the model's max_length {told.pop()}; leave the model's out, training "
+        "writes the data's there"
+    ]
 
-    held_out: ContiguousWindows
+
+def _specs(model: ModelConfig) -> tuple[InputSpec, ...]:
+    try:
+        return specs_of(model)
+    except Exception:  # a part that cannot be built on the meta device, or at all: build_model says why
+        return ()
+
+
+class CorpusTask(Task):
+    """Base of tasks that train on random windows of a corpus and measure consecutive windows of what it holds out.
+
+    windows: the held-out ones.
+    """
 
     def __init__(self, model: ModelConfig, data: DataConfig, tokenizer: Tokenizer | None, split: str | None) -> None:
         self.model, self.data = model, data
@@ -61,7 +78,7 @@ class CorpusTask(Task):
         require_vocabulary(tokenizer, size, "the model's vocab_size")
         self.tokenizer = tokenizer
         context = min(data.context, max(1, len(tokens) - 1))  # a longer window would be padding
-        self.held_out = ContiguousWindows(tokens, context, text_bytes)
+        self.windows = ContiguousWindows(tokens, context, text_bytes)
 
     collate = staticmethod(default_collate)
 
@@ -73,10 +90,11 @@ class CorpusTask(Task):
             for name, tokens in parts.items()
         }
 
-    def examples(self, batch_size: int, steps: int, seed: int) -> RandomWindows:
+    def random_windows(self, batch_size: int, steps: int, seed: int) -> RandomWindows:
+        """Windows to train on, a step's behind another's."""
         assert self.corpus is not None
         return RandomWindows(self.corpus.train, self.data.context, steps * batch_size, seed)
 
     def measured_on(self) -> str:
-        count, context = len(self.held_out.tokens) - 1, self.held_out.context
-        return f"{self.held_out.text_bytes:,} bytes in {count:,} tokens, in windows of {context}"
+        count, context = len(self.windows.tokens) - 1, self.windows.context
+        return f"{self.windows.text_bytes:,} bytes in {count:,} tokens, in windows of {context}"

@@ -17,6 +17,7 @@ from spectral_layers.frontends.base import Modality
 from spectral_layers.frontends.tokens import Tokens
 from spectral_layers.rows import aligned
 from spectral_models.block import NORMS
+from spectral_models.config import ModelConfig
 from spectral_models.inputs import TokenInput
 from spectral_models.loss import IGNORE, StepLoss, check_labels, token_nats
 from spectral_models.variants.encoding import Encoder, EncoderConfig, EncoderOutput
@@ -121,6 +122,13 @@ class TextEncoderConfig(VocabularyConfig, EncoderConfig):
     Tensors are not cut."""
     masked_lm: bool = False
     """A head over the vocabulary, for training on masked tokens."""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return ("masked_lm", *super().tasks)
+
+    def for_task(self, task: str) -> ModelConfig:
+        return self.model_copy(update={"masked_lm": True}) if task == "masked_lm" else super().for_task(task)
 
     def with_data(self, *, max_length: int | None = None, **_: Any) -> TextEncoderConfig:
         return self.model_copy(update={"max_length": max_length or self.max_length})

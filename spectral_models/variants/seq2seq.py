@@ -226,5 +226,17 @@ class Seq2SeqConfig(SourceDecoderConfig):
     def reader(self) -> Reader | None:
         return self.encoder.reader()
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return ("seq2seq_lm",)
+
+    def with_data(self, *, eos_token_id: int | None = None, **inputs: Any) -> Seq2SeqConfig:
+        """The start and the pad token change with the end token where they are the same."""
+        tokens = ("decoder_start_token_id", "eos_token_id", "pad_token_id")
+        same = [name for name in tokens if getattr(self, name) == self.eos_token_id and eos_token_id is not None]
+        return self.model_copy(
+            update={"encoder": self.encoder.with_data(**inputs), **dict.fromkeys(same, eos_token_id)}
+        )
+
     def build(self) -> Seq2Seq:
         return Seq2Seq(self)

@@ -249,7 +249,7 @@ def test_what_does_not_fit_is_refused(table, tmp_path, changes, error, message):
 
 
 def test_each_task_has_its_models_and_data():
-    run = load_run({"model": {"type": "encoder"}, "data": {"source": "x.csv"}})
+    run = load_run({"model": {"type": "encoder"}, "task": "classification", "data": {"source": "x.csv"}})
     assert (run.task.type, run.model.type, run.model.encoder.type) == ("classification", "classifier", "encoder")
     with pytest.raises(ConfigError, match=r"'language_model' cannot be trained for regression, only for causal_lm"):
         load_run({"model": "tiny", "task": "regression", "data": {"source": "x.csv"}})
