@@ -33,14 +33,17 @@ class TaskConfig(PartConfig):
         """Those of ``reads`` that fit a model, the default first."""
         return self.reads
 
+    def unfit(self, model: ModelConfig) -> str | None:
+        """Why the model is not one for this task, whatever the data."""
+        if self.type in model.tasks:
+            return None
+        others = f"only for {', '.join(model.tasks)}" if model.tasks else "for no task, since its config declares none"
+        return f"a model of type {model.type!r} cannot be trained for {self.type}, {others}"
+
     def unsupported_reasons(self, model: ModelConfig, data: AnyDataConfig) -> list[str]:
         """Why the task cannot train this model on these data; empty if it can. Reads no data."""
         if reason := self.unfit(model):
             return [reason]
-            others = (
-                f"only for {', '.join(model.tasks)}" if model.tasks else "for no task, since its config declares none"
-            )
-            return [f"a model of type {model.type!r} cannot be trained for {self.type}, {others}"]
         kinds = self.data_kinds(model)
         if not isinstance(data, kinds):
             wanted = " or ".join(repr(kind.model_fields["type"].default) for kind in kinds)

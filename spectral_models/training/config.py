@@ -120,15 +120,16 @@ class RunConfig(Config):
             if not model.tasks:
                 raise ValueError(f"a model of type {model.type!r} is trained for no task: its config declares none")
             task = TASKS.get(model.tasks[0]).load().parse({"type": model.tasks[0]})
+        if task is not None and model is not None and (reason := task.unfit(model)):
+            raise ValueError(reason)
         return task
 
     @model_validator(mode="after")
     def _fits(self) -> RunConfig:
         if self.task is None:
             return self
-        if self.task.type in self.model.tasks:
-            # A frozen config takes no assignment, and a validator must return the instance it was given.
-            self.__dict__["model"] = self.model.for_task(self.task.type)
+        # A frozen config takes no assignment, and a validator must return the instance it was given.
+        self.__dict__["model"] = self.model.for_task(self.task.type)
         if reasons := self.task.unsupported_reasons(self.model, self.data):
             raise ValueError("; ".join(reasons))
         if self.training.label_smoothing and not self.task.smooths_labels:

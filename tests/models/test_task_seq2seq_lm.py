@@ -47,13 +47,14 @@ def test_it_learns_and_the_numbers_are_those_of_each_pair_by_itself(finished) ->
     task, model = finished.task, finished.model
     tokenizer = load_tokenizer(finished.directory)
     nats, count, written, wanted = 0.0, 0, [], []
+    longest = max(len(row) for row in task.held_out.labels)
     with torch.no_grad():
         for index in range(len(task.held_out)):
             item = task.held_out[index]
             assert item["labels"][-1] == 0, "a target ends with its end token"
             found = model.loss(item["inputs"][None], item["labels"][None])
             nats, count = nats + float(found.nats), count + len(item["labels"])
-            tokens = model.generate(item["inputs"][None], max_new_tokens=8)[0].tolist()
+            tokens = model.generate(item["inputs"][None], max_new_tokens=longest)[0].tolist()
             written.append(tokenizer.decode(tokens[: tokens.index(0)] if 0 in tokens else tokens))
             wanted.append(tokenizer.decode(item["labels"][:-1].tolist()))
     assert finished.loss == pytest.approx(nats / count, rel=1e-5)
@@ -97,9 +98,9 @@ def test_the_end_token_is_the_tokenizers(pairs: Path) -> None:
     run = run_of(pairs, {"data.tokenizer": {"type": "bpe", "vocab_size": 260}, "model.vocab_size": 300,
                          "model.encoder.vocab_size": 280})  # fmt: skip
     task = run.task.load(run.model, run.data)
-    end = task.tokenizer.eos_token_id
-    assert end != 0
-    assert (task.model.eos_token_id, task.model.decoder_start_token_id, task.model.pad_token_id) == (end, end, end)
+    assert task.model.eos_token_id == task.tokenizer.eos_token_id
+    changed = task.model.with_data(eos_token_id=7)
+    assert (changed.eos_token_id, changed.decoder_start_token_id, changed.pad_token_id) == (7, 7, 7)
     assert task.model.encoder.max_length == 512
     with pytest.raises(ConfigError, match="needs a vocab_size of at least 260; the model's is 256"):
         run_of(pairs, {"data.tokenizer": {"type": "bpe", "vocab_size": 260}})
