@@ -1,0 +1,200 @@
+"""Checks of a model variant: what it declares is what it does."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from spectral_core import FFTBackend
+from spectral_layers.testing.check import for_all, only_for
+from spectral_models.assembly import parse_model
+from spectral_models.causality import check_causality
+from spectral_models.checkpoint import load_checkpoint, save_checkpoint
+from spectral_models.config import Problem
+from spectral_models.export import export_model
+from spectral_models.inputs import ImageInput, InputSpec
+from spectral_models.model import SpectralModel
+from spectral_models.registries import architecture_of
+from spectral_models.testing.cases import ModelCase
+
+
+@for_all
+def check_it_builds_on_meta(case: ModelCase) -> None:
+    """On the meta device a model has the parameters that it has elsewhere, and no values."""
+    expected = {name: tensor.shape for name, tensor in case.build().named_parameters()}
+    with torch.device("meta"):
+        model = case.config.build()
+    found = {name: tensor.shape for name, tensor in model.named_parameters() if tensor.is_meta}
+    if found != expected:
+        names = sorted(expected.items() ^ found.items())[:3]
+        raise AssertionError(f"{case}: built on the meta device, its parameters differ or hold values: {names}.")
+
+
+@for_all
+def check_its_config_comes_back(case: ModelCase) -> None:
+    """A config is what its JSON says."""
+    again = parse_model(case.config.model_dump(mode="json"))
+    if again != case.config:
+        raise AssertionError(f"{case}: its config, dumped and read again, is another: {again!r}.")
+
+
+@for_all
+def check_its_inputs_and_outputs_are_declared(case: ModelCase) -> None:
+    """``run`` takes what ``input_specs`` says, and gives finite tensors for ``outputs``, with the batch first."""
+    model = case.build()
+    if not model.input_specs() or not model.outputs():
+        raise AssertionError(f"{case}: input_specs() and outputs() declare nothing; exports and commands need them.")
+    for name, value in case.outputs(model, case.inputs(model, 3)).items():
+        if not isinstance(value, Tensor) or value.shape[:1] != (3,) or not value.isfinite().all():
+            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise AssertionError(f"{case}: the output {name!r} must be a finite tensor (3, ...); got {shape}.")
+
+
+@for_all
+def check_rows_do_not_mix(case: ModelCase) -> None:
+    """A row's outputs are those of the row alone, whatever else is in the batch."""
+    model = case.build()
+    whole = case.inputs(model, 3)
+    together = case.outputs(model, whole)
+    for row in range(3):
+        alone = case.outputs(model, {name: tensor[row : row + 1] for name, tensor in whole.items()})
+        for name, value in alone.items():
+            case.require_equal(f"{name} of a row alone and in a batch", together[name][row : row + 1], value)
+
+
+def _padded_input(case: ModelCase) -> InputSpec | None:
+    spec = case.build().input_specs()[:1]
+    return spec[0] if spec and spec[0].masked else None
+
+
+@only_for(lambda case: _padded_input(case) is not None)
+def check_padding_changes_nothing(case: ModelCase) -> None:
+    """Whatever stands at padding of the masked input, outputs at real tokens, and those of rows, are as without it."""
+    model, spec = case.build(), _padded_input(case)
+    assert spec is not None
+    inputs = case.inputs(model, 2)
+    expected, (first, *_) = case.outputs(model, inputs), inputs.values()
+    length = first.shape[1]
+    noise = case.inputs(model, 2, seed=5)[spec.name][:, : length // 2]
+    wide = {**inputs, spec.name: torch.cat([first, noise], 1)}
+    mask = F.pad(torch.ones(2, length, dtype=torch.long), (0, noise.shape[1]))
+    for name, value in case.outputs(model, wide, mask).items():
+        per_token = value.dim() > expected[name].dim() - 1 and value.shape != expected[name].shape
+        case.require_equal(
+            f"{name} with padding", value[:, : expected[name].shape[1]] if per_token else value, expected[name]
+        )
+
+
+@only_for(lambda case: case.config.decoder)
+def check_no_logit_sees_a_later_token(case: ModelCase) -> None:
+    """The causality check of foreign parts, on the whole model."""
+    check_causality(case.config, suspects=[case.config.type])
+
+
+@only_for(lambda case: case.build().streams)
+def check_chunks_equal_one_pass(case: ModelCase) -> None:
+    """With a state, the tokens in chunks give the outputs of one pass."""
+    model = case.build()
+    inputs = list(case.inputs(model, 2).values())
+    *source, tokens = inputs
+    with torch.no_grad():
+        expected = model(*inputs).logits
+        state = model.prepare(*source) if source else None  # type: ignore[operator]
+        pieces = []
+        for piece in tokens.split([1, 3, tokens.shape[1] - 4], 1):
+            output = model(*(None for _ in source), piece, state=state, return_state=True)
+            state = output.state
+            pieces.append(output.logits)
+    case.require_equal("logits in chunks of 1, 3 and the rest", torch.cat(pieces, 1), expected)
+
+
+@for_all
+def check_a_saved_model_is_the_same(case: ModelCase) -> None:
+    """A checkpoint that is loaded gives the outputs of the model that was saved."""
+    model = case.build()
+    inputs = case.inputs(model, 2)
+    with tempfile.TemporaryDirectory() as directory:
+        again = load_checkpoint(save_checkpoint(model, Path(directory) / "saved"))
+        for name, value in case.outputs(again, inputs).items():
+            case.require_equal(f"{name} of a checkpoint", value, case.outputs(model, inputs)[name])
+
+
+@for_all
+def check_its_backend_reaches_every_operator(case: ModelCase) -> None:
+    """``fft`` of the config is the backend of every part, in the models inside it too."""
+    for path, module in case.build(fft="direct").named_modules():
+        backend = vars(module).get("fft")
+        if isinstance(backend, FFTBackend) and backend.name != "direct":
+            raise AssertionError(
+                f"{case}: with fft: direct, {path} has the backend {backend.name!r}. Give parts config.build_fft()."
+            )
+
+
+@for_all
+def check_it_exports(case: ModelCase) -> None:
+    """``torch.export`` makes a program of it, whose outputs are the model's (export_model compares them)."""
+    model = case.build()
+    lengths = {spec.name: spec.small[0] for spec in model.input_specs() if spec.has_length}
+    size = next(
+        (spec.small[1:] for spec in model.input_specs() if isinstance(spec, ImageInput) and not spec.size), None
+    )
+    with tempfile.TemporaryDirectory() as directory:
+        export_model(model, Path(directory) / "program.pt2", format="torch", length=lengths or None, size=size)  # type: ignore[arg-type]
+
+
+def labels_for(model: SpectralModel, batch: int) -> Tensor:
+    """Random labels of the form that the model's loss takes, by what it declares."""
+    generator, known = torch.Generator().manual_seed(3), model.config.label_set
+    case_logits = {spec.name: spec.example(batch, generator) for spec in model.input_specs()}
+    with torch.no_grad():
+        shape = model.run(case_logits).logits.shape
+    if known is not None and len(shape) == 2:
+        forms: dict[Problem, Tensor] = {
+            "single_label_classification": torch.randint(known.size, (batch,), generator=generator),
+            "multi_label_classification": torch.rand(batch, known.size, generator=generator).round(),
+            "regression": torch.randn(batch, known.size, generator=generator),
+        }
+        return forms[known.problem]
+    return torch.randint(shape[-1], shape[:2], generator=generator)
+
+
+@only_for(lambda case: bool(case.config.tasks) and case.config.for_task(case.config.tasks[0]) == case.config)
+def check_a_step_lowers_the_loss(case: ModelCase) -> None:
+    """Some steps on one batch lower the loss; the model's own, auxiliary losses included."""
+    model = case.build()
+    labels = labels_for(model, 4)
+    model.train()
+    (first, *others) = case.inputs(model, 4).values()
+    given: Any = case.inputs(model, 4) if others and not model.config.decoder else first
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    losses = []
+    for _ in range(8):
+        loss = model.loss(given, labels).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    if not losses[-1] < losses[0]:
+        raise AssertionError(f"{case}: eight steps on one batch must lower the loss; it went {losses}.")
+
+
+@only_for(lambda case: architecture_of(case.config) is not None)
+def check_hugging_faces_class_holds_it(case: ModelCase) -> None:
+    """The class of its task wraps it, and what that saves it loads, with the same logits."""
+    from spectral_models.integrations import huggingface
+
+    kind = getattr(huggingface, str(architecture_of(case.config)), None)
+    if kind is None:
+        raise AssertionError(f"{case}: integrations.huggingface has no class {architecture_of(case.config)}.")
+    model = case.build()
+    inputs = case.inputs(model, 2)
+    with tempfile.TemporaryDirectory() as directory:
+        kind.wrap(model).save_pretrained(directory)
+        again = kind.from_pretrained(directory).eval().model
+    for name, value in case.outputs(again, inputs).items():
+        case.require_equal(f"{name} of Hugging Face's class", value, case.outputs(model, inputs)[name])

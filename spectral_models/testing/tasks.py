@@ -1,0 +1,84 @@
+"""Checks of a task on a small model and small data."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import torch
+
+from spectral_layers.testing.check import for_all
+from spectral_models.config import ModelConfig
+from spectral_models.loss import counted
+from spectral_models.testing.cases import TaskCase
+
+
+class _NoTask(ModelConfig):
+    """A model that declares no task."""
+
+    type: str = "no_task"
+
+
+@for_all
+def check_it_says_what_it_does_not_support(case: TaskCase) -> None:
+    """No reasons against this model and data, and some against a model that does not declare the task."""
+    if reasons := case.config.unsupported_reasons(case.model.for_task(case.config.type), case.data):
+        raise AssertionError(f"{case}: it does not take the case's own model and data: {reasons}.")
+    if not case.config.unsupported_reasons(_NoTask(), case.data):
+        raise AssertionError(f"{case}: unsupported_reasons() has nothing against a model that declares no task.")
+
+
+@for_all
+def check_examples_depend_on_their_index_alone(case: TaskCase) -> None:
+    """The same example at the same index, in any order: training that was interrupted goes on exactly."""
+    first, second = (case.task.examples(4, 3, 7) for _ in range(2))
+    for index in (11, 0, 5):
+        for name, value in first[index].items():
+            if not torch.equal(value, second[index][name]) or not torch.equal(value, first[index][name]):
+                raise AssertionError(f"{case}: example {index} differs from read to read in {name!r}.")
+
+
+@for_all
+def check_the_loss_divides_into_batches(case: TaskCase) -> None:
+    """The losses of a step's batches, each given the labels of the whole step, add up to the step's."""
+    model, task = case.build().eval(), case.task
+    rows = [task.examples(6, 1, 0)[index] for index in range(6)]
+    whole = task.collate(rows)
+    count = counted(whole["labels"])
+    expected = float(task.loss(model, whole).loss.detach())
+    found = sum(float(task.loss(model, task.collate(part), count).loss.detach()) for part in (rows[:2], rows[2:]))
+    if not math.isclose(found, expected, rel_tol=1e-3):
+        raise AssertionError(f"{case}: two batches of a step give {found:g}, and the whole step {expected:g}.")
+
+
+@for_all
+def check_its_numbers_do_not_depend_on_the_batch_size(case: TaskCase) -> None:
+    """Finite held-out numbers, the headline among them, which JSON can hold."""
+    model, task = case.build().eval(), case.task
+    judged, again = (task.judge(model, batch_size=size) for size in (2, 5))
+    if task.headline not in judged or not all(math.isfinite(value) for value in judged.values()):
+        raise AssertionError(f"{case}: judge() must give finite numbers, {task.headline!r} among them; got {judged}.")
+    for name, value in judged.items():
+        if not math.isclose(value, again[name], rel_tol=1e-3, abs_tol=1e-5):
+            raise AssertionError(f"{case}: {name} is {value:g} in batches of 2 and {again[name]:g} in batches of 5.")
+    json.dumps(task.metrics(judged), allow_nan=False)
+    if task.lines(judged)[0][0] != task.headline.replace("_", " "):
+        raise AssertionError(f"{case}: lines() must begin with the headline; got {task.lines(judged)}.")
+
+
+@for_all
+def check_training_lowers_the_loss(case: TaskCase) -> None:
+    """Some steps lower the mean loss of the batches."""
+    model, task, size = case.build().train(), case.task, 8
+    examples = task.examples(size, case.steps, 0)
+    optimizer = torch.optim.Adam(model.parameters(), case.learning_rate)
+    losses = []
+    for step in range(case.steps):
+        loss = task.loss(model, task.collate([examples[size * step + index] for index in range(size)])).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    third = max(1, case.steps // 3)
+    if not sum(losses[-third:]) < sum(losses[:third]):
+        raise AssertionError(f"{case}: {case.steps} steps must lower the loss; it went {losses}.")
