@@ -157,7 +157,7 @@ def labels_for(model: SpectralModel, batch: int) -> Tensor:
         forms: dict[Problem, Tensor] = {
             "single_label_classification": torch.randint(known.size, (batch,), generator=generator),
             "multi_label_classification": torch.rand(batch, known.size, generator=generator).round(),
-            "regression": torch.randn(batch, known.size, generator=generator),
+            "regression": torch.rand(batch, known.size, generator=generator),
         }
         return forms[known.problem]
     return torch.randint(shape[-1], shape[:2], generator=generator)
