@@ -18,6 +18,7 @@ from spectral_core.plugins import BUILTIN_PROVIDER
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _PREFIX = "spectral-"
+_TRAIN = f"spectral-networks[train]>={__version__}"
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
@@ -28,6 +29,8 @@ class Kind(str, Enum):
     filter = "filter"
     mixer = "mixer"
     backend = "backend"
+    model = "model"
+    task = "task"
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,26 @@ _PARTS = {
         registry="fft",
         hook="spectral_register_fft_backends",
         needs=("numpy>=1.26",),
+    ),
+    Kind.model: _Part(
+        name="bag",
+        config="BagConfig",
+        module="models",
+        summary="Labels of texts: a mixer between an embedding and a mean.",
+        use="type: $part",
+        registry="model",
+        hook="spectral_register_models",
+        needs=(_TRAIN,),
+    ),
+    Kind.task: _Part(
+        name="ratings",
+        config="RatingsConfig",
+        module="tasks",
+        summary="Ratings of texts: squared error, measured in steps of the scale.",
+        use="task: $part",
+        registry="task",
+        hook="spectral_register_models",
+        needs=(_TRAIN, "numpy>=1.26"),
     ),
 }
 

@@ -21,13 +21,14 @@ class TaskConfig(PartConfig):
     """Names a task and its options.
 
     A subclass defines :meth:`load`. reads: the configs of data that the task can read, each with a ``type``.
-    smooths_labels: whether its loss takes ``label_smoothing``.
+    smooths_labels: whether its loss takes ``label_smoothing``. like: another task, whose models it takes too.
     """
 
     must_return = (("unsupported_reasons", list),)
 
     reads: ClassVar[Kinds] = ()
     smooths_labels: ClassVar[bool] = False
+    like: ClassVar[str | None] = None
 
     def data_kinds(self, model: ModelConfig) -> Kinds:
         """Those of ``reads`` that fit a model, the default first."""
@@ -35,10 +36,14 @@ class TaskConfig(PartConfig):
 
     def unfit(self, model: ModelConfig) -> str | None:
         """Why the model is not one for this task, whatever the data."""
-        if self.type in model.tasks:
+        if {self.type, self.like} & set(model.tasks):
             return None
         others = f"only for {', '.join(model.tasks)}" if model.tasks else "for no task, since its config declares none"
         return f"a model of type {model.type!r} cannot be trained for {self.type}, {others}"
+
+    def adapted(self, model: ModelConfig) -> ModelConfig:
+        """The config of the model that is trained, of one that fits: see :meth:`ModelConfig.for_task`."""
+        return model.for_task(self.type if self.like is None or self.type in model.tasks else self.like)
 
     def unsupported_reasons(self, model: ModelConfig, data: AnyDataConfig) -> list[str]:
         """Why the task cannot train this model on these data; empty if it can. Reads no data."""

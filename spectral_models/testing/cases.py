@@ -71,7 +71,7 @@ class TaskCase:
     @cached_property
     def task(self) -> Task:
         """With its data read."""
-        return self.config.load(self.model.for_task(self.config.type), self.data)
+        return self.config.load(self.config.adapted(self.model), self.data)
 
     def build(self) -> SpectralModel:
         """The task's model, freshly initialised."""

@@ -22,7 +22,7 @@ class _NoTask(ModelConfig):
 @for_all
 def check_it_says_what_it_does_not_support(case: TaskCase) -> None:
     """No reasons against this model and data, and some against a model that does not declare the task."""
-    if reasons := case.config.unsupported_reasons(case.model.for_task(case.config.type), case.data):
+    if reasons := case.config.unsupported_reasons(case.config.adapted(case.model), case.data):
         raise AssertionError(f"{case}: it does not take the case's own model and data: {reasons}.")
     if not case.config.unsupported_reasons(_NoTask(), case.data):
         raise AssertionError(f"{case}: unsupported_reasons() has nothing against a model that declares no task.")

@@ -129,7 +129,7 @@ class RunConfig(Config):
         if self.task is None:
             return self
         # A frozen config takes no assignment, and a validator must return the instance it was given.
-        self.__dict__["model"] = self.model.for_task(self.task.type)
+        self.__dict__["model"] = self.task.adapted(self.model)
         if reasons := self.task.unsupported_reasons(self.model, self.data):
             raise ValueError("; ".join(reasons))
         if self.training.label_smoothing and not self.task.smooths_labels:

@@ -22,12 +22,15 @@ from spectral_models.cli.scaffold import Kind
 
 ROOT = Path(__file__).parents[2]
 # Long names move line breaks and short ones join lines: style must hold for both.
-NAMES = {Kind.gate: "acme", Kind.filter: "b2", Kind.mixer: "signals-and-systems", Kind.backend: "acme-transforms"}
+NAMES = {Kind.gate: "acme", Kind.filter: "b2", Kind.mixer: "signals-and-systems", Kind.backend: "acme-transforms",
+         Kind.model: "acme-models", Kind.task: "t3"}  # fmt: skip
 PARTS = {
     Kind.gate: ("gate", "acme/wiener"),
     Kind.filter: ("filter", "b2/damped_cosine"),
     Kind.mixer: ("mixer", "signals-and-systems/moving_average"),
     Kind.backend: ("fft", "acme-transforms/numpy"),
+    Kind.model: ("model", "acme-models/bag"),
+    Kind.task: ("task", "t3/ratings"),
 }
 # One of each kit that must be among those that ran.
 CHECKS = {
@@ -35,6 +38,8 @@ CHECKS = {
     Kind.filter: {"check_a_tap_depends_on_its_lag_alone", "check_no_output_sees_a_later_token"},
     Kind.mixer: {"check_no_output_sees_a_later_token", "check_rows_continue_from_where_each_ended"},
     Kind.backend: {"check_convolution_gradients", "check_modulation_gradients"},
+    Kind.model: {"check_rows_do_not_mix", "check_hugging_faces_class_holds_it"},
+    Kind.task: {"check_the_loss_divides_into_batches", "check_training_lowers_the_loss"},
 }
 
 RUN = """
@@ -90,7 +95,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[Kind, Path]:
 
 @pytest.fixture(scope="module")
 def site(made: dict[Kind, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the four of them installed: wheels from their own build backend, unpacked."""
+    """A folder with all of them installed: wheels from their own build backend, unpacked."""
     wheels, target = tmp_path_factory.mktemp("wheels"), tmp_path_factory.mktemp("site")
     for folder in made.values():
         with pytest.MonkeyPatch.context() as patch:
@@ -117,7 +122,7 @@ def test_its_own_tests_pass_as_written(made: dict[Kind, Path], answer: dict[str,
     assert files == {f"tests/{path.name}" for path in (made[kind] / "tests").iterdir() if path.suffix == ".py"}
     conformance = [test for test in ran["passed"] if "test_conformance" in test]
     assert {re.split(r"[\[\]-]", test)[1] for test in conformance} >= CHECKS[kind]
-    if kind != Kind.backend:  # whose checks are named without it
+    if kind not in (Kind.backend, Kind.task):  # whose checks are named without it
         assert all(PARTS[kind][1] in test for test in conformance)
 
 
