@@ -40,6 +40,9 @@ class _Told:
             )
 
 
+_LABELS = ("num_labels", "problem_type")
+"""Options of a model that are Hugging Face's too: changed there, by from_pretrained, they change the model's."""
+
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 """What tools read of every config, whether or not a model knows them."""
 
@@ -50,9 +53,9 @@ _OF_TARGETS = ("decoder_start_token_id", "eos_token_id", "pad_token_id")
 class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
     """Holds a model config of ours under ``spectral``, validated; ``SpectralHFConfig.of(config)`` makes one.
 
-    The number of labels is Hugging Face's (``num_labels``, ``id2label``), and the model is built with it; everything
-    else of a model is ours. Raises our errors: ConfigError with the path of what does not validate, PluginError naming
-    the package to install, CheckpointError for a newer schema.
+    The number of labels and what they mean are Hugging Face's (``num_labels``, ``id2label``, ``problem_type``), and the
+    model is built with them; everything else of a model is ours. Raises our errors: ConfigError with the path of what
+    does not validate, PluginError naming the package to install, CheckpointError for a newer schema.
     """
 
     model_type: ClassVar[str] = "spectral"
@@ -82,6 +85,8 @@ class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers 
                     kwargs["label2id"] = {name: number for number, name in enumerate(labels)}
                 else:
                     kwargs.setdefault("num_labels", self.spectral["num_labels"])
+            if kwargs.get("problem_type") is None:
+                kwargs["problem_type"] = self.spectral.get("problem_type")
             kwargs["is_encoder_decoder"] = config.reads_source
             for name in _OF_TARGETS:
                 if name in self.spectral:
@@ -97,10 +102,14 @@ class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers 
         """The model's own config."""
         if self.spectral is None:
             raise ConfigError("SpectralHFConfig holds no model: make it with SpectralHFConfig.of(config).")
-        if self.num_labels == self.spectral.get("num_labels", self.num_labels):
-            return parse_model(self.spectral)
-        unnamed = {"labels": None} if "labels" in self.spectral else {}
-        return parse_model(self.spectral, {"num_labels": self.num_labels, **unnamed})
+        changes = {
+            name: value
+            for name in _LABELS
+            if (value := getattr(self, name)) not in (None, self.spectral.get(name, value))
+        }
+        if "num_labels" in changes and "labels" in self.spectral:
+            changes["labels"] = None
+        return parse_model(self.spectral, changes)
 
     def to_dict(self) -> dict[str, Any]:
         """All of Hugging Face's keys, and beside them what a checkpoint's config.json holds."""
