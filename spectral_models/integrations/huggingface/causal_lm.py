@@ -31,8 +31,6 @@ class SpectralForCausalLM(CachedGenerationMixin, SpectralPreTrainedModel):
         *,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
-        num_items_in_batch: Tensor | int | None = None,
-        return_dict: bool | None = None,
         **options: Any,
     ) -> Any:
         """labels: (B, L), the input ids themselves, as everywhere in Hugging Face: shifted here, -100 ignored.
@@ -57,14 +55,8 @@ class SpectralForCausalLM(CachedGenerationMixin, SpectralPreTrainedModel):
         last = logits_to_keep if isinstance(logits_to_keep, int) and shift_labels is None else 0
         if attention_mask is not None and not bool((attention_mask[:, -last:] != 0).all()):
             last = 0
+        fewer = {"logits_to_keep": last} if last else {}
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         return self.answered(
-            {"input_ids": input_ids},
-            attention_mask,
-            shift_labels,
-            options,
-            cache=cache,
-            kept=slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep,
-            step_count=num_items_in_batch,
-            return_dict=return_dict,
-            **({"logits_to_keep": last} if last else {}),
+            {"input_ids": input_ids}, attention_mask, shift_labels, options, cache=cache, kept=kept, **fewer
         )

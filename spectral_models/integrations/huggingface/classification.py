@@ -68,13 +68,7 @@ class SpectralForTokenClassification(SpectralPreTrainedModel):
     accepts_loss_kwargs = True
 
     def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        labels: Tensor | None = None,
-        *,
-        num_items_in_batch: Tensor | int | None = None,
-        **options: Any,
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **options: Any
     ) -> Any:
         """labels: (B, L) integers from 0 to num_labels - 1, -100 at tokens that have none, and at padding."""
-        return self.answered({"input_ids": input_ids}, attention_mask, labels, options, step_count=num_items_in_batch)
+        return self.answered({"input_ids": input_ids}, attention_mask, labels, options)

@@ -40,9 +40,6 @@ class _Told:
             )
 
 
-_LABELS = ("num_labels", "problem_type")
-"""Options of a model that are Hugging Face's too: changed there, by from_pretrained, they change the model's."""
-
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 """What tools read of every config, whether or not a model knows them."""
 
@@ -79,14 +76,13 @@ class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers 
         if spectral is not None:
             config = config_of({**record, "spectral": spectral}, "this checkpoint") if record else parse_model(spectral)
             self.spectral = config.model_dump(mode="json")
-            if "num_labels" in self.spectral and kwargs.get("id2label") is None:
-                if labels := self.spectral.get("labels"):
-                    kwargs["id2label"] = dict(enumerate(labels))
-                    kwargs["label2id"] = {name: number for number, name in enumerate(labels)}
-                else:
-                    kwargs.setdefault("num_labels", self.spectral["num_labels"])
-            if kwargs.get("problem_type") is None:
-                kwargs["problem_type"] = self.spectral.get("problem_type")
+            if known := config.label_set:
+                if known.names and kwargs.get("id2label") is None:
+                    kwargs["id2label"] = dict(enumerate(known.names))
+                    kwargs["label2id"] = {name: number for number, name in enumerate(known.names)}
+                elif kwargs.get("id2label") is None:
+                    kwargs.setdefault("num_labels", known.size)
+                kwargs["problem_type"] = kwargs.get("problem_type") or known.problem
             kwargs["is_encoder_decoder"] = config.reads_source
             for name in _OF_TARGETS:
                 if name in self.spectral:
@@ -102,14 +98,13 @@ class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers 
         """The model's own config."""
         if self.spectral is None:
             raise ConfigError("SpectralHFConfig holds no model: make it with SpectralHFConfig.of(config).")
-        changes = {
-            name: value
-            for name in _LABELS
-            if (value := getattr(self, name)) not in (None, self.spectral.get(name, value))
-        }
-        if "num_labels" in changes and "labels" in self.spectral:
-            changes["labels"] = None
-        return parse_model(self.spectral, changes)
+        config = parse_model(self.spectral)
+        known, changes = config.label_set, dict[str, Any]()
+        if known and self.num_labels != known.size:
+            changes = {"num_labels": self.num_labels, **({"labels": None} if known.names else {})}
+        if known and self.problem_type not in (None, known.problem):
+            changes["problem_type"] = self.problem_type
+        return parse_model(self.spectral, changes) if changes else config
 
     def to_dict(self) -> dict[str, Any]:
         """All of Hugging Face's keys, and beside them what a checkpoint's config.json holds."""

@@ -21,24 +21,10 @@ class SpectralForMaskedLM(SpectralPreTrainedModel):
     accepts_loss_kwargs = True
 
     def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        labels: Tensor | None = None,
-        *,
-        num_items_in_batch: Tensor | int | None = None,
-        return_dict: bool | None = None,
-        **options: Any,
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **options: Any
     ) -> Any:
         """labels: (B, L), the tokens that stood at masked places, -100 everywhere else.
 
         In training with labels the loss is made of masked places only, and logits if they are read.
         """
-        return self.answered(
-            {"input_ids": input_ids},
-            attention_mask,
-            labels,
-            options,
-            step_count=num_items_in_batch,
-            return_dict=return_dict,
-        )
+        return self.answered({"input_ids": input_ids}, attention_mask, labels, options)

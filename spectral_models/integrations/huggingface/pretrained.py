@@ -228,16 +228,14 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
         *,
         cache: SpectralCache | None = None,
         kept: slice | Tensor = slice(None),
-        step_count: Tensor | int | None = None,
-        return_dict: bool | None = None,
         **options: Any,
     ) -> Any:
         """The forward pass of every class: what the model makes of its inputs, and the loss of labels as it takes them.
 
-        inputs: by the names that forward has for them, in the model's order. asked: what else forward was given.
-        kept: columns of the logits. options: of the model.
+        inputs: by the names that forward has for them, in the model's order. asked: what else forward was given,
+        of which it takes num_items_in_batch and return_dict. kept: columns of the logits. options: of the model.
         """
-        return_dict = asked.pop("return_dict", return_dict)
+        step_count, return_dict = asked.pop("num_items_in_batch", None), asked.pop("return_dict", None)
         refuse(asked)
         if attention_mask is not None:
             options["attention_mask"] = attention_mask
@@ -266,8 +264,8 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
         problem = "single_label_classification" if known is None else known.problem
         if known is not None and self.config.problem_type not in (None, problem):
             raise ConfigError(
-                f"problem_type {self.config.problem_type!r} was set behind a model that is built for {problem!r}. Give it "
-                "to from_pretrained(path, problem_type=...), or build the model with it."
+                f"problem_type {self.config.problem_type!r} was set behind a model that is built for {problem!r}. Give "
+                "it to from_pretrained(path, problem_type=...), or build the model with it."
             )
         losses = found.losses if self.training else {}
         if problem == "single_label_classification":

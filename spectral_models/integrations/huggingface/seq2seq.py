@@ -49,8 +49,6 @@ class SpectralForSeq2SeqLM(CachedGenerationMixin, SpectralPreTrainedModel):
         labels: Tensor | None = None,
         *,
         use_cache: bool | None = None,
-        num_items_in_batch: Tensor | int | None = None,
-        return_dict: bool | None = None,
         **options: Any,
     ) -> Any:
         """input_ids, attention_mask: the source's. decoder_input_ids: the target's, from the start token on.
@@ -72,17 +70,9 @@ class SpectralForSeq2SeqLM(CachedGenerationMixin, SpectralPreTrainedModel):
             )
         if decoder_input_ids is None and not self.training:
             decoder_input_ids = self.model.decoder_inputs(labels)
-        return self.answered(
-            {"input_ids": input_ids, "decoder_input_ids": decoder_input_ids},
-            attention_mask,
-            labels,
-            options,
-            cache=cache,
-            step_count=num_items_in_batch,
-            return_dict=return_dict,
-            decoder_attention_mask=decoder_attention_mask,
-            state=state,
-        )
+        inputs = {"input_ids": input_ids, "decoder_input_ids": decoder_input_ids}
+        known = {"decoder_attention_mask": decoder_attention_mask, "state": state}
+        return self.answered(inputs, attention_mask, labels, options, cache=cache, **known)
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """What Hugging Face's collators ask for."""
