@@ -52,7 +52,7 @@ class SpectralForCausalLM(CachedGenerationMixin, SpectralPreTrainedModel):
         if shift_labels is not None and attention_mask is not None:
             shift_labels = shift_labels.masked_fill(attention_mask == 0, IGNORE)
         # The last columns are each row's last tokens where none of them is padding; else all are made, and cut.
-        last = logits_to_keep if isinstance(logits_to_keep, int) and shift_labels is None else 0
+        last = logits_to_keep if isinstance(logits_to_keep, int) and shift_labels is None and self.model.streams else 0
         if attention_mask is not None and not bool((attention_mask[:, -last:] != 0).all()):
             last = 0
         fewer = {"logits_to_keep": last} if last else {}

@@ -71,7 +71,7 @@ class SpectralForSeq2SeqLM(CachedGenerationMixin, SpectralPreTrainedModel):
         if decoder_input_ids is None and not self.training:
             decoder_input_ids = self.model.decoder_inputs(labels)
         inputs = {"input_ids": input_ids, "decoder_input_ids": decoder_input_ids}
-        known = {"decoder_attention_mask": decoder_attention_mask, "state": state}
+        known: dict[str, Any] = {"decoder_attention_mask": decoder_attention_mask, "state": state}
         return self.answered(inputs, attention_mask, labels, options, cache=cache, **known)
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
