@@ -25,6 +25,7 @@ PAGES = [
     "tutorials/compose.md",
     "tutorials/backends.md",
     "tutorials/variant.md",
+    "tutorials/huggingface.md",
 ]
 
 

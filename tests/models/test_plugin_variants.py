@@ -248,5 +248,5 @@ def test_hugging_face_s_class_of_its_task_holds_it(tmp_path):
     wrapped.save_pretrained(tmp_path)
     again = huggingface.SpectralForSequenceClassification.from_pretrained(tmp_path).eval()
     torch.testing.assert_close(again(ids).logits, found.logits)
-    with pytest.raises(ConfigError, match="holds a language_model; got a model of type 'series/strand'"):
+    with pytest.raises(ConfigError, match="holds causal language models; got a model of type 'series/strand'"):
         huggingface.SpectralForCausalLM.wrap(model)

@@ -10,6 +10,7 @@ from transformers import (
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     Wav2Vec2FeatureExtractor,
 )
 
@@ -19,6 +20,7 @@ from spectral_models.integrations.huggingface.classification import (
     SpectralForAudioClassification,
     SpectralForImageClassification,
     SpectralForSequenceClassification,
+    SpectralForTokenClassification,
 )
 from spectral_models.integrations.huggingface.config import SpectralHFConfig
 from spectral_models.integrations.huggingface.image_processor import SpectralImageProcessor
@@ -31,6 +33,7 @@ AutoModelForCausalLM.register(SpectralHFConfig, SpectralForCausalLM)
 AutoModelForMaskedLM.register(SpectralHFConfig, SpectralForMaskedLM)
 AutoModelForSeq2SeqLM.register(SpectralHFConfig, SpectralForSeq2SeqLM)
 AutoModelForSequenceClassification.register(SpectralHFConfig, SpectralForSequenceClassification)
+AutoModelForTokenClassification.register(SpectralHFConfig, SpectralForTokenClassification)
 AutoModelForImageClassification.register(SpectralHFConfig, SpectralForImageClassification)
 AutoModelForAudioClassification.register(SpectralHFConfig, SpectralForAudioClassification)
 AutoImageProcessor.register(SpectralHFConfig, SpectralImageProcessor)
@@ -44,6 +47,7 @@ __all__ = [
     "SpectralForMaskedLM",
     "SpectralForSeq2SeqLM",
     "SpectralForSequenceClassification",
+    "SpectralForTokenClassification",
     "SpectralHFConfig",
     "SpectralImageProcessor",
     "byte_tokenizer",

@@ -39,17 +39,6 @@ class SpectralCache:
             self.state = self.state.select(beam_idx)
 
 
-def given_or_made(cache: object, wanted: bool | None) -> SpectralCache | None:
-    """The cache of a call: the one it was given, a new one if one is wanted, or none."""
-    if cache is None:
-        return SpectralCache() if wanted else None
-    if not isinstance(cache, SpectralCache):
-        raise UnsupportedInputError(
-            f"past_key_values is a {SpectralCache.__name__}, as use_cache=True gives; got {type(cache).__name__}."
-        )
-    return cache
-
-
 class CachedGenerationMixin(GenerationMixin):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
     """Hugging Face's generate(), with our state for its cache: each token is computed once.
 
@@ -57,6 +46,16 @@ class CachedGenerationMixin(GenerationMixin):  # type: ignore[misc]  # transform
     """
 
     _is_stateful = True
+
+    def cache_of(self, given: object, wanted: bool | None) -> SpectralCache | None:
+        """The cache of a call: the one it was given, a new one if one is wanted and the model has a state, or none."""
+        if given is None:
+            return SpectralCache() if wanted and self.model.streams else None
+        if not isinstance(given, SpectralCache):
+            raise UnsupportedInputError(
+                f"past_key_values is a {SpectralCache.__name__}, as use_cache=True gives; got {type(given).__name__}."
+            )
+        return given
 
     def _validate_generation_mode(
         self, generation_mode: GenerationMode, generation_config: GenerationConfig, generation_mode_kwargs: Any
@@ -90,5 +89,5 @@ class CachedGenerationMixin(GenerationMixin):  # type: ignore[misc]  # transform
                 f"cache_implementation {generation_config.cache_implementation!r}: there are no keys and values to "
                 "keep, and the state is one. Leave it out."
             )
-        if generation_config.use_cache and model_kwargs.get("past_key_values") is None:
+        if generation_config.use_cache and self.model.streams and model_kwargs.get("past_key_values") is None:
             model_kwargs["past_key_values"] = SpectralCache()

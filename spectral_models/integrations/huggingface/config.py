@@ -50,9 +50,9 @@ _OF_TARGETS = ("decoder_start_token_id", "eos_token_id", "pad_token_id")
 class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
     """Holds a model config of ours under ``spectral``, validated; ``SpectralHFConfig.of(config)`` makes one.
 
-    The number of labels is Hugging Face's (``num_labels``, ``id2label``), and the model is built with it; everything
-    else of a model is ours. Raises our errors: ConfigError with the path of what does not validate, PluginError naming
-    the package to install, CheckpointError for a newer schema.
+    The number of labels and what they mean are Hugging Face's (``num_labels``, ``id2label``, ``problem_type``), and the
+    model is built with them; everything else of a model is ours. Raises our errors: ConfigError with the path of what
+    does not validate, PluginError naming the package to install, CheckpointError for a newer schema.
     """
 
     model_type: ClassVar[str] = "spectral"
@@ -76,12 +76,13 @@ class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers 
         if spectral is not None:
             config = config_of({**record, "spectral": spectral}, "this checkpoint") if record else parse_model(spectral)
             self.spectral = config.model_dump(mode="json")
-            if "num_labels" in self.spectral and kwargs.get("id2label") is None:
-                if labels := self.spectral.get("labels"):
-                    kwargs["id2label"] = dict(enumerate(labels))
-                    kwargs["label2id"] = {name: number for number, name in enumerate(labels)}
-                else:
-                    kwargs.setdefault("num_labels", self.spectral["num_labels"])
+            if known := config.label_set:
+                if known.names and kwargs.get("id2label") is None:
+                    kwargs["id2label"] = dict(enumerate(known.names))
+                    kwargs["label2id"] = {name: number for number, name in enumerate(known.names)}
+                elif kwargs.get("id2label") is None:
+                    kwargs.setdefault("num_labels", known.size)
+                kwargs["problem_type"] = kwargs.get("problem_type") or known.problem
             kwargs["is_encoder_decoder"] = config.reads_source
             for name in _OF_TARGETS:
                 if name in self.spectral:
@@ -97,10 +98,13 @@ class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers 
         """The model's own config."""
         if self.spectral is None:
             raise ConfigError("SpectralHFConfig holds no model: make it with SpectralHFConfig.of(config).")
-        if self.num_labels == self.spectral.get("num_labels", self.num_labels):
-            return parse_model(self.spectral)
-        unnamed = {"labels": None} if "labels" in self.spectral else {}
-        return parse_model(self.spectral, {"num_labels": self.num_labels, **unnamed})
+        config = parse_model(self.spectral)
+        known, changes = config.label_set, dict[str, Any]()
+        if known and self.num_labels != known.size:
+            changes = {"num_labels": self.num_labels, **({"labels": None} if known.names else {})}
+        if known and self.problem_type not in (None, known.problem):
+            changes["problem_type"] = self.problem_type
+        return parse_model(self.spectral, changes) if changes else config
 
     def to_dict(self) -> dict[str, Any]:
         """All of Hugging Face's keys, and beside them what a checkpoint's config.json holds."""

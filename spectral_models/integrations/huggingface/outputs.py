@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
 from spectral_core import UnsupportedInputError
+from spectral_models.integrations.huggingface.cache import SpectralCache
 
 Logits = Tensor | Callable[[], Tensor] | None
 
@@ -51,6 +53,24 @@ class OutputWhenRead(ModelOutput):  # type: ignore[misc]  # transformers carries
 
     def get(self, key: str, default: Any = None) -> Any:
         return getattr(self, key) if key in self else default
+
+
+@dataclass
+class SpectralOutput(OutputWhenRead):
+    """What every class gives. loss: with labels only. losses, metrics: the model's own, in training or with labels.
+
+    logits: of rows (B, num_labels), or of tokens (B, L, V) or (B, L, num_labels), or of the columns that were asked
+    for; in training with labels a language model's are computed when they are read. past_key_values: what continues the
+    rows, if asked for. hidden (B, L, D), pooled (B, D): of the classes that say so; None where logits wait to be read.
+    """
+
+    loss: Tensor | None = None
+    logits: Logits = WHEN_READ
+    past_key_values: SpectralCache | None = None
+    hidden: Tensor | None = None
+    pooled: Tensor | None = None
+    losses: dict[str, Tensor] | None = None
+    metrics: dict[str, Tensor] | None = None
 
 
 def when_read(

@@ -25,11 +25,14 @@ from spectral_models.assembly import build_model
 from spectral_models.checkpoint import WEIGHTS, own_memory, preprocessor
 from spectral_models.errors import CheckpointError
 from spectral_models.inputs import TokenInput
+from spectral_models.integrations.huggingface.cache import SpectralCache
 from spectral_models.integrations.huggingface.config import SpectralHFConfig
+from spectral_models.integrations.huggingface.outputs import SpectralOutput, when_read
+from spectral_models.loss import StepLoss
 from spectral_models.model import SpectralModel
 from spectral_models.quantization import int8_layers
 from spectral_models.record import CONFIG
-from spectral_models.registries import architecture_of
+from spectral_models.registries import architecture_of, task_of
 from spectral_models.seal import MARKER, sealed, verify, write_marker
 from spectral_models.weights import current_name, earlier_names, misfits
 
@@ -50,7 +53,10 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
     raises CheckpointError, with ``strict=False`` too, for weights that are missing or unknown: nothing is loaded then.
     ``loss`` has the model's auxiliary losses in training, and not in evaluation.
 
-    holds: what a class is for, in messages.
+    A class belongs to a task, and holds any model whose task names it (:meth:`TaskConfig.architecture`).
+
+    holds: what these models are, in messages. gives: what else of the model's output is in the class's. in_chunks:
+    whether training makes the loss without the logits of all tokens.
     listed: transformers' names of the classes of a task, by which Trainer (label smoothing), pipelines and model cards
     know a class; Auto classes do not enter those that they register. loss_named: what ``loss_function`` is.
     """
@@ -61,6 +67,8 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
     accepts_loss_kwargs = False
 
     holds: ClassVar[str]
+    gives: ClassVar[tuple[str, ...]] = ()
+    in_chunks: ClassVar[bool] = False
     listed: ClassVar[MutableMapping[str, str]]
     loss_named: ClassVar[str]
 
@@ -82,9 +90,14 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
             )
         fitting = architecture_of(described)
         if fitting not in {base.__name__ for base in type(self).__mro__}:
+            task = task_of(described)
+            if fitting is not None:
+                instead = f"Use {fitting}"
+            else:
+                what = "It is for no task as it is, and" if task is None else f"Its task {task.type}"
+                instead = f"{what} has no Hugging Face class; load it with spectral_models.load_checkpoint"
             raise ConfigError(
-                f"{type(self).__name__} holds {self.holds}; got a model of type {described.type!r}. "
-                + (f"Use {fitting}." if fitting else "Load it with spectral_models.load_checkpoint.")
+                f"{type(self).__name__} holds {self.holds}; got a model of type {described.type!r}. {instead}."
             )
         super().__init__(config)
         self.loss_type = self.loss_named  # transformers guesses it from the class's name
@@ -206,9 +219,59 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
             if push_to_hub:
                 self.push_to_hub(hub.pop("repo_id", Path(save_directory).name), token=kwargs.get("token"), **hub)
 
-    def reports(self, found: Any, labels: Tensor | None) -> dict[str, Any]:
-        """A model's auxiliary losses and metrics, for those who train or judge; pipelines take tensors only."""
-        return {"losses": found.losses, "metrics": found.metrics} if self.training or labels is not None else {}
+    def answered(
+        self,
+        inputs: Mapping[str, Any],
+        attention_mask: Tensor | None,
+        labels: Tensor | None,
+        asked: dict[str, Any],
+        *,
+        cache: SpectralCache | None = None,
+        kept: slice | Tensor = slice(None),
+        **options: Any,
+    ) -> Any:
+        """The forward pass of every class: what the model makes of its inputs, and the loss of labels as it takes them.
+
+        inputs: by the names that forward has for them, in the model's order. asked: what else forward was given,
+        of which it takes num_items_in_batch and return_dict. kept: columns of the logits. options: of the model.
+        """
+        step_count, return_dict = asked.pop("num_items_in_batch", None), asked.pop("return_dict", None)
+        refuse(asked)
+        if attention_mask is not None:
+            options["attention_mask"] = attention_mask
+        if labels is not None and self.training and self.in_chunks:
+            if cache is not None:
+                raise UnsupportedInputError("in training, labels go without a cache: leave use_cache false.")
+            (_, first), *others = inputs.items()
+            found = self.model.loss(first, labels, step_count=step_count, **dict(others), **options)
+            answer = SpectralOutput(found.loss, when_read(found.logits, self.model, kept))
+        else:
+            if cache is not None:
+                options = {"state": cache.state, "return_state": True} | options
+            found = self.model(*inputs.values(), **options)
+            if cache is not None:
+                cache.take(found.state, list(inputs.values())[-1].shape[1])
+            loss = None if labels is None else self._loss(found, labels, step_count)
+            also = {name: getattr(found, name, None) for name in self.gives}
+            answer = SpectralOutput(loss, found.logits[:, kept], cache, **also)
+        if self.training or labels is not None:  # pipelines take tensors only
+            answer.losses, answer.metrics = found.losses, found.metrics
+        return answer.to_tuple() if return_dict is False else answer
+
+    def _loss(self, found: Any, labels: Tensor, step_count: Tensor | int | None) -> Tensor:
+        """Of an output's logits; with the auxiliary losses in training alone."""
+        known = self.model.config.label_set
+        problem = "single_label_classification" if known is None else known.problem
+        if known is not None and self.config.problem_type not in (None, problem):
+            raise ConfigError(
+                f"problem_type {self.config.problem_type!r} was set behind a model that is built for {problem!r}. Give "
+                "it to from_pretrained(path, problem_type=...), or build the model with it."
+            )
+        losses = found.losses if self.training else {}
+        if problem == "single_label_classification":
+            return StepLoss.of_logits(found.logits, labels, losses, {}, step_count).loss
+        binary = problem == "multi_label_classification"
+        return StepLoss.of_numbers(found.logits, labels, losses, {}, step_count, binary=binary).loss
 
     def get_input_embeddings(self) -> nn.Module:
         # Of a source's and a target's, the first: the source's.

@@ -10,25 +10,8 @@ from transformers.models.auto import modeling_auto
 from transformers.utils import ModelOutput
 
 from spectral_core import UnsupportedInputError
-from spectral_models.integrations.huggingface.cache import CachedGenerationMixin, SpectralCache, given_or_made
-from spectral_models.integrations.huggingface.outputs import WHEN_READ, Logits, OutputWhenRead, when_read
+from spectral_models.integrations.huggingface.cache import CachedGenerationMixin, SpectralCache
 from spectral_models.integrations.huggingface.pretrained import SpectralPreTrainedModel, refuse
-from spectral_models.loss import StepLoss
-
-
-@dataclass
-class SpectralSeq2SeqLMOutput(OutputWhenRead):
-    """loss: with labels only. past_key_values: what continues the target, if asked for.
-
-    logits: (B, L, V), of the target; in training with labels computed when they are read. losses, metrics: the model's
-    own, in training or with labels.
-    """
-
-    loss: Tensor | None = None
-    logits: Logits = WHEN_READ
-    past_key_values: SpectralCache | None = None
-    losses: dict[str, Tensor] | None = None
-    metrics: dict[str, Tensor] | None = None
 
 
 @dataclass
@@ -47,9 +30,10 @@ class SpectralSourceOutput(ModelOutput):  # type: ignore[misc]
 
 
 class SpectralForSeq2SeqLM(CachedGenerationMixin, SpectralPreTrainedModel):
-    """A ``seq2seq`` that reads text. Its start, end and pad tokens are those of its configs."""
+    """Models of text to text. Their start, end and pad tokens are those of their configs."""
 
-    holds = "a seq2seq that reads text"
+    holds = "models of text to text"
+    in_chunks = True
     listed = modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
     loss_named = "ForMaskedLM"  # of the losses that transformers names, the one over tokens that shifts no labels
     accepts_loss_kwargs = True
@@ -65,8 +49,6 @@ class SpectralForSeq2SeqLM(CachedGenerationMixin, SpectralPreTrainedModel):
         labels: Tensor | None = None,
         *,
         use_cache: bool | None = None,
-        num_items_in_batch: Tensor | int | None = None,
-        return_dict: bool | None = None,
         **options: Any,
     ) -> Any:
         """input_ids, attention_mask: the source's. decoder_input_ids: the target's, from the start token on.
@@ -76,50 +58,21 @@ class SpectralForSeq2SeqLM(CachedGenerationMixin, SpectralPreTrainedModel):
         encoder_outputs: the source as the encoder left it. past_key_values: a cache that the target continues, in which
         the source is known.
         """
-        refuse(options)
-        cache = given_or_made(past_key_values, use_cache)
+        cache = self.cache_of(past_key_values, use_cache)
         state = None if cache is None else cache.state
         if state is None and encoder_outputs is not None:
             state = self.model.read(encoder_outputs)
         if state is not None:
             input_ids = attention_mask = None
-        if labels is not None and self.training:
-            if cache is not None:
-                raise UnsupportedInputError("in training, labels go without a cache: leave use_cache false.")
-            made = self.model.loss(
-                input_ids,
-                labels,
-                attention_mask,
-                decoder_input_ids=decoder_input_ids,
-                decoder_attention_mask=decoder_attention_mask,
-                state=state,
-                step_count=num_items_in_batch,
+        if decoder_input_ids is None and labels is None:
+            raise UnsupportedInputError(
+                "there is no target: give decoder_input_ids, from the start token on, or labels."
             )
-            found = SpectralSeq2SeqLMOutput(
-                made.loss, when_read(made.logits, self.model), losses=made.losses, metrics=made.metrics
-            )
-            return found.to_tuple() if return_dict is False else found
-        if decoder_input_ids is None:
-            if labels is None:
-                raise UnsupportedInputError(
-                    "there is no target: give decoder_input_ids, from the start token on, or labels."
-                )
+        if decoder_input_ids is None and not self.training:
             decoder_input_ids = self.model.decoder_inputs(labels)
-        output = self.model(
-            input_ids,
-            decoder_input_ids,
-            attention_mask,
-            decoder_attention_mask,
-            state=state,
-            return_state=cache is not None,
-        )
-        if cache is not None:
-            cache.take(output.state, output.logits.shape[1])
-        loss = None
-        if labels is not None:
-            loss = StepLoss.of_logits(output.logits, labels, {}, {}, num_items_in_batch).loss
-        found = SpectralSeq2SeqLMOutput(loss, output.logits, cache, **self.reports(output, labels))
-        return found.to_tuple() if return_dict is False else found
+        inputs = {"input_ids": input_ids, "decoder_input_ids": decoder_input_ids}
+        known: dict[str, Any] = {"decoder_attention_mask": decoder_attention_mask, "state": state}
+        return self.answered(inputs, attention_mask, labels, options, cache=cache, **known)
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """What Hugging Face's collators ask for."""
