@@ -156,12 +156,13 @@ class LabelSet(NamedTuple):
     """size: how many labels there are. names: of them, in order, if they are known.
 
     problem: what logits mean, in Hugging Face's words: scores of labels, of which one is right (softmax); of labels,
-    each right or not (sigmoid); or numbers.
+    each right or not (sigmoid); or numbers. of: what has labels, each row or each of its tokens.
     """
 
     size: int
     names: tuple[str, ...] | None
     problem: Problem = "single_label_classification"
+    of: Literal["row", "token"] = "row"
 
 
 class ModelConfig(PartConfig):
@@ -199,10 +200,12 @@ class ModelConfig(PartConfig):
         labels: tuple[str, ...] | None = None,
         max_length: int | None = None,
         image_size: tuple[int, int] | None = None,
+        image_sizes: Mapping[str, tuple[int, int]] | None = None,
     ) -> ModelConfig:
         """The config with what training found in its data; a variant takes up what it has an option for.
 
-        labels: names, by number. max_length: tokens of a text that are read. image_size: height and width.
+        labels: names, by number. max_length: tokens of a text that are read. image_size: height and width; of a model
+        of several inputs, image_sizes by the input's name.
         """
         return self
 
@@ -217,6 +220,10 @@ class ModelConfig(PartConfig):
     def reader(self) -> Reader | None:
         """What reads the images or recordings of this model from files; None where it reads none, or several inputs."""
         return None
+
+    def readers(self) -> Mapping[str, Reader]:
+        """What reads files, by the input's name, of a model of several inputs; those of text have no reader."""
+        return {}
 
     @property
     def blocks(self) -> tuple[BlockConfig, ...]:

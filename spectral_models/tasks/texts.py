@@ -35,6 +35,17 @@ def vocabulary_reasons(model: ModelConfig, tokenizer: TokenizerConfig) -> list[s
     return [f"the tokenizer {tokenizer.type!r} needs a vocab_size of at least {needed}; the model's is {size}"]
 
 
+def text_reasons(model: ModelConfig, tokenizer: TokenizerConfig, max_length: int) -> list[str]:
+    """Why a model cannot read texts that are cut after ``max_length`` tokens of that tokenizer."""
+    limits = {spec.max_length for spec in specs_of(model) if isinstance(spec, TokenInput)} - {None, max_length}
+    found = [
+        f"data.max_length is {max_length}, and the model's max_length {limit}; leave the model's out, training writes "
+        "the data's there"
+        for limit in limits
+    ]
+    return found + vocabulary_reasons(model, tokenizer)
+
+
 class CorpusTask(Task):
     """Base of tasks that train on random windows of a corpus and measure consecutive windows of what it holds out."""
 

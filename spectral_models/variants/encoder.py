@@ -122,6 +122,10 @@ class TextEncoderConfig(VocabularyConfig, EncoderConfig):
     masked_lm: bool = False
     """A head over the vocabulary, for training on masked tokens."""
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return (*super().tasks, "token_classification")
+
     def with_data(self, *, max_length: int | None = None, **_: Any) -> TextEncoderConfig:
         return self.model_copy(update={"max_length": max_length or self.max_length})
 
