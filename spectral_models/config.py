@@ -282,6 +282,8 @@ def parts_of(config: Config, path: str = "") -> Iterator[tuple[str, PartConfig]]
                 yield from parts_of(member, there)
 
 
+_MARKS = "|>,;:&*!%@#"
+"""Values of ``--set`` that YAML reads as syntax, or as nothing: a separator, say."""
 _INSTEAD = {"block": "layers", "layers": "block"}
 
 
@@ -358,10 +360,12 @@ class _Change:
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """``block.mixer.filter.modes=8`` → the path and the value, read as YAML."""
+    """``block.mixer.filter.modes=8`` → the path and the value, read as YAML; ``|`` or another lone mark is itself."""
     path, equals, value = text.partition("=")
     if not (equals and all(step.strip() for step in path.split("."))):
         raise ConfigError(f"cannot set {shown(text)}: write PATH=VALUE, as in block.mixer.filter.modes=8.")
+    if len(value) == 1 and value in _MARKS:
+        return path.strip(), value
     try:
         return path.strip(), from_yaml(value)
     except ConfigError as error:
