@@ -81,9 +81,8 @@ def _inputs(
         return [{specs[0].name: piece[None]} for piece in pieces], f"{len(pieces)} pieces of {source}"
     generator = torch.Generator().manual_seed(0)
     made = {spec.name: spec.example(_PIECES, generator) for spec in specs}
-    return [{name: rows[row : row + 1] for name, rows in made.items()} for row in range(_PIECES)], (
-        f"{_PIECES} random inputs"
-    )
+    rows = [{name: values[row : row + 1] for name, values in made.items()} for row in range(_PIECES)]
+    return rows, f"{_PIECES} random inputs"
 
 
 @torch.no_grad()
