@@ -44,11 +44,12 @@ class Classification(LabelledTask):
         from sklearn.metrics import f1_score, matthews_corrcoef
 
         labels, chosen = arrays["labels"], arrays["chosen"]
+        several = len({*labels.tolist(), *chosen.tolist()}) > 1  # of one, scikit-learn warns and gives 0
         return {
             "accuracy": float((labels == chosen).mean()),
             "loss": float(arrays["losses"].mean()),
             "f1_macro": float(f1_score(labels, chosen, average="macro", zero_division=0)),
-            "matthews": float(matthews_corrcoef(labels, chosen)),
+            "matthews": float(matthews_corrcoef(labels, chosen)) if several else 0.0,
         }
 
 

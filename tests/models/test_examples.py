@@ -70,7 +70,7 @@ def posts(folder: Path) -> Path:
 
 CASES: dict[str, tuple[Callable[[Path], Path], dict[str, object], list[str]]] = {
     # The data that an example reads, what is set smaller, and a command that uses the model: see `test_it_runs`.
-    "demo": (corpus, {"data.context": 32}, ["generate", "--prompt", "def", "--tokens", "4"]),
+    "demo": (corpus, {"data.context": 32}, ["generate", "--prompt", "def", "--max-new-tokens", "4"]),
     "classifier": (reviews(lambda row: ("good", "bad")[row % 2], "text,label"), {}, ["classify", "a fine film"]),
     "images": (digits, {}, ["classify", "digits/3/3.png"]),
     "regression": (reviews(lambda row: row / 8, "text,stars"), {}, ["classify", "a fine film"]),
