@@ -98,7 +98,8 @@ def _answer(logits: Tensor, known: LabelSet) -> _Answer:
     names = known.names or [str(label) for label in range(known.size)]
     if known.problem == "regression":
         numbers = dict(zip(names, logits.tolist(), strict=True))
-        told = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+        alone = known.size == 1 and known.names is None
+        told = ", ".join(f"{'' if alone else f'{name} '}{value:.4g}" for name, value in numbers.items())
         return _Answer({"numbers": numbers}, [told], [told])
     several = known.problem == "multi_label_classification"
     probabilities = (logits.sigmoid() if several else logits.softmax(-1)).tolist()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -85,7 +86,7 @@ def batches(model: SpectralModel, tokenizer: Tokenizer, items: list[str]) -> Ite
     are missing or of another kind, for another size or sample rate, and for a model that reads neither texts nor files.
     """
     spec = model.only_input
-    cuts: list[int] = []
+    cuts: Counter[str] = Counter()
     if spec is None:
         for item in items:
             yield Batch([_printable(item)], _modalities(model, tokenizer, item, cuts))
@@ -96,16 +97,11 @@ def batches(model: SpectralModel, tokenizer: Tokenizer, items: list[str]) -> Ite
         reader = file_reader(model.config)
         for item in items:
             yield Batch([_printable(item)], {spec.name: reader(File.at(item))[None]})
-    if cuts:
-        errors.print(
-            f"{len(cuts)} of {len(items)} texts were cut after {max(cuts)} tokens, as in training or where the model's "
-            "parts take no more",
-            highlight=False,
-            soft_wrap=True,
-        )
+    for how, count in cuts.items():
+        errors.print(f"{count} of {len(items)} texts were cut {how}", highlight=False, soft_wrap=True)
 
 
-def _modalities(model: SpectralModel, tokenizer: Tokenizer, item: str, cuts: list[int]) -> dict[str, Tensor]:
+def _modalities(model: SpectralModel, tokenizer: Tokenizer, item: str, cuts: Counter[str]) -> dict[str, Tensor]:
     """The inputs of a row that is written as a JSON object."""
     specs, readers = {spec.name: spec for spec in model.input_specs()}, model.config.readers()
     example = json.dumps(dict.fromkeys(specs, "..."))
@@ -138,7 +134,7 @@ def _modalities(model: SpectralModel, tokenizer: Tokenizer, item: str, cuts: lis
     return {name: found[name] for name in specs if name in found}
 
 
-def _texts(model: SpectralModel, spec: TokenInput, tokenizer: Tokenizer, items: list[str], cuts: list[int]) -> Batch:
+def _texts(model: SpectralModel, spec: TokenInput, tokenizer: Tokenizer, items: list[str], cuts: Counter[str]) -> Batch:
     words: list[list[Word]] = []
     rows = []
     for item in items:
@@ -159,13 +155,15 @@ def _texts(model: SpectralModel, spec: TokenInput, tokenizer: Tokenizer, items: 
     return Batch(list(map(_printable, items)), inputs, mask, words)
 
 
-def _cut(ids: list[int], text: str, spec: TokenInput, cuts: list[int]) -> list[int]:
-    """The tokens of a text that the model reads; where that is not all, their number goes to ``cuts``."""
+def _cut(ids: list[int], text: str, spec: TokenInput, cuts: Counter[str]) -> list[int]:
+    """The tokens of a text that the model reads. cuts: counts the texts that have more, by where and why."""
     if not ids:
         raise ConfigError(f"the model's tokenizer makes nothing of the text {text!r}. Leave it out.")
-    longest = min((length for length in (spec.max_length, spec.length_limit) if length is not None), default=None)
+    told = spec.max_length
+    longest = min((length for length in (told, spec.length_limit) if length is not None), default=None)
     if longest is not None and len(ids) > longest:
-        cuts.append(longest)
+        why = "the model was trained on no more of a text" if longest == told else "the model's parts take no more"
+        cuts[f"after {longest} tokens: {why}"] += 1
     return ids[:longest]
 
 

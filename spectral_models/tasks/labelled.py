@@ -45,7 +45,8 @@ class LabelledTask(Task):
         self.held_out = self.examples_of(held_out, train)
         sizes = {role: read.size for role, read in self.readers.items() if isinstance(read, ImageReader) and read.size}
         of: dict[str, Any] = {"image_sizes": sizes} if reader is None and sizes else {"image_size": sizes.get("input")}
-        self.model = model.with_data(labels=self.names, max_length=getattr(data, "max_length", None), **of)
+        length = None if isinstance(data, LabelledFilesConfig) else self.data.max_length
+        self.model = model.with_data(labels=self.names, max_length=length, **of)
 
     def examples_of(self, table: Table, train: Table | None) -> Examples:
         """train: the table that a tokenizer may be learned from."""
