@@ -23,11 +23,11 @@ ENCODER = {"type": "encoder", "vocab_size": 300, "hidden_dim": 16, "num_layers":
 MODEL = {"type": "token_classifier", "num_labels": 3, "encoder": ENCODER}
 TAGS = {"Anna": "PER", "Bodo": "PER", "Oslo": "LOC", "Rome": "LOC", "saw": "O", "left": "O", "and": "O", "for": "O"}
 TRAINING = {
-    "steps": 60,
+    "steps": 40,
     "batch_size": 8,
     "learning_rate": 1e-2,
-    "eval_every": 60,
-    "save_every": 60,
+    "eval_every": 40,
+    "save_every": 40,
     "label_smoothing": 0.05,
 }
 
