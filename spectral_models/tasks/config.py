@@ -21,13 +21,15 @@ class TaskConfig(PartConfig):
     """Names a task and its options.
 
     A subclass defines :meth:`load`. reads: the configs of data that the task can read, each with a ``type``.
-    smooths_labels: whether its loss takes ``label_smoothing``.
+    smooths_labels: whether its loss takes ``label_smoothing``. uses_all_parameters: whether the loss of every batch
+    depends on every parameter; else processes that train together look for unused ones at each step.
     """
 
     must_return = (("unsupported_reasons", list),)
 
     reads: ClassVar[Kinds] = ()
     smooths_labels: ClassVar[bool] = False
+    uses_all_parameters: ClassVar[bool] = True
 
     def data_kinds(self, model: ModelConfig) -> Kinds:
         """Those of ``reads`` that fit a model, the default first."""

@@ -80,6 +80,7 @@ class MultimodalClassificationConfig(TaskConfig):
 
     reads: ClassVar[Kinds] = (ModalitiesConfig,)
     smooths_labels: ClassVar[bool] = True
+    uses_all_parameters: ClassVar[bool] = False
 
     type: Literal["multimodal_classification"] = "multimodal_classification"
 

@@ -14,13 +14,15 @@ from PIL import Image
 from sklearn.metrics import f1_score, matthews_corrcoef
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from spectral_models import build_model, load_checkpoint, load_tokenizer
 from spectral_models.data.batches import padded
 from spectral_models.data.readers import File
 from spectral_models.training import load_run
 from spectral_models.training.result import TrainingResult
-from spectral_models.training.run import train
+from spectral_models.training.run import _arguments, train
+from spectral_models.training.trainer import InTraining
 
 BLOCK = {"hidden_dim": 16, "num_layers": 1, "layers": [{"mixer": "fourier", "feedforward": "mlp"}]}
 EXPERTS = {"mixer": "fourier", "feedforward": {"type": "moe", "experts": 2, "active": 1, "balance_weight": 0.1}}
@@ -194,6 +196,30 @@ def test_a_batch_of_unlike_rows_has_the_sum_of_their_losses(changes: dict[str, o
     parts = [task.loss(model, padded(part), count).loss for part in (rows[:5], rows[5:])]
     torch.testing.assert_close(sum(parts), whole.loss)
     torch.testing.assert_close(torch.autograd.grad(sum(parts), model.head.weight)[0], gradient)
+
+
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this PyTorch has no gloo")
+def test_batches_that_lack_a_modality_train_in_several_processes(table: Path, tmp_path: Path) -> None:
+    """By the run's own arguments; without them the reducer waits for gradients of parameters that are not used."""
+    run = make_run(table)
+    task = run.task.load(run.model, run.data)
+    assert task.train is not None
+    rows = [task.train[index] for index in range(12)]
+    batch = padded([row for row in rows if tuple(row) == tuple(rows[0])])
+    assert any(f"inputs.{name}" not in batch for name in MODEL["encoders"])
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        for unused in (_arguments(run, 8, tmp_path).ddp_find_unused_parameters, False):
+            model = InTraining(build_model(task.model), task.loss)
+            shared = DistributedDataParallel(model, find_unused_parameters=unused)
+            shared(batch).loss.backward()
+            if unused:
+                shared(batch).loss.backward()
+            else:
+                with pytest.raises(RuntimeError, match="Expected to have finished reduction"):
+                    shared(batch)
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_auxiliary_losses_and_metrics_are_weighted_by_rows(table: Path) -> None:
