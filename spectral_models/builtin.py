@@ -16,6 +16,8 @@ _PARTS = (
     ("model", "audio_encoder", "variants.audio_encoder:AudioEncoderConfig",
      "Audio to embeddings, mixed along time and along frequency."),
     ("model", "classifier", "variants.classifier:ClassifierConfig", "Labels or numbers for what any encoder reads."),
+    ("model", "token_classifier", "variants.token_classifier:TokenClassifierConfig",
+     "A label for each token of what a text encoder reads."),
     ("model", "multimodal", "variants.multimodal:MultimodalConfig",
      "One label for what several encoders read, by name, fused; any modality may be missing."),
     ("task", "causal_lm", "tasks.causal_lm:CausalLMConfig", "Next tokens of text; bits per byte."),
@@ -27,6 +29,10 @@ _PARTS = (
      "A label, or a set of labels, for each text, image or recording; accuracy, F1, Matthews."),
     ("task", "regression", "tasks.regression:RegressionConfig",
      "A number for each text, image or recording; Pearson, Spearman, squared error."),
+    ("task", "token_classification", "tasks.token_classification:TokenClassificationConfig",
+     "A tag for each word of a sentence; accuracy, F1."),
+    ("task", "multimodal_classification", "tasks.multimodal_classification:MultimodalClassificationConfig",
+     "A label, or a set of labels, for rows of texts, images and audio, some of them missing."),
 )  # fmt: skip
 
 

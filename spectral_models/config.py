@@ -156,12 +156,13 @@ class LabelSet(NamedTuple):
     """size: how many labels there are. names: of them, in order, if they are known.
 
     problem: what logits mean, in Hugging Face's words: scores of labels, of which one is right (softmax); of labels,
-    each right or not (sigmoid); or numbers.
+    each right or not (sigmoid); or numbers. of: what has labels, each row or each of its tokens.
     """
 
     size: int
     names: tuple[str, ...] | None
     problem: Problem = "single_label_classification"
+    of: Literal["row", "token"] = "row"
 
 
 class ModelConfig(PartConfig):
@@ -199,12 +200,13 @@ class ModelConfig(PartConfig):
         labels: tuple[str, ...] | None = None,
         max_length: int | None = None,
         image_size: tuple[int, int] | None = None,
+        image_sizes: Mapping[str, tuple[int, int]] | None = None,
         eos_token_id: int | None = None,
     ) -> ModelConfig:
         """The config with what training found in its data; a variant takes up what it has an option for.
 
-        labels: names, by number. max_length: tokens of a text that are read. image_size: height and width.
-        eos_token_id: ends a target.
+        labels: names, by number. max_length: tokens of a text that are read. image_size: height and width; of a model
+        of several inputs, image_sizes by the input's name. eos_token_id: ends a target.
         """
         return self
 
@@ -219,6 +221,10 @@ class ModelConfig(PartConfig):
     def reader(self) -> Reader | None:
         """What reads the images or recordings of this model from files; None where it reads none, or several inputs."""
         return None
+
+    def readers(self) -> Mapping[str, Reader]:
+        """What reads files, by the input's name, of a model of several inputs; those of text have no reader."""
+        return {}
 
     @property
     def blocks(self) -> tuple[BlockConfig, ...]:
@@ -277,6 +283,8 @@ def parts_of(config: Config, path: str = "") -> Iterator[tuple[str, PartConfig]]
                 yield from parts_of(member, there)
 
 
+_MARKS = "|>,;:&*!%@#"
+"""Values of ``--set`` that YAML reads as syntax, or as nothing: a separator, say."""
 _INSTEAD = {"block": "layers", "layers": "block"}
 
 
@@ -353,10 +361,12 @@ class _Change:
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """``block.mixer.filter.modes=8`` → the path and the value, read as YAML."""
+    """``block.mixer.filter.modes=8`` → the path and the value, read as YAML; ``|`` or another lone mark is itself."""
     path, equals, value = text.partition("=")
     if not (equals and all(step.strip() for step in path.split("."))):
         raise ConfigError(f"cannot set {shown(text)}: write PATH=VALUE, as in block.mixer.filter.modes=8.")
+    if len(value) == 1 and value in _MARKS:
+        return path.strip(), value
     try:
         return path.strip(), from_yaml(value)
     except ConfigError as error:

@@ -26,7 +26,9 @@ _COMPARED = 12
 
 def embed(
     checkpoint: Path = typer.Argument(help="An encoder's checkpoint directory, or a classifier's, or a run's."),
-    items: list[str] | None = typer.Argument(None, metavar="TEXT", help="Texts; or paths of images, or of WAV files."),
+    items: list[str] | None = typer.Argument(
+        None, metavar="TEXT", help="Texts; or paths of images, or of WAV files; or of several inputs JSON objects."
+    ),
     file: Path | None = typer.Option(None, help="One text or path on each line, instead; - for the standard input."),
     output: Path | None = typer.Option(None, "--out", help="Write them to this .npy file, (inputs, width) in float32."),
     normalize: bool = typer.Option(False, "--normalize", help="Scale each to length 1, for products to be cosines."),
@@ -48,17 +50,15 @@ def embed(
     if output is not None:
         check_output(output, [checkpoint, *found, file or ""])
     model = load_checkpoint(checkpoint)
-    spec = model.only_input
-    if spec is None or not model.config.pools:
-        why = "pools no embeddings" if spec else "reads several inputs by name"
+    if not model.config.pools:
         raise ConfigError(
-            f"{checkpoint} holds a model of type {model.config.type}, which {why}. embed takes an encoder, "
-            "vision_encoder or audio_encoder, or a classifier over one."
+            f"{checkpoint} holds a model of type {model.config.type}, which pools no embeddings. embed takes an "
+            "encoder, vision_encoder or audio_encoder, or a classifier over one or several."
         )
     names: list[str] = []
     pooled: list[Tensor] = []
     with fixed_weights(model), torch.no_grad():
-        for batch in batches(model, spec, load_tokenizer(checkpoint), found):
+        for batch in batches(model, load_tokenizer(checkpoint), found):
             names += batch.names
             pooled.append(model.run(batch.inputs, batch.attention_mask).pooled)
     vectors = torch.cat(pooled).float()

@@ -106,7 +106,7 @@ def _targets(model: Any, tokenizer: Tokenizer, sources: list[str], options: dict
     """The target of each source on a line of its own."""
     generator = torch.Generator().manual_seed(seed)
     for source in sources:
-        (batch,) = batches(model, model.input_specs()[0], tokenizer, [source])
+        (batch,) = batches(model, tokenizer, [source], model.input_specs()[0])
         (inputs,), stream = batch.inputs.values(), tokenizer.stream()
         model.generate(inputs, batch.attention_mask, generator=generator, on_token=_shown(tokenizer, stream), **options)
         show(stream.finish() + "\n")

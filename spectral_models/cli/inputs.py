@@ -1,19 +1,25 @@
-"""What the commands that read texts, images or audio are given, as batches for a model of one input."""
+"""Texts, images and audio that a command is given, as batches for a model."""
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from spectral_core import ConfigError
+from spectral_core.errors import shown, suggestion
 from spectral_models.cli.console import errors
 from spectral_models.data import Tokenizer
+from spectral_models.data.batches import word_tokens
 from spectral_models.data.readers import File, file_reader
 from spectral_models.data.utf8 import checked, lines, pieces
 from spectral_models.inputs import InputSpec, TokenInput
@@ -22,13 +28,24 @@ from spectral_models.model import SpectralModel
 _BATCH = 32
 
 
+class Word(NamedTuple):
+    """A word of a text. token: the index of its first token."""
+
+    text: str
+    token: int
+
+
 @dataclass(frozen=True)
 class Batch:
-    """Some of what was given, in its order, and what to call it. attention_mask: of texts, padded on the right."""
+    """Some of what was given, in its order, and what to call it. attention_mask: of texts, padded on the right.
+
+    words: of each text, for models that label tokens.
+    """
 
     names: list[str]
     inputs: dict[str, Tensor]
     attention_mask: Tensor | None = None
+    words: Sequence[list[Word]] = ()
 
 
 def read_items(given: list[str], file: Path | None) -> list[str]:
@@ -61,41 +78,96 @@ def _standard_input() -> bytes:
         raise ConfigError(f"cannot read -: {error.strerror}.") from None
 
 
-def batches(model: SpectralModel, spec: InputSpec, tokenizer: Tokenizer, items: list[str]) -> Iterator[Batch]:
-    """Texts, some at a time; images and audio, which are paths, one by one. All as training has read them.
+def batches(
+    model: SpectralModel, tokenizer: Tokenizer, items: list[str], spec: InputSpec | None = None
+) -> Iterator[Batch]:
+    """Texts, some at a time; images and audio, which are paths, and JSON objects of several inputs one by one.
 
-    spec: the model's one input. Texts are cut where training cut them, or where the model ends, and stderr says how
-    many were. Raises DataError for files that are missing or of another kind, for another size or sample rate, and for
-    a model that reads neither texts nor files.
+    spec: the input to read; the model's only one, where it has one. All are read as in training. Texts are cut where
+    training cut them, or at the model's limit, and stderr says how many were; of models that label tokens they are
+    divided at white space, into words. Raises DataError for files that are missing or of another kind, for another size
+    or sample rate, and for a model that reads neither texts nor files.
     """
-    if isinstance(spec, TokenInput):
-        yield from _texts(tokenizer, items, spec)
-        return
-    reader = file_reader(model.config)
+    spec = spec or model.only_input
+    cuts: Counter[str] = Counter()
+    if spec is None:
+        for item in items:
+            yield Batch([_printable(item)], _modalities(model, tokenizer, item, cuts))
+    elif isinstance(spec, TokenInput):
+        for start in range(0, len(items), _BATCH):
+            yield _texts(model, spec, tokenizer, items[start : start + _BATCH], cuts)
+    else:
+        reader = file_reader(model.config)
+        for item in items:
+            yield Batch([_printable(item)], {spec.name: reader(File.at(item))[None]})
+    for how, count in cuts.items():
+        errors.print(f"{count} of {len(items)} texts were cut {how}", highlight=False, soft_wrap=True)
+
+
+def _modalities(model: SpectralModel, tokenizer: Tokenizer, item: str, cuts: Counter[str]) -> dict[str, Tensor]:
+    """The inputs of a row that is written as a JSON object."""
+    specs, readers = {spec.name: spec for spec in model.input_specs()}, model.config.readers()
+    example = json.dumps(dict.fromkeys(specs, "..."))
+    try:
+        given = json.loads(item)
+    except ValueError:
+        given = None
+    if not isinstance(given, dict) or not given:
+        raise ConfigError(
+            f"{shown(item)} is no JSON object of inputs by name, and this model reads several: {example}. "
+            "What an item lacks may be left out."
+        )
+    found: dict[str, Tensor] = {}
+    for name, value in given.items():
+        if name not in specs:
+            raise ConfigError(
+                f"{shown(item)}: the model has no input {name!r}.{suggestion(name, list(specs))} Its inputs: "
+                f"{', '.join(specs)}."
+            )
+        if not isinstance(value, str) or not value.strip():
+            raise ConfigError(f"{shown(item)}: {name!r} is a text or the path of a file; leave it out where it lacks.")
+        spec = specs[name]
+        if isinstance(spec, TokenInput):
+            ids = tokenizer.encode(value.encode(errors="surrogateescape"))
+            found[name] = torch.tensor([_cut(ids, value, spec, cuts)])
+        elif name in readers:
+            found[name] = readers[name](File.at(value))[None]
+        else:
+            raise ConfigError(f"nothing here reads {name!r} of a {model.config.type}: its config has no reader for it.")
+    return {name: found[name] for name in specs if name in found}
+
+
+def _texts(model: SpectralModel, spec: TokenInput, tokenizer: Tokenizer, items: list[str], cuts: Counter[str]) -> Batch:
+    words: list[list[Word]] = []
+    rows = []
     for item in items:
-        yield Batch([_printable(item)], {spec.name: reader(File.at(item))[None]})
+        if model.config.label_set is not None and model.config.label_set.of == "token":
+            texts = _printable(item).split()
+            pieces = word_tokens(texts, tokenizer)
+            ids = [token for piece in pieces for token in piece]
+            starts = accumulate((len(piece) for piece in pieces), initial=0)
+            kept = _cut(ids, item, spec, cuts)
+            found = zip(texts, starts, pieces, strict=False)
+            words.append([Word(text, start) for text, start, piece in found if piece and start < len(kept)])
+        else:
+            # As bytes that need not be text: an argument may hold any.
+            kept = _cut(tokenizer.encode(item.encode(errors="surrogateescape")), item, spec, cuts)
+        rows.append(torch.tensor(kept))
+    mask = pad_sequence([torch.ones_like(ids) for ids in rows], batch_first=True)
+    inputs = {spec.name: pad_sequence(rows, batch_first=True)}
+    return Batch(list(map(_printable, items)), inputs, mask, words)
 
 
-def _texts(tokenizer: Tokenizer, items: list[str], spec: TokenInput) -> Iterator[Batch]:
+def _cut(ids: list[int], text: str, spec: TokenInput, cuts: Counter[str]) -> list[int]:
+    """The tokens of a text that the model reads. cuts: counts the texts that have more, by where and why."""
+    if not ids:
+        raise ConfigError(f"the model's tokenizer makes nothing of the text {text!r}. Leave it out.")
     told = spec.max_length
     longest = min((length for length in (told, spec.length_limit) if length is not None), default=None)
-    cut = 0
-    for start in range(0, len(items), _BATCH):
-        texts = items[start : start + _BATCH]
-        # As bytes that need not be text: an argument may hold any.
-        encoded = [tokenizer.encode(text.encode(errors="surrogateescape")) for text in texts]
-        for text, ids in zip(texts, encoded, strict=True):
-            if not ids:
-                raise ConfigError(f"the model's tokenizer makes nothing of the text {text!r}. Leave it out.")
-        rows = [torch.tensor(ids[:longest]) for ids in encoded]
-        cut += sum(len(ids) > len(row) for ids, row in zip(encoded, rows, strict=True))
-        mask = pad_sequence([torch.ones_like(ids) for ids in rows], batch_first=True)
-        yield Batch(list(map(_printable, texts)), {spec.name: pad_sequence(rows, batch_first=True)}, mask)
-    if cut:
+    if longest is not None and len(ids) > longest:
         why = "the model was trained on no more of a text" if longest == told else "the model's parts take no more"
-        errors.print(
-            f"{cut} of {len(items)} texts were cut after {longest} tokens: {why}", highlight=False, soft_wrap=True
-        )
+        cuts[f"after {longest} tokens: {why}"] += 1
+    return ids[:longest]
 
 
 def _printable(text: str) -> str:

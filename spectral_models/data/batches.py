@@ -82,7 +82,7 @@ class TextExamples(_TokenExamples):
 
 
 class TaggedExamples(_TokenExamples):
-    """Sentences: the tokens of their words, each with a space before it but the first, and a label for each token.
+    """Sentences: the tokens of their words (:func:`word_tokens`), and a label for each token.
 
     The first token of a word has the word's tag, and the others IGNORE (-100).
     """
@@ -94,7 +94,7 @@ class TaggedExamples(_TokenExamples):
     ) -> None:
         self.tokens, labels = [], []
         for sentence, numbers in zip(words, tags, strict=True):
-            pieces = tokenizer.encode_batch([f"{' ' if place else ''}{word}" for place, word in enumerate(sentence)])
+            pieces = word_tokens(sentence, tokenizer)
             ids = [token for piece in pieces for token in piece][:max_length]
             row = [
                 IGNORE if place else number
@@ -174,6 +174,11 @@ class ModalityExamples(Examples):
         for part, places in self._parts.values():
             total[torch.tensor(list(places))] += part.lengths()
         return total
+
+
+def word_tokens(words: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
+    """The tokens of each word, with a space before it but the first."""
+    return tokenizer.encode_batch([f"{' ' if place else ''}{word}" for place, word in enumerate(words)])
 
 
 def token_rows(

@@ -32,7 +32,7 @@ def judge_classifier(
     arrays = over(
         model,
         examples,
-        chosen_labels,
+        lambda model, batch: chosen_labels(logits_of(model, batch), batch["labels"]),
         collate=padded,
         lengths=examples.lengths(),
         batch_size=batch_size,
@@ -42,15 +42,14 @@ def judge_classifier(
     return Judgement(float(right.mean()), float(arrays["losses"].mean()), len(examples))
 
 
-def chosen_labels(model: SpectralModel, batch: Batch) -> dict[str, Tensor]:
+def chosen_labels(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """Of each row its label, the likeliest label, and the cross-entropy in nats (losses): all (B,)."""
-    logits, labels = logits_of(model, batch), batch["labels"]
     losses = F.cross_entropy(logits, labels, reduction="none").double()
     return {"labels": labels, "chosen": logits.argmax(-1), "losses": losses}
 
 
 def logits_of(model: SpectralModel, batch: Batch) -> Tensor:
-    """The logits in float32 of a batch for a model of one input."""
+    """The logits in float32 of a batch ``inputs``, ``attention_mask`` for a model of one input."""
     spec = model.only_input
     assert spec is not None
     logits: Tensor = model.run({spec.name: batch["inputs"]}, batch.get("attention_mask")).logits.float()

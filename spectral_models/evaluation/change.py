@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,49 +35,61 @@ def changed(
 ) -> Change:
     """Call ``change``, which changes the model in place, and say by how much it did.
 
-    Decoders: bits per byte of the text. Models that label rows: the share of inputs that keep their label; those that
-    embed them: the mean cosine between embeddings before and after. Their inputs are pieces of the text, or random
-    where they read no tokens. source: what the text is called. Raises ConfigError for other models.
+    Decoders: bits per byte of the text. Models with labels: the share of inputs, or of tokens, that keep their label,
+    or their set of labels; of numbers, the cosine between those before and after. Models that embed: the mean cosine
+    between embeddings before and after. Their inputs are pieces of the text, or random where they read anything else.
+    source: what the text is called. Raises ConfigError for other models.
     """
-    config, spec = model.config, model.only_input
-    if spec is None or not (model.continues_text or config.label_set or config.pools):
+    config, specs = model.config, model.input_specs()
+    known = config.label_set
+    if not (model.continues_text or (specs and (known or config.pools))):
         raise ConfigError(
-            f"a {config.type} has no measure of a change here; language models have, and models of one input that "
-            "label or embed its rows."
+            f"a {config.type} has no measure of a change here; language models have, and models that label or embed "
+            "rows, and declare their inputs."
         )
     if model.continues_text:
         tokens, size = measured_tokens(text, tokenizer)
-        windows = ContiguousWindows(tokens, spec.shape()[0], size)
+        windows = ContiguousWindows(tokens, specs[0].shape()[0], size)
         before = bits_per_byte(model, windows)
         change()
         return Change(f"bits per byte of {size:,} bytes of {source}", before, bits_per_byte(model, windows))
-    inputs, of = _inputs(spec, text, source, tokenizer)
-    wanted = "pooled" if config.label_set is None else "logits"
+    inputs, of = _inputs(specs, text, source, tokenizer)
+    wanted = "pooled" if known is None else "logits"
     first = _outputs(model, inputs, wanted)
     change()
     second = _outputs(model, inputs, wanted)
-    if config.label_set is not None:
-        kept = (first.argmax(-1) == second.argmax(-1)).double().mean()
-        return Change(f"same label for {of}", None, float(kept))
-    cosine = F.cosine_similarity(first.double(), second.double(), dim=-1).mean()
-    return Change(f"cosine of embeddings of {of}", None, float(cosine))
+    if known is None:
+        cosine = F.cosine_similarity(first, second, dim=-1).mean()
+        return Change(f"cosine of embeddings of {of}", None, float(cosine))
+    if known.problem == "regression":
+        cosine = F.cosine_similarity(first.flatten(), second.flatten(), dim=0)
+        return Change(f"cosine of numbers for {of}", None, float(cosine))
+    if known.problem == "multi_label_classification":
+        kept = ((first >= 0) == (second >= 0)).all(-1)
+    else:
+        kept = first.argmax(-1) == second.argmax(-1)
+    return Change(f"same label for {of}", None, float(kept.double().mean()))
 
 
-def _inputs(spec: InputSpec, text: bytes, source: str, tokenizer: Tokenizer) -> tuple[list[dict[str, Tensor]], str]:
+def _inputs(
+    specs: Sequence[InputSpec], text: bytes, source: str, tokenizer: Tokenizer
+) -> tuple[list[dict[str, Tensor]], str]:
     """Rows of their own, by the input's name, and what they are."""
-    if spec.kind == "tokens":
+    if len(specs) == 1 and specs[0].kind == "tokens":
         tokens, _ = measured_tokens(text, tokenizer)
-        pieces = tokens.long().split(spec.shape()[0])[:_PIECES]
-        return [{spec.name: piece[None]} for piece in pieces], f"{len(pieces)} pieces of {source}"
-    made = spec.example(_PIECES, torch.Generator().manual_seed(0))
-    return [{spec.name: row} for row in made[:, None]], f"{_PIECES} random inputs"
+        pieces = tokens.long().split(specs[0].shape()[0])[:_PIECES]
+        return [{specs[0].name: piece[None]} for piece in pieces], f"{len(pieces)} pieces of {source}"
+    generator = torch.Generator().manual_seed(0)
+    made = {spec.name: spec.example(_PIECES, generator) for spec in specs}
+    rows = [{name: values[row : row + 1] for name, values in made.items()} for row in range(_PIECES)]
+    return rows, f"{_PIECES} random inputs"
 
 
 @torch.no_grad()
 def _outputs(model: SpectralModel, inputs: list[dict[str, Tensor]], wanted: str) -> Tensor:
-    """The logits or embeddings of each row."""
+    """The logits of each row, or of each token of all rows, or the embeddings: (N, D) in float64."""
     with fixed_weights(model):
-        found = torch.cat([getattr(model.run(row), wanted) for row in inputs])
+        found = torch.cat([getattr(model.run(row), wanted).flatten(0, -2) for row in inputs]).double()
     if not found.isfinite().all():
         raise not_numbers("outputs")
     return found

@@ -13,8 +13,8 @@ from spectral_models.config import ModelConfig
 from spectral_models.data import Tokenizer
 from spectral_models.data.labelled import LabelledConfig
 from spectral_models.data.labels import class_numbers, majority, multi_hot
-from spectral_models.data.source import Table
-from spectral_models.evaluation.accuracy import chosen_labels, logits_of
+from spectral_models.data.source import SourceConfig, Table
+from spectral_models.evaluation.accuracy import chosen_labels
 from spectral_models.evaluation.loop import Arrays, Batch
 from spectral_models.model import SpectralModel
 from spectral_models.tasks.labelled import LabelledTask, LabelledTaskConfig
@@ -27,9 +27,7 @@ class Classification(LabelledTask):
     headline: ClassVar[str] = "accuracy"
     units: ClassVar[Mapping[str, str]] = {"loss": " nats"}
 
-    def __init__(
-        self, model: ModelConfig, data: LabelledConfig, tokenizer: Tokenizer | None, split: str | None
-    ) -> None:
+    def __init__(self, model: ModelConfig, data: SourceConfig, tokenizer: Tokenizer | None, split: str | None) -> None:
         super().__init__(model, data, tokenizer, split)
         share = majority(torch.as_tensor(self.held_out.labels).tolist())
         self.reference = Reference("always the most frequent label", "majority", share)
@@ -40,17 +38,18 @@ class Classification(LabelledTask):
         return torch.tensor(numbers)
 
     def read(self, model: SpectralModel, batch: Batch) -> dict[str, Tensor]:
-        return chosen_labels(model, batch)
+        return chosen_labels(self.logits(model, batch), batch["labels"])
 
     def measures(self, arrays: Arrays) -> dict[str, float]:
         from sklearn.metrics import f1_score, matthews_corrcoef
 
         labels, chosen = arrays["labels"], arrays["chosen"]
+        several = len({*labels.tolist(), *chosen.tolist()}) > 1  # of one, scikit-learn warns and gives 0
         return {
             "accuracy": float((labels == chosen).mean()),
             "loss": float(arrays["losses"].mean()),
             "f1_macro": float(f1_score(labels, chosen, average="macro", zero_division=0)),
-            "matthews": float(matthews_corrcoef(labels, chosen)),
+            "matthews": float(matthews_corrcoef(labels, chosen)) if several else 0.0,
         }
 
 
@@ -66,7 +65,7 @@ class MultiLabelClassification(LabelledTask):
         return numbers
 
     def read(self, model: SpectralModel, batch: Batch) -> dict[str, Tensor]:
-        logits, labels = logits_of(model, batch), batch["labels"]
+        logits, labels = self.logits(model, batch), batch["labels"]
         losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(-1).double()
         return {"labels": labels > 0.5, "chosen": logits >= 0, "losses": losses}
 

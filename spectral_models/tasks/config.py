@@ -22,6 +22,8 @@ class TaskConfig(PartConfig):
 
     A subclass defines :meth:`load`. reads: the configs of data that the task can read, each with a ``type``.
     smooths_labels: whether its loss takes ``label_smoothing``. like: another task, whose models it takes too.
+    uses_all_parameters: whether the loss of every batch depends on every parameter; else processes that train together
+    look for unused ones at each step.
     """
 
     must_return = (("unsupported_reasons", list),)
@@ -29,6 +31,7 @@ class TaskConfig(PartConfig):
     reads: ClassVar[Kinds] = ()
     smooths_labels: ClassVar[bool] = False
     like: ClassVar[str | None] = None
+    uses_all_parameters: ClassVar[bool] = True
 
     def data_kinds(self, model: ModelConfig) -> Kinds:
         """Those of ``reads`` that fit a model, the default first."""

@@ -13,9 +13,8 @@ from spectral_models.config import ModelConfig
 from spectral_models.data import Tokenizer
 from spectral_models.data.labelled import LabelledConfig
 from spectral_models.data.labels import real_values
-from spectral_models.data.source import Table
+from spectral_models.data.source import SourceConfig, Table
 from spectral_models.errors import DataError
-from spectral_models.evaluation.accuracy import logits_of
 from spectral_models.evaluation.loop import Arrays, Batch
 from spectral_models.model import SpectralModel
 from spectral_models.tasks.labelled import LabelledTask, LabelledTaskConfig
@@ -27,9 +26,7 @@ class Regression(LabelledTask):
 
     headline: ClassVar[str] = "mse"
 
-    def __init__(
-        self, model: ModelConfig, data: LabelledConfig, tokenizer: Tokenizer | None, split: str | None
-    ) -> None:
+    def __init__(self, model: ModelConfig, data: SourceConfig, tokenizer: Tokenizer | None, split: str | None) -> None:
         super().__init__(model, data, tokenizer, split)
         variance = float(torch.as_tensor(self.held_out.labels).double().var(0, correction=0).mean())
         self.reference = Reference("always the mean", "variance", variance)
@@ -47,7 +44,7 @@ class Regression(LabelledTask):
         return numbers
 
     def read(self, model: SpectralModel, batch: Batch) -> dict[str, Tensor]:
-        logits, labels = logits_of(model, batch).double(), batch["labels"].double()
+        logits, labels = self.logits(model, batch).double(), batch["labels"].double()
         return {"labels": labels, "predicted": logits, "losses": (logits - labels).square().mean(-1)}
 
     def measures(self, arrays: Arrays) -> dict[str, float]:

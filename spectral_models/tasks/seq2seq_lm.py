@@ -24,7 +24,7 @@ from spectral_models.loss import IGNORE, StepLoss
 from spectral_models.model import SpectralModel
 from spectral_models.tasks.config import Kinds, TaskConfig
 from spectral_models.tasks.task import Task
-from spectral_models.tasks.texts import max_length_reasons, vocabulary_of, vocabulary_reasons
+from spectral_models.tasks.texts import text_reasons, vocabulary_of
 
 
 class Seq2SeqLM(Task):
@@ -132,7 +132,7 @@ class Seq2SeqLMConfig(TaskConfig):
         found = super().unsupported_reasons(model, data)
         if found or not isinstance(data, PairsConfig):
             return found
-        return max_length_reasons(model, data.max_length) + vocabulary_reasons(model, data.tokenizer)
+        return text_reasons(model, data.tokenizer, data.max_length)
 
     def architecture(self, model: ModelConfig) -> str | None:
         return "SpectralForSeq2SeqLM" if model.reader() is None else None

@@ -33,15 +33,15 @@ def vocabulary_reasons(model: ModelConfig, tokenizer: TokenizerConfig) -> list[s
     return [f"the tokenizer {tokenizer.type!r} needs a vocab_size of at least {needed}; the model's is {size}"]
 
 
-def max_length_reasons(model: ModelConfig, max_length: int) -> list[str]:
-    """Why a model that says how many tokens of a text are read does not fit data that say it too."""
-    told = {spec.max_length for spec in _specs(model) if isinstance(spec, TokenInput)} - {None, max_length}
-    if not told:
-        return []
-    return [
-        f"data.max_length is {max_length}, and the model's max_length {told.pop()}; leave the model's out, training "
-        "writes the data's there"
+def text_reasons(model: ModelConfig, tokenizer: TokenizerConfig, max_length: int) -> list[str]:
+    """Why a model cannot read texts that are cut after ``max_length`` tokens of that tokenizer."""
+    limits = {spec.max_length for spec in _specs(model) if isinstance(spec, TokenInput)} - {None, max_length}
+    found = [
+        f"data.max_length is {max_length}, and the model's max_length {limit}; leave the model's out, training writes "
+        "the data's there"
+        for limit in limits
     ]
+    return found + vocabulary_reasons(model, tokenizer)
 
 
 def _specs(model: ModelConfig) -> tuple[InputSpec, ...]:

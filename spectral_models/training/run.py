@@ -58,7 +58,7 @@ def train(run: RunConfig, out: str | Path, *, resume: bool = False) -> TrainingR
     with claimed(directory, leads=leads):
         checkpoint = begin(run, directory, resume=resume, leads=leads)
         try:
-            arguments = _arguments(run.training, share, directory)
+            arguments = _arguments(run, share, directory)
             try:
                 task = _load(run, directory, arguments)
             except SpectralError:
@@ -129,7 +129,9 @@ def _share(config: TrainingConfig) -> int:
     return share
 
 
-def _arguments(config: TrainingConfig, share: int, directory: Path) -> TrainingArguments:
+def _arguments(run: RunConfig, share: int, directory: Path) -> TrainingArguments:
+    assert run.task is not None
+    config = run.training
     cuda = torch.cuda.is_available()
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(directory / "logs")
     transformers_logging.set_verbosity_error()
@@ -161,7 +163,7 @@ def _arguments(config: TrainingConfig, share: int, directory: Path) -> TrainingA
         train_sampling_strategy="sequential",  # examples are in random order by themselves
         dataloader_pin_memory=cuda,
         remove_unused_columns=False,
-        ddp_find_unused_parameters=False,
+        ddp_find_unused_parameters=not run.task.uses_all_parameters,
         ddp_backend="gloo" if _processes() > 1 and not cuda else None,
         use_cpu=not cuda,
         average_tokens_across_devices=True,

@@ -125,7 +125,7 @@ class TextEncoderConfig(VocabularyConfig, EncoderConfig):
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        return ("masked_lm", *super().tasks)
+        return ("masked_lm", *super().tasks, "token_classification")
 
     def for_task(self, task: str) -> ModelConfig:
         return self.model_copy(update={"masked_lm": True}) if task == "masked_lm" else super().for_task(task)

@@ -185,10 +185,9 @@ class EncoderConfig(StackConfig):
         return ("classification", "regression")
 
     def for_task(self, task: str) -> ModelConfig:
-        """A classifier over the encoder, for tasks that need labels."""
-        return (
-            MODELS.get("classifier").load().parse({"type": "classifier", "encoder": self.model_dump()}).for_task(task)
-        )
+        """A classifier of rows or of tokens over the encoder, for tasks that need labels."""
+        name = "token_classifier" if task == "token_classification" else "classifier"
+        return MODELS.get(name).load().parse({"type": name, "encoder": self.model_dump()}).for_task(task)
 
     def build(self) -> Encoder:
         raise NotImplementedError(f"{type(self).__name__} must define build()")

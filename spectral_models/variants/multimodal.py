@@ -16,6 +16,7 @@ from spectral_core.config import OneOf, Width, part, problem
 from spectral_core.errors import shown, suggestion
 from spectral_layers import FEEDFORWARDS, FUSIONS, FeedForwardConfig, FusionConfig, LayerContext, Report, Stream
 from spectral_models.block import NORMS, under
+from spectral_models.data.readers import Reader
 from spectral_models.inputs import InputSpec
 from spectral_models.variants.encoding import AnyEncoder, Encoder, EncoderOutput, pool
 from spectral_models.variants.labelling import ClassifierOutput, Labeller, LabellerConfig
@@ -183,6 +184,28 @@ class MultimodalConfig(LabellerConfig):
                 f"modalities: {', '.join(fitting)}.",
             )
         return self
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return () if self.problem_type == "regression" else ("multimodal_classification",)
+
+    def readers(self) -> dict[str, Reader]:
+        return {name: reader for name, encoder in self.encoders.items() if (reader := encoder.reader()) is not None}
+
+    def with_data(
+        self,
+        *,
+        labels: tuple[str, ...] | None = None,
+        max_length: int | None = None,
+        image_sizes: Mapping[str, tuple[int, int]] | None = None,
+        **_: Any,
+    ) -> MultimodalConfig:
+        sizes = image_sizes or {}
+        encoders = {
+            name: encoder.with_data(max_length=max_length, image_size=sizes.get(name))
+            for name, encoder in self.encoders.items()
+        }
+        return self.model_copy(update={"labels": labels, "encoders": encoders})
 
     def build(self) -> Multimodal:
         return Multimodal(self)

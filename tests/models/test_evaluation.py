@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from spectral_models import build_model
-from spectral_models.data import ContiguousWindows
+from spectral_models.data import ByteTokenizer, ContiguousWindows
 from spectral_models.evaluation import bits_per_byte, xz_bits_per_byte
+from spectral_models.evaluation.change import changed
 
 CONTEXT = 16
 MODEL = {
@@ -110,3 +111,35 @@ def test_xz_is_what_the_program_writes():
     data = "".join(f"line {i}: the quick brown fox {i * i % 97}\n" for i in range(3000)).encode()
     packed = subprocess.run(["xz", "-9", "-c", "-T1"], input=data, capture_output=True, check=True).stdout
     assert xz_bits_per_byte(data) == 8 * len(packed) / len(data)
+
+
+TEXTS = {"type": "encoder", "hidden_dim": 16, "num_layers": 1, "block": {"mixer": "fourier", "feedforward": "mlp"}}
+AUDIO = {**TEXTS, "type": "audio_encoder", "num_layers": 2}
+CLASSIFIER = {"type": "classifier", "encoder": TEXTS}
+LABELLED = {
+    "labels": (CLASSIFIER, "same label for 2 pieces of it"),
+    "sets of labels": ({**CLASSIFIER, "problem_type": "multi_label_classification"}, "same label for 2 pieces of it"),
+    "numbers": ({**CLASSIFIER, "problem_type": "regression"}, "cosine of numbers for 2 pieces of it"),
+    "tags": ({"type": "token_classifier", "encoder": TEXTS}, "same label for 2 pieces of it"),
+    "modalities": ({"type": "multimodal", "encoders": {"a": TEXTS, "b": AUDIO}}, "same label for 64 random inputs"),
+    "embeddings": (TEXTS, "cosine of embeddings of 2 pieces of it"),
+}
+
+
+@pytest.mark.parametrize("kind", LABELLED)
+def test_a_change_of_every_kind_of_labelled_model_is_measured(kind: str) -> None:
+    config, measure = LABELLED[kind]
+    torch.manual_seed(0)
+    model = build_model(config).eval()
+    text = b"some words, " * 30
+
+    def turned_round() -> None:
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name.startswith("head") or kind == "embeddings":
+                    parameter.neg_()
+
+    same = changed(model, lambda: None, text, "it", ByteTokenizer())
+    assert (same.measure, same.before, same.after) == (measure, None, pytest.approx(1.0))
+    other = changed(model, turned_round, text, "it", ByteTokenizer())
+    assert other.after < 0.6, other

@@ -24,6 +24,7 @@ IDS = torch.arange(24).remainder(32).repeat(2, 1)
 CASES: dict[str, tuple[dict[str, Any], tuple[Any, ...]]] = {
     "language_model": ({**S, "num_layers": 4, "layers": [GATING, PARTITIONED, "multiscale", "dense"]}, (IDS,)),
     "classifier": ({"type": "classifier", "encoder": TEXT}, (IDS,)),
+    "token_classifier": ({"type": "token_classifier", "encoder": TEXT}, (IDS,)),
     "sounds": ({"type": "classifier", "encoder": SOUND}, (torch.randn(2, 1600),)),
     "multimodal": (
         {"type": "multimodal", "hidden_dim": 16, "encoders": {"a": TEXT, "b": SOUND}, "fusion": CROSS},

@@ -243,6 +243,8 @@ def test_a_default_of_a_plugin_s_variant_is_kept(variant: type[StackConfig], blo
         ("layers=[{mixer: holographic}]", "layers", [{"mixer": "holographic"}]),
         ("max_seq_len=", "max_seq_len", None),
         (" a = b=c ", "a", "b=c"),
+        ("separator=|", "separator", "|"),
+        ("separator=,", "separator", ","),
     ],
 )
 def test_assignments_are_read_as_yaml(text: str, path: str, value: object) -> None:

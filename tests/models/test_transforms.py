@@ -61,6 +61,7 @@ def export_cases() -> dict[str, tuple[dict[str, Any], tuple[Any, ...]]]:
         "vision_encoder": (seen, (picture,)),
         "audio_encoder": (heard, (torch.randn(2, 4000),)),
         "classifier": ({"type": "classifier", "num_labels": 3, "encoder": encoder}, (ids,)),
+        "token_classifier": ({"type": "token_classifier", "num_labels": 3, "encoder": encoder}, (ids,)),
         "seq2seq": ({**text, "type": "seq2seq", "encoder": encoder}, (ids, ids)),
         "multimodal": (
             {"type": "multimodal", "num_labels": 3, "encoders": {"text": encoder, "image": seen}},

@@ -23,6 +23,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "classifier": {"encoder": TEXT, "num_labels": 3},
     "multimodal": {"hidden_dim": 32, "encoders": {"text": TEXT, "image": IMAGES},
                    "fusion": {"type": "cross_modal", "head_dim": 8}},
+    "token_classifier": {"encoder": TEXT, "num_labels": 3},
     "seq2seq": {"hidden_dim": 32, "num_layers": 1, "vocab_size": 256, "encoder": TEXT,
                 "fusion": {"type": "source_product", "head_dim": 8}},
 }  # fmt: skip
@@ -43,6 +44,11 @@ ROWS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "seq2seq_lm": (SMALL["seq2seq"] | {"type": "seq2seq"}, [{"source": w, "target": w[:3]} for w in WORDS]),
     "classification": (SMALL["classifier"] | {"type": "classifier", "num_labels": 2},
                        [{"text": w, "label": w.split()[0]} for w in WORDS]),
+    "token_classification": (TEXT, [{"tokens": [*w.split()[:2], str(row)], "tags": ["COLOUR", "THING", "THING"]}
+                                    for row, w in enumerate(WORDS)]),
+    "multimodal_classification": ({**SMALL["multimodal"], "type": "multimodal", "encoders": {"one": TEXT, "two": TEXT}},
+                                  [{"one": w, "two": w[::-1] if row % 3 else None, "label": w.split()[0]}
+                                   for row, w in enumerate(WORDS)]),
     "regression": (TEXT, [{"text": w, "label": len(w) / 10} for w in WORDS]),
 }  # fmt: skip
 

@@ -55,6 +55,10 @@ def classifier(model: Any) -> Answers:
     return {"logits": lambda: model(IDS).logits, "loss": lambda: model.loss(IDS, torch.tensor([0, 1])).loss}
 
 
+def token_classifier(model: Any) -> Answers:
+    return {"logits": lambda: model(IDS).logits, "loss": lambda: model.loss(IDS, IDS % 2).loss}
+
+
 def seq2seq(model: Any) -> Answers:
     return {
         "logits": lambda: model(IDS, IDS[:, :5]).logits,
@@ -95,6 +99,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], Callable[[Any], Answers]]] = {
     "encoder": ({**TEXT, "pooling": "cls", "masked_lm": True}, encoder),
     "audio_encoder": ({**ENCODERS["sound"], "frontend": {"type": "mel", "bands": 4}}, sounds),
     "classifier": ({"type": "classifier", "encoder": {**TEXT, "pooling": "cls"}}, classifier),
+    "token_classifier": ({"type": "token_classifier", "encoder": TEXT}, token_classifier),
     "seq2seq": ({"type": "seq2seq", **SMALL, "num_layers": 2, "encoder": {**TEXT, "hidden_dim": 16}}, seq2seq),
     "multimodal": ({"type": "multimodal", "hidden_dim": 32, "encoders": ENCODERS}, multimodal),
 }

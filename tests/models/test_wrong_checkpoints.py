@@ -31,7 +31,7 @@ MODELS: dict[str, dict[str, Any]] = {
     [
         (["generate"], "encoder", "generate takes a language_model"),
         (["classify", "hi"], "language_model", r"classify takes a classifier.*spectral embed"),
-        (["embed", "hi"], "multimodal", "embed takes an encoder, vision_encoder or audio_encoder, or a classifier"),
+        (["embed", "hi"], "language_model", "embed takes an encoder, vision_encoder or audio_encoder, or a classifier"),
         (["evaluate", "--data", "no.txt"], "encoder", "declares no task"),
     ],
 )

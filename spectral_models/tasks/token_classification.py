@@ -1,0 +1,89 @@
+"""Token classification: a tag for each word of a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from spectral_models.config import ModelConfig
+from spectral_models.data import Tokenizer
+from spectral_models.data.batches import TaggedExamples
+from spectral_models.data.config import AnyDataConfig
+from spectral_models.data.labels import majority, tag_numbers
+from spectral_models.data.source import Table
+from spectral_models.data.tagged import TaggedConfig
+from spectral_models.evaluation.loop import Arrays, Batch
+from spectral_models.loss import IGNORE
+from spectral_models.model import SpectralModel
+from spectral_models.tasks.config import Kinds, TaskConfig
+from spectral_models.tasks.labelled import LabelledTask
+from spectral_models.tasks.task import Reference
+from spectral_models.tasks.texts import text_reasons
+
+
+class TokenClassification(LabelledTask):
+    """A tag for each word, at its first token. The reference is the accuracy of the most frequent held-out tag."""
+
+    headline: ClassVar[str] = "accuracy"
+    units: ClassVar[Mapping[str, str]] = {"loss": " nats"}
+
+    def __init__(self, model: ModelConfig, data: TaggedConfig, tokenizer: Tokenizer | None, split: str | None) -> None:
+        super().__init__(model, data, tokenizer, split)
+        tags = torch.cat(list(self.held_out.labels))
+        self.reference = Reference("always the most frequent tag", "majority", majority(tags[tags != IGNORE].tolist()))
+
+    def labels(self, table: Table) -> list[list[int]]:
+        assert self.model.label_set is not None
+        numbers, self.names = tag_numbers(table, *self.model.label_set[:2])
+        return numbers
+
+    def examples_of(self, table: Table, train: Table | None) -> TaggedExamples:
+        sentences = [] if train is None else train.columns["tokens"]
+        tokenizer = self.tokenizer_for(" ".join(words) for words in sentences)
+        return TaggedExamples(table.columns["tokens"], self.labels(table), tokenizer, self.data.max_length)
+
+    def read(self, model: SpectralModel, batch: Batch) -> dict[str, Tensor]:
+        """losses: (B,), sums over a sentence; labels and the likeliest tags: as wide as the longest sentence of all."""
+        logits, labels = self.logits(model, batch), batch["labels"]
+        losses = F.cross_entropy(logits.mT, labels, reduction="none", ignore_index=IGNORE).double().sum(-1)
+        missing = int(self.held_out.lengths().max()) - labels.shape[1]
+        wide = {"labels": labels.int(), "chosen": logits.argmax(-1).int()}
+        return {"losses": losses, **{name: F.pad(x, (0, missing), value=IGNORE) for name, x in wide.items()}}
+
+    def measures(self, arrays: Arrays) -> dict[str, float]:
+        from sklearn.metrics import f1_score
+
+        counts = arrays["labels"] != IGNORE
+        labels, chosen = arrays["labels"][counts], arrays["chosen"][counts]
+        return {
+            "accuracy": float((labels == chosen).mean()),
+            "loss": float(arrays["losses"].sum() / len(labels)),
+            "f1_macro": float(f1_score(labels, chosen, average="macro", zero_division=0)),
+        }
+
+
+class TokenClassificationConfig(TaskConfig):
+    """A tag for each word of a sentence: named entities, parts of speech."""
+
+    reads: ClassVar[Kinds] = (TaggedConfig,)
+    smooths_labels: ClassVar[bool] = True
+
+    type: Literal["token_classification"] = "token_classification"
+
+    def unsupported_reasons(self, model: ModelConfig, data: AnyDataConfig) -> list[str]:
+        found = super().unsupported_reasons(model, data)
+        if found or not isinstance(data, TaggedConfig):
+            return found
+        return text_reasons(model, data.tokenizer, data.max_length)
+
+    def architecture(self, model: ModelConfig) -> str:
+        return "SpectralForTokenClassification"
+
+    def load(
+        self, model: ModelConfig, data: Any, *, tokenizer: Tokenizer | None = None, split: str | None = None
+    ) -> TokenClassification:
+        return TokenClassification(model, data, tokenizer, split)
