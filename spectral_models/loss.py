@@ -157,7 +157,7 @@ def _chunk_nats(head: Callable[[Tensor], Tensor], x: Tensor, labels: Tensor) -> 
 
 def check_labels(labels: Tensor, shape: Sequence[int], count: int) -> None:
     """Raise UnsupportedInputError unless labels are below count, or IGNORE, for all rows (B,) or tokens (B, L)."""
-    what, setting = ("row", "num_labels") if len(shape) == 1 else ("token", "vocab_size or num_labels")
+    what, setting = ("row", "num_labels") if len(shape) == 1 else ("token", "vocab_size")
     integers = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
     if labels.shape != tuple(shape) or not integers:
         raise UnsupportedInputError(

@@ -110,7 +110,7 @@ def _modalities(model: SpectralModel, tokenizer: Tokenizer, item: str, cuts: Cou
     example = json.dumps(dict.fromkeys(specs, "..."))
     try:
         given = json.loads(item)
-    except ValueError:
+    except (ValueError, RecursionError):
         given = None
     if not isinstance(given, dict) or not given:
         raise ConfigError(
@@ -124,7 +124,7 @@ def _modalities(model: SpectralModel, tokenizer: Tokenizer, item: str, cuts: Cou
                 f"{shown(item)}: the model has no input {name!r}.{suggestion(name, list(specs))} Its inputs: "
                 f"{', '.join(specs)}."
             )
-        if not isinstance(value, str) or not value.strip():
+        if not _is_written(value):
             raise ConfigError(f"{shown(item)}: {name!r} is a text or the path of a file; leave it out where it lacks.")
         spec = specs[name]
         if isinstance(spec, TokenInput):
@@ -135,6 +135,17 @@ def _modalities(model: SpectralModel, tokenizer: Tokenizer, item: str, cuts: Cou
         else:
             raise ConfigError(f"nothing here reads {name!r} of a {model.config.type}: its config has no reader for it.")
     return {name: found[name] for name in specs if name in found}
+
+
+def _is_written(value: object) -> bool:
+    """Whether a value is a text that is not empty, and that tokenizers and the file system can take."""
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        return False
+    try:
+        value.encode(errors="surrogateescape")
+    except UnicodeEncodeError:  # JSON can escape half of a surrogate pair
+        return False
+    return True
 
 
 def _texts(model: SpectralModel, spec: TokenInput, tokenizer: Tokenizer, items: list[str], cuts: Counter[str]) -> Batch:

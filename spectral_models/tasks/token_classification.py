@@ -33,6 +33,7 @@ class TokenClassification(LabelledTask):
 
     def __init__(self, model: ModelConfig, data: TaggedConfig, tokenizer: Tokenizer | None, split: str | None) -> None:
         super().__init__(model, data, tokenizer, split)
+        self._longest = int(self.held_out.lengths().max())
         tags = torch.cat(list(self.held_out.labels))
         self.reference = Reference("always the most frequent tag", "majority", majority(tags[tags != IGNORE].tolist()))
 
@@ -50,7 +51,7 @@ class TokenClassification(LabelledTask):
         """losses: (B,), sums over a sentence; labels and the likeliest tags: as wide as the longest sentence of all."""
         logits, labels = self.logits(model, batch), batch["labels"]
         losses = F.cross_entropy(logits.mT, labels, reduction="none", ignore_index=IGNORE).double().sum(-1)
-        missing = int(self.held_out.lengths().max()) - labels.shape[1]
+        missing = self._longest - labels.shape[1]
         wide = {"labels": labels.int(), "chosen": logits.argmax(-1).int()}
         return {"losses": losses, **{name: F.pad(x, (0, missing), value=IGNORE) for name, x in wide.items()}}
 

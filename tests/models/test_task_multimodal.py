@@ -170,6 +170,9 @@ def test_commands_read_rows_as_the_model_does(finished: TrainingResult, table: P
         ("{}", "is no JSON object"),
         ('{"wrods": "a"}', "no input 'wrods'. Did you mean 'words'"),
         ('{"words": 3}', "'words' is a text or the path of a file"),
+        (r'{"words": "\ud800"}', "'words' is a text or the path of a file"),
+        (r'{"front": "a\u0000.png"}', "'front' is a text or the path of a file"),
+        ("[" * 100_000, "is no JSON object"),
         ('{"front": "none.png"}', r"cannot read the image none\.png"),
     ],
 )
