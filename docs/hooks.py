@@ -15,7 +15,8 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
         markdown = markdown.replace("{{ measured }}", _measured())
     if "{{ decisions }}" in markdown:
         markdown = markdown.replace("{{ decisions }}", _decisions())
-    return re.sub(r"\[([^\]]+)\]\(\.\./[^)]*\)", r"\1", markdown) if page.file.src_uri.count("/") == 0 else markdown
+    out = r"\.\./" * (page.file.src_uri.count("/") + 1)
+    return re.sub(rf"\[([^\]]+)\]\({out}[^)]*\)", r"\1", markdown)
 
 
 def _measured() -> str:
