@@ -118,6 +118,8 @@ def from_yaml(text: str) -> Any:
     try:
         data = _Document(text).data()
     except yaml.MarkedYAMLError as error:
+        if "nesting depth" in str(error.problem):  # PyYAML's own limit, in its later releases
+            raise ConfigError(f"is nested more than {MAX_DEPTH} levels deep.") from None
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise ConfigError(f"is not YAML: {place}{error.problem or error.context}") from None
