@@ -26,6 +26,7 @@ from spectral_core.errors import shown, suggestion
 from spectral_core.places import config_of, inside
 from spectral_core.plain_data import MAX_DEPTH, from_yaml
 from spectral_layers import FEEDFORWARDS, MIXERS, FeedForwardConfig, MixerConfig
+from spectral_models.loss import Problem
 from spectral_models.model import SpectralModel
 
 if TYPE_CHECKING:
@@ -147,9 +148,6 @@ Blocks = Annotated[
     AfterValidator(_joined),
 ]
 """Blocks that take turns. A name among them that is several blocks gives all of these."""
-
-
-Problem = Literal["single_label_classification", "multi_label_classification", "regression"]
 
 
 class LabelSet(NamedTuple):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ from spectral_core.trees import tree
 from spectral_kernels.tracing import readable
 from spectral_layers import Report
 
+Problem = Literal["single_label_classification", "multi_label_classification", "regression"]
+"""What logits over labels mean, in Hugging Face's words."""
 IGNORE = -100
 """The label of what counts for nothing, as in ``torch.nn.functional.cross_entropy``."""
 
@@ -82,6 +85,25 @@ class StepLoss(Report):
         flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
         nats = F.cross_entropy(flat, labels.long().flatten(), reduction="sum", label_smoothing=label_smoothing)
         return cls.of(nats, (labels != IGNORE).sum(), losses, metrics, step_count)
+
+    @classmethod
+    def of_labels(
+        cls,
+        problem: Problem,
+        logits: Tensor,
+        labels: Tensor,
+        losses: Mapping[str, Tensor],
+        metrics: Mapping[str, Tensor],
+        step_count: Tensor | int | None = None,
+        label_smoothing: float = 0.0,
+    ) -> StepLoss:
+        """The loss of a label set's ``problem``: :meth:`of_logits`, or :meth:`of_numbers`, which smooths nothing."""
+        if problem == "single_label_classification":
+            return cls.of_logits(logits, labels, losses, metrics, step_count, label_smoothing)
+        if label_smoothing:
+            raise UnsupportedInputError(f"label_smoothing is for one label of several; this model's are {problem}.")
+        binary = problem == "multi_label_classification"
+        return cls.of_numbers(logits, labels, losses, metrics, step_count, binary=binary)
 
     @classmethod
     def of_numbers(

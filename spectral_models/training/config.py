@@ -132,8 +132,11 @@ class RunConfig(Config):
         self.__dict__["model"] = self.task.adapted(self.model)
         if reasons := self.task.unsupported_reasons(self.model, self.data):
             raise ValueError("; ".join(reasons))
-        if self.training.label_smoothing and not self.task.smooths_labels:
-            raise ValueError(f"training.label_smoothing is for classification, not {self.task.type}; set it to 0")
+        known = self.model.label_set
+        several = known is not None and known.problem == "multi_label_classification"
+        if self.training.label_smoothing and (several or not self.task.smooths_labels):
+            what = "sets of labels" if several else self.task.type
+            raise ValueError(f"training.label_smoothing is for classification, not {what}; set it to 0")
         return self
 
 

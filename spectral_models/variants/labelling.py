@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from spectral_core.config import Width, problem
 from spectral_core.trees import tree
 from spectral_layers import Report
-from spectral_models.config import LabelSet, ModelConfig, Problem
-from spectral_models.loss import StepLoss
+from spectral_models.config import LabelSet, ModelConfig
+from spectral_models.loss import Problem, StepLoss
 from spectral_models.model import SpectralModel
 
 
@@ -66,15 +66,12 @@ class Labeller(SpectralModel):
         (B, L) of tokens, where IGNORE (-100) counts for nothing, for cross-entropy; (B, num_labels) numbers from 0 to
         1, of labels that are each right or not, for binary cross-entropy; (B, num_labels) or, of one, (B,) numbers for
         squared errors.
-        label_smoothing: see :meth:`StepLoss.of_logits`; step_count: :meth:`StepLoss.of`. Raises UnsupportedInputError
+        label_smoothing: see :meth:`StepLoss.of_labels`; step_count: :meth:`StepLoss.of`. Raises UnsupportedInputError
         for labels that do not fit, and as forward.
         """
         output = self(inputs, attention_mask, **options)
-        problem = self.config.label_set.problem
-        if problem != "single_label_classification":
-            binary = problem == "multi_label_classification"
-            return StepLoss.of_numbers(output.logits, labels, output.losses, output.metrics, step_count, binary=binary)
-        return StepLoss.of_logits(output.logits, labels, output.losses, output.metrics, step_count, label_smoothing)
+        problem, extra = self.config.label_set.problem, (output.losses, output.metrics)
+        return StepLoss.of_labels(problem, output.logits, labels, *extra, step_count, label_smoothing)
 
 
 class HeadConfig(ModelConfig):

@@ -11,6 +11,7 @@ import torch
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import f1_score
 
+from spectral_core import ConfigError
 from spectral_models import load_checkpoint, load_tokenizer
 from spectral_models.training import load_run
 from spectral_models.training.result import TrainingResult
@@ -122,3 +123,9 @@ def test_classify_prints_what_the_model_says(finished: TrainingResult, spectral)
         likely = sorted((name for name in WORDS if shares[name] >= 0.5), key=lambda name: -shares[name])
         assert line["labels"] == likely
         assert told == (", ".join(f"{name} {shares[name]:.3f}" for name in likely) or "none")
+
+
+def test_sets_of_labels_are_not_smoothed(tmp_path: Path) -> None:
+    model = {"type": "classifier", "problem_type": "multi_label_classification", "encoder": {"type": "encoder"}}
+    with pytest.raises(ConfigError, match=r"label_smoothing is for classification, not sets of labels"):
+        load_run({"model": model, "data": {"source": "x.csv"}, "training": {"label_smoothing": 0.1}})

@@ -28,7 +28,7 @@ from spectral_models.inputs import TokenInput
 from spectral_models.integrations.huggingface.cache import SpectralCache
 from spectral_models.integrations.huggingface.config import SpectralHFConfig
 from spectral_models.integrations.huggingface.outputs import SpectralOutput, when_read
-from spectral_models.loss import StepLoss
+from spectral_models.loss import Problem, StepLoss
 from spectral_models.model import SpectralModel
 from spectral_models.quantization import int8_layers
 from spectral_models.record import CONFIG
@@ -261,17 +261,14 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
     def _loss(self, found: Any, labels: Tensor, step_count: Tensor | int | None) -> Tensor:
         """Of an output's logits; with the auxiliary losses in training alone."""
         known = self.model.config.label_set
-        problem = "single_label_classification" if known is None else known.problem
+        problem: Problem = "single_label_classification" if known is None else known.problem
         if known is not None and self.config.problem_type not in (None, problem):
             raise ConfigError(
                 f"problem_type {self.config.problem_type!r} was set behind a model that is built for {problem!r}. Give "
                 "it to from_pretrained(path, problem_type=...), or build the model with it."
             )
         losses = found.losses if self.training else {}
-        if problem == "single_label_classification":
-            return StepLoss.of_logits(found.logits, labels, losses, {}, step_count).loss
-        binary = problem == "multi_label_classification"
-        return StepLoss.of_numbers(found.logits, labels, losses, {}, step_count, binary=binary).loss
+        return StepLoss.of_labels(problem, found.logits, labels, losses, {}, step_count).loss
 
     def get_input_embeddings(self) -> nn.Module:
         # Of a source's and a target's, the first: the source's.
