@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 from spectral_models.assembly import build_model
 from spectral_models.config import ModelConfig
 from spectral_models.data.config import AnyDataConfig
+from spectral_models.loss import StepLoss
 from spectral_models.model import SpectralModel
 from spectral_models.tasks.config import TaskConfig
 from spectral_models.tasks.task import Task
@@ -19,10 +21,14 @@ from spectral_models.tasks.task import Task
 
 @dataclass(frozen=True)
 class ModelCase:
-    """A variant to check, by a small config of it. tolerance: between outputs that should be equal, in float32."""
+    """A variant to check, by a small config of it. tolerance: between outputs that should be equal, in float32.
+
+    loss: of inputs by name, for a variant whose labels do not follow from its ``logits``.
+    """
 
     config: ModelConfig
     tolerance: float = 1e-4
+    loss: Callable[[SpectralModel, Mapping[str, Tensor]], StepLoss] | None = None
 
     def build(self, **overrides: Any) -> SpectralModel:
         """The model in eval mode, with random parameters: one that starts at zero would hide its faults."""

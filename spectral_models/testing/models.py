@@ -12,12 +12,13 @@ from torch.nn import functional as F
 
 from spectral_core import FFTBackend
 from spectral_layers.testing.check import for_all, only_for
+from spectral_layers.testing.operators import Operators
 from spectral_models.assembly import parse_model
 from spectral_models.causality import check_causality
 from spectral_models.checkpoint import load_checkpoint, save_checkpoint
 from spectral_models.export import export_model
 from spectral_models.inputs import ImageInput, InputSpec
-from spectral_models.loss import Problem
+from spectral_models.loss import Problem, StepLoss
 from spectral_models.model import SpectralModel
 from spectral_models.registries import architecture_of
 from spectral_models.testing.cases import ModelCase
@@ -53,6 +54,19 @@ def check_its_inputs_and_outputs_are_declared(case: ModelCase) -> None:
         if not isinstance(value, Tensor) or value.shape[:1] != (3,) or not value.isfinite().all():
             shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise AssertionError(f"{case}: the output {name!r} must be a finite tensor (3, ...); got {shape}.")
+
+
+@for_all
+def check_labels_and_pooled_are_as_declared(case: ModelCase) -> None:
+    """Logits have a place for each label of ``label_set``; the output of a config that ``pools`` has pooled, (B, D)."""
+    model, known = case.build(), case.config.label_set
+    with torch.no_grad():
+        output = model.run(case.inputs(model, 3))
+    logits, pooled = getattr(output, "logits", None), getattr(output, "pooled", None)
+    if known is not None and (not isinstance(logits, Tensor) or logits.shape[-1] != known.size):
+        raise AssertionError(f"{case}: label_set declares {known.size} labels, and logits must have as many.")
+    if case.config.pools and (not isinstance(pooled, Tensor) or pooled.dim() != 2):
+        raise AssertionError(f"{case}: its config says that it pools, and forward's output must have pooled, (B, D).")
 
 
 @for_all
@@ -126,13 +140,45 @@ def check_a_saved_model_is_the_same(case: ModelCase) -> None:
 
 @for_all
 def check_its_backend_reaches_every_operator(case: ModelCase) -> None:
-    """``fft`` of the config is the backend of every part, in the models inside it too."""
+    """``fft`` of the config is the backend of every part, in the models inside it too, and no part goes past it.
+
+    The transforms of ``fft: xla`` are products of real matrices, so an FFT or a complex number is a part's own.
+    """
     for path, module in case.build(fft="direct").named_modules():
         backend = vars(module).get("fft")
         if isinstance(backend, FFTBackend) and backend.name != "direct":
             raise AssertionError(
                 f"{case}: with fft: direct, {path} has the backend {backend.name!r}. Give parts config.build_fft()."
             )
+    model = case.build(fft="xla")
+    with Operators() as seen:
+        case.outputs(model, case.inputs(model, 2))
+    if strays := sorted({name for name in seen.names if name.startswith("_fft_")} | seen.complex):
+        raise AssertionError(
+            f"{case} calls {', '.join(strays)} with fft: xla, which has no FFT and no complex numbers. Transform by "
+            "config.build_fft() alone."
+        )
+
+
+@for_all
+def check_gradient_checkpointing_changes_no_gradient(case: ModelCase) -> None:
+    """Recomputed in the backward pass, blocks give the same gradients; the switch reaches the models inside."""
+    model = case.build().train()
+    inputs, found = case.inputs(model, 2), []
+    for switch in (False, True):
+        model.gradient_checkpointing = switch
+        model.zero_grad()
+        torch.default_generator.manual_seed(2)  # the same dropout
+        output = model.run(inputs)
+        sum(getattr(output, name).square().mean() for name in model.outputs()).backward()
+        found.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    plain, again = found
+    if plain.keys() != again.keys():
+        raise AssertionError(f"{case}: with gradient_checkpointing other parameters get gradients.")
+    for name, gradient in plain.items():
+        case.require_equal(f"the gradient of {name} with gradient_checkpointing", again[name], gradient)
+    if left := [path for path, inner in model.submodels().items() if not inner.gradient_checkpointing]:
+        raise AssertionError(f"{case}: gradient_checkpointing does not reach {', '.join(left)}.")
 
 
 @for_all
@@ -163,18 +209,31 @@ def labels_for(model: SpectralModel, batch: int) -> Tensor:
     return torch.randint(shape[-1], shape[:2], generator=generator)
 
 
-@only_for(lambda case: bool(case.config.tasks) and case.config.for_task(case.config.tasks[0]) == case.config)
+def _loss(case: ModelCase, model: SpectralModel) -> StepLoss:
+    """Of four rows, always the same."""
+    inputs = case.inputs(model, 4)
+    if case.loss is not None:
+        return case.loss(model, inputs)
+    (first, *others) = inputs.values()
+    given: Any = inputs if others and not model.config.decoder else first
+    return model.loss(given, labels_for(model, 4))
+
+
+def _learns(case: ModelCase) -> bool:
+    tasks = case.config.tasks
+    return case.loss is not None or (
+        bool(tasks) and case.config.for_task(tasks[0]) == case.config and "logits" in case.build().outputs()
+    )
+
+
+@only_for(_learns)
 def check_a_step_lowers_the_loss(case: ModelCase) -> None:
     """Some steps on one batch lower the loss; the model's own, auxiliary losses included."""
-    model = case.build()
-    labels = labels_for(model, 4)
-    model.train()
-    (first, *others) = case.inputs(model, 4).values()
-    given: Any = case.inputs(model, 4) if others and not model.config.decoder else first
+    model = case.build().train()
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     losses = []
     for _ in range(8):
-        loss = model.loss(given, labels).loss
+        loss = _loss(case, model).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

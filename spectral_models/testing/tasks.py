@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 
-from spectral_layers.testing.check import for_all
+from spectral_layers.testing.check import for_all, only_for
+from spectral_models.checkpoint import load_checkpoint
 from spectral_models.config import ModelConfig
+from spectral_models.data.config import AnyDataConfig
 from spectral_models.loss import counted
 from spectral_models.testing.cases import TaskCase
 
@@ -19,6 +24,12 @@ class _NoTask(ModelConfig):
     type: str = "no_task"
 
 
+class _Unread(AnyDataConfig):
+    """Data that no task reads."""
+
+    type: str = "unread"
+
+
 @for_all
 def check_it_says_what_it_does_not_support(case: TaskCase) -> None:
     """No reasons against this model and data, and some against a model that does not declare the task."""
@@ -26,6 +37,8 @@ def check_it_says_what_it_does_not_support(case: TaskCase) -> None:
         raise AssertionError(f"{case}: it does not take the case's own model and data: {reasons}.")
     if not case.config.unsupported_reasons(_NoTask(), case.data):
         raise AssertionError(f"{case}: unsupported_reasons() has nothing against a model that declares no task.")
+    if not case.config.unsupported_reasons(case.config.adapted(case.model), _Unread(source="nowhere")):
+        raise AssertionError(f"{case}: unsupported_reasons() has nothing against data that the task does not read.")
 
 
 @for_all
@@ -82,3 +95,22 @@ def check_training_lowers_the_loss(case: TaskCase) -> None:
     third = max(1, case.steps // 3)
     if not sum(losses[-third:]) < sum(losses[:third]):
         raise AssertionError(f"{case}: {case.steps} steps must lower the loss; it went {losses}.")
+
+
+@only_for(lambda case: find_spec("transformers") is not None)
+def check_a_run_is_resumed_and_judged_alike(case: TaskCase) -> None:
+    """A run that is resumed finds its data and its numbers again, and the model that it saved has these numbers."""
+    from spectral_models.training import load_run
+    from spectral_models.training.run import train
+
+    training = {"steps": 2, "batch_size": 4, "eval_every": 2, "save_every": 1}
+    parts = {"model": case.model, "task": case.config, "data": case.data}
+    run = load_run({**{name: part.model_dump() for name, part in parts.items()}, "training": training})
+    with tempfile.TemporaryDirectory() as directory:
+        out = Path(directory) / "run"
+        first, resumed = train(run, out), train(run, out, resume=True)
+        judged = case.task.judge(load_checkpoint(out))
+    for name, value in first.judged.items():
+        for what, other in (("resumed", resumed.judged[name]), ("the saved model", judged[name])):
+            if not math.isclose(value, other, rel_tol=1e-3, abs_tol=1e-5):
+                raise AssertionError(f"{case}: {name} of a run is {value:g}, and of {what} {other:g}.")

@@ -106,6 +106,22 @@ class OwnBackend(Broken):
         return fft_backend("torch")
 
 
+class OwnTransform(Broken):
+    def pool(self, x: Tensor, mask: Tensor) -> Tensor:
+        return super().pool(torch.fft.irfft(torch.fft.rfft(x), n=x.shape[-1]), mask)
+
+
+class RecomputesOtherwise(Broken):
+    def pool(self, x: Tensor, mask: Tensor) -> Tensor:
+        return super().pool(x, mask) * (2 if self.gradient_checkpointing else 1)
+
+
+class OneLabelTooFew(Broken):
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.head = nn.Linear(16, 2)
+
+
 class DependsOnValues(Broken):
     def pool(self, x: Tensor, mask: Tensor) -> Tensor:
         return super().pool(x, mask) * (1.0 if float(x.sum()) > 0 else -1.0)
@@ -185,6 +201,9 @@ def unregistered() -> Iterator[None]:
         (CountsPadding, "padding_changes_nothing", "with padding"),
         (Forgets, "a_saved_model_is_the_same", "of a checkpoint"),
         (OwnBackend, "its_backend_reaches_every_operator", "has the backend 'torch'"),
+        (OwnTransform, "its_backend_reaches_every_operator", "calls _fft_"),
+        (RecomputesOtherwise, "gradient_checkpointing_changes_no_gradient", "with gradient_checkpointing"),
+        (OneLabelTooFew, "labels_and_pooled_are_as_declared", "declares 3 labels"),
         (DependsOnValues, "it_exports", "."),
         (Ascends, "a_step_lowers_the_loss", "must lower the loss"),
     ],
@@ -257,8 +276,13 @@ class Faulty(Classification):
         return found
 
     def measures(self, arrays: Any) -> dict[str, float]:
-        bad = self.fault == "its_numbers_do_not_depend_on_the_batch_size"
-        return {**super().measures(arrays), **({"loss": float("nan")} if bad else {})}
+        global _count
+        _count += 1
+        other = {
+            "its_numbers_do_not_depend_on_the_batch_size": {"loss": float("nan")},
+            "a_run_is_resumed_and_judged_alike": {"loss": float(_count)},
+        }
+        return {**super().measures(arrays), **other.get(self.fault, {})}
 
 
 class _Drifting:
