@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from importlib import resources
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -26,7 +26,7 @@ from spectral_core.errors import shown, suggestion
 from spectral_core.places import config_of, inside
 from spectral_core.plain_data import MAX_DEPTH, from_yaml
 from spectral_layers import FEEDFORWARDS, MIXERS, FeedForwardConfig, MixerConfig
-from spectral_models.loss import Problem
+from spectral_models.labels import LabelSet
 from spectral_models.model import SpectralModel
 
 if TYPE_CHECKING:
@@ -148,19 +148,6 @@ Blocks = Annotated[
     AfterValidator(_joined),
 ]
 """Blocks that take turns. A name among them that is several blocks gives all of these."""
-
-
-class LabelSet(NamedTuple):
-    """size: how many labels there are. names: of them, in order, if they are known.
-
-    problem: what logits mean, in Hugging Face's words: scores of labels, of which one is right (softmax); of labels,
-    each right or not (sigmoid); or numbers. of: what has labels, each row or each of its tokens.
-    """
-
-    size: int
-    names: tuple[str, ...] | None
-    problem: Problem = "single_label_classification"
-    of: Literal["row", "token"] = "row"
 
 
 class ModelConfig(PartConfig):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,9 +19,8 @@ from spectral_core.axes import describe
 from spectral_core.trees import tree
 from spectral_kernels.tracing import readable
 from spectral_layers import Report
+from spectral_models.labels import Problem
 
-Problem = Literal["single_label_classification", "multi_label_classification", "regression"]
-"""What logits over labels mean, in Hugging Face's words."""
 IGNORE = -100
 """The label of what counts for nothing, as in ``torch.nn.functional.cross_entropy``."""
 

@@ -17,9 +17,8 @@ from spectral_layers import fixed_weights
 from spectral_models.checkpoint import load_checkpoint, load_tokenizer
 from spectral_models.cli.console import out
 from spectral_models.cli.inputs import batches, read_items
-from spectral_models.config import LabelSet
 from spectral_models.errors import not_numbers
-from spectral_models.loss import Problem
+from spectral_models.labels import LabelSet, Problem
 
 _SHOWN = 3
 _LIKELY = 0.5

@@ -18,7 +18,8 @@ from spectral_models.causality import check_causality
 from spectral_models.checkpoint import load_checkpoint, save_checkpoint
 from spectral_models.export import export_model
 from spectral_models.inputs import ImageInput, InputSpec
-from spectral_models.loss import Problem, StepLoss
+from spectral_models.labels import Problem
+from spectral_models.loss import StepLoss
 from spectral_models.model import SpectralModel
 from spectral_models.registries import architecture_of
 from spectral_models.testing.cases import ModelCase

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from spectral_core.config import Width, problem
 from spectral_core.trees import tree
 from spectral_layers import Report
-from spectral_models.config import LabelSet, ModelConfig
-from spectral_models.loss import Problem, StepLoss
+from spectral_models.config import ModelConfig
+from spectral_models.labels import LabelSet, Problem
+from spectral_models.loss import StepLoss
 from spectral_models.model import SpectralModel
 
 

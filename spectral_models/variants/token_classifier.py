@@ -9,8 +9,8 @@ from torch import Tensor
 
 from spectral_core.config import part
 from spectral_models.block import under
-from spectral_models.config import LabelSet
 from spectral_models.inputs import InputSpec
+from spectral_models.labels import LabelSet
 from spectral_models.variants.encoding import AnyEncoder, EncoderConfig
 from spectral_models.variants.labelling import ClassifierOutput, HeadConfig, Labeller
 

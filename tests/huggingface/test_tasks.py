@@ -17,9 +17,9 @@ from spectral_core.plugins import HOST
 from spectral_core.trees import tree
 from spectral_layers import Report
 from spectral_models import ModelConfig, build_model, load_checkpoint
-from spectral_models.config import LabelSet
 from spectral_models.inputs import TokenInput
 from spectral_models.integrations import huggingface as hf
+from spectral_models.labels import LabelSet
 from spectral_models.loss import StepLoss
 from spectral_models.model import SpectralModel
 from spectral_models.tasks.config import TaskConfig

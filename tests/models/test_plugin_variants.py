@@ -18,11 +18,12 @@ from spectral_core.plugins import HOST
 from spectral_layers import MIXERS, LayerContext, MixerConfig, Rows
 from spectral_models import ModelConfig, build_model, load_checkpoint, save_checkpoint
 from spectral_models.block import Block
-from spectral_models.config import BlockConfig, LabelSet
+from spectral_models.config import BlockConfig
 from spectral_models.data import ByteTokenizer
 from spectral_models.evaluation.change import changed
 from spectral_models.export import export_model
 from spectral_models.inputs import FeatureInput, TokenInput
+from spectral_models.labels import LabelSet
 from spectral_models.loss import StepLoss
 from spectral_models.model import SpectralModel
 

@@ -16,8 +16,8 @@ from spectral_core import fft_backend, hookimpl
 from spectral_core.plugins import HOST
 from spectral_layers import LayerContext, Rows
 from spectral_models import ModelConfig, load_config
-from spectral_models.config import LabelSet
 from spectral_models.inputs import TokenInput
+from spectral_models.labels import LabelSet
 from spectral_models.loss import StepLoss
 from spectral_models.model import SpectralModel
 from spectral_models.registries import TASKS

@@ -28,7 +28,8 @@ from spectral_models.inputs import TokenInput
 from spectral_models.integrations.huggingface.cache import SpectralCache
 from spectral_models.integrations.huggingface.config import SpectralHFConfig
 from spectral_models.integrations.huggingface.outputs import SpectralOutput, when_read
-from spectral_models.loss import Problem, StepLoss
+from spectral_models.labels import Problem
+from spectral_models.loss import StepLoss
 from spectral_models.model import SpectralModel
 from spectral_models.quantization import int8_layers
 from spectral_models.record import CONFIG

@@ -14,8 +14,9 @@ from spectral_core.trees import tree
 from spectral_layers import LayerContext, Report, Rows
 from spectral_models import ModelConfig
 from spectral_models.block import Block
-from spectral_models.config import BlockConfig, LabelSet
+from spectral_models.config import BlockConfig
 from spectral_models.inputs import TokenInput
+from spectral_models.labels import LabelSet
 from spectral_models.loss import StepLoss
 from spectral_models.model import SpectralModel
 
