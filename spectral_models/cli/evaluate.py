@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,9 @@ from spectral_models.config import parse_assignment
 from spectral_models.inputs import TokenInput
 from spectral_models.registries import task_of
 from spectral_models.training import RunConfig, load_run
+
+_DIVISION = {"source", "validation", "validation_fraction", "validation_bytes", "seed"}
+"""Options of data that decide what is held out."""
 
 
 def evaluate(
@@ -67,17 +71,27 @@ def evaluate(
     past: dict[str, Any] = {} if run is None else run.data.model_dump()
     kind = task.data_kinds(model.config)[0] if run is None else type(run.data)
     options = {name: value for name, value in given.items() if value is not None and name in kind.model_fields}
-    for option, value, names in (("--text", text, ("text", "text_field")), ("--label", label, ("label",))):
+    for option, value, names in (
+        ("--text", text, ("text", "text_field")),
+        ("--label", label, ("label",)),
+        ("--context", context, ("context",)),
+    ):
         if value is not None and not options.keys() & set(names):
-            raise ConfigError(f"{option} names a column, and this model reads none of that kind. Leave it out.")
+            raise ConfigError(f"{option}: data for {task.type} have no such option. Leave it out.")
+    replaced = dict(map(parse_assignment, changes))
+    if data is None and (other := sorted(_DIVISION & replaced.keys())):
+        raise ConfigError(
+            f"--set {other[0]} would measure other rows than the run held out, some of them trained on. Leave it "
+            "out, or say what to read: --data PATH."
+        )
     if data is not None:
         options["source"] = data
     limits = [spec.max_length for spec in model.input_specs() if isinstance(spec, TokenInput) and spec.max_length]
     if limits and "max_length" in kind.model_fields:
         options["max_length"] = limits[0]
-    if run is not None and data == past.get("source"):
+    if run is not None and data is not None and _same(data, past.get("source", "")):
         errors.print(f"the model was trained on part of {data}; without --data what it held out is measured")
-    reads = kind.parse({**past, **options, **dict(map(parse_assignment, changes))})
+    reads = kind.parse({**past, **options, **replaced})
     if reasons := task.unsupported_reasons(model.config, reads):
         raise ConfigError("; ".join(reasons) + ".")
     loaded = task.load(model.config, reads, tokenizer=load_tokenizer(checkpoint), split=None if data is None else split)
@@ -87,6 +101,11 @@ def evaluate(
     width = max(len(name) for name, _ in lines)
     text_lines = "\n".join(f"{name:<{width}}  {value}" for name, value in lines)
     out.print(text_lines, highlight=False, markup=False, soft_wrap=True)
+
+
+def _same(source: str, other: str) -> bool:
+    """Whether two sources are one, or one file."""
+    return source == other or os.path.realpath(source) == os.path.realpath(other)
 
 
 def run_of(checkpoint: Path) -> RunConfig | None:

@@ -84,7 +84,7 @@ def real_values(table: Table, *, role: str = "label") -> Tensor:
 def _real(table: Table, index: int, role: str, cell: Any) -> float:
     if isinstance(cell, int | float | str) and not isinstance(cell, bool):
         try:
-            value = float(cell)
+            value = math.nan if "_" in str(cell) else float(cell)  # float() also reads Python's 1_000
         except (ValueError, OverflowError):
             value = math.nan
         if abs(value) <= _LARGEST:  # NaN is not below either
@@ -105,8 +105,10 @@ def _numbered(
         names = learned if names is None else names
     numbers = {str(number): number for number in range(num_labels)}
     known = numbers if names is None else {name: number for number, name in enumerate(names)}
-    if not any(label in known for row in rows for label in row):
-        known = numbers
+    if not any(name in numbers or _NUMBER.fullmatch(name) for name in known) and not any(
+        label in known for row in rows for label in row
+    ):
+        known = numbers  # a table that numbers labels which have names; names that are numbers mean themselves
     for place, row in zip(table.places, rows, strict=True):
         for label in row:
             if label not in known:

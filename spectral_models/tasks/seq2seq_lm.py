@@ -30,7 +30,8 @@ from spectral_models.tasks.texts import text_reasons, vocabulary_of
 class Seq2SeqLM(Task):
     """Targets, each behind the whole of its source, with the token that ends it.
 
-    The loss is per target token. Greedy decoding is measured on the first ``generated`` of the held-out pairs.
+    The loss is per target token. Greedy decoding is measured on the first ``generated`` of the held-out pairs, against
+    their whole targets: what ``max_target_length`` cuts off counts as not written.
     """
 
     headline: ClassVar[str] = "chrf"
@@ -58,6 +59,7 @@ class Seq2SeqLM(Task):
         self.tokenizer: Tokenizer = tokenizer
         self.train = None if train is None else self._examples(train)
         self.held_out = self._examples(held_out)
+        self.wanted = held_out.texts("target")
         self.model = model.with_data(
             eos_token_id=tokenizer.eos_token_id,
             max_length=data.max_length if self._reader is None else None,
@@ -91,23 +93,18 @@ class Seq2SeqLM(Task):
         from sacrebleu import corpus_chrf
 
         some = Subset(self.held_out, range(min(self.config.generated, len(self.held_out))))
-        arrays = over(model, some, self._decoded, collate=self.collate, batch_size=batch_size)
-        written, wanted = (self._texts(arrays[name]) for name in ("written", "wanted"))
+        tokens = over(model, some, self._decoded, collate=self.collate, batch_size=batch_size)["written"]
+        written, wanted = self._texts(tokens), self.wanted[: len(some)]
         exact = sum(a == b for a, b in zip(written, wanted, strict=True)) / len(wanted)
         found = {"chrf": float(corpus_chrf(written, [wanted]).score), "exact_match": exact}
         return {**found, **super().judge(model, batch_size=batch_size, on_batch=on_batch)}
 
     def _decoded(self, model: Any, batch: Batch) -> dict[str, Tensor]:
-        """Greedy targets, and the true ones: (B, N), behind their end all end tokens."""
-        end, longest = self.tokenizer.eos_token_id, max(len(row) for row in self.held_out.labels)
+        """Greedy targets of at most ``max_target_length`` tokens, (B, max_target_length), padded by end tokens."""
+        end, longest = self.tokenizer.eos_token_id, self.data.max_target_length
         options = {"max_new_tokens": longest, "stop_tokens": (end,), "pad_token_id": end}
         written = model.generate(batch["inputs"], batch.get("attention_mask"), **options)
-        wanted = batch["labels"].where(batch["labels"] != IGNORE, end)
-        widen = torch.nn.functional.pad
-        return {
-            name: widen(tokens, (0, longest - tokens.shape[1]), value=end)
-            for name, tokens in (("written", written), ("wanted", wanted))
-        }
+        return {"written": torch.nn.functional.pad(written, (0, longest - written.shape[1]), value=end)}
 
     def _texts(self, tokens: Any) -> list[str]:
         end = self.tokenizer.eos_token_id

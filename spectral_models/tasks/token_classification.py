@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spectral_models.config import ModelConfig
-from spectral_models.data import Tokenizer
+from spectral_models.data import DataError, Tokenizer
 from spectral_models.data.batches import TaggedExamples
 from spectral_models.data.config import AnyDataConfig
 from spectral_models.data.labels import majority, tag_numbers
@@ -35,7 +35,10 @@ class TokenClassification(LabelledTask):
         super().__init__(model, data, tokenizer, split)
         self._longest = int(self.held_out.lengths().max())
         tags = torch.cat(list(self.held_out.labels))
-        self.reference = Reference("always the most frequent tag", "majority", majority(tags[tags != IGNORE].tolist()))
+        tags = tags[tags != IGNORE]
+        if not len(tags):
+            raise DataError(f"{data.source}: the tokenizer makes nothing of any held-out word. Give another.")
+        self.reference = Reference("always the most frequent tag", "majority", majority(tags.tolist()))
 
     def labels(self, table: Table) -> list[list[int]]:
         assert self.model.label_set is not None

@@ -47,14 +47,13 @@ def test_it_learns_and_the_numbers_are_those_of_each_pair_by_itself(finished) ->
     task, model = finished.task, finished.model
     tokenizer = load_tokenizer(finished.directory)
     nats, count, written, wanted = 0.0, 0, [], []
-    longest = max(len(row) for row in task.held_out.labels)
     with torch.no_grad():
         for index in range(len(task.held_out)):
             item = task.held_out[index]
             assert item["labels"][-1] == 0, "a target ends with its end token"
             found = model.loss(item["inputs"][None], item["labels"][None])
             nats, count = nats + float(found.nats), count + len(item["labels"])
-            tokens = model.generate(item["inputs"][None], max_new_tokens=longest)[0].tolist()
+            tokens = model.generate(item["inputs"][None], max_new_tokens=8)[0].tolist()
             written.append(tokenizer.decode(tokens[: tokens.index(0)] if 0 in tokens else tokens))
             wanted.append(tokenizer.decode(item["labels"][:-1].tolist()))
     assert finished.loss == pytest.approx(nats / count, rel=1e-5)
@@ -118,3 +117,10 @@ def test_what_does_not_fit_is_one_error_and_nothing_is_written(pairs, tmp_path, 
     with pytest.raises(error, match=message):
         train(run_of(pairs, changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_what_is_cut_off_a_target_counts_as_not_written(finished, pairs: Path) -> None:
+    run = run_of(pairs, {"data.max_target_length": 2})
+    task = run.task.load(run.model, run.data, tokenizer=load_tokenizer(finished.directory))
+    judged = task.judge(finished.model)
+    assert judged["exact_match"] <= sum(len(text) <= 2 for text in task.wanted) / len(task.wanted) < 1
