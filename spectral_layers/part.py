@@ -90,8 +90,10 @@ def _directions(config: object) -> Collection[str]:
 
 def _linked(config: type[Any], part: type[Part[Any, Any]]) -> type[PartConfig]:
     """The config class, which builds the part from now on."""
-    if "part_class" in vars(config):
-        raise TypeError(f"{config.__name__} builds {config.part_class.__name__}; give {part.__name__} its own.")
+    before = vars(config).get("part_class")
+    if before is not None and (before.__module__, before.__qualname__) != (part.__module__, part.__qualname__):
+        # One that is defined again, as in a notebook, takes its own place.
+        raise TypeError(f"{config.__name__} builds {before.__name__}; give {part.__name__} its own.")
     config.part_class = part
     keywords = [*signature(part.context_class.keywords).parameters.values(), *signature(config).parameters.values()]
     part.__signature__ = Signature([keyword for keyword in keywords if keyword.name != "type"])  # for help and editors

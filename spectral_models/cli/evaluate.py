@@ -19,8 +19,8 @@ from spectral_models.inputs import TokenInput
 from spectral_models.registries import task_of
 from spectral_models.training import RunConfig, load_run
 
-_DIVISION = {"source", "validation", "validation_fraction", "validation_bytes", "seed"}
-"""Options of data that decide what is held out."""
+_FREE = {"label", "separator", "context"}
+"""Options of data that do not decide which rows are held out; columns that are read do, by their content."""
 
 
 def evaluate(
@@ -78,20 +78,21 @@ def evaluate(
     ):
         if value is not None and not options.keys() & set(names):
             raise ConfigError(f"{option}: data for {task.type} have no such option. Leave it out.")
-    replaced = dict(map(parse_assignment, changes))
-    if data is None and (other := sorted(_DIVISION & replaced.keys())):
+    options |= dict(map(parse_assignment, changes))
+    changed = {name for name, value in options.items() if past.get(name) != value}
+    if data is None and (other := sorted(changed - _FREE)):
         raise ConfigError(
-            f"--set {other[0]} would measure other rows than the run held out, some of them trained on. Leave it "
+            f"another {other[0]} would measure other rows than the run held out, some of them trained on. Leave it "
             "out, or say what to read: --data PATH."
         )
     if data is not None:
         options["source"] = data
     limits = [spec.max_length for spec in model.input_specs() if isinstance(spec, TokenInput) and spec.max_length]
     if limits and "max_length" in kind.model_fields:
-        options["max_length"] = limits[0]
+        options.setdefault("max_length", limits[0])
     if run is not None and data is not None and _same(data, past.get("source", "")):
         errors.print(f"the model was trained on part of {data}; without --data what it held out is measured")
-    reads = kind.parse({**past, **options, **replaced})
+    reads = kind.parse({**past, **options})
     if reasons := task.unsupported_reasons(model.config, reads):
         raise ConfigError("; ".join(reasons) + ".")
     loaded = task.load(model.config, reads, tokenizer=load_tokenizer(checkpoint), split=None if data is None else split)

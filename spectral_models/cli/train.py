@@ -8,10 +8,10 @@ from pathlib import Path
 
 import typer
 
-from spectral_core import ConfigError
 from spectral_models.cli.console import errors, out
 from spectral_models.cli.outputs import check_output
 from spectral_models.config import parse_assignment
+from spectral_models.errors import needs_extra
 
 
 def train(
@@ -47,14 +47,10 @@ def train(
 
     Several processes: torchrun --nproc-per-node 2 -m spectral_models.cli.app train CONFIG
     """
-    try:
+    with needs_extra("training needs", "train"):
         from spectral_models.training import load_run
         from spectral_models.training.run import train as run_training
         from spectral_models.training.trainer import newest_complete
-    except ImportError as error:
-        raise ConfigError(
-            f"training needs a library that is not installed: {error.name}. Run: pip install 'spectral-networks[train]'"
-        ) from None
     assignments = dict(map(parse_assignment, changes))
     if data is not None:
         assignments["data.source"] = data

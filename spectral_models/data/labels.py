@@ -105,9 +105,7 @@ def _numbered(
         names = learned if names is None else names
     numbers = {str(number): number for number in range(num_labels)}
     known = numbers if names is None else {name: number for number, name in enumerate(names)}
-    if not any(name in numbers or _NUMBER.fullmatch(name) for name in known) and not any(
-        label in known for row in rows for label in row
-    ):
+    if not any(map(_NUMBER.fullmatch, known)) and not any(label in known for row in rows for label in row):
         known = numbers  # a table that numbers labels which have names; names that are numbers mean themselves
     for place, row in zip(table.places, rows, strict=True):
         for label in row:

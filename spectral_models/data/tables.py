@@ -12,7 +12,7 @@ from spectral_models.data.documents import DATASETS, load_splits, missing_field
 from spectral_models.data.readers import File
 from spectral_models.data.source import Table
 from spectral_models.data.utf8 import lines, pieces, records
-from spectral_models.errors import DataError
+from spectral_models.errors import DataError, needs_extra
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
@@ -183,13 +183,9 @@ def _objects(path: Path, columns: Sequence[str], settings: str) -> Iterator[list
 
 def _parquet(path: Path) -> Any:
     """A table of the datasets library, which knows the names of its labels."""
-    try:
+    with needs_extra(".parquet needs", "train", DataError):
         import datasets
         import pyarrow.parquet
-    except ImportError as error:
-        raise DataError(
-            f".parquet needs the datasets library ({error}): pip install 'spectral-networks[train]'."
-        ) from error
     try:
         return datasets.Dataset(pyarrow.parquet.ParquetFile(path).read())
     except Exception as error:  # pyarrow and datasets raise all kinds

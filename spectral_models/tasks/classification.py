@@ -14,6 +14,7 @@ from spectral_models.data import Tokenizer
 from spectral_models.data.labelled import LabelledConfig
 from spectral_models.data.labels import class_numbers, majority, multi_hot
 from spectral_models.data.source import SourceConfig, Table
+from spectral_models.errors import needs_extra
 from spectral_models.evaluation.accuracy import chosen_labels
 from spectral_models.evaluation.loop import Arrays, Batch
 from spectral_models.model import SpectralModel
@@ -41,7 +42,8 @@ class Classification(LabelledTask):
         return chosen_labels(self.logits(model, batch), batch["labels"])
 
     def measures(self, arrays: Arrays) -> dict[str, float]:
-        from sklearn.metrics import f1_score, matthews_corrcoef
+        with needs_extra("F1 and Matthews need", "train"):
+            from sklearn.metrics import f1_score, matthews_corrcoef
 
         labels, chosen = arrays["labels"], arrays["chosen"]
         several = len({*labels.tolist(), *chosen.tolist()}) > 1  # of one, scikit-learn warns and gives 0
@@ -70,7 +72,8 @@ class MultiLabelClassification(LabelledTask):
         return {"labels": labels > 0.5, "chosen": logits >= 0, "losses": losses}
 
     def measures(self, arrays: Arrays) -> dict[str, float]:
-        from sklearn.metrics import f1_score
+        with needs_extra("F1 needs", "train"):
+            from sklearn.metrics import f1_score
 
         labels, chosen = arrays["labels"], arrays["chosen"]
         return {

@@ -14,7 +14,7 @@ from spectral_models.data import Tokenizer
 from spectral_models.data.labelled import LabelledConfig
 from spectral_models.data.labels import real_values
 from spectral_models.data.source import SourceConfig, Table
-from spectral_models.errors import DataError
+from spectral_models.errors import DataError, needs_extra
 from spectral_models.evaluation.loop import Arrays, Batch
 from spectral_models.model import SpectralModel
 from spectral_models.tasks.labelled import LabelledTask, LabelledTaskConfig
@@ -49,7 +49,8 @@ class Regression(LabelledTask):
 
     def measures(self, arrays: Arrays) -> dict[str, float]:
         """Correlations are means over the numbers of a row; 0 where one side is constant."""
-        from scipy.stats import pearsonr, spearmanr
+        with needs_extra("correlations need", "train"):
+            from scipy.stats import pearsonr, spearmanr
 
         pairs = list(zip(arrays["labels"].T, arrays["predicted"].T, strict=True))
         loss = float(arrays["losses"].mean())

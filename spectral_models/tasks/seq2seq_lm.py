@@ -19,6 +19,7 @@ from spectral_models.data.pairs import PairsConfig
 from spectral_models.data.readers import ImageReader
 from spectral_models.data.source import Table, load
 from spectral_models.data.tokenizer import require_vocabulary
+from spectral_models.errors import needs_extra
 from spectral_models.evaluation.loop import Arrays, Batch, OnBatch, over
 from spectral_models.loss import IGNORE, StepLoss
 from spectral_models.model import SpectralModel
@@ -90,7 +91,8 @@ class Seq2SeqLM(Task):
         return {"loss": float(arrays["losses"].sum() / arrays["count"].sum())}
 
     def judge(self, model: SpectralModel, *, batch_size: int = 32, on_batch: OnBatch | None = None) -> dict[str, float]:
-        from sacrebleu import corpus_chrf
+        with needs_extra("chrF needs", "train"):
+            from sacrebleu import corpus_chrf
 
         some = Subset(self.held_out, range(min(self.config.generated, len(self.held_out))))
         tokens = over(model, some, self._decoded, collate=self.collate, batch_size=batch_size)["written"]

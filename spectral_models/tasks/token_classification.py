@@ -16,6 +16,7 @@ from spectral_models.data.config import AnyDataConfig
 from spectral_models.data.labels import majority, tag_numbers
 from spectral_models.data.source import Table
 from spectral_models.data.tagged import TaggedConfig
+from spectral_models.errors import needs_extra
 from spectral_models.evaluation.loop import Arrays, Batch
 from spectral_models.loss import IGNORE
 from spectral_models.model import SpectralModel
@@ -59,7 +60,8 @@ class TokenClassification(LabelledTask):
         return {"losses": losses, **{name: F.pad(x, (0, missing), value=IGNORE) for name, x in wide.items()}}
 
     def measures(self, arrays: Arrays) -> dict[str, float]:
-        from sklearn.metrics import f1_score
+        with needs_extra("F1 needs", "train"):
+            from sklearn.metrics import f1_score
 
         counts = arrays["labels"] != IGNORE
         labels, chosen = arrays["labels"][counts], arrays["chosen"][counts]

@@ -55,6 +55,8 @@ def check_its_inputs_and_outputs_are_declared(case: ModelCase) -> None:
         if not isinstance(value, Tensor) or value.shape[:1] != (3,) or not value.isfinite().all():
             shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise AssertionError(f"{case}: the output {name!r} must be a finite tensor (3, ...); got {shape}.")
+        if not value.any():
+            raise AssertionError(f"{case}: the output {name!r} is 0 everywhere, with random parameters and inputs.")
 
 
 @for_all

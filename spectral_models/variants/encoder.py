@@ -128,7 +128,9 @@ class TextEncoderConfig(VocabularyConfig, EncoderConfig):
         return ("masked_lm", *super().tasks, "token_classification")
 
     def for_task(self, task: str) -> ModelConfig:
-        return self.model_copy(update={"masked_lm": True}) if task == "masked_lm" else super().for_task(task)
+        """For labels without the head over the vocabulary, which would get no gradient."""
+        changed = self.model_copy(update={"masked_lm": task == "masked_lm"})
+        return changed if changed.masked_lm else super(TextEncoderConfig, changed).for_task(task)
 
     def with_data(self, *, max_length: int | None = None, **_: Any) -> TextEncoderConfig:
         return self.model_copy(update={"max_length": max_length or self.max_length})

@@ -35,9 +35,14 @@ def test_a_label_that_is_none_of_the_models_is_refused(run: Path, spectral) -> N
     assert class_numbers(numbered, 2, ("bad", "good"))[0] == [1, 0], "names that are no numbers may be numbered"
 
 
-@pytest.mark.parametrize("option", ["validation_fraction=0.9", "seed=1", "source=other.csv", "validation=other.csv"])
+@pytest.mark.parametrize(
+    "option", ["validation_fraction=0.9", "seed=1", "source=other.csv", "validation=other.csv", "text=label"]
+)
 def test_nothing_that_was_trained_on_is_measured_as_held_out(run: Path, spectral, option: str) -> None:
-    spectral("evaluate", run, "--set", option).refused(rf"--set {option.partition('=')[0]} would measure other rows")
+    name, _, value = option.partition("=")
+    spectral("evaluate", run, "--set", option).refused(rf"another {name} would measure other rows")
+    if name == "text":
+        spectral("evaluate", run, "--text", value).refused(r"another text would measure other rows")
 
 
 def test_no_option_is_ignored(run: Path, spectral) -> None:
