@@ -22,8 +22,9 @@ from spectral_core.plain_data import from_json, from_yaml, is_file, read_text
 from spectral_core.plugins import HOST
 from spectral_models import causality
 from spectral_models.causality import check_causality, is_decoder, is_foreign
-from spectral_models.config import ModelConfig, override, parts_of
+from spectral_models.config import ModelConfig, parts_of
 from spectral_models.model import SpectralModel
+from spectral_models.overrides import override
 from spectral_models.registries import MODELS
 
 _PRESETS = resources.files("spectral_models") / "presets"

@@ -14,7 +14,8 @@ from spectral_core import ConfigError
 from spectral_core.plain_data import is_file
 from spectral_models.assembly import build_model, count_parameters, list_models, load_config, read_yaml, without_memory
 from spectral_models.cli.console import out
-from spectral_models.config import ModelConfig, list_blocks, parse_assignment
+from spectral_models.config import ModelConfig, list_blocks
+from spectral_models.overrides import parse_assignment
 from spectral_models.registries import MODELS
 from spectral_models.training.config import RunConfig, load_run
 

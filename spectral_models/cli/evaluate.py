@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from spectral_core import ConfigError
 from spectral_models.checkpoint import load_checkpoint, load_tokenizer
 from spectral_models.cli.console import errors, out
-from spectral_models.config import parse_assignment
 from spectral_models.inputs import TokenInput
+from spectral_models.overrides import parse_assignment
 from spectral_models.registries import task_of
 from spectral_models.training import RunConfig, load_run
 

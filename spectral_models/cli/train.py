@@ -10,8 +10,8 @@ import typer
 
 from spectral_models.cli.console import errors, out
 from spectral_models.cli.outputs import check_output
-from spectral_models.config import parse_assignment
 from spectral_models.errors import needs_extra
+from spectral_models.overrides import parse_assignment
 
 
 def train(

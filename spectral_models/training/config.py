@@ -23,8 +23,9 @@ from spectral_core.config import Config, Length, OneOf, Scale, Weight, Width
 from spectral_core.errors import shown
 from spectral_core.plain_data import is_file
 from spectral_models.assembly import list_models, load_config, read_yaml
-from spectral_models.config import ModelConfig, override
+from spectral_models.config import ModelConfig
 from spectral_models.data.config import AnyDataConfig
+from spectral_models.overrides import override
 from spectral_models.registries import MODELS, TASKS
 from spectral_models.tasks import TaskConfig
 from spectral_models.tasks.config import described

@@ -16,7 +16,8 @@ import yaml
 from spectral_core import ConfigError, SpectralError
 from spectral_models.assembly import count_parameters, list_models, load_config
 from spectral_models.cli.config import read_config
-from spectral_models.config import ModelConfig, list_blocks, parse_assignment
+from spectral_models.config import ModelConfig, list_blocks
+from spectral_models.overrides import parse_assignment
 from spectral_models.training.config import load_run
 
 Bounded = Callable[..., AbstractContextManager[None]]

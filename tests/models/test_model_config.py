@@ -11,7 +11,8 @@ from spectral_core import ConfigError, UnknownComponentError
 from spectral_core.plugins import HOST
 from spectral_layers import FEEDFORWARDS, MIXERS
 from spectral_models import MODELS, BlockConfig, ModelConfig, load_config
-from spectral_models.config import Blocks, override, parse_assignment, parts_of
+from spectral_models.config import Blocks, parts_of
+from spectral_models.overrides import override, parse_assignment
 from spectral_models.variants.encoder import TextEncoderConfig
 from spectral_models.variants.language_model import LanguageModelConfig
 from spectral_models.variants.stack import StackConfig

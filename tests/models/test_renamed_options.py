@@ -17,7 +17,7 @@ from spectral_core.plugins import HOST
 from spectral_core.renamed import Renamed
 from spectral_layers import GATES, GateConfig, MixerConfig
 from spectral_models import MODELS, load_config
-from spectral_models.config import parse_assignment
+from spectral_models.overrides import parse_assignment
 from spectral_models.record import config_of, make_record
 from spectral_models.training.config import load_run
 from spectral_models.variants.language_model import LanguageModelConfig
