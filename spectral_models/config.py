@@ -266,7 +266,3 @@ def parts_of(config: Config, path: str = "") -> Iterator[tuple[str, PartConfig]]
                 if isinstance(member, PartConfig):
                     yield there, member
                 yield from parts_of(member, there)
-
-
-_MARKS = "|>,;:&*!%@#"
-"""Values of ``--set`` that YAML reads as syntax, or as nothing: a separator, say."""

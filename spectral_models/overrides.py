@@ -10,6 +10,8 @@ from spectral_core.errors import shown
 from spectral_core.places import config_of, inside
 from spectral_core.plain_data import MAX_DEPTH, from_yaml
 
+_MARKS = "|>,;:&*!%@#"
+"""Values of ``--set`` that YAML reads as syntax, or as nothing: a separator, say."""
 _INSTEAD = {"block": "layers", "layers": "block"}
 
 
