@@ -90,9 +90,8 @@ def _directions(config: object) -> Collection[str]:
 
 def _linked(config: type[Any], part: type[Part[Any, Any]]) -> type[PartConfig]:
     """The config class, which builds the part from now on."""
-    before = vars(config).get("part_class")
+    before = vars(config).get("part_class")  # a class that is defined again, as in a notebook, replaces itself
     if before is not None and (before.__module__, before.__qualname__) != (part.__module__, part.__qualname__):
-        # One that is defined again, as in a notebook, takes its own place.
         raise TypeError(f"{config.__name__} builds {before.__name__}; give {part.__name__} its own.")
     config.part_class = part
     keywords = [*signature(part.context_class.keywords).parameters.values(), *signature(config).parameters.values()]

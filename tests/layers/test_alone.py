@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from types import new_class
 from typing import Any, Literal
 
 import pytest
@@ -245,3 +246,19 @@ def test_a_part_without_options_needs_no_config_and_two_parts_share_none() -> No
 
         class Mine(Filter[PARTS["Resonant"].config_class]):  # type: ignore[misc]
             pass
+
+
+def test_a_class_may_be_defined_again_and_a_config_has_one() -> None:
+    """As in a notebook, where a cell is run twice."""
+
+    class OnceConfig(GateConfig):
+        type: Literal["once"] = "once"
+
+    def defined(name: str) -> type[Any]:
+        return new_class(name, (Gate[OnceConfig],))  # type: ignore[misc]
+
+    defined("Once")
+    again = defined("Once")
+    assert OnceConfig.part_class is again
+    with pytest.raises(TypeError, match=r"OnceConfig builds Once; give Other its own"):
+        defined("Other")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from spectral_core import ConfigError
-from spectral_models import build_model, load_checkpoint
+from spectral_models import build_model, load_checkpoint, load_config
 from spectral_models.data import ByteTokenizer, ContiguousWindows, DataError, RandomWindows
 from spectral_models.data.subwords import learn_bpe, read_tokenizer
 from spectral_models.loss import IGNORE
@@ -102,6 +102,14 @@ def test_the_mask_is_a_token_that_no_text_has(tmp_path: Path) -> None:
     for name, content in learned.files().items():
         (tmp_path / name).write_text(content, encoding="utf-8")
     assert read_tokenizer(tmp_path).mask_token_id == learned.mask_token_id
+
+
+def test_labels_train_no_head_over_the_vocabulary() -> None:
+    """It would get no gradient, which several processes refuse."""
+    config = load_config(ENCODER, masked_lm=True)
+    assert not config.for_task("classification").encoder.masked_lm
+    assert not config.for_task("token_classification").encoder.masked_lm
+    assert config.for_task("masked_lm").masked_lm
 
 
 def test_a_vocabulary_without_room_for_a_mask_is_refused(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
