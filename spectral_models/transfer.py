@@ -132,9 +132,8 @@ class _Pair:
                 continue
             if now.shape == before.shape:
                 self.common[name] = before
-            elif now.dim() == before.dim() > 0 and now.shape[1:] == before.shape[1:] and len(now) > len(before):
-                if len(before) in sizes[0] and len(now) in sizes[1]:
-                    self.grown[name] = before
+            elif _grew(now, before, *sizes):
+                self.grown[name] = before
         self.size = sum(tensor.numel() for tensor in (*self.common.values(), *self.grown.values()))
 
     def name_of(self, old: str) -> str | None:
@@ -155,16 +154,19 @@ class _Pair:
     def problem(self) -> str:
         """Why the body cannot be taken; empty if it can."""
         ours, theirs = f"the model's {self.target.config.type}", f"the checkpoint's {self.source.config.type}"
+        turned = self.target.config.direction != self.source.config.direction
         differences = _some(tuple(self.differences()))
-        config = f" Their configs differ: {differences}." if differences else ""
+        advice = f" Their configs differ: {differences}." if differences else ""
+        if turned:
+            advice += (
+                f" {theirs[0].upper()}{theirs[1:]} is {self.source.config.direction}, {ours} is not: an encoder takes "
+                "a language model's weights with causal: true."
+            )
         if not self.size:
             return (
-                f"no weight of {theirs} fits {ours}.{config} Name a checkpoint of the same architecture, or leave out "
+                f"no weight of {theirs} fits {ours}.{advice} Name a checkpoint of the same architecture, or leave out "
                 "model in the config, which is then the checkpoint's."
             )
-        now, before = self.target.config.direction, self.source.config.direction
-        if now != before:
-            return f"{theirs} is {before}, and {ours} {now}. An encoder with causal: true takes a language model's weights."
         taken = self.common.keys() | self.grown.keys()
         wanted = {name: self.whole[name] for name in self.inside - taken if not name.startswith(self.heads)}
         heads = (
@@ -176,11 +178,13 @@ class _Pair:
             for name, tensor in self.given.items()
             if name in wanted or not (name in taken or name.startswith(heads))
         }
-        if not (found := misfits(wanted, given)):
+        found = misfits(wanted, given)
+        if not found and not turned:
             return ""
         return (
-            f"{len(taken)} tensors of {theirs} fit {ours}; {found}.{config} Give the model the checkpoint's parts and "
-            "sizes, or leave out model in the config, which is then the checkpoint's. A vocabulary may only grow."
+            f"{len(taken)} tensors of {theirs} fit {ours}{'; ' if found else ''}{found}.{advice} Give the model the "
+            "checkpoint's parts and sizes, or leave out model in the config, which is then the checkpoint's. A "
+            "vocabulary may only grow."
         )
 
     def differences(self) -> Iterator[str]:
@@ -247,9 +251,10 @@ def _filled(given: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]
             made[other] = None
     for name, value in given.items():
         inner = base.get(name)
-        if isinstance(value, Mapping) and isinstance(inner, Mapping) and inner.get("type") in MODELS:
-            if value.get("type", inner["type"]) == inner["type"]:
-                made[name] = _filled(value, inner)
+        if not (isinstance(value, Mapping) and isinstance(inner, Mapping) and inner.get("type") in MODELS):
+            continue
+        if value.get("type", inner["type"]) == inner["type"]:
+            made[name] = _filled(value, inner)
     return made
 
 
@@ -258,6 +263,13 @@ def _models(model: SpectralModel, path: str = "") -> Iterator[tuple[str, Spectra
     yield path, model
     for name, inner in model.submodels().items():
         yield from _models(inner, f"{path}{name}.")
+
+
+def _grew(now: Tensor, before: Tensor, earlier: set[int], later: set[int]) -> bool:
+    """Whether a weight has a row for each token, and a larger vocabulary made it longer."""
+    if not (now.dim() and before.dim() and now.shape[1:] == before.shape[1:] and len(now) > len(before)):
+        return False
+    return len(before) in earlier and len(now) in later
 
 
 def _vocabularies(model: SpectralModel) -> set[int]:

@@ -19,7 +19,9 @@ def held_out_numbers(row: Mapping[str, float]) -> dict[str, float]:
 
 
 class TrainingProgress(TrainerCallback):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
-    """Where the weights began, steps, the training loss (nats per token or text, auxiliary losses included) and held-out numbers, on stderr.
+    """On stderr: where the weights come from, the steps, the training loss, and held-out numbers.
+
+    The training loss is in nats per token or text, auxiliary losses included.
 
     close() takes the bar off the screen; call it however training ends.
     """
