@@ -20,12 +20,15 @@ from spectral_core import ConfigError, SpectralError
 from spectral_models.assembly import build_model
 from spectral_models.checkpoint import save_checkpoint
 from spectral_models.errors import not_written
+from spectral_models.model import SpectralModel
+from spectral_models.record import read_record
 from spectral_models.tasks.task import Task
 from spectral_models.training.config import RunConfig, TrainingConfig
-from spectral_models.training.directory import begin, check_data, claimed, keep_tokenizer, kept_tokenizer
+from spectral_models.training.directory import begin, check_data, claimed, has_begun, keep_tokenizer, kept_tokenizer
 from spectral_models.training.progress import TrainingProgress, held_out_numbers
 from spectral_models.training.result import TrainingResult
 from spectral_models.training.trainer import CONTINUE, SpectralTrainer
+from spectral_models.transfer import Transfer, check_tokenizer, first_tokenizer, transfer_weights
 
 
 def train(run: RunConfig, out: str | Path, *, resume: bool = False) -> TrainingResult:
@@ -61,11 +64,14 @@ def train(run: RunConfig, out: str | Path, *, resume: bool = False) -> TrainingR
             arguments = _arguments(run, share, directory)
             try:
                 task = _load(run, directory, arguments)
+                set_seed(run.training.seed)
+                model = build_model(task.model)
+                began = _begin_from(run, model, checkpoint)
             except SpectralError:
                 if new:
                     shutil.rmtree(directory)
                 raise
-            return _train(run, task, directory, checkpoint, arguments)
+            return _train(run, task, model, began, directory, checkpoint, arguments)
         except (OSError, SafetensorError) as error:
             raise not_written(f"the run in {directory} stopped", error, CONTINUE, remedy="Mend that") from error
 
@@ -74,22 +80,39 @@ def _load(run: RunConfig, directory: Path, arguments: TrainingArguments) -> Task
     """The run's task with its data; the tokenizer is the one that the run began with."""
     assert run.task is not None
     with arguments.main_process_first():  # what it learns from the data, the others read
-        task = run.task.load(run.model, run.data, tokenizer=kept_tokenizer(directory))
+        tokenizer = kept_tokenizer(directory)
+        if tokenizer is None and run.init_from is not None:
+            tokenizer = first_tokenizer(run.data, run.init_from)
+        task = run.task.load(run.model, run.data, tokenizer=tokenizer)
+        if run.init_from is not None and not has_begun(directory):
+            check_tokenizer(task.tokenizer, run.init_from)
         keep_tokenizer(directory, task.tokenizer)
         if arguments.process_index == 0:
             check_data(directory, task.fingerprint())
     return task
 
 
+def _begin_from(run: RunConfig, model: SpectralModel, checkpoint: Path | None) -> Transfer | None:
+    """Puts the weights of ``init_from`` into a new model; a run that is resumed has them, and their origin, already."""
+    if checkpoint is not None:
+        model.origin = read_record(checkpoint).get("init_from")
+        return None
+    return None if run.init_from is None else transfer_weights(model, run.init_from)
+
+
 def _train(
-    run: RunConfig, task: Task, directory: Path, checkpoint: Path | None, arguments: TrainingArguments
+    run: RunConfig,
+    task: Task,
+    model: SpectralModel,
+    began: Transfer | None,
+    directory: Path,
+    checkpoint: Path | None,
+    arguments: TrainingArguments,
 ) -> TrainingResult:
-    set_seed(run.training.seed)
-    model = build_model(task.model)
     model.gradient_checkpointing = run.training.gradient_checkpointing
     trainer = SpectralTrainer(task, model, run.training, arguments)
     trainer.remove_callback(PrinterCallback)
-    progress = TrainingProgress(task)
+    progress = TrainingProgress(task, began)
     trainer.add_callback(progress)
     with closing(progress):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
