@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import PrinterCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
@@ -23,6 +24,7 @@ from spectral_models.errors import not_written
 from spectral_models.model import SpectralModel
 from spectral_models.record import read_record
 from spectral_models.tasks.task import Task
+from spectral_models.training.card import CURVE, write_card
 from spectral_models.training.config import RunConfig, TrainingConfig
 from spectral_models.training.directory import begin, check_data, claimed, has_begun, keep_tokenizer, kept_tokenizer
 from spectral_models.training.progress import TrainingProgress, held_out_numbers
@@ -41,7 +43,7 @@ def train(run: RunConfig, out: str | Path, *, resume: bool = False) -> TrainingR
     tokenizer/       the tokenizer it began with, unless it reads bytes
     checkpoints/     the last few states of training, each whole or ignored
     logs/            TensorBoard
-    model/           the finished model: :func:`spectral_models.load_checkpoint` reads it
+    model/           the finished model: :func:`spectral_models.load_checkpoint` reads it; README.md, its model card
     curve.png        learning curve
     metrics.json     the final held-out numbers, and what was logged
     ===============  ======================================================================
@@ -124,10 +126,11 @@ def _train(
     judged = held_out_numbers(last)
     model.eval()
     if trainer.is_world_process_zero():
-        save_checkpoint(model, directory / "model", tokenizer=task.tokenizer)
         training = run.training
         title = f"{run.data.source}: {training.steps} steps of {training.batch_size}"
-        task.draw(history, directory / "curve.png", title)
+        task.draw(history, directory / CURVE, title)
+        save_checkpoint(model, directory / "model", tokenizer=task.tokenizer)
+        write_card(run, task, judged, model.origin, sum(map(Tensor.numel, model.parameters())), directory / "model")
         rows = [dict(sorted(row.items())) for row in history]  # as they are read back from a checkpoint
         written = json.dumps({**task.metrics(judged), "history": rows}, indent=2)
         (directory / "metrics.json").write_text(written + "\n", encoding="utf-8")
