@@ -1,4 +1,4 @@
-"""Our own layer parts, registered through the hook third parties use."""
+"""The built-in layer parts, registered through the same hook as those of plugins."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _PARTS = (
     ("mixer", "multiscale", "mixers.multiscale:MultiscaleConfig",
      "Long convolutions of block sums at several resolutions, fused per token and channel."),
     ("mixer", "holographic", "mixers.holographic:HolographicConfig",
-     "Gated delta rule, or linear attention, on keys of unit-modulus phases; O(1) state."),
+     "Gated delta rule, or linear attention, with unit-modulus (phase) keys; O(1) state."),
     ("mixer", "spectral_gating", "mixers.spectral_gating:SpectralGatingConfig",
-     "Gates on the spectrum: of the past window (causal) or of the row (bidirectional)."),
+     "Gates on the spectrum of a window of past tokens (causal) or of the row (bidirectional)."),
     ("mixer", "spectral_product", "mixers.spectral_product:SpectralProductConfig",
      "Convolves two streams of the input with each other: a data-dependent causal kernel."),
     ("mixer", "fourier", "mixers.fourier:FourierConfig",
@@ -21,7 +21,7 @@ _PARTS = (
      "Damped complex modes: FFT in training, O(1) recurrence in decoding."),
     ("filter", "spectrum", "filters.spectrum:SpectrumConfig",
      "Magnitude and phase on a frequency grid, projected to causal support."),
-    ("filter", "implicit", "filters.implicit:ImplicitConfig", "A sine network of t, decayed."),
+    ("filter", "implicit", "filters.implicit:ImplicitConfig", "A sine network of the lag, times a decay."),
     ("filter", "multiresolution", "filters.multiresolution:MultiresolutionConfig",
      "A few taps per octave of lag."),
     ("filter", "partitioned", "filters.partitioned:PartitionedConfig",
@@ -33,34 +33,34 @@ _PARTS = (
     ("gate", "advanced", "gates.advanced:AdvancedConfig",
      "Multiband gains and phases, coarse to fine, with thresholds, cross-head fusion, dropout and entropy."),
     ("sparsity", "fixed", "sparsity.fixed:FixedConfig",
-     "A learned set of frequencies, the same for every input, of a fixed share of the bins."),
+     "A learned set of frequencies, the same for every input; their share is fixed."),
     ("sparsity", "adaptive", "sparsity.adaptive:AdaptiveConfig",
-     "The bins that matter most in each input by a learned score, of a fixed share of the bins."),
+     "The bins of highest learned score in each input; their share is fixed."),
     ("sparsity", "energy", "sparsity.energy:EnergyConfig",
      "The smallest set of bins that holds a share of the energy."),
     ("fusion", "cross_modal", "fusion.cross_modal:CrossModalConfig",
-     "Any of several named modalities, fused on one of them by bands of frequencies."),
+     "Fuses any of several named modalities on one of them, per frequency band."),
     ("fusion", "source_product", "fusion.source_product:SourceProductConfig",
-     "Reads a whole source by place and content from its spectrum; strictly causal in the target."),
+     "Reads a whole source by position and content from its spectrum; strictly causal in the target."),
     ("feedforward", "mlp", "feedforward.mlp:MLPConfig", "Two linear layers with GELU."),
     ("feedforward", "swiglu", "feedforward.swiglu:SwiGLUConfig", "Gated linear unit with SiLU."),
     ("feedforward", "moe", "feedforward.moe:MoEConfig",
      "Experts chosen per token, with load-balancing and router-z losses."),
-    ("position", "none", "positions.none:NoPositionConfig", "Features are left as they are."),
+    ("position", "none", "positions.none:NoPositionConfig", "No positions: features pass unchanged."),
     ("position", "rope", "positions.rope:RopeConfig",
-     "Turns the channel pairs of every mixer's input in proportion to the position."),
-    ("position", "learned", "positions.learned:LearnedConfig", "A free vector for each of max_seq_len positions."),
+     "Rotates channel pairs of every mixer's input by angles proportional to the position."),
+    ("position", "learned", "positions.learned:LearnedConfig", "A parameter vector for each of max_seq_len positions."),
     ("position", "sinusoidal", "positions.sinusoidal:SinusoidalConfig",
-     "Sines and cosines of the place, in one or two dimensions."),
+     "Sines and cosines of the position, in one or two dimensions."),
     ("frontend", "tokens", "frontends.tokens:TokensConfig",
-     "Embeds token ids, factorised where it is narrower than the model."),
-    ("frontend", "patches", "frontends.patches:PatchesConfig", "Cuts images into square patches, on a grid."),
-    ("frontend", "mel", "frontends.mel:MelConfig", "Mel spectrogram of audio, one token a frame or band."),
+     "Embeds token ids, with a factorised embedding if embed_dim is below hidden_dim."),
+    ("frontend", "patches", "frontends.patches:PatchesConfig", "Images in square patches, one token each, on a grid."),
+    ("frontend", "mel", "frontends.mel:MelConfig", "Mel spectrogram of audio, one token per frame or per band."),
 )  # fmt: skip
 
 _TARGETS = (target.partition(":") for _, _, target, _ in _PARTS)
 CLASSES = {config.removesuffix("Config"): f"spectral_layers.{module}" for module, _, config in _TARGETS}
-"""The classes of parts, as their configs are called, and the modules that hold them."""
+"""Module of each part's class; the class is named as its config, without the suffix."""
 
 
 @hookimpl

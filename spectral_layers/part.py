@@ -1,4 +1,4 @@
-"""What parts of all kinds share: ordinary modules, made from keyword arguments or by their configs."""
+"""Base of all parts: modules built from keyword arguments or from a config and a context."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ C = TypeVar("C", bound=PartConfig, default=Any)
 
 
 class NoOptions(PartConfig):
-    """The config of a part without options, which only code builds."""
+    """The config of parts that declare none; not registered."""
 
     type: str = ""
 
@@ -29,11 +29,11 @@ class NoOptions(PartConfig):
 class Part(Contract, nn.Module, Generic[X, C]):
     """Base of the bases of parts. ``Resonant(channels=64, modes=8)`` is ``ResonantConfig(modes=8).build(context)``.
 
-    A subclass names its config class in brackets, ``class Resonant(RecurrentFilter[ResonantConfig])``, and writes
-    :meth:`setup` in place of a constructor. Options and their defaults stand in the config class alone, which from
-    then on builds this class.
+    A subclass names its config class in brackets, ``class Resonant(RecurrentFilter[ResonantConfig])``, and defines
+    :meth:`setup` instead of a constructor. Options and their defaults are declared in the config class alone, whose
+    ``build`` then returns this class.
 
-    context_class: what the kind is told about where the part stands; its keywords are taken beside the options.
+    context_class: the context of this kind of part; the constructor takes its keywords beside the options.
     """
 
     context_class: ClassVar[type[Context]]
@@ -49,20 +49,20 @@ class Part(Contract, nn.Module, Generic[X, C]):
                     cls.config_class = _linked(named, cls)
 
     def __init__(self, context: X | None = None, config: C | None = None, **options: Any) -> None:
-        """Keywords say where the part stands, without a context, and its options, without a config.
+        """From a context and a config, or with keywords in place of either.
 
-        Raises ConfigError for one that is missing, unknown, or of a value that cannot be.
+        Raises ConfigError for a keyword that is missing or unknown, or whose value is not allowed.
         """
         super().__init__()
         if self.config_class is NoOptions and type(self).__init__ is not Part.__init__:
             _warn_of_constructor(type(self))
         else:
-            context, config = _given(type(self), context, config, options)
+            context, config = _resolved(type(self), context, config, options)
             self.config = config
-        self.setup(config, context)  # type: ignore[arg-type]  # both None from a constructor of the earlier form
+        self.setup(config, context)  # type: ignore[arg-type]  # both None from a deprecated constructor
 
     def setup(self, config: C, context: X) -> None:
-        """Make the parameters and the parts inside; called once, by the constructor.
+        """Create the parameters and submodules; called once, by the constructor.
 
         Subclasses of mixers and fusions call ``super().setup(config, context)`` first.
         """
@@ -83,26 +83,26 @@ class TimePart(Part[LayerContext, C]):
 
 
 def _directions(config: object) -> Collection[str]:
-    """What a mixer or a fusion can be."""
+    """Directions that the config of a mixer or a fusion allows."""
     possible: Collection[str] = getattr(config, "directions", ("causal", "bidirectional"))
     return possible
 
 
 def _linked(config: type[Any], part: type[Part[Any, Any]]) -> type[PartConfig]:
-    """The config class, which builds the part from now on."""
-    before = vars(config).get("part_class")  # a class that is defined again, as in a notebook, replaces itself
+    """The config class, whose ``build`` returns the part from now on."""
+    before = vars(config).get("part_class")  # a class may be redefined, as in a notebook
     if before is not None and (before.__module__, before.__qualname__) != (part.__module__, part.__qualname__):
-        raise TypeError(f"{config.__name__} builds {before.__name__}; give {part.__name__} its own.")
+        raise TypeError(f"{config.__name__} builds {before.__name__}; give {part.__name__} its own config class.")
     config.part_class = part
     keywords = [*signature(part.context_class.keywords).parameters.values(), *signature(config).parameters.values()]
     part.__signature__ = Signature([keyword for keyword in keywords if keyword.name != "type"])  # for help and editors
     return config
 
 
-def _given(part: type[Part[Any, Any]], context: Any, config: Any, options: dict[str, Any]) -> tuple[Any, Any]:
-    """The context and the config, made of keywords where they are None.
+def _resolved(part: type[Part[Any, Any]], context: Any, config: Any, options: dict[str, Any]) -> tuple[Any, Any]:
+    """The context and the config, built from keywords where they are None.
 
-    A part that has no options need not be told where it stands; mixers and fusions always are.
+    Without keywords, the context of a part without options stays None, except for mixers and fusions.
     """
     name, kind = part.__name__, part.context_class
     known = kind.keywords.model_fields
@@ -118,7 +118,7 @@ def _given(part: type[Part[Any, Any]], context: Any, config: Any, options: dict[
         if config is None:
             config = part.config_class.model_validate(options)
         elif options:
-            raise ConfigError(f"{name} has a config, and beside it options: {', '.join(options)}. Give one of them.")
+            raise ConfigError(f"{name} got a config and also options: {', '.join(options)}. Give one of the two.")
         if context is None and (where or part.config_class is not NoOptions or issubclass(part, TimePart)):
             if "causal" in known and "causal" not in _directions(config):
                 where.setdefault("causal", False)

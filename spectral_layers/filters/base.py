@@ -14,8 +14,8 @@ from spectral_core.config import PartConfig
 from spectral_kernels.tracing import power_of_two, varies
 from spectral_layers.context import FilterContext
 from spectral_layers.entry import Entered, entry
-from spectral_layers.kept import kept
 from spectral_layers.part import C, Part
+from spectral_layers.weight_cache import cached
 
 
 class Filter(Part[FilterContext, C], Entered):
@@ -53,7 +53,9 @@ class Filter(Part[FilterContext, C], Entered):
         if torch.is_grad_enabled():
             return self.synthesised(length)
         key = (fft.name, length)
-        return kept(self, "causal", key, lambda: prepare_kernel(self.synthesised(length), length, backend=fft), most=8)
+        return cached(
+            self, "causal", key, lambda: prepare_kernel(self.synthesised(length), length, backend=fft), most=8
+        )
 
     def prepared_with(self, reverse: Filter, length: int, fft: FFTBackend) -> PreparedKernel | Tensor:
         """The same for a centered convolution: this filter for the past, ``reverse`` for the future.
@@ -67,7 +69,9 @@ class Filter(Part[FilterContext, C], Entered):
         if torch.is_grad_enabled():
             return taps()
         key = (reverse, fft.name, length)
-        return kept(self, "centered", key, lambda: prepare_kernel(taps(), length, mode="centered", backend=fft), most=8)
+        return cached(
+            self, "centered", key, lambda: prepare_kernel(taps(), length, mode="centered", backend=fft), most=8
+        )
 
 
 def _two_sided(forward: Tensor, reverse: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from spectral_layers.context import LayerContext
 from spectral_layers.entry import Entered, entry
 from spectral_layers.fusion.base import Fusion, FusionConfig, FusionOutput, Stream, lengths_of
 from spectral_layers.fusion.resampling import resampled
-from spectral_layers.initialisation import begin_writing
+from spectral_layers.initialisation import init_output_projections
 from spectral_layers.state import State
 
 
@@ -89,7 +89,7 @@ class CrossModal(Fusion[CrossModalConfig]):
         self.flow = Flow(heads, bands)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(config.temperature)))
         self.out_proj = nn.Linear(dim, dim, bias=False)
-        begin_writing(self.out_proj)
+        init_output_projections(self.out_proj)
 
     def fuse(self, streams: Mapping[str, Stream], target: str, state: State | None, return_state: bool) -> FusionOutput:
         x = streams[target].x

@@ -14,7 +14,7 @@ from spectral_core import UnsupportedInputError
 from spectral_core.config import Width
 from spectral_layers.context import LayerContext
 from spectral_layers.fusion.base import Fusion, FusionConfig, FusionOutput, Stream, lengths_of
-from spectral_layers.initialisation import begin_reading
+from spectral_layers.initialisation import init_input_projections
 from spectral_layers.mixers.base import Direction
 from spectral_layers.projection import PreciseProjection
 from spectral_layers.state import State
@@ -72,7 +72,7 @@ class SourceProduct(Fusion[SourceProductConfig]):
         self.out_proj = nn.Linear(dim, dim, bias=False)
         # Content turns the phases of positional heads little at first, so that they begin as exact positions.
         turn = torch.tensor([1.0 if anchor == "content" else 0.1 for anchor in self.anchors])
-        begin_reading(self.key_proj, self.query_proj)
+        init_input_projections(self.key_proj, self.query_proj)
         for phase_proj in (self.key_proj, self.query_proj):
             nn.init.zeros_(phase_proj.bias)
             with torch.no_grad():

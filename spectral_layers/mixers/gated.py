@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from spectral_core.config import Width
 from spectral_layers.context import LayerContext
-from spectral_layers.initialisation import begin_reading, begin_writing
+from spectral_layers.initialisation import init_input_projections, init_output_projections
 from spectral_layers.mixers.base import Mixer, MixerConfig, MixerOutput
 from spectral_layers.rows import Rows
 from spectral_layers.short_convolution import ShortConvolution, project
@@ -42,8 +42,8 @@ class GatedMixer(Mixer[C]):
         dim = context.hidden_dim
         self.in_proj = nn.Linear(dim, 3 * dim, bias=False)
         self.out_proj = nn.Linear(dim, dim, bias=False)
-        begin_reading(self.in_proj)
-        begin_writing(self.out_proj)
+        init_input_projections(self.in_proj)
+        init_output_projections(self.out_proj)
         self.short = ShortConvolution(3 * dim, taps=config.short_taps, centered=not context.causal)
 
     @abstractmethod

@@ -11,7 +11,7 @@ from spectral_core import Mode, convolve
 from spectral_core.config import OneOf, part
 from spectral_layers.context import LayerContext
 from spectral_layers.filters.base import FilterConfig
-from spectral_layers.long_convolution import continued, remembered
+from spectral_layers.long_convolution import convolve_chunk, initial_tensors
 from spectral_layers.mixers.base import Direction
 from spectral_layers.mixers.gated import Cored, GatedMixer, GatedMixerConfig
 from spectral_layers.registries import FILTERS
@@ -56,7 +56,7 @@ class GatedConvolution(GatedMixer[GatedConvolutionConfig]):
         post, pre, value = streams.chunk(3, 1)
         if state is not None:
             u = value * pre
-            long, memory = continued(self.filter, u, rows, state, self.fft)
+            long, memory = convolve_chunk(self.filter, u, rows, state, self.fft)
             return post * (long + self.skip[:, None] * u).to(u.dtype), memory, {}
         length, reverse = x.shape[1], self.reverse
         if reverse is None:
@@ -65,4 +65,4 @@ class GatedConvolution(GatedMixer[GatedConvolutionConfig]):
             kernel = self.filter.prepared_with(reverse, length, self.fft)
         mode: Mode = "causal" if reverse is None else "centered"
         y = convolve(value, kernel, mode=mode, skip=self.skip, pre_gate=pre, post_gate=post, backend=self.fft)
-        return y, remembered(self.filter, value * pre, rows, self.fft) if return_state else {}, {}
+        return y, initial_tensors(self.filter, value * pre, rows, self.fft) if return_state else {}, {}

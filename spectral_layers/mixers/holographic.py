@@ -15,7 +15,7 @@ from spectral_core.config import Scale, Width
 from spectral_core.renamed import Renamed
 from spectral_kernels.delta_rule.chunked import delta_rule
 from spectral_layers.context import LayerContext
-from spectral_layers.initialisation import begin_reading, begin_writing
+from spectral_layers.initialisation import init_input_projections, init_output_projections
 from spectral_layers.mixers.base import Mixer, MixerConfig, MixerOutput
 from spectral_layers.projection import PreciseProjection
 from spectral_layers.rows import Rows
@@ -96,8 +96,8 @@ class Holographic(Mixer[HolographicConfig]):
         self.value_proj = nn.Linear(dim, dim, bias=False)
         self.gate_proj = nn.Linear(dim, dim)
         self.out_proj = nn.Linear(dim, dim, bias=False)
-        begin_reading(self.phase_proj, self.value_proj, self.gate_proj)
-        begin_writing(self.out_proj)
+        init_input_projections(self.phase_proj, self.value_proj, self.gate_proj)
+        init_output_projections(self.out_proj)
         nn.init.zeros_(self.gate_proj.bias)
         self.bandwidth = nn.Parameter(torch.logspace(math.log10(math.pi), math.log10(0.4), heads))
         shortest, longest = config.timescales
@@ -140,7 +140,7 @@ class Holographic(Mixer[HolographicConfig]):
                     o = F.layer_norm(o, o.shape[-1:]).transpose(1, 2).flatten(-2)
                 yield self.out_proj(o.to(x.dtype) * F.silu(self.gate_proj(part)))
                 if return_state or here.stop < x.shape[1]:
-                    recent = self.short.remember(inputs, part_rows, recent)
+                    recent = self.short.next_past(inputs, part_rows, recent)
 
         y = joined(outputs(), x.shape[1], dim=1)
         final = None

@@ -17,7 +17,7 @@ from spectral_kernels.tracing import varies
 from spectral_layers.context import LayerContext
 from spectral_layers.entry import Entered, entry
 from spectral_layers.filters.base import Filter, FilterConfig
-from spectral_layers.long_convolution import continued
+from spectral_layers.long_convolution import convolve_chunk
 from spectral_layers.mixers.gated import Cored, GatedMixer, GatedMixerConfig
 from spectral_layers.registries import FILTERS
 from spectral_layers.rows import Rows, span
@@ -138,7 +138,7 @@ class _Scale(Entered):
         else:
             # Rows that all advance by the same number of blocks need no lengths, and the filter takes its fast path.
             uneven = None if blocks and len(counts) == 1 else Rows(complete)
-            heard, memory = continued(self.filter, sums[..., : max(1, blocks)], uneven, state, self.fft)
+            heard, memory = convolve_chunk(self.filter, sums[..., : max(1, blocks)], uneven, state, self.fft)
             results = torch.cat([held, heard.to(u.dtype)], -1)
         at = (offset[:, None] + torch.arange(1, length + 1, device=u.device)) // self.scale
         y = _pick(results, at.clamp(max=blocks))

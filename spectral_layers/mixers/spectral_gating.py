@@ -16,7 +16,7 @@ from spectral_core.config import Length, OneOf, Width, part
 from spectral_kernels.tracing import varies
 from spectral_layers.context import GateContext, LayerContext
 from spectral_layers.gates.base import GateConfig, Modulation, SpectralView
-from spectral_layers.initialisation import begin_reading, begin_writing
+from spectral_layers.initialisation import init_input_projections, init_output_projections
 from spectral_layers.minimum_phase import attainable, minimum_phase
 from spectral_layers.mixers.base import Direction, Mixer, MixerConfig, MixerOutput
 from spectral_layers.mixers.response import Response, gain_of, over_channels, realised
@@ -85,8 +85,8 @@ class SpectralGating(Mixer[SpectralGatingConfig]):
         self.taps = config.window if config.sparsity is None else 2 * config.window
         self.in_proj = nn.Linear(dim, 2 * dim, bias=False)
         self.out_proj = nn.Linear(dim, dim, bias=False)
-        begin_reading(self.in_proj)
-        begin_writing(self.out_proj)
+        init_input_projections(self.in_proj)
+        init_output_projections(self.out_proj)
         self.gates = nn.ModuleList(gates)
         self.sparsity = sparsity
         self.skip = nn.Parameter(torch.ones(dim))
