@@ -8,13 +8,15 @@ from inspect import Signature, signature
 from typing import Any, ClassVar, Generic, get_args
 
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import TypeVar
 
+from spectral_core.axes import describe
 from spectral_core.config import PartConfig, render
 from spectral_core.contract import Contract
-from spectral_core.errors import ConfigError, shown
+from spectral_core.errors import ConfigError, StateError, UnsupportedInputError, shown
 from spectral_layers.context import Context, LayerContext
+from spectral_layers.rows import Rows
 
 X = TypeVar("X", bound=Context)
 C = TypeVar("C", bound=PartConfig, default=Any)
@@ -69,9 +71,14 @@ class Part(Contract, nn.Module, Generic[X, C]):
 
 
 class TimePart(Part[LayerContext, C]):
-    """Base of the parts that mix along time: mixers and fusions."""
+    """Base of the parts that mix along time: mixers and fusions.
+
+    streams: whether the part, if causal, can continue a state. keeps_segments: whether packed documents stay apart.
+    """
 
     context_class = LayerContext
+    streams: ClassVar[bool]
+    keeps_segments: ClassVar[bool] = False
 
     def setup(self, config: C, context: LayerContext) -> None:
         possible, direction = _directions(config), "causal" if context.causal else "bidirectional"
@@ -80,6 +87,26 @@ class TimePart(Part[LayerContext, C]):
         self.hidden_dim = context.hidden_dim
         self.causal = context.causal
         self.fft = context.fft
+
+    def _check_stream(self, x: Tensor, rows: Rows | None, label: str) -> None:
+        name = type(self).__name__
+        if x.dim() != 3 or x.shape[1] < 1 or x.shape[2] != self.hidden_dim:
+            raise UnsupportedInputError(
+                f"{name} takes {label} (B, L, D) with L >= 1 and D = {self.hidden_dim}; got {describe(x)}. "
+                "Project it to that width first."
+            )
+        if rows is not None and rows.lengths.shape != x.shape[:1]:
+            raise UnsupportedInputError(
+                f"{name}: {label} has {x.shape[0]} rows, and lengths are {describe(rows.lengths)}. "
+                "Give one length per row."
+            )
+        if rows is not None and rows.segments is not None and not self.keeps_segments:
+            raise UnsupportedInputError(f"{name} cannot keep packed documents of {label} apart; give each its own row.")
+
+    def _check_streaming(self) -> None:
+        if not (self.streams and self.causal):
+            reason = "cannot stream" if self.causal else "is bidirectional"
+            raise StateError(f"{type(self).__name__} {reason}: it has no state. Give whole sequences.")
 
 
 def _directions(config: object) -> Collection[str]:

@@ -6,6 +6,7 @@ right only, described by :class:`Rows`. The absolute position of a row is in the
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +40,12 @@ class Rows:
         """
         full = not torch.compiler.is_exporting() and bool((self.lengths == length).all())
         return None if full else self
+
+    def by_length(self) -> Iterator[tuple[int, Tensor]]:
+        """(length, (n,) indices of the rows of this length), for each length but 0."""
+        for length in self.lengths.unique().tolist():
+            if length:
+                yield length, (self.lengths == length).nonzero()[:, 0]
 
     def within(self, here: slice) -> Rows:
         """The rows of a slice of time; a row that ended before it has length 0."""

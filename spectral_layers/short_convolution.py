@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +10,6 @@ from torch.nn import functional as F
 
 from spectral_layers.entry import Entered, entry
 from spectral_layers.rows import Rows, span
-from spectral_layers.segments import joined, segments
-from spectral_layers.state import State
 
 
 class ShortConvolution(Entered):
@@ -68,29 +65,3 @@ class ShortConvolution(Entered):
         if past is None:
             past = x.new_zeros(*x.shape[:2], width)
         return span(torch.cat([past.to(x.dtype), x], -1), rows.lengths, width)
-
-
-def project(
-    in_proj: nn.Module,
-    short: ShortConvolution,
-    x: Tensor,
-    rows: Rows | None,
-    state: State | None,
-    return_state: bool,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The causal short convolution of a projection of x (B, L, D): (B, C, L), contiguous along time.
-
-    Also returns tensors for the next state: with ``return_state``, "recent", the last inputs of the convolution.
-    """
-    recent = None if state is None else state["recent"]
-
-    def convolved() -> Iterator[Tensor]:
-        nonlocal recent
-        for here in segments(x):
-            projected = in_proj(x[:, here]).transpose(1, 2)
-            yield short(projected, recent)
-            if return_state or here.stop < x.shape[1]:
-                recent = short.next_past(projected, None if rows is None else rows.within(here), recent)
-
-    y = joined(convolved(), x.shape[1], dim=2).contiguous()
-    return y, {"recent": recent} if return_state and recent is not None else {}

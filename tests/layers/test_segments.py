@@ -107,8 +107,8 @@ def test_causal_gating_takes_its_blocks_in_groups(
     rows = None if lengths is None else Rows(torch.tensor(lengths))
     whole = mixer(x, rows=rows)
     designed: list[int] = []
-    design = mixer._designed
-    monkeypatch.setattr(mixer, "_designed", lambda used: designed.append(len(used)) or design(used))
+    design = mixer._design
+    monkeypatch.setattr(mixer, "_design", lambda used: designed.append(len(used)) or design(used))
     with torch.no_grad():
         grouped = mixer(x, rows=rows)
     assert max(designed) <= 32 < sum(designed)
