@@ -1,4 +1,4 @@
-"""Two linear layers."""
+"""Two linear layers with GELU."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class MLPConfig(FeedForwardConfig):
 
 
 class MLP(FeedForward[MLPConfig]):
-    """y = W_2 gelu(W_1 x)."""
+    """y = W_2 gelu(W_1 x). O(expansion D^2) a token."""
 
     divisible: ClassVar[bool] = True
 

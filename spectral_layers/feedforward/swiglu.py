@@ -1,4 +1,4 @@
-"""Gated linear unit."""
+"""Gated linear unit with SiLU."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SwiGLUConfig(FeedForwardConfig):
 
 
 class SwiGLU(FeedForward[SwiGLUConfig]):
-    """y = W_2 (silu(W_g x) * W_1 x). Shazeer, "GLU variants improve transformer", 2020."""
+    """y = W_2 (silu(W_g x) * W_1 x). O(expansion D^2) a token. Shazeer, "GLU variants improve transformer", 2020."""
 
     divisible: ClassVar[bool] = True
 

@@ -1,4 +1,4 @@
-"""A gate on frequency bands."""
+"""A gate with a gain for each frequency band."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class BandConfig(GateConfig):
 
 
 class Band(Gate[BandConfig]):
-    """Gains of bands from the energies of all bands, one set per head: log-energies → linear → 2 sigmoid → bins.
+    """Gain of each band from the energies of all bands, per head: log-energies → linear → 2 sigmoid → bins.
 
-    Bands are hat functions evenly spaced from 0 to 0.5 cycles a token; their gains are interpolated linearly, so the
+    Bands are hat functions evenly spaced from 0 to 0.5 cycles a token; gains are interpolated linearly to bins, so the
     response is continuous for any number of bins. Energies are relative to their mean. O(F bands + bands^2).
     """
 

@@ -1,4 +1,4 @@
-"""A fixed share of the bins, chosen anew for each input."""
+"""Keeps a fixed share of the bins, selected for each input."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from spectral_layers.sparsity.top_k import top_k
 
 
 class AdaptiveConfig(SparsityConfig):
-    """The bins that matter most in each input by a learned score, of a fixed share of the bins."""
+    """The bins of highest learned score in each input; their share is fixed."""
 
     type: Literal["adaptive"] = "adaptive"
     share: float = Field(default=0.125, gt=0, le=1)
-    """Of the bins, what is kept; at least one."""
+    """Share of the bins that is kept; at least one bin."""
     bands: Width = Field(default=8, ge=2)
     """Bands from 0 to half a cycle per token, on which scores are learned."""
     temperature: Scale = 1.0
-    """How softly the gradient sees the border between kept and dropped: its width in score."""
+    """Temperature of the straight-through gradient, in units of the score."""
 
 
 class Adaptive(Sparsity[AdaptiveConfig]):
-    """Keeps the share of bins that score highest, per sample and head: top_k(score_h(f)), drawn in training.
+    """Keeps a share of bins, those of highest score per sample and head: top_k(score_h(f)), sampled in training.
 
     score_h(f) = sharpness_h(f) log p(f) + bias_h(f) + sum_j W_hj(f) log P_j: p is the power of the bin over the head's
-    channels, relative to the mean of bins, and P that of ``bands`` bands; sharpness, bias and W are learned on the
-    bands and linear between them. It starts as the choice of the strongest bins. O(F (bands + log F)).
+    channels, relative to the mean over bins, and P that of ``bands`` bands; sharpness, bias and W are learned on the
+    bands and interpolated linearly. Initially the strongest bins are kept. O(F (bands + log F)).
     """
 
     def setup(self, config: AdaptiveConfig, context: GateContext) -> None:
@@ -45,7 +45,7 @@ class Adaptive(Sparsity[AdaptiveConfig]):
         self.weight = nn.Parameter(torch.zeros(heads, bands, bands))
 
     def forward(self, view: SpectralView) -> Modulation:
-        # Outside autocast: scores in half precision would tie.
+        # Outside autocast, because scores in half precision would tie.
         with torch.autocast(view.frequency.device.type, enabled=False):
             scores = self._scores(view)
         return selection(top_k(scores, self.share, temperature=self.temperature, draw=self.training), view)
