@@ -1,4 +1,4 @@
-"""Damped complex modes: a kernel that trains by FFT and decodes as a recurrence."""
+"""Damped complex modes: FFT convolution in training, a recurrence in decoding."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Resonant(RecurrentFilter[ResonantConfig]):
 
     @torch.no_grad()
     def poles(self) -> Poles:
-        """The modes lambda, in float64. The strength of a mode is |c|: apart from it all have equal energy."""
+        """The modes lambda, in float64. The strength of a mode is |c|, since modes have unit energy before c."""
         turns = self.frequency.double() / (2 * math.pi)
         return Poles(
             time_constant=torch.exp(-self.log_decay.double()),
@@ -84,10 +84,9 @@ class Resonant(RecurrentFilter[ResonantConfig]):
         absorbed = _complex_multiply(parts, outer).sum(2)
         if memory is None:
             return absorbed
-        if lengths is None:
-            return absorbed + _complex_multiply(self._powers(torch.tensor([length], device=u.device))[:, 0], memory)
-        turned = self._powers(lengths).movedim(1, 0)  # (B, D, M, 2)
-        return absorbed + _complex_multiply(turned, memory)
+        steps = torch.tensor([length], device=u.device) if lengths is None else lengths
+        decay = self._powers(steps).movedim(1, 0)  # (1 or B, D, M, 2)
+        return absorbed + _complex_multiply(decay, memory)
 
     def step(self, memory: Tensor, u: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor]:
         turn, read = tables or self.tables()
@@ -111,8 +110,8 @@ class Resonant(RecurrentFilter[ResonantConfig]):
         """lambda^t for integer times (T,): (D, T, M, 2) in float64."""
         t = times.double()[:, None]
         phase = torch.remainder(self.frequency.double()[:, None] * t, 2 * math.pi)
-        size = torch.exp(-self.log_decay.double().exp()[:, None] * t)
-        return torch.stack([size * torch.cos(phase), size * torch.sin(phase)], -1)
+        magnitude = torch.exp(-self.log_decay.double().exp()[:, None] * t)
+        return torch.stack([magnitude * torch.cos(phase), magnitude * torch.sin(phase)], -1)
 
     def _evaluate(self, weights: Tensor, length: int, *, start: int) -> Tensor:
         """Re sum_m weights lambda^t for t in [start, start + length): weights (B, D, M, 2) -> (B, D, length)."""
