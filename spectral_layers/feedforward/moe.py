@@ -66,9 +66,6 @@ class MoE(FeedForward[MoEConfig]):
     """
 
     def setup(self, config: MoEConfig, context: LayerContext) -> None:
-        self.active = config.active
-        self.balance_weight = config.balance_weight
-        self.z_weight = config.z_weight
         self.router = PreciseProjection(context.hidden_dim, config.experts, bias=False)
         nn.init.normal_(self.router.weight, std=0.02)
         self.experts = nn.ModuleList(SwiGLU(context, expansion=config.expansion) for _ in range(config.experts))
@@ -92,8 +89,8 @@ class MoE(FeedForward[MoEConfig]):
 
     def _chosen(self, probability: Tensor) -> tuple[Tensor, Tensor]:
         """Weights g and indices of the k most probable experts: (..., k) each."""
-        weight, choice = probability.topk(self.active, -1)
-        return (weight / weight.sum(-1, keepdim=True) if self.active > 1 else weight), choice
+        weight, choice = probability.topk(self.config.active, -1)
+        return (weight / weight.sum(-1, keepdim=True) if self.config.active > 1 else weight), choice
 
     def _through_all_experts(self, x: Tensor, real: Tensor | None) -> Tensor:
         probability = self.router(x).softmax(-1)
@@ -108,7 +105,7 @@ class MoE(FeedForward[MoEConfig]):
 
     def _through_experts(self, tokens: Tensor, weight: Tensor, choice: Tensor, counts: Tensor) -> Tensor:
         order = choice.flatten().argsort(stable=True)
-        token = order // self.active
+        token = order // self.config.active
         parts = tokens.index_select(0, token).split(counts.tolist())
         # With gradients, experts without tokens run too, since DDP waits for the gradient of every parameter.
         run_all = torch.is_grad_enabled() or not len(tokens)
@@ -122,8 +119,8 @@ class MoE(FeedForward[MoEConfig]):
         share = counts.to(scores.dtype) / counts.sum().clamp(min=1)
         mean = probability.sum(0) / max(1, tokens)
         losses = {
-            "load_balancing": self.balance_weight * experts * (share * mean).sum(),
-            "router_z": self.z_weight * scores.logsumexp(-1).square().sum() / max(1, tokens),
+            "load_balancing": self.config.balance_weight * experts * (share * mean).sum(),
+            "router_z": self.config.z_weight * scores.logsumexp(-1).square().sum() / max(1, tokens),
         }
         metrics = {
             "busiest_expert": share.max() * experts,

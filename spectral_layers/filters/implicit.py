@@ -40,21 +40,20 @@ class Implicit(Filter[ImplicitConfig]):
 
     def setup(self, config: ImplicitConfig, context: FilterContext) -> None:
         channels, width, bands = context.channels, config.width, config.bands
-        self.timescale = timescale = config.timescale
-        self.bands = bands
         self.input = Projection(2 * bands + 1, width)
         self.hidden = Projection(width, width)
         self.output = Projection(width, channels, bias=False)
         self.sine_frequency = nn.Parameter(torch.full((width,), 10.0))
-        rates = torch.linspace(math.log(1.5 / timescale), math.log(0.3), channels)
+        rates = torch.linspace(math.log(1.5 / config.timescale), math.log(0.3), channels)
         self.log_decay = nn.Parameter(rates)
 
     def kernel(self, length: int) -> Tensor:
         weight = self.log_decay  # for dtype and device; parameters of the layers may be offloaded here
         lag = torch.arange(length, device=weight.device, dtype=torch.float64)
-        turns = torch.linspace(1e-4, self.bands - 1, self.bands, dtype=torch.float64, device=weight.device)
-        angle = 2 * math.pi * torch.remainder(lag[:, None] / self.timescale * turns, 1.0)
-        features = torch.cat([(lag / self.timescale)[:, None], torch.cos(angle), torch.sin(angle)], -1)
+        turns = torch.linspace(1e-4, self.config.bands - 1, self.config.bands, dtype=lag.dtype, device=lag.device)
+        scaled = lag[:, None] / self.config.timescale
+        angle = 2 * math.pi * torch.remainder(scaled * turns, 1.0)
+        features = torch.cat([scaled, torch.cos(angle), torch.sin(angle)], -1)
         # Outside autocast, which would round the arguments of the sines and the small taps of the tail.
         with torch.autocast(weight.device.type, enabled=False):
             hidden = torch.sin(self.sine_frequency * self.input(features.to(weight.dtype)))

@@ -50,8 +50,6 @@ class Partitioned(Filter[PartitionedConfig]):
     def setup(self, config: PartitionedConfig, context: FilterContext) -> None:
         channels, chunk, chunks = context.channels, config.chunk, config.chunks
         self.fft = context.fft
-        self.chunk = chunk
-        self.chunks = chunks
         self.support = chunk * chunks
         frequency = torch.linspace(0.0, 1.0, chunk + 1)
         corner = torch.empty(channels, 1).uniform_(math.log(0.05), math.log(2.0)).exp()
@@ -63,10 +61,11 @@ class Partitioned(Filter[PartitionedConfig]):
         self.rate = nn.Parameter(torch.linspace(0.2, 2.2, channels)[:, None] + frequency)
 
     def kernel(self, length: int) -> Tensor:
+        chunk, chunks = self.config.chunk, self.config.chunks
         dtype = transform_dtype(self.real.dtype)
-        count = min(self.chunks, -(-length // self.chunk))
-        age = torch.arange(self.chunks, device=self.rate.device)[:, None]
+        count = min(chunks, -(-length // chunk))
+        age = torch.arange(chunks, device=self.rate.device)[:, None]
         scale = torch.exp(0.5 * F.log_softmax(-2 * self.rate.to(dtype)[:, None] * age, 1))[:, :count]
         real, imag = (field[:, :count].to(dtype) for field in (self.real, F.pad(self.imag, (1, 1))))
-        taps = self.fft.irfft(Spectrum(scale * real, scale * imag), 2 * self.chunk)[..., : self.chunk]
-        return F.pad(taps.flatten(1), (0, length - count * self.chunk)).to(self.real.dtype)
+        taps = self.fft.irfft(Spectrum(scale * real, scale * imag), 2 * chunk)[..., :chunk]
+        return F.pad(taps.flatten(1), (0, length - count * chunk)).to(self.real.dtype)

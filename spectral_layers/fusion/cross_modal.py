@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from pydantic import Field, field_validator
@@ -82,7 +82,6 @@ class CrossModal(Fusion[CrossModalConfig]):
         self.names = modalities
         self.index = {name: index for index, name in enumerate(modalities)}
         self.heads = heads
-        self.bands = bands
         self.modalities = nn.ModuleList(Modality(dim, heads, bands) for _ in modalities)
         self.alignment = Alignment(modalities, heads, bands)
         self.flow = Flow(heads, bands)
@@ -116,14 +115,14 @@ class CrossModal(Fusion[CrossModalConfig]):
 
     def _fuse_equal(self, streams: dict[str, Tensor], target: str) -> tuple[Tensor, dict[str, Tensor]]:
         """Rows of equal lengths: the fused (B, L of the target, D), and the importance (B, H) of each stream."""
-        parts = {name: self._modality(name) for name in streams}
+        parts = {name: cast(Modality, self.modalities[self.index[name]]) for name in streams}
         projected = {name: part.in_proj(streams[name]).transpose(1, 2) for name, part in parts.items()}
         points = projected[target].shape[-1]
         with torch.autocast(projected[target].device.type, enabled=False):
             spectra = {name: self._spectrum(u, points) for name, u in projected.items()}
             power = {name: _power(spectrum) for name, spectrum in spectra.items()}
             bins = torch.arange(points // 2 + 1, dtype=power[target].dtype, device=power[target].device)
-            hat = hats(bins / points, self.bands)
+            hat = hats(bins / points, self.config.bands)
             levels = {name: self._levels(p, hat) for name, p in power.items()}
             inverse_temperature = torch.exp(-self.log_temperature)
             scores = torch.stack([part.score(levels[name]) for name, part in parts.items()])
@@ -141,11 +140,6 @@ class CrossModal(Fusion[CrossModalConfig]):
             total = _scaled(total, _to_bins(gain, hat) * points**0.5)
             y = self.fft.irfft(Spectrum(*(field.flatten(1, 2) for field in total)), points)
         return y.transpose(1, 2).to(projected[target].dtype), importance
-
-    def _modality(self, name: str) -> Modality:
-        part = self.modalities[self.index[name]]
-        assert isinstance(part, Modality)
-        return part
 
     def _levels(self, power: Tensor, hat: Tensor) -> Tensor:
         """Log-powers of bands, in the parameters' dtype: (B, H, F) -> (B, H, bands)."""

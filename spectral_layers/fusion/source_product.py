@@ -62,7 +62,6 @@ class SourceProduct(Fusion[SourceProductConfig]):
         super().setup(config, context)
         dim, heads, phases = context.hidden_dim, context.heads(config.head_dim), config.phases
         self.heads = heads
-        self.phases = phases
         self.source_norm = nn.LayerNorm(dim)
         self.target_norm = nn.LayerNorm(dim)
         self.key_proj = PreciseProjection(dim, heads * phases)
@@ -89,7 +88,7 @@ class SourceProduct(Fusion[SourceProductConfig]):
         x, position, memory = streams[target].x, state.position, state["memory"]
         z = self.target_norm(x)
         index = position[:, None] + torch.arange(x.shape[1], device=x.device)
-        queries = self._features(self.query_proj, z, {"start": index, "end": index}) / self.phases
+        queries = self._features(self.query_proj, z, {"start": index, "end": index}) / self.config.phases
         with torch.autocast(x.device.type, enabled=False):
             read = (queries @ memory.to(queries.dtype)).transpose(1, 2).flatten(-2)
         y = x + self.out_proj(read.to(x.dtype) * F.silu(self.gate_proj(z)))
@@ -127,8 +126,8 @@ class SourceProduct(Fusion[SourceProductConfig]):
 
     def _position_phases(self, position: Tensor) -> Tensor:
         """(..., N) positions -> (..., N, E) phases, reduced in float64, so they are exact at any position."""
-        frequency = math.pi * (torch.arange(self.phases, device=position.device, dtype=torch.float64) + 0.5)
-        return (position[..., None] * (frequency / self.phases)) % (2 * math.pi)
+        frequency = math.pi * (torch.arange(self.config.phases, device=position.device, dtype=torch.float64) + 0.5)
+        return (position[..., None] * (frequency / self.config.phases)) % (2 * math.pi)
 
     def _split(self, z: Tensor) -> Tensor:
         return z.unflatten(-1, (self.heads, -1)).transpose(1, 2)

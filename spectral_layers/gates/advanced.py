@@ -75,16 +75,14 @@ class Advanced(Gate[AdvancedConfig]):
 
     def setup(self, config: AdvancedConfig, context: GateContext) -> None:
         heads, terms = context.heads, config.phase_terms
-        bands, self.finest = sum(config.resolutions), config.resolutions[-1]
-        self.resolutions = config.resolutions
-        self.dropout = config.dropout
+        bands, finest = sum(config.resolutions), config.resolutions[-1]
         self.entropy = None if config.entropy is None else EntropyRegulariser(config.entropy)
         self.weight = nn.Parameter(0.1 * bands**-0.5 * torch.randn(heads, bands, bands))
         self.bias = nn.Parameter(torch.zeros(heads, bands))
         self.exchange = nn.Parameter(torch.zeros(heads, heads)) if config.cross_head else None
         self.log_threshold: nn.Parameter | None = None
         if config.threshold is not None:
-            self.log_threshold = nn.Parameter(torch.full((heads, self.finest), math.log(config.threshold)))
+            self.log_threshold = nn.Parameter(torch.full((heads, finest), math.log(config.threshold)))
         self.turn: nn.Parameter | None = None
         if terms is not None:
             self.turn = nn.Parameter(torch.zeros(heads, bands, bands))
@@ -93,8 +91,8 @@ class Advanced(Gate[AdvancedConfig]):
             self.cosine = nn.Parameter(torch.zeros(heads, terms))
 
     def forward(self, view: SpectralView) -> Modulation:
-        hat = hats(view.frequency, *self.resolutions)
-        fine = hat[-self.finest :]
+        hat = hats(view.frequency, *self.config.resolutions)
+        fine = hat[-self.config.resolutions[-1] :]
         power = view.relative_power
         energies = contrast(log_energies(power, hat))
         logits = across_bands(energies, self.weight) + self.bias
@@ -109,8 +107,8 @@ class Advanced(Gate[AdvancedConfig]):
         if self.entropy is not None:
             push, report = self.entropy(view, power * gain.square(), fine)
             gain = 2 * torch.sigmoid(logits + push @ fine) * threshold
-        if self.training and self.dropout > 0:
-            gain = gain * (F.dropout(power.new_ones(power.shape[0], 1, self.finest), self.dropout) @ fine)
+        if self.training and self.config.dropout > 0:
+            gain = gain * (F.dropout(power.new_ones(power.shape[0], 1, len(fine)), self.config.dropout) @ fine)
         if self.turn is None:
             return Modulation(gain[:, :, None]) + report
         angle = 2 * torch.pi * self.rate[..., None] * view.frequency  # (H, terms, F)

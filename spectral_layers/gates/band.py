@@ -31,12 +31,11 @@ class Band(Gate[BandConfig]):
 
     def setup(self, config: BandConfig, context: GateContext) -> None:
         heads, bands = context.heads, config.bands
-        self.bands = bands
         self.weight = nn.Parameter(torch.randn(heads, bands, bands) * bands**-0.5)
         self.bias = nn.Parameter(torch.zeros(heads, bands))
 
     def forward(self, view: SpectralView) -> Modulation:
-        hat = hats(view.frequency, self.bands)
+        hat = hats(view.frequency, self.config.bands)
         energies = log_energies(view.relative_power, hat)
         gain: Tensor = 2 * torch.sigmoid(across_bands(energies, self.weight) + self.bias)
         return Modulation(gain=(gain @ hat)[:, :, None])

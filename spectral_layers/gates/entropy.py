@@ -72,25 +72,22 @@ class EntropyRegulariser(nn.Module):
 
     def __init__(self, config: EntropyConfig) -> None:
         super().__init__()
-        self.target = config.target
-        self.weight = config.weight
-        self.noise = config.noise
-        self.diversity = config.diversity
+        self.config = config
 
     def forward(self, view: SpectralView, energy: Tensor, hats: Tensor) -> tuple[Tensor, Report]:
         """The shift of the bands' logits (B, H, K), and a report, from the energy (B, H, F) that passes the gate."""
         audible = (view.real.square() + view.imag.square()).mean((2, 3)) > SMOOTHING**2  # (B, H)
         usage, count = spectral_usage(energy.to(hats.dtype), hats), _band_count(hats)
         entropy = usage_entropy(usage, hats)
-        gap = torch.where(audible & (count > 1), self.target - entropy, 0.0)
+        gap = torch.where(audible & (count > 1), self.config.target - entropy, 0.0)
         below = F.relu(gap)[..., None]
         relative = usage * count
-        push = self.diversity * below * (1 - relative) / (1 + relative)
-        if self.training and self.noise > 0:
-            push = push + self.noise * below.detach() * torch.randn_like(push)
+        push = self.config.diversity * below * (1 - relative) / (1 + relative)
+        if self.training and self.config.noise > 0:
+            push = push + self.config.noise * below.detach() * torch.randn_like(push)
 
         def mean(values: Tensor) -> Tensor:
             return torch.where(audible, values, 0.0).sum() / audible.sum().clamp(min=1)
 
         metrics = {"entropy": mean(entropy).detach(), "entropy_gap": mean(gap.abs()).detach()}
-        return push, Report(losses={"entropy": self.weight * mean(gap.square())}, metrics=metrics)
+        return push, Report(losses={"entropy": self.config.weight * mean(gap.square())}, metrics=metrics)

@@ -37,12 +37,11 @@ class Phase(Gate[PhaseConfig]):
 
     def setup(self, config: PhaseConfig, context: GateContext) -> None:
         heads, bands = context.heads, config.bands
-        self.bands = bands
         self.shift = nn.Parameter(torch.zeros(heads, bands))
         self.weight = nn.Parameter(torch.zeros(heads, bands, bands)) if config.from_input else None
 
     def forward(self, view: SpectralView) -> Modulation:
-        hat = hats(view.frequency, self.bands)
+        hat = hats(view.frequency, self.config.bands)
         shift: Tensor = self.shift[None]
         if self.weight is not None:
             shift = shift + phase_shifts(contrast(log_energies(view.relative_power, hat)), self.weight)

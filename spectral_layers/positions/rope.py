@@ -33,8 +33,7 @@ class Rope(Position[RopeConfig]):
 
     def setup(self, config: RopeConfig, context: LayerContext) -> None:
         self.pairs = context.hidden_dim // 2
-        self.base = config.base
 
     def rotation(self, positions: Tensor, dtype: torch.dtype, grid: Grid | None = None) -> Rotation:
-        theta = angles(positions, self.pairs, self.base, grid).to(torch.promote_types(dtype, torch.float32))
+        theta = angles(positions, self.pairs, self.config.base, grid).to(torch.promote_types(dtype, torch.float32))
         return Rotation(theta.cos(), theta.sin())

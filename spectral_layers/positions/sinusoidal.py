@@ -34,10 +34,9 @@ class Sinusoidal(Position[SinusoidalConfig]):
     """
 
     def setup(self, config: SinusoidalConfig, context: LayerContext) -> None:
-        self.base = config.base
         self.scale = nn.Parameter(torch.tensor(config.scale or context.feature_size))
 
     def embed(self, x: Tensor, positions: Tensor, grid: Grid | None = None) -> Tensor:
-        width = x.shape[-1]
-        theta = angles(positions, width - width // 2, self.base, grid).to(torch.promote_types(x.dtype, torch.float32))
+        width, dtype = x.shape[-1], torch.promote_types(x.dtype, torch.float32)
+        theta = angles(positions, width - width // 2, self.config.base, grid).to(dtype)
         return x + (self.scale * torch.cat([theta.sin(), theta.cos()], -1)[..., :width]).to(x.dtype)

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from spectral_core.config import Scale, Width
 from spectral_layers.bands import across_bands, band_means, hats
@@ -38,8 +38,6 @@ class Adaptive(Sparsity[AdaptiveConfig]):
 
     def setup(self, config: AdaptiveConfig, context: GateContext) -> None:
         heads, bands = context.heads, config.bands
-        self.share = config.share
-        self.temperature = config.temperature
         self.sharpness = nn.Parameter(torch.ones(heads, bands))
         self.bias = nn.Parameter(torch.zeros(heads, bands))
         self.weight = nn.Parameter(torch.zeros(heads, bands, bands))
@@ -47,14 +45,13 @@ class Adaptive(Sparsity[AdaptiveConfig]):
     def forward(self, view: SpectralView) -> Modulation:
         # Outside autocast, because scores in half precision would tie.
         with torch.autocast(view.frequency.device.type, enabled=False):
-            scores = self._scores(view)
-        return selection(top_k(scores, self.share, temperature=self.temperature, draw=self.training), view)
-
-    def _scores(self, view: SpectralView) -> Tensor:
-        hat = hats(view.frequency, self.bias.shape[-1])
-        sharpness, bias, weight = (parameter.to(hat.dtype) for parameter in (self.sharpness, self.bias, self.weight))
-        power = view.magnitude.square().sum(2)
-        power = power / power.mean(-1, keepdim=True)  # (B, H, F)
-        context = across_bands(band_means(power, hat).log(), weight) + bias
-        scores: Tensor = (sharpness @ hat) * power.log() + context @ hat
-        return scores
+            hat = hats(view.frequency, self.config.bands)
+            sharpness, bias, weight = (
+                parameter.to(hat.dtype) for parameter in (self.sharpness, self.bias, self.weight)
+            )
+            power = view.magnitude.square().sum(2)
+            power = power / power.mean(-1, keepdim=True)  # (B, H, F)
+            context = across_bands(band_means(power, hat).log(), weight) + bias
+            scores = (sharpness @ hat) * power.log() + context @ hat
+        kept = top_k(scores, self.config.share, temperature=self.config.temperature, draw=self.training)
+        return selection(kept, view)

@@ -7,7 +7,6 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from spectral_layers.context import GateContext
 from spectral_layers.gates.base import Modulation, SpectralView
 from spectral_layers.sparsity.base import Sparsity, SparsityConfig, bin_energy, selection
 
@@ -28,11 +27,8 @@ class Energy(Sparsity[EnergyConfig]):
     selection has no gradient. O(F log F).
     """
 
-    def setup(self, config: EnergyConfig, context: GateContext) -> None:
-        self.share = config.share
-
     def forward(self, view: SpectralView) -> Modulation:
         energy, order = bin_energy(view).sort(dim=-1, descending=True, stable=True)
         stronger = energy.cumsum(-1) - energy
-        needed = stronger < self.share * energy.sum(-1, keepdim=True)
+        needed = stronger < self.config.share * energy.sum(-1, keepdim=True)
         return selection(torch.zeros_like(energy).scatter(-1, order, needed.to(energy.dtype)), view)

@@ -38,14 +38,12 @@ class Fixed(Sparsity[FixedConfig]):
     """
 
     def setup(self, config: FixedConfig, context: GateContext) -> None:
-        self.share = config.share
-        self.temperature = config.temperature
         self.importance = nn.Parameter(torch.linspace(2.0, -2.0, config.bands).repeat(context.heads, 1))
 
     def forward(self, view: SpectralView) -> Modulation:
         # Outside autocast, because importances in half precision would tie.
         with torch.autocast(view.frequency.device.type, enabled=False):
-            hat = hats(view.frequency, self.importance.shape[-1])
+            hat = hats(view.frequency, self.config.bands)
             scores: Tensor = self.importance.to(hat.dtype) @ hat
-        kept = top_k(scores, self.share, temperature=self.temperature, draw=self.training)
+        kept = top_k(scores, self.config.share, temperature=self.config.temperature, draw=self.training)
         return selection(kept.expand(view.real.shape[0], -1, -1), view)
