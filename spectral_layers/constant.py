@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import torch
@@ -41,9 +40,6 @@ class Constant:
         if not torch.compiler.is_compiling() and type(values) is Tensor and not values.is_meta:
             self._last = values
         return values
-
-    def __deepcopy__(self, memo: object) -> Constant:
-        return copy.copy(self)
 
     def __getstate__(self) -> dict[str, object]:
         return {"_make": self._make, "_values": None, "_last": None}

@@ -138,8 +138,8 @@ def _resolved(part: type[Part[Any, Any]], context: Any, config: Any, options: di
             f"{name} takes keywords, {', '.join(known)} and its options, or a {kind.__name__}; got {shown(context)}."
         )
     if config is not None and not isinstance(config, part.config_class):
-        made = type(config).__name__
-        raise TypeError(f"{made} is no config of {name}. A part names its config: class Name({name}[{made}]).")
+        other = type(config).__name__
+        raise TypeError(f"{other} is no config of {name}. A part names its config: class Name({name}[{other}]).")
     where = {key: options.pop(key) for key in known if key in options and context is None}
     try:
         if config is None:

@@ -119,23 +119,17 @@ def last(x: Tensor, rows: Rows | None, count: int) -> Tensor:
     return _tokens_at(x, index.clamp(min=0))
 
 
-def span(x: Tensor, starts: Tensor | int, width: int) -> Tensor:
-    """Columns [start, start + width) of each row of (B, D, T), zeros outside [0, T). starts: (B,) or one for all."""
+def span(x: Tensor, starts: Tensor, width: int) -> Tensor:
+    """Columns [start, start + width) of each row of x (B, D, T), zeros outside [0, T). starts: (B,)."""
     length = x.shape[-1]
-    if isinstance(starts, int):
-        left, right = max(0, -starts), max(0, starts + width - length)
-        return F.pad(x, (left, right))[..., starts + left : starts + left + width]
     index = starts[:, None] + torch.arange(width, device=x.device)
     inside = (index >= 0) & (index < length)
     index = index.clamp(0, max(0, length - 1))[:, None, :].expand(-1, x.shape[1], -1)
     return torch.where(inside[:, None, :], x.gather(-1, index), 0.0)
 
 
-def append(past: Tensor, x: Tensor, fill: Tensor | int) -> Tensor:
-    """The first ``fill`` columns of each row's past (B, D, T), then its x (B, D, N), then zeros: (B, D, T + N)."""
-    width = past.shape[-1] + x.shape[-1]
-    if isinstance(fill, int):
-        return span(torch.cat([past[..., :fill], x], -1), 0, width)
+def append(past: Tensor, x: Tensor, fill: Tensor) -> Tensor:
+    """The first ``fill`` (B,) columns of each row's past (B, D, T), then its x (B, D, N), then zeros: (B, D, T + N)."""
     old = torch.arange(past.shape[-1], device=x.device) < fill[:, None]
     past = F.pad(torch.where(old[:, None, :], past, 0.0), (0, x.shape[-1]))
-    return past + span(x, -fill, width)
+    return past + span(x, -fill, past.shape[-1])

@@ -47,9 +47,6 @@ class WeightCache:
                 del values[next(iter(values))]
         return value
 
-    def __deepcopy__(self, memo: object) -> WeightCache:
-        return WeightCache()
-
     def __reduce__(self) -> tuple[type[WeightCache], tuple[()]]:
         return WeightCache, ()
 

@@ -75,12 +75,12 @@ class Resonant(RecurrentFilter[ResonantConfig]):
     def absorb(self, memory: Tensor | None, u: Tensor, lengths: Tensor | None) -> Tensor:
         length = u.shape[-1]
         fine, coarse = _table_sizes(length)
-        counts = length if lengths is None else lengths
+        points, u = coarse * fine, u.double()
         # Rows are right-aligned, so that all use one table of powers.
-        padded = span(u.double(), counts - coarse * fine, coarse * fine).unflatten(-1, (coarse, fine))
+        padded = F.pad(u, (points - length, 0)) if lengths is None else span(u, lengths - points, points)
         inner = self._powers(torch.arange(fine - 1, -1, -1, device=u.device))  # (D, fine, M, 2)
         outer = self._powers(torch.arange(coarse - 1, -1, -1, device=u.device) * fine)
-        parts = torch.einsum("bdaf,dfmz->bdamz", padded, inner)
+        parts = torch.einsum("bdaf,dfmz->bdamz", padded.unflatten(-1, (coarse, fine)), inner)
         absorbed = _complex_multiply(parts, outer).sum(2)
         if memory is None:
             return absorbed

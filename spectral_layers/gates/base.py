@@ -69,7 +69,7 @@ class SpectralView:
         """Phase in radians times the squared length of the phasor, so that gradients are bounded at empty bins."""
         cosine, sine = self.phasor
         weight = cosine.square() + sine.square()
-        # The gradient of atan2 is 1 / weight, whose square overflows below this weight; the phase times it is about 0.
+        # The gradient of atan2 divides by the weight, which may underflow; below this the weighted phase is about 0.
         present = weight > 1e-12
         angle = torch.atan2(torch.where(present, sine, 0.0), torch.where(present, cosine, 1.0))
         return weight * angle

@@ -54,12 +54,12 @@ def realised(kernel: Tensor, gated: Modulation, kept: Modulation, view: Spectral
         response = gain_of(kernel, bins, fft)
         here = response[..., ::FINER]
         through = here / (torch.ones_like(here) if gated.gain is None else gated.gain).clamp(min=1e-6)
-        asked = torch.ones_like(here) if kept.gain is None else kept.gain.expand(*here.shape[:-1], bins)
+        requested = torch.ones_like(here) if kept.gain is None else kept.gain.expand(*here.shape[:-1], bins)
         power = _around_bins(response.square(), fft)
         metrics = {
             "kept_share": batch_mean((through > 0.5).to(here.dtype)),
             "kept_energy": kept_energy(through, view),
-            "out_of_band": batch_mean((power * (1 - asked)).sum(-1) / power.sum(-1)),
+            "out_of_band": batch_mean((power * (1 - requested)).sum(-1) / power.sum(-1)),
         }
     return kept + Report(metrics=metrics)
 
