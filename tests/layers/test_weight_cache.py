@@ -1,4 +1,4 @@
-"""No way of writing weights leaves anything computed from the old ones; what is kept is asked for, and ends."""
+"""Values computed from weights follow every change of them; only scopes and streams cache them."""
 
 from __future__ import annotations
 
