@@ -45,8 +45,7 @@ class LabelledTask(Task):
         self.train = None if train is None else self.examples_of(train, train)
         self.held_out = self.examples_of(self.table, train)
         sizes = {role: read.size for role, read in self.readers.items() if isinstance(read, ImageReader) and read.size}
-        length = getattr(data, "max_length", None)
-        size = sizes.get(self.role)
+        length, size = dict(data).get("max_length"), sizes.get(self.role)
         self.model = model.with_data(labels=self.names, max_length=length, image_size=size, image_sizes=sizes)
 
     def examples_of(self, table: Table, train: Table | None) -> Examples:

@@ -17,7 +17,7 @@ from spectral_models.data.batches import Examples, token_rows
 from spectral_models.data.pairs import PairsConfig
 from spectral_models.data.source import Table
 from spectral_models.errors import needs_extra
-from spectral_models.evaluation.loop import Arrays, Batch, OnBatch, over
+from spectral_models.evaluation.loop import Arrays, Batch, OnBatch, map_examples
 from spectral_models.loss import IGNORE
 from spectral_models.model import SpectralModel
 from spectral_models.tasks.config import Kinds, TaskConfig
@@ -76,7 +76,7 @@ class Seq2SeqLM(LabelledTask):
             from sacrebleu import corpus_chrf
 
         some = Subset(self.held_out, range(self._decoded_pairs))
-        tokens = over(model, some, self._decoded, collate=self.collate, batch_size=batch_size)["tokens"]
+        tokens = map_examples(model, some, self._decoded, collate=self.collate, batch_size=batch_size)["tokens"]
         end = self.tokenizer.eos_token_id
         rows = [row[: row.index(end)] if end in row else row for row in tokens.tolist()]
         written, wanted = [self.tokenizer.decode(row) for row in rows], self.table.columns["target"][: len(some)]
