@@ -11,7 +11,7 @@ if typing.TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> object:
-        """Imports the public names at the first use of one: the command is to answer Ctrl-C while torch is loaded."""
+        """Imports the public names at first use, so that the command can handle Ctrl-C while torch is imported."""
         from importlib import import_module
 
         import_module("spectral_core")  # before torch and pydantic, which it keeps importable

@@ -175,9 +175,9 @@ class DecoderConfig(VocabularyConfig, StackConfig):
     """Base of the configs of strictly causal models over a vocabulary of V = ``vocab_size`` token ids.
 
     A subclass sets its ``type`` and builds a :class:`LanguageModel`, or a subclass of it, that maps ids (B, L) to
-    logits (B, L, V): those at t predict token t + 1 and depend on tokens up to t only. Validation refuses blocks with mixers
-    that are not causal; without ``block`` and ``layers`` the block is ``hybrid``. The model continues a state by any
-    number of tokens. ``build_model`` checks its causality if it has third-party parts.
+    logits (B, L, V): those at t predict token t + 1 and depend on tokens up to t only. Validation refuses blocks with
+    mixers that are not causal; without ``block`` and ``layers`` the block is ``hybrid``. The model continues a state by
+    any number of tokens. ``build_model`` checks its causality if it has third-party parts.
     """
 
     decoder: ClassVar[bool] = True

@@ -271,7 +271,7 @@ def test_a_state_and_a_source_exclude_each_other(model: Seq2Seq) -> None:
     with pytest.raises(StateError, match="contains its source: with a state give input_ids None"):
         model(sources(2, 7), ids, state=state)
     for more in ({"attention_mask": torch.ones(2, 7)}, {"sample_rate": 2000}):
-        with pytest.raises(StateError, match="nothing else about a source"):
+        with pytest.raises(StateError, match="nothing else of a source"):
             model(None, ids, state=state, **more)
     with pytest.raises(UnsupportedInputError, match=r"a target needs a source.*prepare\(input_ids\)"):
         model(None, ids)
