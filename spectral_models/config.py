@@ -130,16 +130,10 @@ def _each(value: Any, validate: ValidatorFunctionWrapHandler) -> list[BlockConfi
     return [validate(block) for block in spelled_out(value)]
 
 
-def _joined(members: tuple[list[BlockConfig], ...]) -> tuple[BlockConfig, ...]:
-    if not members:
-        raise ValueError("give one block at least")
-    return tuple(chain.from_iterable(members))
-
-
 Blocks = Annotated[
     tuple[Annotated[BlockConfig, WrapValidator(_each)], ...],
-    Field(max_length=1024, json_schema_extra={"minItems": 1}),
-    AfterValidator(_joined),
+    Field(min_length=1, max_length=1024),
+    AfterValidator(lambda members: tuple(chain.from_iterable(members))),
 ]
 """Blocks in turn. A name that stands for several blocks is replaced by these."""
 

@@ -40,9 +40,9 @@ class InputSpec(ABC):
     def shape(self, length: int | None = None, size: Size | None = None) -> Shape:
         """The shape of a row, by default of the usual length. Raises ConfigError if a size is required."""
 
-    @abstractmethod
     def sample(self, shape: Shape, generator: Generator | None = None) -> Tensor:
-        """Random values of a shape that includes the batch axis."""
+        """Random values of a shape that includes the batch axis, here of unit variance."""
+        return torch.randn(shape, generator=generator)
 
     def example(self, batch: int, generator: Generator | None = None) -> Tensor:
         """A small random input of ``batch`` rows."""
@@ -109,9 +109,6 @@ class ImageInput(InputSpec):
             raise ConfigError(f"an image has at least one row and one column; got a size of {size[0]} x {size[1]}.")
         return self.small[0], *size
 
-    def sample(self, shape: Shape, generator: Generator | None = None) -> Tensor:
-        return torch.randn(shape, generator=generator)
-
 
 @dataclass(frozen=True)
 class FeatureInput(InputSpec):
@@ -121,6 +118,3 @@ class FeatureInput(InputSpec):
 
     def shape(self, length: int | None = None, size: Size | None = None) -> Shape:
         return length or self.small[0], self.small[1]
-
-    def sample(self, shape: Shape, generator: Generator | None = None) -> Tensor:
-        return torch.randn(shape, generator=generator)

@@ -10,7 +10,7 @@ numbers."""
 
 
 class LabelSet(NamedTuple):
-    """size: number of labels. names: in order, if known. problem: what logits are. of: what each label is for."""
+    """size: number of labels. names: in order, if known. problem: what logits are. of: what is labelled."""
 
     size: int
     names: tuple[str, ...] | None

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from spectral_models.config import ModelConfig
@@ -101,19 +102,16 @@ class MaskedLM(CorpusTask):
         assert isinstance(spec, TokenInput)
         tokens, labels, mask = batch["inputs"], batch["labels"], batch["attention_mask"]
         rows = max(1, _MOST_LOGITS // (spec.vocab_size * tokens.shape[1]))
-        found: dict[str, list[Tensor]] = {"losses": [], "count": [], "right": []}
-        for part in torch.arange(len(tokens)).split(rows):
-            chosen = labels[part] != IGNORE
-            logits = model.run({spec.name: tokens[part]}, mask[part]).logits
-            scores = logits[chosen].double().log_softmax(-1)
-            true = labels[part][chosen]
-            of_row = torch.arange(len(part), device=tokens.device)[:, None].expand_as(chosen)[chosen]
-            zeros = scores.new_zeros(len(part))
-            nats = -scores.gather(1, true[:, None])[:, 0]
-            found["losses"].append(zeros.index_add(0, of_row, nats))
-            found["right"].append(zeros.index_add(0, of_row, (scores.argmax(-1) == true).double()))
-            found["count"].append(chosen.sum(1).double())
-        return {name: torch.cat(parts) for name, parts in found.items()}
+        chosen = labels != IGNORE
+        losses, right = torch.zeros_like(labels, dtype=torch.double), torch.zeros_like(chosen)
+        for start in range(0, len(tokens), rows):
+            part = slice(start, start + rows)
+            here = chosen[part]
+            true = labels[part][here]
+            logits = model.run({spec.name: tokens[part]}, mask[part]).logits[here].double()
+            losses[part][here] = F.cross_entropy(logits, true, reduction="none")
+            right[part][here] = logits.argmax(-1) == true
+        return {"losses": losses.sum(1), "right": right.sum(1), "count": chosen.sum(1)}
 
     def measures(self, arrays: Arrays) -> dict[str, float]:
         count = arrays["count"].sum()

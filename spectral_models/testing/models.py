@@ -233,7 +233,7 @@ def check_a_step_lowers_the_loss(case: ModelCase) -> None:
     model = case.build().train()
     losses = descent(model, lambda _: _loss(case, model), steps=8, learning_rate=1e-2)
     if not losses[-1] < losses[0]:
-        raise AssertionError(f"{case}: eight steps on one batch must lower the loss; it went {losses}.")
+        raise AssertionError(f"{case}: eight steps on one batch must lower the loss; got {losses}.")
 
 
 @only_for(lambda case: architecture_of(case.config) is not None)

@@ -34,11 +34,13 @@ class _Unread(AnyDataConfig):
 def check_it_says_what_it_does_not_support(case: TaskCase) -> None:
     """``unsupported_reasons`` is empty for the case, and not for a model or data that the task does not support."""
     if reasons := case.config.unsupported_reasons(case.config.adapted(case.model), case.data):
-        raise AssertionError(f"{case}: it does not take the case's own model and data: {reasons}.")
+        raise AssertionError(
+            f"{case}: unsupported_reasons() must be empty for the case's model and data; got {reasons}."
+        )
     if not case.config.unsupported_reasons(_NoTask(), case.data):
-        raise AssertionError(f"{case}: unsupported_reasons() has nothing against a model that declares no task.")
+        raise AssertionError(f"{case}: unsupported_reasons() must not be empty for a model without tasks.")
     if not case.config.unsupported_reasons(case.config.adapted(case.model), _Unread(source="nowhere")):
-        raise AssertionError(f"{case}: unsupported_reasons() has nothing against data that the task does not read.")
+        raise AssertionError(f"{case}: unsupported_reasons() must not be empty for data that the task does not read.")
 
 
 @for_all
@@ -48,7 +50,7 @@ def check_examples_depend_on_their_index_alone(case: TaskCase) -> None:
     for index in (11, 0, 5):
         for name, value in first[index].items():
             if not torch.equal(value, second[index][name]) or not torch.equal(value, first[index][name]):
-                raise AssertionError(f"{case}: example {index} differs from read to read in {name!r}.")
+                raise AssertionError(f"{case}: example {index} differs between two reads in {name!r}.")
 
 
 @for_all
@@ -91,7 +93,7 @@ def check_training_lowers_the_loss(case: TaskCase) -> None:
     losses = descent(model, loss, steps=case.steps, learning_rate=case.learning_rate)
     third = max(1, case.steps // 3)
     if not sum(losses[-third:]) < sum(losses[:third]):
-        raise AssertionError(f"{case}: {case.steps} steps must lower the loss; it went {losses}.")
+        raise AssertionError(f"{case}: {case.steps} steps must lower the loss; got {losses}.")
 
 
 @only_for(lambda case: find_spec("transformers") is not None)

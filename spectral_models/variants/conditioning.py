@@ -24,7 +24,7 @@ _PREPARED = "prepared"
 
 
 class SourceBlock(Block, Entered):
-    """x <- fusion(x, source), then the block. The state has the fusion's, with the source, and the mixer's."""
+    """x <- fusion(x, source), then the block. Its state holds the states of the fusion and the mixer."""
 
     def __init__(self, config: BlockConfig, context: LayerContext, *, path: str, fusion: FusionConfig) -> None:
         super().__init__(config, context, path=path)

@@ -98,7 +98,7 @@ class Encoder(StackedModel):
             if empty := (rows.lengths == 0).nonzero().flatten().tolist():
                 raise UnsupportedInputError(
                     f"rows {empty} are empty, and there is nothing in them to encode. Leave empty texts and recordings "
-                    "out of the batch, or give each a token that stands for nothing."
+                    "out of the batch, or give each at least one token."
                 )
             rows = rows.if_ragged(x.shape[1])
         positions = positions_of(x, rows, None)
@@ -192,7 +192,7 @@ class EncoderConfig(StackConfig):
 def _is_an_encoder(config: ModelConfig) -> ModelConfig:
     if not isinstance(config, EncoderConfig):
         fitting = [name for name, other in MODELS.configs().items() if issubclass(other, EncoderConfig)]
-        raise ValueError(f"{config.type!r} is no encoder. Encoders: {', '.join(fitting)}")  # noqa: TRY004
+        raise ValueError(f"{config.type!r} is not an encoder. Encoders: {', '.join(fitting)}")  # noqa: TRY004
     return config
 
 

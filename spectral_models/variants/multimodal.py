@@ -73,7 +73,12 @@ class Multimodal(Labeller):
         self._check(inputs, options)
         streams, report = {}, Report()
         for name in (name for name in self.encoders if name in inputs):
-            encoded = self._encode(name, inputs[name], {key: of[name] for key, of in options.items() if name in of})
+            arguments = {key: of[name] for key, of in options.items() if name in of}
+            try:
+                self._encoder(name).refuse_unknown(arguments.keys() - {"attention_mask"})
+                encoded: EncoderOutput = self.encoders[name](inputs[name], **arguments)
+            except UnsupportedInputError as error:
+                raise UnsupportedInputError(f"{name}: {error}") from error
             report += encoded.under(f"encoders.{name}")
             x = self.projections[name](encoded.hidden) if name in self.projections else encoded.hidden
             streams[name] = Stream.of(x, encoded.mask)
@@ -102,14 +107,6 @@ class Multimodal(Labeller):
         encoder = self.encoders[name]
         assert isinstance(encoder, Encoder)
         return encoder
-
-    def _encode(self, name: str, inputs: Tensor, options: dict[str, Any]) -> EncoderOutput:
-        try:
-            self._encoder(name).refuse_unknown(set(options) - {"attention_mask"})
-            output: EncoderOutput = self.encoders[name](inputs, **options)
-        except UnsupportedInputError as error:
-            raise UnsupportedInputError(f"{name}: {error}") from error
-        return output
 
     def _check(self, inputs: Mapping[str, Tensor], options: Mapping[str, Mapping[str, Any]]) -> None:
         known = ", ".join(self.encoders)

@@ -133,8 +133,8 @@ def test_options_of_another_encoder_are_refused() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"encoder": "language_model"}, r"^encoder: 'language_model' is no encoder\. Encoders: .*vision_encoder"),
-        ({"encoder": "classifier"}, "^encoder: 'classifier' is no encoder"),
+        ({"encoder": "language_model"}, r"^encoder: 'language_model' is not an encoder\. Encoders: .*vision_encoder"),
+        ({"encoder": "classifier"}, "^encoder: 'classifier' is not an encoder"),
         ({"num_labels": 1}, "^num_labels: classification needs 2 labels or more"),
         ({"encoder.pooling": "sum"}, r"^encoder\.pooling: "),
         ({"encoder.block.mixer": "holographic"}, r"^encoder\.block\.mixer: 'holographic' sees the past only"),

@@ -234,7 +234,10 @@ def test_an_exported_model_gives_the_same_logits_without_an_fft_call() -> None:
         ({"encoders": {"text": "encoder"}}, r"^encoders: two modalities or more are fused; a classifier has one"),
         ({"encoders": {**ENCODERS, "keys": "encoder"}}, r"^encoders: 'keys' cannot name a modality"),
         ({"encoders": {**ENCODERS, "a.b": "encoder"}}, r"^encoders: 'a\.b' cannot name a modality: .* has a dot"),
-        ({"encoders.text": "language_model"}, r"^encoders\.text: 'language_model' is no encoder\. Encoders: .*vision"),
+        (
+            {"encoders.text": "language_model"},
+            r"^encoders\.text: 'language_model' is not an encoder\. Encoders: .*vision",
+        ),
         ({"encoders.sound.frontend": "tokens"}, r"^encoders\.sound\.frontend: 'tokens' takes text"),
         ({"encoders.text.block": {"mixr": "fourier"}, "encoders.text.layers": None}, r"^encoders\.text\.block\.mixr: "),
         (

@@ -304,8 +304,8 @@ ENCODERS = "audio_encoder, encoder, vision_encoder"
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"encoder": "language_model"}, rf"^encoder: 'language_model' is no encoder\. Encoders: {ENCODERS}"),
-        ({"encoder": "seq2seq"}, r"^encoder: 'seq2seq' is no encoder"),
+        ({"encoder": "language_model"}, rf"^encoder: 'language_model' is not an encoder\. Encoders: {ENCODERS}"),
+        ({"encoder": "seq2seq"}, r"^encoder: 'seq2seq' is not an encoder"),
         ({"encoder.pooling": "sum"}, r"^encoder\.pooling: "),
         ({"layers.1.mixer": "fourier"}, r"^layers\.1\.mixer: 'fourier' sees the whole sequence"),
         ({"encoder.block.mixer": "holographic"}, r"^encoder\.block\.mixer: 'holographic' sees the past only"),
