@@ -27,12 +27,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 
 
 def put_weights(
-    model: SpectralModel,
-    stored: Mapping[str, Tensor],
-    file: Path,
-    *,
-    cast: bool = False,
-    int8: Collection[str] = (),
+    model: SpectralModel, stored: Mapping[str, Tensor], file: Path, *, cast: bool = False, int8: Collection[str] = ()
 ) -> None:
     """Load the parameters and buffers of a weights file into a model; all names and shapes must match.
 

@@ -72,15 +72,10 @@ class MaskedLM(CorpusTask):
     headline: ClassVar[str] = "accuracy"
 
     def __init__(
-        self,
-        config: MaskedLMConfig,
-        model: ModelConfig,
-        data: DataConfig,
-        tokenizer: Tokenizer | None,
-        split: str | None,
+        self, share: float, model: ModelConfig, data: DataConfig, tokenizer: Tokenizer | None, split: str | None
     ) -> None:
         super().__init__(model, data, tokenizer, split)
-        self.config = config
+        self.share = share
         mask, size = self.tokenizer.mask_token_id, self.tokenizer.vocab_size
         if mask is None and vocabulary_of(model) <= size:
             raise DataError(
@@ -91,7 +86,7 @@ class MaskedLM(CorpusTask):
         self.held_out: MaskedWindows = self._masked(self.windows, seed=0)
 
     def _masked(self, windows: RandomWindows | ContiguousWindows, seed: int) -> MaskedWindows:
-        return MaskedWindows(windows, self.config.share, self._mask, self.tokenizer.vocab_size, seed)
+        return MaskedWindows(windows, self.share, self._mask, self.tokenizer.vocab_size, seed)
 
     def examples(self, batch_size: int, steps: int, seed: int) -> MaskedWindows:
         return self._masked(self.random_windows(batch_size, steps, seed), seed)
@@ -138,4 +133,4 @@ class MaskedLMConfig(TaskConfig):
     def load(
         self, model: ModelConfig, data: DataConfig, *, tokenizer: Tokenizer | None = None, split: str | None = None
     ) -> MaskedLM:
-        return MaskedLM(self, model, data, tokenizer, split)
+        return MaskedLM(self.share, model, data, tokenizer, split)

@@ -39,16 +39,11 @@ class Seq2SeqLM(LabelledTask):
     tokenizer: Tokenizer
 
     def __init__(
-        self,
-        config: Seq2SeqLMConfig,
-        model: ModelConfig,
-        data: PairsConfig,
-        tokenizer: Tokenizer | None,
-        split: str | None,
+        self, generated: int, model: ModelConfig, data: PairsConfig, tokenizer: Tokenizer | None, split: str | None
     ) -> None:
         super().__init__(model, data, tokenizer, split)
         self.model = self.model.with_data(eos_token_id=self.tokenizer.eos_token_id)
-        self._decoded_pairs = min(config.generated, len(self.held_out))
+        self._decoded_pairs = min(generated, len(self.held_out))
 
     def examples_of(self, table: Table, train: Table | None) -> Examples:
         """A tokenizer is learned from targets, and from sources if they are texts."""
@@ -110,4 +105,4 @@ class Seq2SeqLMConfig(TaskConfig):
     def load(
         self, model: ModelConfig, data: PairsConfig, *, tokenizer: Tokenizer | None = None, split: str | None = None
     ) -> Seq2SeqLM:
-        return Seq2SeqLM(self, model, data, tokenizer, split)
+        return Seq2SeqLM(self.generated, model, data, tokenizer, split)

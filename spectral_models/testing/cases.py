@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,13 +23,11 @@ from spectral_models.tasks.task import Task
 class ModelCase:
     """A variant to check, as a small config.
 
-    tolerance: allowed difference of outputs that should be equal, in float32, relative to the largest. loss: computes
-    the loss of inputs by name, for a variant whose labels do not follow from the shape of its ``logits``.
+    tolerance: allowed difference of outputs that should be equal, in float32, relative to the largest.
     """
 
     config: ModelConfig
     tolerance: float = 1e-4
-    loss: Callable[[SpectralModel, Mapping[str, Tensor]], StepLoss] | None = None
 
     def build(self, **overrides: Any) -> SpectralModel:
         """The model in eval mode, with noise on all parameters: one that is 0 could hide an error."""

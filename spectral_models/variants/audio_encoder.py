@@ -27,6 +27,7 @@ class AudioEncoder(PlaneEncoder):
     sequence, the plane is read frame by frame.
     """
 
+    config: AudioEncoderConfig
     first_down: ClassVar[bool] = True
 
     def forward(
@@ -38,7 +39,7 @@ class AudioEncoder(PlaneEncoder):
         every row. sample_rate: of the audio, if known. Raises UnsupportedInputError for a rate other than the model's,
         another kind of input and empty rows.
         """
-        expected = getattr(self.config.frontend, "sample_rate", None)
+        expected = self.config.reader().sample_rate
         if sample_rate is not None and expected is not None and sample_rate != expected:
             raise UnsupportedInputError(
                 f"this model reads {expected:g} samples a second; the audio has {sample_rate:g}. Resample it, or build "
@@ -50,7 +51,7 @@ class AudioEncoder(PlaneEncoder):
         return self.encode(input_values, alignment.rows.lengths)
 
     def input_specs(self) -> tuple[AudioInput, ...]:
-        rate = getattr(self.config.frontend, "sample_rate", None)
+        rate = self.config.reader().sample_rate
         return (AudioInput("input_values", small=self.small_input(), masked=True, sample_rate=rate),)
 
 

@@ -69,18 +69,18 @@ class VisionEncoderConfig(PlaneEncoderConfig):
 
     @model_validator(mode="after")
     def _patches_fit(self) -> VisionEncoderConfig:
-        front = self.frontend
-        channels = front.channels if isinstance(front, PatchesConfig) else None
+        front, size = self.frontend, self.image_size
+        if not isinstance(front, PatchesConfig):
+            return self
         for name in ("image_mean", "image_std"):
-            if channels is not None and len(values := getattr(self, name)) not in (1, channels):
+            if (count := len(getattr(self, name))) not in (1, front.channels):
                 raise problem(
-                    (name,), f"one number for all channels, or one for each of {channels}; got {len(values)}."
+                    (name,), f"one number for all channels, or one for each of {front.channels}; got {count}."
                 )
-        if self.image_size and isinstance(front, PatchesConfig) and any(side % front.size for side in self.image_size):
-            height, width = self.image_size
+        if size and any(side % front.size for side in size):
             raise problem(
                 ("image_size",),
-                f"{height} x {width} is not a multiple of the patches' {front.size} x {front.size} pixels.",
+                f"{size[0]} x {size[1]} is not a multiple of the patches' {front.size} x {front.size} pixels.",
             )
         return self
 
