@@ -213,7 +213,7 @@ class ModelConfig(PartConfig):
         return fft_backend("auto") if self.fft is None else self.fft.build()
 
     @model_validator(mode="after")
-    def _one_fft(self) -> ModelConfig:
+    def _pass_on_fft(self) -> ModelConfig:
         if self.fft is not None:
             # The config is frozen, and a validator must return the same instance.
             self.__dict__.update(with_inner(self, lambda _: {"fft": self.fft}))

@@ -16,7 +16,6 @@ from spectral_models.data.labelled import LabelledTextsConfig
 from spectral_models.data.readers import ImageReader, Reader
 from spectral_models.data.source import SourceConfig, Table, load
 from spectral_models.data.tokenizer import require_vocabulary
-from spectral_models.evaluation.accuracy import logits_of
 from spectral_models.evaluation.loop import Batch
 from spectral_models.model import SpectralModel
 from spectral_models.tasks.config import Kinds, TaskConfig
@@ -72,7 +71,10 @@ class LabelledTask(Task):
 
     def logits(self, model: SpectralModel, batch: Batch) -> Tensor:
         """The logits of a batch, in float32."""
-        return logits_of(model, batch)
+        spec = model.only_input
+        assert spec is not None
+        logits: Tensor = model.run({spec.name: batch["inputs"]}, batch.get("attention_mask")).logits.float()
+        return logits
 
 
 class LabelledTaskConfig(TaskConfig):

@@ -156,7 +156,7 @@ class MultimodalConfig(LabellerConfig):
 
     @field_validator("encoders")
     @classmethod
-    def _can_be_told_apart(cls, encoders: dict[str, Any]) -> dict[str, Any]:
+    def _names_are_valid(cls, encoders: dict[str, Any]) -> dict[str, Any]:
         if len(encoders) < 2:
             raise ValueError("two modalities or more are fused; a classifier has one encoder.")
         reserved = nn.ModuleDict()

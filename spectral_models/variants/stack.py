@@ -151,7 +151,7 @@ class StackConfig(ModelConfig):
 
     @model_validator(mode="before")
     @classmethod
-    def _take_turns(cls, data: Any) -> Any:
+    def _write_out_blocks(cls, data: Any) -> Any:
         fields = ("block", "layers")
         if isinstance(data, Mapping) and all(
             data.get(name) is None and cls.model_fields[name].default is None for name in fields
