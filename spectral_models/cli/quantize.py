@@ -13,7 +13,7 @@ from spectral_models.cli.outputs import check_output
 from spectral_models.data import DataConfig
 from spectral_models.data.byte_files import TOKENIZER
 from spectral_models.data.corpus import sample
-from spectral_models.evaluation.change import changed
+from spectral_models.evaluation.change import measure_change
 from spectral_models.quantization import quantize as to_int8
 from spectral_models.quantization import torchao
 from spectral_models.record import CONFIG, int8_of, read_record
@@ -53,7 +53,7 @@ def quantize(
     text = sample(DataConfig(source=data or "stdlib"), held_out=data is None, limit=_BYTES)
     source = data or "held-out stdlib"
     names: list[str] = []
-    change = changed(model, lambda: names.extend(to_int8(model)), text, source, tokenizer)
+    change = measure_change(model, lambda: names.extend(to_int8(model)), text, source, tokenizer)
     save_checkpoint(model, output, tokenizer=tokenizer if (find(checkpoint) / TOKENIZER).exists() else None)
     before, after = ((find(path) / WEIGHTS).stat().st_size for path in (checkpoint, output))
     weights = sum(model.get_parameter(f"{name}.weight").numel() for name in names)
