@@ -134,10 +134,8 @@ def _learned(table: Table, role: str, rows: list[list[str]], num_labels: int, na
     """
     distinct = {label for row in rows for label in row}
     if len(distinct) < 2:
-        only = f"only one label, {next(iter(distinct))!r}" if distinct else "no label"
-        raise DataError(
-            f"{table.source} has {only}, and a classifier tells two or more apart. Add examples of another."
-        )
+        has = f"has only one label, {next(iter(distinct))!r}" if distinct else "has no label"
+        raise DataError(f"{table.source} {has}, and a classifier tells two or more apart. Add examples of another.")
     if not named:
         return None
     integers = all(map(_INTEGER.fullmatch, distinct))

@@ -105,7 +105,7 @@ ADTS = b"\xff\xf1\x50\x80" * 10
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (PLAIN[:400], r"is cut off: 602 bytes of samples were written, and 356 are there"),
+        (PLAIN[:400], r"is cut off: it declares 602 bytes of samples and holds 356"),
         (
             riff(chunk(b"ds64", LARGE), FORM, chunk(b"data", DATA[:99], 0xFFFFFFFF), kind=b"RF64"),
             r"is cut off: 602 byt",
