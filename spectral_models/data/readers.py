@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from spectral_models.data.wav import read_wav
-from spectral_models.errors import DataError
+from spectral_models.errors import DataError, needs_extra
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -67,10 +67,8 @@ class ImageReader:
 
     def __call__(self, file: File) -> Tensor:
         """(C, H, W). Raises DataError, with the file's name, for unreadable images and for another size."""
-        try:
+        with needs_extra("images need", "train", DataError):
             from PIL import Image, UnidentifiedImageError
-        except ImportError:
-            raise DataError("images need a library that is not installed: Pillow. Run: pip install pillow") from None
         content = io.BytesIO(file.read(self.what))
         try:
             with warnings.catch_warnings():

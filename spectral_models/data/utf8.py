@@ -129,10 +129,9 @@ def _encoding(head: bytes) -> str | None:
         units = head[: len(head) // width * width]
         for order, high in (("LE", units[width - 1 :: width]), ("BE", units[::width])):
             if len(high) > 1 and high.count(0) > 0.6 * len(high) and units.count(0) > (width - 1) * 0.6 * len(high):
+                decoder = codecs.getincrementaldecoder(f"{name}-{order}")()  # accepts an incomplete last character
                 try:
-                    codecs.getincrementaldecoder(f"{name}-{order}")().decode(
-                        units
-                    )  # the last character may be incomplete
+                    decoder.decode(units)
                 except UnicodeDecodeError:
                     continue
                 return f"{name}{order}"

@@ -180,7 +180,7 @@ def test_nothing_to_read_is_one_clear_error(texts, spectral, tmp_path, command):
     (tmp_path / "gap.txt").write_text("one\n\ntwo\n")
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
-    spectral(command, texts).refused(r"give what to read, or --file FILE")
+    spectral(command, texts).refused(r"give inputs, or --file FILE")
     spectral(command, texts, "a", "--file", tmp_path / "gap.txt").refused(r"not both")
     spectral(command, texts, "a", " ").refused(r"text 2 is empty, and there is nothing in it to read")
     spectral(command, texts, "--file", tmp_path / "gap.txt").refused(r"line 2 of .*gap\.txt is empty")
