@@ -61,7 +61,7 @@ def evaluate(
     model = load_checkpoint(checkpoint, **({} if fft is None else {"fft": fft}))
     run = run_of(checkpoint)
     if not data and run is None:
-        raise ConfigError(f"{checkpoint} lies in no run that held anything out. Say what to read: --data PATH.")
+        raise ConfigError(f"{checkpoint} belongs to no run with held-out data. Say what to read: --data PATH.")
     task = task_of(model.config) if run is None else run.task
     if task is None:
         raise ConfigError(
@@ -89,12 +89,12 @@ def evaluate(
     if limits and "max_length" in kind.model_fields:
         options.setdefault("max_length", limits[0])
     if run is not None and data is not None and os.path.realpath(data) == os.path.realpath(run.data.source):
-        errors.print(f"the model was trained on part of {data}; without --data what it held out is measured")
-    data_config = kind.parse({**defaults, **options})
-    if reasons := task.unsupported_reasons(model.config, data_config):
+        errors.print(f"the model was trained on part of {data}; without --data its held-out part is measured")
+    config = kind.parse({**defaults, **options})
+    if reasons := task.unsupported_reasons(model.config, config):
         raise ConfigError("; ".join(reasons) + ".")
     loaded = task.load(
-        model.config, data_config, tokenizer=load_tokenizer(checkpoint), split=None if data is None else split
+        model.config, config, tokenizer=load_tokenizer(checkpoint), split=None if data is None else split
     )
     with _progress(len(loaded.held_out), loaded.held_out.what) as advance:
         measures = loaded.judge(model, batch_size=batch_size, on_batch=advance)

@@ -102,7 +102,7 @@ def _model(source: str) -> SpectralModel:
     presets = list_models()
     if source not in presets and not path.is_file() and path.suffix not in (".yaml", ".yml", ".json"):
         raise ConfigError(
-            f"there is no checkpoint directory at {source}, and no preset is called so.{suggestion(source, presets)} "
+            f"there is no checkpoint directory at {source}, and no preset has this name.{suggestion(source, presets)} "
             f"Presets: {', '.join(presets)}. A config file ends in .yaml, .yml or .json."
         )
     config = read_config(source, [])

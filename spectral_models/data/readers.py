@@ -167,7 +167,7 @@ class AudioReader:
         samples, rate = read_wav(file.read(self.what), file.name)
         if self.sample_rate is not None and rate != self.sample_rate:
             raise DataError(
-                f"{file.name} has {rate} samples a second, and this model hears {self.sample_rate:g}; nothing is "
+                f"{file.name} has {rate} samples a second, and this model needs {self.sample_rate:g}; nothing is "
                 f"resampled here. Convert it: sox {file.name} -r {self.sample_rate:g} OUT.wav."
             )
         return torch.from_numpy(samples.mean(1).astype(np.float32))
