@@ -298,7 +298,7 @@ def test_evaluate_needs_something_to_measure_on(finished, tmp_path):
     bare = Path(shutil.copytree(finished.directory / "model", tmp_path / "bare"))
     ended = evaluated(bare)
     assert isinstance(ended.exception, ConfigError)
-    assert "lies in no run" in str(ended.exception)
+    assert "belongs to no run" in str(ended.exception)
 
 
 def test_the_example_trains_as_it_is_written(table, tmp_path):
