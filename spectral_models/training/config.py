@@ -34,7 +34,7 @@ _Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class TrainingConfig(Config):
-    """AdamW with warm-up and cosine decay, gradients clipped; weight decay on linear and embedding weights only."""
+    """Optimiser, schedule and bookkeeping of a run. Gradients are clipped; only linear and embedding weights decay."""
 
     steps: Length = 500
     """Optimiser steps."""
@@ -42,6 +42,9 @@ class TrainingConfig(Config):
     """Sequences or examples per step over all processes and accumulated batches."""
     accumulation: Length = 1
     """Batches whose gradients are summed into one step."""
+    optimizer: Literal["adamw", "muon", "adafactor", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit"] = "adamw"
+    """muon: torch's, for the weights of linear layers inside blocks, its update scaled to the RMS of AdamW's; AdamW for
+    the rest. adafactor has no momentum. 8bit and paged: AdamW of bitsandbytes, which must be installed."""
     learning_rate: Scale = 2e-3
     warmup: float = Field(default=0.1, ge=0.0, le=1.0)
     """Share of the steps over which the rate rises to learning_rate."""
@@ -49,6 +52,7 @@ class TrainingConfig(Config):
     """Where the cosine ends, relative to learning_rate."""
     weight_decay: Weight = 0.1
     betas: tuple[_Momentum, _Momentum] = (0.9, 0.95)
+    """Of AdamW. Muon's momentum is 0.95."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of a label's weight that is spread over all labels; for classifiers."""
     clip: Scale = 1.0

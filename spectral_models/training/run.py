@@ -23,6 +23,7 @@ from spectral_models.errors import not_written
 from spectral_models.tasks.task import Task
 from spectral_models.training.config import RunConfig, TrainingConfig
 from spectral_models.training.directory import begin, check_data, claimed, keep_tokenizer, kept_tokenizer
+from spectral_models.training.optimizers import require_optimizer, transformers_name
 from spectral_models.training.progress import TrainingProgress, held_out_numbers
 from spectral_models.training.result import TrainingResult
 from spectral_models.training.trainer import CONTINUE, SpectralTrainer
@@ -53,6 +54,7 @@ def train(run: RunConfig, out: str | Path, *, resume: bool = False) -> TrainingR
         raise ConfigError("the run's directory has no name. Give one: --out DIRECTORY.")
     directory = Path(out)
     share = _share(run.training)
+    require_optimizer(run.training.optimizer)
     leads = int(os.environ.get("RANK", "0")) == 0
     new = leads and not directory.exists()
     with claimed(directory, leads=leads):
@@ -61,11 +63,12 @@ def train(run: RunConfig, out: str | Path, *, resume: bool = False) -> TrainingR
             arguments = _arguments(run, share, directory)
             try:
                 task = _load(run, directory, arguments)
+                trainer = _trainer(run, task, arguments)
             except SpectralError:
                 if new:
                     shutil.rmtree(directory)
                 raise
-            return _train(run, task, directory, checkpoint, arguments)
+            return _train(run, trainer, directory, checkpoint)
         except (OSError, SafetensorError) as error:
             raise not_written(f"the run in {directory} stopped", error, CONTINUE, remedy="Mend that") from error
 
@@ -81,14 +84,17 @@ def _load(run: RunConfig, directory: Path, arguments: TrainingArguments) -> Task
     return task
 
 
-def _train(
-    run: RunConfig, task: Task, directory: Path, checkpoint: Path | None, arguments: TrainingArguments
-) -> TrainingResult:
+def _trainer(run: RunConfig, task: Task, arguments: TrainingArguments) -> SpectralTrainer:
     set_seed(run.training.seed)
     model = build_model(task.model)
     model.gradient_checkpointing = run.training.gradient_checkpointing
     trainer = SpectralTrainer(task, model, run.training, arguments)
     trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _train(run: RunConfig, trainer: SpectralTrainer, directory: Path, checkpoint: Path | None) -> TrainingResult:
+    task, model = trainer.task, trainer.spectral_model
     progress = TrainingProgress(task)
     trainer.add_callback(progress)
     with closing(progress):
@@ -140,6 +146,7 @@ def _arguments(run: RunConfig, share: int, directory: Path) -> TrainingArguments
         max_steps=config.steps,
         per_device_train_batch_size=share,
         gradient_accumulation_steps=config.accumulation,
+        optim=transformers_name(config.optimizer),
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine_with_min_lr",
         lr_scheduler_kwargs={"min_lr_rate": config.final_rate},

@@ -15,8 +15,6 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from spectral_layers import Filter
-from spectral_layers.projection import Projection
 from spectral_models.checkpoint import WEIGHTS, write_files
 from spectral_models.errors import CheckpointError, not_written
 from spectral_models.evaluation.loop import Batch
@@ -26,6 +24,7 @@ from spectral_models.record import CONFIG
 from spectral_models.seal import sealed, verify, write_marker
 from spectral_models.tasks.task import Task
 from spectral_models.training.config import TrainingConfig
+from spectral_models.training.optimizers import MuonWithAdamW, parameter_groups
 from spectral_models.weights import put_weights, read_weights
 
 TRAINING_MARKER = "training-complete.json"
@@ -79,8 +78,9 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
 
     def __init__(self, task: Task, model: SpectralModel, training: TrainingConfig, args: TrainingArguments) -> None:
         self.task = task
-        self.kept = training.keep
+        self.training = training
         self.spectral_model = model
+        self.groups = parameter_groups(model, training)
         self.reported = RunningMeans()
         smoothing: dict[str, Any] = {"label_smoothing": training.label_smoothing} if training.label_smoothing else {}
         loss = partial(task.loss, **smoothing)
@@ -117,14 +117,12 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
         here = sum((counted(batch["labels"]) for batch in batches), start=torch.tensor(0)).to(device)
         return batches, self.accelerator.gather(here).sum()
 
-    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Weights of linear layers and embeddings; kernels, gates, norms and biases are not pulled towards zero."""
-        filters = {part for module in model.modules() if isinstance(module, Filter) for part in module.modules()}
-        return [
-            f"{name}.weight"
-            for name, module in model.named_modules()
-            if isinstance(module, nn.Linear | nn.Embedding | Projection) and module not in filters
-        ]
+    def get_optimizer_cls_and_kwargs(
+        self, args: TrainingArguments, model: nn.Module | None = None
+    ) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+        """Transformers' class for the optimiser's name, with our groups of parameters."""
+        optimizer, options = super().get_optimizer_cls_and_kwargs(args, model)
+        return MuonWithAdamW if self.training.optimizer == "muon" else optimizer, {**options, "params": self.groups}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the parts' metrics to every training log; of the last one keeps what does not depend on the session.
@@ -174,7 +172,7 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
             with _saving(directory):
                 write_marker(directory, TRAINING_MARKER, sorted(files))
             # By step: Trainer would go by time, and a clock that was set back makes the newest the oldest.
-            for path in _numbered(directory.parent)[: -self.kept]:
+            for path in _numbered(directory.parent)[: -self.training.keep]:
                 shutil.rmtree(path)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:

@@ -1,0 +1,158 @@
+"""Optimisers, schedules and what else a run's config chooses: each does what its name says, and resumes to the bit."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from spectral_core import ConfigError
+from spectral_models import build_model, load_config
+from spectral_models.training import RunConfig, load_run
+from spectral_models.training.optimizers import MuonWithAdamW, parameter_groups
+from spectral_models.training.result import TrainingResult
+from spectral_models.training.run import train
+
+RUN = {
+    "model": {
+        "hidden_dim": 16,
+        "num_layers": 1,
+        "block": {
+            "mixer": {"type": "gated_convolution", "filter": {"type": "resonant", "modes": 4}},
+            "feedforward": "mlp",
+            "dropout": 0.1,
+        },
+    },
+    "data": {"context": 32, "validation_bytes": 500},
+    "training": {"steps": 8, "batch_size": 2, "eval_every": 2, "save_every": 2, "log_every": 1, "keep": 9},
+}
+OPTIMIZERS = {
+    "adamw": "exp_avg",
+    "muon": "momentum_buffer",
+    "adafactor": "exp_avg_sq_row",
+    "adamw_8bit": "state1",
+    "paged_adamw_32bit": "state1",
+    "paged_adamw_8bit": "state1",
+}
+"""And what only it keeps of a matrix."""
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "text.txt"
+    path.write_text("".join(f"line {i}: the quick brown fox {i * i % 97}\n" for i in range(300)), encoding="utf-8")
+    return path
+
+
+def make_run(text: Path, **training: Any) -> RunConfig:
+    return load_run(RUN, {"data.source": str(text), **{f"training.{name}": value for name, value in training.items()}})
+
+
+def interrupted(result: TrainingResult, step: int, directory: Path) -> Path:
+    """The directory of a run as it was behind the checkpoint of that step."""
+    shutil.copytree(result.directory, directory)
+    shutil.rmtree(directory / "model")
+    for name in ("metrics.json", "curve.png"):
+        (directory / name).unlink()
+    for path in (directory / "checkpoints").iterdir():
+        if int(path.name.partition("-")[2]) > step:
+            shutil.rmtree(path)
+    return directory
+
+
+def assert_same(resumed: TrainingResult, whole: TrainingResult) -> None:
+    assert resumed.history == whole.history
+    for file in ("metrics.json", "model/model.safetensors"):
+        assert (resumed.directory / file).read_bytes() == (whole.directory / file).read_bytes(), file
+
+
+def rates(result: TrainingResult) -> list[float]:
+    return [row["learning_rate"] for row in result.history if "loss" in row]
+
+
+# Optimisers
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_trains_and_resumes_to_the_bit(text, tmp_path, optimizer):
+    if optimizer.endswith("bit"):
+        pytest.importorskip("bitsandbytes")
+    if optimizer.startswith("paged") and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    run = make_run(text, optimizer=optimizer, learning_rate=1e-2)
+    whole = train(run, tmp_path / "whole")
+    assert_same(train(run, interrupted(whole, 4, tmp_path / "stopped"), resume=True), whole)
+    losses = [row["loss"] for row in whole.history if "loss" in row]
+    assert losses[-1] < losses[0] - 0.3
+    saved = torch.load(whole.directory / "checkpoints" / "checkpoint-8" / "optimizer.pt", weights_only=True)
+    assert f"'{OPTIMIZERS[optimizer]}'" in repr(saved)
+
+
+def test_muon_takes_the_linear_layers_of_blocks_alone():
+    model = build_model(load_config("tiny"))
+    training = make_run(Path("x"), optimizer="muon", learning_rate=0.5, weight_decay=0.25).training
+    groups = parameter_groups(model, training)
+    assert [(group["muon"], group["weight_decay"]) for group in groups] == [(True, 0.25), (False, 0.25), (False, 0.0)]
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    first = [names[parameter] for parameter in groups[0]["params"]]
+    assert "blocks.0.mixer.in_proj.weight" in first
+    assert "blocks.3.feedforward.down.weight" in first
+    assert not any("embedding" in name or "filter" in name or "norm" in name for name in first)
+    assert all(model.get_parameter(name).ndim == 2 for name in first)
+    assert sum(len(group["params"]) for group in groups) == len(names)
+
+
+def test_muon_with_adamw_is_muon_and_adamw():
+    def layers() -> nn.Sequential:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 4))
+
+    model, twin = layers(), layers()
+    matrices, others = [twin[0].weight, twin[1].weight], [twin[0].bias, twin[1].bias]
+    options: dict[str, Any] = {"lr": 0.1, "weight_decay": 0.2}
+    apart = [
+        torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw", **options),
+        torch.optim.AdamW(others, **options),
+    ]
+    groups = [{"params": [layer.weight for layer in model], "muon": True, **options}]
+    groups += [{"params": [layer.bias for layer in model], "muon": False, **options}]
+    together = MuonWithAdamW(groups)
+    for step in range(4):
+        for part, optimizers in ((model, [together]), (twin, apart)):
+            x = torch.linspace(-1, 1, 8).view(2, 4) + step
+            part(x).square().mean().backward()
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+        together.load_state_dict(together.state_dict())
+        for group in [*together.param_groups, *(group for part in apart for group in part.param_groups)]:
+            group["lr"] *= 0.5  # as a schedule does
+    for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_muon_of_a_model_without_matrices_to_train_is_refused():
+    model = build_model(load_config("tiny"))
+    model.blocks.requires_grad_(False)
+    with pytest.raises(ConfigError, match=r"muon is for weights of linear layers inside blocks, .* Use adamw"):
+        parameter_groups(model, make_run(Path("x"), optimizer="muon").training)
+
+
+@pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if name.endswith("bit")])
+def test_an_optimizer_that_is_not_installed_is_one_error_and_nothing_is_written(text, tmp_path, monkeypatch, optimizer):
+    monkeypatch.setattr("spectral_models.training.optimizers.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=rf"training\.optimizer {optimizer} needs .*pip install bitsandbytes"):
+        train(make_run(text, optimizer=optimizer), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="paged memory is there on a GPU")
+def test_a_paged_optimizer_without_a_gpu_is_one_error(text, tmp_path, monkeypatch):
+    monkeypatch.setattr("spectral_models.training.optimizers.find_spec", lambda name: object())
+    with pytest.raises(ConfigError, match=r"paged_adamw_8bit needs a GPU\. Use adamw_8bit or adamw"):
+        train(make_run(text, optimizer="paged_adamw_8bit"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
