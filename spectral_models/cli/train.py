@@ -26,7 +26,11 @@ def train(
         [], "--set", metavar="PATH=VALUE", help="Replace a value, as in training.steps=1000. Repeatable."
     ),
     out_dir: str = typer.Option(None, "--out", help="The run's directory. By default runs/<name of the config>."),
-    resume: bool = typer.Option(False, "--resume", help="Continue the run in --out from its newest whole checkpoint."),
+    resume: bool = typer.Option(
+        False,
+        "--resume",
+        help="Continue the run in --out from its newest whole checkpoint; training.steps may be larger.",
+    ),
 ) -> None:
     """Train a language model or a classifier, with checkpoints, TensorBoard logs and a learning curve.
 

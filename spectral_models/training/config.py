@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import (
+    AfterValidator,
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
@@ -31,6 +32,17 @@ from spectral_models.tasks import TaskConfig
 from spectral_models.tasks.config import described
 
 _Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
+BY_TOTAL = ("cosine", "linear")
+"""Schedules whose rate at every step depends on the number of all steps."""
+
+
+def _share_or_steps(span: float) -> float:
+    if span > 1 and not span.is_integer():
+        raise ValueError("is a share of the steps up to 1, or a whole number of steps")
+    return span
+
+
+_Span = Annotated[float, Field(ge=0.0, le=1 << 32), AfterValidator(_share_or_steps)]
 
 
 class TrainingConfig(Config):
@@ -46,10 +58,17 @@ class TrainingConfig(Config):
     """muon: torch's, for the weights of linear layers inside blocks, its update scaled to the RMS of AdamW's; AdamW for
     the rest. adafactor has no momentum. 8bit and paged: AdamW of bitsandbytes, which must be installed."""
     learning_rate: Scale = 2e-3
-    warmup: float = Field(default=0.1, ge=0.0, le=1.0)
-    """Share of the steps over which the rate rises to learning_rate."""
+    schedule: Literal["cosine", "linear", "warmup_stable_decay", "constant"] = "cosine"
+    """How the rate goes on after the warm-up: down to final_rate until the last step, or at learning_rate. With
+    warmup_stable_decay it stays at learning_rate until the cool-down, which is linear."""
+    warmup: _Span = Field(default_factory=lambda values: 0.1 if values.get("schedule") in BY_TOTAL else 20)
+    """Steps over which the rate rises to learning_rate, from 0 (from final_rate with linear and warmup_stable_decay): a
+    share of all steps up to 1, or their number. By default 0.1 for cosine and linear; else 20 steps, so that a run can
+    be resumed with more steps."""
+    cooldown: _Span = 0.2
+    """Steps over which warmup_stable_decay falls to final_rate at the end: a share of all steps, or their number."""
     final_rate: float = Field(default=0.1, ge=0.0, le=1.0)
-    """Where the cosine ends, relative to learning_rate."""
+    """Where the schedule ends, relative to learning_rate."""
     weight_decay: Weight = 0.1
     betas: tuple[_Momentum, _Momentum] = (0.9, 0.95)
     """Of AdamW. Muon's momentum is 0.95."""
@@ -69,6 +88,30 @@ class TrainingConfig(Config):
     """Checkpoints kept; at least two, so that one is whole while another is written."""
     log_every: Length = 10
     seed: int = Field(default=0, ge=0, lt=1 << 32)
+
+    @property
+    def warmup_steps(self) -> int:
+        return self._number(self.warmup)
+
+    @property
+    def cooldown_steps(self) -> int:
+        """Steps over which the rate falls: the cool-down of warmup_stable_decay, all after the warm-up of linear."""
+        return self._number(self.cooldown) if self.schedule == "warmup_stable_decay" else self.steps - self.warmup_steps
+
+    def _number(self, span: float) -> int:
+        return round(span * self.steps if span <= 1 else span)
+
+    @model_validator(mode="after")
+    def _has_room(self) -> TrainingConfig:
+        spans = {"warmup": self.warmup_steps}
+        if self.schedule == "warmup_stable_decay":
+            spans["cooldown"] = self.cooldown_steps
+        if sum(spans.values()) > self.steps:
+            needed = " and ".join(f"a {name} of {steps} steps" for name, steps in spans.items())
+            raise ValueError(
+                f"training.steps {self.steps} has no room for {needed}: set training.{' or training.'.join(spans)}"
+            )
+        return self
 
 
 def _kind_of(data: type[AnyDataConfig]) -> str:

@@ -10,6 +10,7 @@ import os
 import shutil
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -22,7 +23,7 @@ from spectral_models.checkpoint import save_checkpoint
 from spectral_models.errors import not_written
 from spectral_models.tasks.task import Task
 from spectral_models.training.config import RunConfig, TrainingConfig
-from spectral_models.training.directory import begin, check_data, claimed, keep_tokenizer, kept_tokenizer
+from spectral_models.training.directory import begin, check_data, claimed, keep_config, keep_tokenizer, kept_tokenizer
 from spectral_models.training.optimizers import require_optimizer, transformers_name
 from spectral_models.training.progress import TrainingProgress, held_out_numbers
 from spectral_models.training.result import TrainingResult
@@ -44,7 +45,9 @@ def train(run: RunConfig, out: str | Path, *, resume: bool = False) -> TrainingR
     metrics.json     the final held-out numbers, and what was logged
     ===============  ======================================================================
 
-    resume: continue from the newest complete checkpoint, to the same losses as a run that was never interrupted.
+    resume: continue from the newest complete checkpoint, to the same losses as a run that was never interrupted. The
+    run may have more steps than it began with, if its schedule is constant, or warmup_stable_decay with a checkpoint
+    from before the cool-down: it then ends with the weights of a run that had them from the start.
     Under ``torchrun`` or ``accelerate launch`` the processes share each step's batch. Raises ConfigError when ``out``
     holds a checkpoint, a run and resume is not asked for, or one with another config or other data, and when another
     process trains there; DataError for data that cannot be read or do not fit the model, and then leaves no directory
@@ -68,6 +71,8 @@ def train(run: RunConfig, out: str | Path, *, resume: bool = False) -> TrainingR
                 if new:
                     shutil.rmtree(directory)
                 raise
+            if leads:
+                keep_config(run, directory)
             return _train(run, trainer, directory, checkpoint)
         except (OSError, SafetensorError) as error:
             raise not_written(f"the run in {directory} stopped", error, CONTINUE, remedy="Mend that") from error
@@ -135,6 +140,16 @@ def _share(config: TrainingConfig) -> int:
     return share
 
 
+def transformers_schedule(config: TrainingConfig) -> dict[str, Any]:
+    """The schedule as transformers names it, and its options."""
+    if config.schedule == "constant":
+        return {"lr_scheduler_type": "constant_with_warmup"}
+    if config.schedule == "cosine":
+        return {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": config.final_rate}}
+    falling = {"num_decay_steps": config.cooldown_steps, "decay_type": "linear", "min_lr_ratio": config.final_rate}
+    return {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": falling}
+
+
 def _arguments(run: RunConfig, share: int, directory: Path) -> TrainingArguments:
     assert run.task is not None
     config = run.training
@@ -148,9 +163,8 @@ def _arguments(run: RunConfig, share: int, directory: Path) -> TrainingArguments
         gradient_accumulation_steps=config.accumulation,
         optim=transformers_name(config.optimizer),
         learning_rate=config.learning_rate,
-        lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr_rate": config.final_rate},
-        warmup_steps=round(config.warmup * config.steps),
+        **transformers_schedule(config),
+        warmup_steps=config.warmup_steps,
         weight_decay=config.weight_decay,
         adam_beta1=config.betas[0],
         adam_beta2=config.betas[1],

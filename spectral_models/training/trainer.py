@@ -188,9 +188,14 @@ def _saving(directory: Path) -> Iterator[None]:
         raise not_written(f"could not save {directory}", error, CONTINUE) from error
 
 
-def newest_complete(directory: Path) -> Path | None:
-    """The newest training checkpoint that has all it needs, as it was written; None when there is none."""
+def newest_complete(directory: Path, until: int | None = None) -> Path | None:
+    """The newest training checkpoint that has all it needs, as it was written; None when there is none.
+
+    until: the last step that counts.
+    """
     for path in reversed(_numbered(directory)):
+        if until is not None and _step(path) > until:
+            continue
         try:
             verify(path, TRAINING_MARKER, _NEEDED)
         except CheckpointError:

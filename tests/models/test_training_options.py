@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import nn
+from transformers import get_scheduler
 
 from spectral_core import ConfigError
 from spectral_models import build_model, load_config
 from spectral_models.training import RunConfig, load_run
 from spectral_models.training.optimizers import MuonWithAdamW, parameter_groups
 from spectral_models.training.result import TrainingResult
-from spectral_models.training.run import train
+from spectral_models.training.run import train, transformers_schedule
 
 RUN = {
     "model": {
@@ -156,3 +158,107 @@ def test_a_paged_optimizer_without_a_gpu_is_one_error(text, tmp_path, monkeypatc
     with pytest.raises(ConfigError, match=r"paged_adamw_8bit needs a GPU\. Use adamw_8bit or adamw"):
         train(make_run(text, optimizer="paged_adamw_8bit"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+# Schedules
+
+
+SCHEDULES = {
+    "cosine": [0, 0.5, 1, 0.8682, 0.55, 0.2318],
+    "linear": [0.1, 0.55, 1, 0.775, 0.55, 0.325],
+    "warmup_stable_decay": [0.1, 0.55, 1, 1, 1, 0.55],
+    "constant": [0, 0.5, 1, 1, 1, 1],
+}
+"""Of six steps, two of them warm-up and of the third the last two cool-down, down to a tenth; relative."""
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_schedules_give_the_rates_of_their_names(schedule):
+    training = load_run(
+        "tiny", {"training.schedule": schedule, "training.steps": 6, "training.warmup": 2, "training.cooldown": 2}
+    ).training
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    chosen = transformers_schedule(training)
+    scheduler = get_scheduler(
+        chosen["lr_scheduler_type"], optimizer, 2, 6, scheduler_specific_kwargs=chosen.get("lr_scheduler_kwargs")
+    )
+    found = []
+    for _ in range(6):
+        found.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    assert found == pytest.approx(SCHEDULES[schedule], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schedule": "step"}, r"training\.schedule: .*'cosine', 'linear', 'warmup_stable_decay' or 'constant'"),
+        ({"optimizer": "sgd"}, r"training\.optimizer: .*'adamw', 'muon', 'adafactor'"),
+        ({"warmup": 2.5}, r"training\.warmup: .*a share of the steps up to 1, or a whole number of steps"),
+        ({"warmup": 900}, r"training\.steps 500 has no room for a warmup of 900 steps: set training\.warmup"),
+        (
+            {"schedule": "warmup_stable_decay", "cooldown": 490},
+            r"no room for a warmup of 20 steps and a cooldown of 490 steps: set training\.warmup or training\.cooldown",
+        ),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_one_error(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        load_run("tiny", {f"training.{name}": value for name, value in changes.items()})
+
+
+# More steps
+
+
+SPANS = {
+    "constant": {"warmup": 2},
+    "warmup_stable_decay": {"warmup": 2, "cooldown": 0.25},
+}
+
+
+@pytest.mark.parametrize("schedule", SPANS)
+def test_a_run_resumed_with_more_steps_is_one_that_had_them_from_the_start(text, tmp_path, schedule):
+    def with_steps(steps: int) -> RunConfig:
+        return make_run(text, schedule=schedule, steps=steps, **SPANS[schedule])
+
+    short = train(with_steps(8), tmp_path / "run")
+    whole = train(with_steps(12), tmp_path / "whole")
+    longer = train(with_steps(12), short.directory, resume=True)
+    timeless = [[{k: v for k, v in row.items() if k != "epoch"} for row in one.history] for one in (longer, whole)]
+    assert timeless[0] == timeless[1], "an epoch is all steps"
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(longer.model.state_dict()[name], value), name
+    assert load_run(longer.directory / "run.yaml").training.steps == 12
+    assert_same(train(with_steps(12), longer.directory, resume=True), longer)
+    with pytest.raises(ConfigError, match="another config"):
+        train(with_steps(8), longer.directory, resume=True)
+
+
+def test_more_steps_of_other_schedules_or_behind_a_cool_down_are_refused(text, tmp_path):
+    directory = train(make_run(text), tmp_path / "run").directory
+
+    def refused(message: str, steps: int = 12, **training: Any) -> None:
+        before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+        with pytest.raises(ConfigError, match=message):
+            train(make_run(text, steps=steps, **training), directory, resume=True)
+        assert {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()} == before
+
+    def began(**training: Any) -> None:
+        config = make_run(text, **training).model_dump(mode="json")
+        (directory / "run.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+
+    refused(r"from 8 to 12: every rate of its cosine schedule depends on the number of all steps\. .*--from .*run")
+    refused("another config", learning_rate=1.0)
+    refused("another config", steps=6)
+    began(schedule="linear")
+    refused("linear schedule depends", schedule="linear")
+    share = {"schedule": "constant", "warmup": 0.25}
+    began(**share)
+    refused(r"warm-up is a share of them, 2 steps until now\. Keep that with --set training\.warmup=2, or", **share)
+    stable = {"schedule": "warmup_stable_decay", "warmup": 2, "cooldown": 0.25}
+    began(**stable)
+    for step in (2, 4, 6):
+        shutil.rmtree(directory / "checkpoints" / f"checkpoint-{step}")
+    refused(r"its cool-down began behind step 6, and no checkpoint from before that is left\. .*--from", **stable)
