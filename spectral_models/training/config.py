@@ -69,6 +69,10 @@ class TrainingConfig(Config):
     """Steps over which warmup_stable_decay falls to final_rate at the end: a share of all steps, or their number."""
     final_rate: float = Field(default=0.1, ge=0.0, le=1.0)
     """Where the schedule ends, relative to learning_rate."""
+    rates: dict[str, Scale] = Field(default={})
+    """Factors on learning_rate by patterns of parameters' names: ``{"frontend.*": 0.1}``. The last match counts."""
+    freeze: tuple[str, ...] = ()
+    """Patterns of the names of parameters that stay as they begin: ``["frontend.*", "blocks.0.*"]``."""
     weight_decay: Weight = 0.1
     betas: tuple[_Momentum, _Momentum] = (0.9, 0.95)
     """Of AdamW. Muon's momentum is 0.95."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
+from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from typing import Any
 
@@ -36,31 +38,60 @@ def require_optimizer(optimizer: str) -> None:
         raise ConfigError(f"training.optimizer {optimizer} needs a GPU. Use adamw_8bit or adamw.")
 
 
-def parameter_groups(model: SpectralModel, training: TrainingConfig) -> Groups:
-    """The parameters that require a gradient, grouped; the first group has the rate that is logged.
+def freeze(model: SpectralModel, patterns: Collection[str]) -> None:
+    """Leave parameters as they are, by patterns of their names (fnmatch).
 
-    Raises ConfigError for Muon where no weight matrix of a block is trained.
+    Raises ConfigError for a pattern that matches none, and if all parameters match.
     """
+    names = [name for name, _ in model.named_parameters()]
+    frozen = {name for pattern in patterns for name in _matches(pattern, names, "freeze")}
+    if len(frozen) == len(names):
+        raise ConfigError(f"training.freeze matches all parameters, so nothing would be trained. {_listed(names)}")
+    for name in frozen:
+        model.get_parameter(name).requires_grad_(False)
+
+
+def parameter_groups(model: SpectralModel, training: TrainingConfig) -> Groups:
+    """The parameters that require a gradient, by rate and weight decay. Those at learning_rate, which is logged, first.
+
+    Raises ConfigError for a pattern in ``rates`` that matches none of them, and for Muon where no weight matrix of a
+    block is among them.
+    """
+    muon = training.optimizer == "muon"
     decayed = decayed_weights(model)
-    hidden = hidden_matrices(model) if training.optimizer == "muon" else set()
-    found: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            found.setdefault((name in hidden, name in decayed), []).append(parameter)
-    if training.optimizer == "muon" and not any(muon for muon, _ in found):
+    hidden = hidden_matrices(model) if muon else set()
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if muon and not hidden & trained.keys():
         raise ConfigError(
             f"training.optimizer muon is for weights of linear layers inside blocks, and this {model.config.type} "
             "trains none. Use adamw."
         )
-    return [
-        {
-            "params": parameters,
-            "lr": training.learning_rate,
-            "weight_decay": training.weight_decay if decays else 0.0,
-            **({"muon": muon} if training.optimizer == "muon" else {}),
-        }
-        for (muon, decays), parameters in sorted(found.items(), key=lambda item: item[0], reverse=True)
-    ]
+    factors = dict.fromkeys(trained, 1.0)
+    for pattern, factor in training.rates.items():
+        factors.update(dict.fromkeys(_matches(pattern, trained, "rates"), factor))
+    groups: dict[tuple[bool, float, bool, bool], dict[str, Any]] = {}
+    for name, parameter in trained.items():
+        factor, in_muon, decays = factors[name], name in hidden, name in decayed
+        group = groups.setdefault((factor != 1, factor, not in_muon, not decays), {"params": []})
+        group["params"].append(parameter)
+        group["lr"] = factor * training.learning_rate
+        group["weight_decay"] = training.weight_decay if decays else 0.0
+        if muon:
+            group["muon"] = in_muon
+    return [group for _, group in sorted(groups.items(), key=lambda item: item[0])]
+
+
+def _matches(pattern: str, names: Collection[str], option: str) -> list[str]:
+    found = [name for name in names if fnmatchcase(name, pattern)]
+    if not found:
+        raise ConfigError(f"training.{option}: {pattern!r} matches no parameter that is trained. {_listed(names)}")
+    return found
+
+
+def _listed(names: Iterable[str]) -> str:
+    """The names, those of numbered modules together."""
+    patterns = dict.fromkeys(re.sub(r"\b\d+\b", "*", name) for name in names)
+    return f"Parameters: {', '.join(patterns)}."
 
 
 def decayed_weights(model: nn.Module) -> set[str]:

@@ -24,7 +24,7 @@ from spectral_models.errors import not_written
 from spectral_models.tasks.task import Task
 from spectral_models.training.config import RunConfig, TrainingConfig
 from spectral_models.training.directory import begin, check_data, claimed, keep_config, keep_tokenizer, kept_tokenizer
-from spectral_models.training.optimizers import require_optimizer, transformers_name
+from spectral_models.training.optimizers import freeze, require_optimizer, transformers_name
 from spectral_models.training.progress import TrainingProgress, held_out_numbers
 from spectral_models.training.result import TrainingResult
 from spectral_models.training.trainer import CONTINUE, SpectralTrainer
@@ -93,6 +93,7 @@ def _trainer(run: RunConfig, task: Task, arguments: TrainingArguments) -> Spectr
     set_seed(run.training.seed)
     model = build_model(task.model)
     model.gradient_checkpointing = run.training.gradient_checkpointing
+    freeze(model, run.training.freeze)
     trainer = SpectralTrainer(task, model, run.training, arguments)
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -10,12 +10,12 @@ import pytest
 import torch
 import yaml
 from torch import nn
-from transformers import get_scheduler
+from transformers import get_scheduler, set_seed
 
 from spectral_core import ConfigError
 from spectral_models import build_model, load_config
 from spectral_models.training import RunConfig, load_run
-from spectral_models.training.optimizers import MuonWithAdamW, parameter_groups
+from spectral_models.training.optimizers import MuonWithAdamW, freeze, parameter_groups
 from spectral_models.training.result import TrainingResult
 from spectral_models.training.run import train, transformers_schedule
 
@@ -70,10 +70,6 @@ def assert_same(resumed: TrainingResult, whole: TrainingResult) -> None:
     assert resumed.history == whole.history
     for file in ("metrics.json", "model/model.safetensors"):
         assert (resumed.directory / file).read_bytes() == (whole.directory / file).read_bytes(), file
-
-
-def rates(result: TrainingResult) -> list[float]:
-    return [row["learning_rate"] for row in result.history if "loss" in row]
 
 
 # Optimisers
@@ -262,3 +258,64 @@ def test_more_steps_of_other_schedules_or_behind_a_cool_down_are_refused(text, t
     for step in (2, 4, 6):
         shutil.rmtree(directory / "checkpoints" / f"checkpoint-{step}")
     refused(r"its cool-down began behind step 6, and no checkpoint from before that is left\. .*--from", **stable)
+
+
+# Frozen parameters and rates by name
+
+
+def test_frozen_parameters_stay_as_they_began_and_the_others_are_trained(text, tmp_path):
+    run = make_run(text, steps=2, freeze=["frontend.*", "blocks.*.mixer.*"], learning_rate=1e-2)
+    result = train(run, tmp_path / "run")
+    set_seed(run.training.seed)
+    begun = dict(build_model(run.model).named_parameters())
+    for name, value in result.model.named_parameters():
+        frozen = name.startswith("frontend.") or ".mixer." in name
+        assert torch.equal(value, begun[name]) == frozen, name
+
+
+RATES = {"rates": {"*": 0.5, "blocks.*": 0.1, "*.skip": 1}, "freeze": ["*.short.*"]}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_rates_multiply_the_learning_rate_of_what_is_trained(optimizer):
+    run = make_run(Path("x"), optimizer=optimizer, learning_rate=1e-2, **RATES)
+    model = build_model(run.model)
+    freeze(model, run.training.freeze)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    groups = parameter_groups(model, run.training)
+    assert [names[parameter] for parameter in groups[0]["params"]] == ["blocks.0.mixer.skip"], "whose rate is logged"
+    rate = {names[parameter]: group["lr"] / 1e-2 for group in groups for parameter in group["params"]}
+    assert rate["frontend.embedding.weight"] == rate["norm.weight"] == 0.5
+    assert rate["blocks.0.feedforward.up.weight"] == pytest.approx(0.1)
+    assert rate.keys() == {name for name in names.values() if ".short." not in name}
+
+
+def test_a_run_with_rates_and_frozen_parameters_resumes_to_the_bit(text, tmp_path):
+    run = make_run(text, optimizer="muon", steps=4, learning_rate=1e-2, schedule="constant", warmup=0, **RATES)
+    whole = train(run, tmp_path / "whole")
+    assert [row["learning_rate"] for row in whole.history if "loss" in row] == [1e-2] * 4
+    assert_same(train(run, interrupted(whole, 2, tmp_path / "stopped"), resume=True), whole)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"freeze": ["embedding.*"]},
+            r"training\.freeze: 'embedding\.\*' matches no parameter .*frontend\.embedding\.",
+        ),
+        (
+            {"freeze": ["norm.*", "blocks.*", "front*"]},
+            r"freeze matches all parameters, so nothing .*blocks\.\*\.mixer\.",
+        ),
+        (
+            {"rates": {"head.*": 0.1}},
+            r"training\.rates: 'head\.\*' matches no parameter that is trained\. Parameters: f",
+        ),
+        ({"rates": {"front*": 0.1}, "freeze": ["front*"]}, r"'front\*' matches no parameter that is trained"),
+    ],
+)
+def test_a_pattern_that_matches_nothing_or_freezes_all_is_one_error(text, tmp_path, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        train(make_run(text, **changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
