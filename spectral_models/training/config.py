@@ -91,6 +91,9 @@ class TrainingConfig(Config):
     keep: Width = Field(default=2, ge=2)
     """Checkpoints kept; at least two, so that one is whole while another is written."""
     log_every: Length = 10
+    trackers: tuple[str, ...] = ("tensorboard",)
+    """Where numbers are logged besides the run's directory: TensorBoard (in logs/) and any that transformers reports
+    to, as wandb, mlflow, trackio. Each must be installed, and reads its own environment variables."""
     seed: int = Field(default=0, ge=0, lt=1 << 32)
 
     @property

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import PrinterCallback, TrainingArguments, set_seed
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from spectral_core import ConfigError, SpectralError
@@ -22,6 +22,7 @@ from spectral_models.assembly import build_model
 from spectral_models.checkpoint import save_checkpoint
 from spectral_models.errors import not_written
 from spectral_models.tasks.task import Task
+from spectral_models.training import trackers
 from spectral_models.training.config import RunConfig, TrainingConfig
 from spectral_models.training.directory import begin, check_data, claimed, keep_config, keep_tokenizer, kept_tokenizer
 from spectral_models.training.optimizers import freeze, require_optimizer, transformers_name
@@ -39,7 +40,7 @@ def train(run: RunConfig, out: str | Path, *, resume: bool = False) -> TrainingR
     run.lock         held while it runs; names the process
     tokenizer/       the tokenizer it began with, unless it reads bytes
     checkpoints/     the last few states of training, each whole or ignored
-    logs/            TensorBoard
+    logs/            TensorBoard, if it is among ``training.trackers``
     model/           the finished model: :func:`spectral_models.load_checkpoint` reads it
     curve.png        learning curve
     metrics.json     the final held-out numbers, and what was logged
@@ -58,6 +59,7 @@ def train(run: RunConfig, out: str | Path, *, resume: bool = False) -> TrainingR
     directory = Path(out)
     share = _share(run.training)
     require_optimizer(run.training.optimizer)
+    reporting = trackers.callbacks(run.training.trackers, directory / "logs")
     leads = int(os.environ.get("RANK", "0")) == 0
     new = leads and not directory.exists()
     with claimed(directory, leads=leads):
@@ -66,7 +68,7 @@ def train(run: RunConfig, out: str | Path, *, resume: bool = False) -> TrainingR
             arguments = _arguments(run, share, directory)
             try:
                 task = _load(run, directory, arguments)
-                trainer = _trainer(run, task, arguments)
+                trainer = _trainer(run, task, arguments, reporting)
             except SpectralError:
                 if new:
                     shutil.rmtree(directory)
@@ -89,12 +91,14 @@ def _load(run: RunConfig, directory: Path, arguments: TrainingArguments) -> Task
     return task
 
 
-def _trainer(run: RunConfig, task: Task, arguments: TrainingArguments) -> SpectralTrainer:
+def _trainer(
+    run: RunConfig, task: Task, arguments: TrainingArguments, reporting: list[TrainerCallback]
+) -> SpectralTrainer:
     set_seed(run.training.seed)
     model = build_model(task.model)
     model.gradient_checkpointing = run.training.gradient_checkpointing
     freeze(model, run.training.freeze)
-    trainer = SpectralTrainer(task, model, run.training, arguments)
+    trainer = SpectralTrainer(task, model, run.training, arguments, callbacks=reporting)
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -155,7 +159,6 @@ def _arguments(run: RunConfig, share: int, directory: Path) -> TrainingArguments
     assert run.task is not None
     config = run.training
     cuda = torch.cuda.is_available()
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(directory / "logs")
     transformers_logging.set_verbosity_error()
     return TrainingArguments(
         output_dir=str(directory / "checkpoints"),
@@ -179,7 +182,8 @@ def _arguments(run: RunConfig, share: int, directory: Path) -> TrainingArguments
         save_total_limit=None,  # SpectralTrainer deletes
         logging_steps=config.log_every,
         disable_tqdm=True,  # TrainingProgress reports instead
-        report_to=["tensorboard"],
+        report_to=[],  # the trackers are callbacks of their own
+        run_name=str(directory),
         seed=config.seed,
         data_seed=config.seed,
         train_sampling_strategy="sequential",  # examples are in random order by themselves

@@ -76,7 +76,14 @@ class LogAtCheckpoints(TrainerCallback):  # type: ignore[misc]  # transformers c
 class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
     """Trainer for a task and a model of its."""
 
-    def __init__(self, task: Task, model: SpectralModel, training: TrainingConfig, args: TrainingArguments) -> None:
+    def __init__(
+        self,
+        task: Task,
+        model: SpectralModel,
+        training: TrainingConfig,
+        args: TrainingArguments,
+        callbacks: list[TrainerCallback],
+    ) -> None:
         self.task = task
         self.training = training
         self.spectral_model = model
@@ -87,6 +94,7 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
         super().__init__(
             model=InTraining(model, loss),
             args=args,
+            callbacks=callbacks,
             train_dataset=task.examples(training.batch_size, training.steps, training.seed),
             data_collator=task.collate,
             eval_dataset=(),  # the task judges; Trainer only wants to be told that there is something to judge on

@@ -10,7 +10,8 @@ import pytest
 import torch
 import yaml
 from torch import nn
-from transformers import get_scheduler, set_seed
+from transformers import TrainerCallback, get_scheduler, set_seed
+from transformers.integrations import integration_utils
 
 from spectral_core import ConfigError
 from spectral_models import build_model, load_config
@@ -318,4 +319,34 @@ def test_a_run_with_rates_and_frozen_parameters_resumes_to_the_bit(text, tmp_pat
 def test_a_pattern_that_matches_nothing_or_freezes_all_is_one_error(text, tmp_path, changes, message):
     with pytest.raises(ConfigError, match=message):
         train(make_run(text, **changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+# Trackers
+
+
+def test_a_tracker_that_transformers_knows_gets_what_is_logged(text, tmp_path, monkeypatch):
+    seen = {}
+
+    class Tracker(TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **_):
+            seen.setdefault(state.global_step, set()).update(logs)
+            assert args.run_name == str(tmp_path / "run")
+
+    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "ours", Tracker)
+    result = train(make_run(text, steps=2, trackers=["ours"]), tmp_path / "run")
+    assert {"loss", "learning_rate", "eval_bits_per_byte"} <= seen[2]
+    assert not (result.directory / "logs").exists(), "TensorBoard is not among them"
+
+
+@pytest.mark.parametrize(
+    ("tracker", "message"),
+    [
+        ("notebook", r"training\.trackers: 'notebook' cannot be used\. .*only .*tensorboard.* are supported"),
+        ("comet_ml", r"'comet_ml' cannot be used\. .*pip install comet-ml"),
+    ],
+)
+def test_a_tracker_that_is_unknown_or_not_installed_is_one_error(text, tmp_path, tracker, message):
+    with pytest.raises(ConfigError, match=message):
+        train(make_run(text, trackers=["tensorboard", tracker]), tmp_path / "run")
     assert not (tmp_path / "run").exists()
