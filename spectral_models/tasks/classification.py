@@ -26,6 +26,7 @@ class Classification(LabelledTask):
     """One label for each row. The reference is the accuracy of the most frequent held-out label."""
 
     headline: ClassVar[str] = "accuracy"
+    greater_is_better: ClassVar[bool] = True
     units: ClassVar[Mapping[str, str]] = {"loss": " nats"}
 
     def __init__(self, model: ModelConfig, data: SourceConfig, tokenizer: Tokenizer | None, split: str | None) -> None:
@@ -59,6 +60,7 @@ class MultiLabelClassification(LabelledTask):
     """A set of labels for each row: those of probability 0.5 or more."""
 
     headline: ClassVar[str] = "f1_macro"
+    greater_is_better: ClassVar[bool] = True
     units: ClassVar[Mapping[str, str]] = {"loss": " nats"}
 
     def labels(self, table: Table) -> Tensor:

@@ -68,6 +68,7 @@ class MaskedLM(CorpusTask):
     """Tokens behind masks; the masks of held-out windows are the same at every evaluation."""
 
     headline: ClassVar[str] = "accuracy"
+    greater_is_better: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -36,6 +36,7 @@ class Seq2SeqLM(Task):
     """
 
     headline: ClassVar[str] = "chrf"
+    greater_is_better: ClassVar[bool] = True
     digits: ClassVar[int] = 3
     units: ClassVar[Mapping[str, str]] = {"loss": " nats per token"}
     held_out: Examples

@@ -47,12 +47,14 @@ class Task(ABC):
     A subclass defines the loss of a batch (:meth:`loss`), what is read of each held-out example (:meth:`read`), and the
     numbers made of that (:meth:`measures`).
 
-    headline: the number that leads. digits: shown after the point. units: of numbers, by name. model: the config of the
+    headline: the number that leads. greater_is_better: whether the best evaluation has the largest; None where a class
+    does not say. digits: shown after the point. units: of numbers, by name. model: the config of the
     model, with what the data add to it. tokenizer: None where no text is read. train: None where all examples are held
     out.
     """
 
     headline: ClassVar[str]
+    greater_is_better: ClassVar[bool | None] = None
     digits: ClassVar[int] = 4
     units: ClassVar[Mapping[str, str]] = {}
 

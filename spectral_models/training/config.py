@@ -86,6 +86,10 @@ class TrainingConfig(Config):
     """Recompute blocks in the backward pass."""
     eval_every: Length = 100
     """Steps between evaluations on what is held out."""
+    best: bool = False
+    """Keep the weights of the best evaluation, by the task's first held-out number, instead of the last weights."""
+    patience: Length | None = None
+    """Stop after so many evaluations in a row that are no better than the best; the best weights are kept."""
     save_every: Length = 100
     """Steps between checkpoints."""
     keep: Width = Field(default=2, ge=2)

@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
+from transformers import PrinterCallback, TrainerCallback, TrainerState, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from spectral_core import ConfigError, SpectralError
 from spectral_models.assembly import build_model
 from spectral_models.checkpoint import save_checkpoint
 from spectral_models.errors import not_written
+from spectral_models.seal import verify
 from spectral_models.tasks.task import Task
 from spectral_models.training import trackers
 from spectral_models.training.config import RunConfig, TrainingConfig
@@ -28,7 +29,8 @@ from spectral_models.training.directory import begin, check_data, claimed, keep_
 from spectral_models.training.optimizers import freeze, require_optimizer, transformers_name
 from spectral_models.training.progress import TrainingProgress, held_out_numbers
 from spectral_models.training.result import TrainingResult
-from spectral_models.training.trainer import CONTINUE, SpectralTrainer
+from spectral_models.training.selection import Selection
+from spectral_models.training.trainer import CONTINUE, TRAINING_MARKER, SpectralTrainer
 
 
 def train(run: RunConfig, out: str | Path, *, resume: bool = False) -> TrainingResult:
@@ -68,6 +70,7 @@ def train(run: RunConfig, out: str | Path, *, resume: bool = False) -> TrainingR
             arguments = _arguments(run, share, directory)
             try:
                 task = _load(run, directory, arguments)
+                _stop_where_it_stopped(run, task, checkpoint, arguments)
                 trainer = _trainer(run, task, arguments, reporting)
             except SpectralError:
                 if new:
@@ -91,6 +94,21 @@ def _load(run: RunConfig, directory: Path, arguments: TrainingArguments) -> Task
     return task
 
 
+def _stop_where_it_stopped(run: RunConfig, task: Task, checkpoint: Path | None, arguments: TrainingArguments) -> None:
+    """Resuming a run that stopped early trains no further step.
+
+    Raises CheckpointError if the checkpoint of its best evaluation is missing or not as it was written.
+    """
+    selection = Selection.of(run.training, task)
+    if selection is None or checkpoint is None:
+        return
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    if (best := selection.best_step(state.log_history)) is not None:
+        verify(checkpoint.with_name(f"checkpoint-{best}"), TRAINING_MARKER)
+    if selection.is_over(state.log_history):
+        arguments.max_steps = state.global_step
+
+
 def _trainer(
     run: RunConfig, task: Task, arguments: TrainingArguments, reporting: list[TrainerCallback]
 ) -> SpectralTrainer:
@@ -110,21 +128,23 @@ def _train(run: RunConfig, trainer: SpectralTrainer, directory: Path, checkpoint
     with closing(progress):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     history = trainer.state.log_history
-    headline = f"eval_{task.headline}"
-    if not any(row["step"] == run.training.steps and headline in row for row in history):
+    evaluated = f"eval_{task.headline}"
+    if not any(row["step"] == trainer.state.global_step and evaluated in row for row in history):
         trainer.evaluate()
-    last = next(row for row in reversed(history) if headline in row)
-    judged = held_out_numbers(last)
+    step = trainer.load_best()
+    if trainer.selection is not None:
+        trainer.log({"best_step": step})
+    judged = held_out_numbers(next(row for row in history if row["step"] == step and evaluated in row))
     model.eval()
     if trainer.is_world_process_zero():
         save_checkpoint(model, directory / "model", tokenizer=task.tokenizer)
         training = run.training
-        title = f"{run.data.source}: {training.steps} steps of {training.batch_size}"
+        title = f"{run.data.source}: {trainer.state.global_step} steps of {training.batch_size}"
         task.draw(history, directory / "curve.png", title)
         rows = [dict(sorted(row.items())) for row in history]  # as they are read back from a checkpoint
-        written = json.dumps({**task.metrics(judged), "history": rows}, indent=2)
+        written = json.dumps({**task.metrics(judged), "step": step, "history": rows}, indent=2)
         (directory / "metrics.json").write_text(written + "\n", encoding="utf-8")
-    return TrainingResult(model, history, directory, task, judged)
+    return TrainingResult(model, history, directory, task, judged, step)
 
 
 def _processes() -> int:

@@ -25,6 +25,7 @@ from spectral_models.seal import sealed, verify, write_marker
 from spectral_models.tasks.task import Task
 from spectral_models.training.config import TrainingConfig
 from spectral_models.training.optimizers import MuonWithAdamW, parameter_groups
+from spectral_models.training.selection import Selection
 from spectral_models.weights import put_weights, read_weights
 
 TRAINING_MARKER = "training-complete.json"
@@ -67,10 +68,16 @@ class RunningMeans:
 
 
 class LogAtCheckpoints(TrainerCallback):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
-    """Logs with every checkpoint: the mean loss since the last log is not saved, and would lose steps on resuming."""
+    """Logs with every checkpoint: the mean loss since the last log is not saved, and would lose steps on resuming.
+
+    evaluations: with every evaluation too, as the best ones are saved.
+    """
+
+    def __init__(self, *, evaluations: bool) -> None:
+        self.evaluations = evaluations
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        control.should_log = control.should_log or control.should_save
+        control.should_log |= control.should_save or (self.evaluations and control.should_evaluate)
 
 
 class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
@@ -86,6 +93,7 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
     ) -> None:
         self.task = task
         self.training = training
+        self.selection = Selection.of(training, task)
         self.spectral_model = model
         self.groups = parameter_groups(model, training)
         self.reported = RunningMeans()
@@ -95,11 +103,11 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
             model=InTraining(model, loss),
             args=args,
             callbacks=callbacks,
-            train_dataset=task.examples(training.batch_size, training.steps, training.seed),
+            train_dataset=task.examples(training.batch_size, args.max_steps, training.seed),
             data_collator=task.collate,
             eval_dataset=(),  # the task judges; Trainer only wants to be told that there is something to judge on
         )
-        self.add_callback(LogAtCheckpoints)
+        self.add_callback(LogAtCheckpoints(evaluations=self.selection is not None))
 
     def compute_loss(
         self,
@@ -161,6 +169,10 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in judged.items()}
         self.log(metrics)
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        if self.selection is not None:
+            self.control.should_training_stop |= self.selection.is_over(self.state.log_history)
+            is_best = self.selection.best_step(self.state.log_history) == self.state.global_step
+            self.control.should_save |= is_best or self.control.should_training_stop
         return metrics
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
@@ -180,8 +192,24 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
             with _saving(directory):
                 write_marker(directory, TRAINING_MARKER, sorted(files))
             # By step: Trainer would go by time, and a clock that was set back makes the newest the oldest.
+            best = None if self.selection is None else self.selection.best_step(self.state.log_history)
             for path in _numbered(directory.parent)[: -self.training.keep]:
-                shutil.rmtree(path)
+                if _step(path) != best:
+                    shutil.rmtree(path)
+
+    def load_best(self) -> int:
+        """Put the weights of the best evaluation into the model, if the run keeps them. Returns the step of its weights.
+
+        Raises CheckpointError for a checkpoint that is missing or not as it was written.
+        """
+        last: int = self.state.global_step
+        best = None if self.selection is None else self.selection.best_step(self.state.log_history)
+        if best is None or best == last:
+            return last
+        directory = Path(self.args.output_dir) / f"checkpoint-{best}"
+        verify(directory, TRAINING_MARKER)
+        self._load_from_checkpoint(str(directory))
+        return best
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         file = Path(resume_from_checkpoint) / WEIGHTS

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,16 +11,21 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from matplotlib.figure import Figure
 from torch import nn
 from transformers import TrainerCallback, get_scheduler, set_seed
 from transformers.integrations import integration_utils
 
 from spectral_core import ConfigError
-from spectral_models import build_model, load_config
+from spectral_models import CheckpointError, build_model, load_checkpoint, load_config
+from spectral_models.tasks.causal_lm import CausalLM
 from spectral_models.training import RunConfig, load_run
+from spectral_models.training.curve import plot_headline
 from spectral_models.training.optimizers import MuonWithAdamW, freeze, parameter_groups
 from spectral_models.training.result import TrainingResult
 from spectral_models.training.run import train, transformers_schedule
+from spectral_models.training.selection import Selection
+from spectral_models.training.trainer import SpectralTrainer
 
 RUN = {
     "model": {
@@ -349,4 +356,98 @@ def test_a_tracker_that_transformers_knows_gets_what_is_logged(text, tmp_path, m
 def test_a_tracker_that_is_unknown_or_not_installed_is_one_error(text, tmp_path, tracker, message):
     with pytest.raises(ConfigError, match=message):
         train(make_run(text, trackers=["tensorboard", tracker]), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+# The best evaluation, and early stopping
+
+
+@pytest.fixture
+def judged(monkeypatch) -> dict[int, float]:
+    """Bits per byte of the evaluations after each step, in place of the model's own."""
+    values = {2: 5.0, 4: 3.0, 6: 3.0, 8: 4.0, 10: 6.0, 12: 2.0}
+    seen = []
+
+    def judge(self, model):
+        seen.append(values[current[0].state.global_step])
+        return {"bits_per_byte": seen[-1]}
+
+    current = []
+    monkeypatch.setattr(CausalLM, "judge", judge)
+    plain = SpectralTrainer.__init__
+
+    def begin(self, *arguments, **options):
+        current[:] = [self]
+        plain(self, *arguments, **options)
+
+    monkeypatch.setattr(SpectralTrainer, "__init__", begin)
+    return values
+
+
+def weights(directory: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(directory).state_dict()
+
+
+def test_the_best_evaluation_is_kept_however_old_its_checkpoint_is(text, tmp_path, judged):
+    run = make_run(text, best=True, keep=2, save_every=100, steps=10)
+    whole = train(run, tmp_path / "whole")
+    assert {path.name for path in (whole.directory / "checkpoints").iterdir()} == {"checkpoint-4", "checkpoint-10"}
+    assert whole.step == 4, "of equal ones the first"
+    assert whole.bits_per_byte == 3.0
+    assert whole.history[-1]["best_step"] == 4
+    assert json.loads((whole.directory / "metrics.json").read_text(encoding="utf-8"))["step"] == 4
+    assert whole.report().endswith("best evaluation         step 4")
+    best, last = (weights(whole.directory / "checkpoints" / f"checkpoint-{step}") for step in (4, 10))
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(weights(whole.directory)[name], value), name
+        assert torch.equal(best[name], value), name
+    assert not torch.equal(last["norm.weight"], whole.model.state_dict()["norm.weight"])
+    assert_same(train(run, interrupted(whole, 4, tmp_path / "stopped"), resume=True), whole)
+
+
+def test_training_stops_after_as_many_evaluations_as_patience_says_and_stays_so(text, tmp_path, judged):
+    run = make_run(text, patience=2, keep=2, save_every=100, steps=12)
+    whole = train(run, tmp_path / "whole")
+    assert [row["step"] for row in whole.history if "eval_bits_per_byte" in row] == [2, 4, 6, 8]
+    assert whole.step == 4
+    assert_same(train(run, interrupted(whole, 4, tmp_path / "stopped"), resume=True), whole)
+    again = shutil.copytree(whole.directory, tmp_path / "again")
+    shutil.rmtree(again / "model")
+    assert_same(train(run, again, resume=True), whole)
+    (again / "checkpoints" / "checkpoint-4" / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="checkpoint-4"):
+        train(run, again, resume=True)
+
+
+@pytest.mark.parametrize("greater", [True, False])
+def test_a_selection_is_read_off_the_log(greater):
+    sign = 1 if greater else -1
+    history = [{"step": step, "eval_x": sign * value} for step, value in enumerate([1, 3, math.nan, 3, 2])]
+    history.insert(2, {"step": 1, "loss": 9.0})
+    selection = Selection("eval_x", greater, patience=3)
+    assert selection.best_step([]) is None
+    assert not selection.is_over([])
+    assert [selection.best_step(history[:n]) for n in range(1, 7)] == [0, 1, 1, 1, 1, 1]
+    assert [selection.is_over(history[:n]) for n in range(1, 7)] == [False] * 5 + [True]
+    assert not Selection("eval_x", greater, None).is_over(history)
+
+
+def test_the_curve_marks_the_best_evaluation(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    history = [
+        {"step": step, "eval_accuracy": value, "eval_loss": 1.0} for step, value in ((1, 0.5), (2, 0.9), (3, 0.7))
+    ]
+    options: dict[str, Any] = {"title": "", "headline": "accuracy", "digits": 2, "what": "texts", "reference": None}
+    plot_headline(history, tmp_path, **options)
+    plot_headline([*history, {"step": 3, "best_step": 2}], tmp_path, **options)
+    (plain,), (marked,) = ([text.get_text() for text in figure.axes[0].texts] for figure in figures)
+    assert (plain, marked) == ("0.70", "0.90")
+    assert "best: step 2" in figures[1].axes[0].get_legend_handles_labels()[1]
+
+
+def test_a_task_that_does_not_say_what_is_better_cannot_have_a_best_evaluation(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(CausalLM, "greater_is_better", None)
+    with pytest.raises(ConfigError, match=r"training\.patience: CausalLM does not say whether more bits_per_byte is"):
+        train(make_run(text, patience=1), tmp_path / "run")
     assert not (tmp_path / "run").exists()
