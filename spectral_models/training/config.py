@@ -84,6 +84,9 @@ class TrainingConfig(Config):
     """Autocast of matrix products; parameters, transforms and states stay in float32 or above. fp16 needs a GPU."""
     gradient_checkpointing: bool = False
     """Recompute blocks in the backward pass."""
+    ema: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Decay of an exponential moving average of the weights, 0.999 say, which is evaluated and saved in their place; in
+    the first steps (1 + n) / (10 + n) if that is smaller."""
     eval_every: Length = 100
     """Steps between evaluations on what is held out."""
     best: bool = False

@@ -122,7 +122,7 @@ def _trainer(
 
 
 def _train(run: RunConfig, trainer: SpectralTrainer, directory: Path, checkpoint: Path | None) -> TrainingResult:
-    task, model = trainer.task, trainer.spectral_model
+    task, model = trainer.task, trainer.result
     progress = TrainingProgress(task)
     trainer.add_callback(progress)
     with closing(progress):

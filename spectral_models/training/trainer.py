@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from spectral_models.checkpoint import WEIGHTS, write_files
+from spectral_models.checkpoint import WEIGHTS, write_files, write_weights
 from spectral_models.errors import CheckpointError, not_written
 from spectral_models.evaluation.loop import Batch
 from spectral_models.loss import StepLoss, counted
@@ -23,12 +23,15 @@ from spectral_models.model import SpectralModel
 from spectral_models.record import CONFIG
 from spectral_models.seal import sealed, verify, write_marker
 from spectral_models.tasks.task import Task
+from spectral_models.training.average import Average, UpdateAverage
 from spectral_models.training.config import TrainingConfig
 from spectral_models.training.optimizers import MuonWithAdamW, parameter_groups
 from spectral_models.training.selection import Selection
 from spectral_models.weights import put_weights, read_weights
 
 TRAINING_MARKER = "training-complete.json"
+TRAINED = "trained.safetensors"
+"""Weights to continue from, where the model's own are their average."""
 CONTINUE = ", then continue from the last complete checkpoint with --resume."
 _NEEDED = (CONFIG, WEIGHTS, "optimizer.pt", "scheduler.pt", "trainer_state.json")
 """What a run cannot continue without; and the random states of its processes."""
@@ -108,6 +111,15 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
             eval_dataset=(),  # the task judges; Trainer only wants to be told that there is something to judge on
         )
         self.add_callback(LogAtCheckpoints(evaluations=self.selection is not None))
+        # After super().__init__, which moves the model to its device.
+        self.average = None if training.ema is None else Average(model, training.ema)
+        if self.average is not None:
+            self.add_callback(UpdateAverage(self.average, model))
+
+    @property
+    def result(self) -> SpectralModel:
+        """The model that is evaluated and saved: the average of the weights, if the run keeps one."""
+        return self.spectral_model if self.average is None else self.average.module
 
     def compute_loss(
         self,
@@ -162,10 +174,10 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """The task's held-out numbers, without autocast: what the saved model gives."""
-        was_training = self.spectral_model.training
-        self.spectral_model.eval()
-        judged = self.task.judge(self.spectral_model)
-        self.spectral_model.train(was_training)
+        was_training = self.result.training
+        self.result.eval()
+        judged = self.task.judge(self.result)
+        self.result.train(was_training)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in judged.items()}
         self.log(metrics)
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -176,11 +188,13 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
         return metrics
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """The model alone, in our format; no pickled arguments."""
+        """The model alone, in our format, and beside an average the weights that are trained; no pickled arguments."""
         if self.args.should_save:
             directory = Path(output_dir or self.args.output_dir)
             directory.mkdir(parents=True, exist_ok=True)
-            write_files(self.spectral_model, directory, self.task.tokenizer)
+            write_files(self.result, directory, self.task.tokenizer)
+            if self.average is not None:
+                write_weights(self.spectral_model, directory / TRAINED)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         directory = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
@@ -198,7 +212,7 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
                     shutil.rmtree(path)
 
     def load_best(self) -> int:
-        """Put the weights of the best evaluation into the model, if the run keeps them. Returns the step of its weights.
+        """Put the weights of the best evaluation into the model, if the run keeps them. Returns their step.
 
         Raises CheckpointError for a checkpoint that is missing or not as it was written.
         """
@@ -212,8 +226,11 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
         return best
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        file = Path(resume_from_checkpoint) / WEIGHTS
-        put_weights(self.spectral_model, read_weights(file), file)
+        directory = Path(resume_from_checkpoint)
+        put_weights(self.result, read_weights(directory / WEIGHTS), directory / WEIGHTS)
+        if self.average is not None:
+            put_weights(self.spectral_model, read_weights(directory / TRAINED), directory / TRAINED)
+            self.average.n_averaged.fill_(_step(directory))
 
 
 @contextmanager

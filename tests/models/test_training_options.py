@@ -12,12 +12,15 @@ import pytest
 import torch
 import yaml
 from matplotlib.figure import Figure
+from safetensors.torch import load_file
 from torch import nn
 from transformers import TrainerCallback, get_scheduler, set_seed
 from transformers.integrations import integration_utils
 
 from spectral_core import ConfigError
 from spectral_models import CheckpointError, build_model, load_checkpoint, load_config
+from spectral_models.data import ContiguousWindows
+from spectral_models.evaluation import bits_per_byte
 from spectral_models.tasks.causal_lm import CausalLM
 from spectral_models.training import RunConfig, load_run
 from spectral_models.training.curve import plot_headline
@@ -25,7 +28,7 @@ from spectral_models.training.optimizers import MuonWithAdamW, freeze, parameter
 from spectral_models.training.result import TrainingResult
 from spectral_models.training.run import train, transformers_schedule
 from spectral_models.training.selection import Selection
-from spectral_models.training.trainer import SpectralTrainer
+from spectral_models.training.trainer import TRAINED, SpectralTrainer
 
 RUN = {
     "model": {
@@ -451,3 +454,54 @@ def test_a_task_that_does_not_say_what_is_better_cannot_have_a_best_evaluation(t
     with pytest.raises(ConfigError, match=r"training\.patience: CausalLM does not say whether more bits_per_byte is"):
         train(make_run(text, patience=1), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+# Averaged weights
+
+
+@pytest.fixture(scope="module")
+def averaged(text, tmp_path_factory) -> tuple[RunConfig, TrainingResult]:
+    run = make_run(text, ema=0.6, learning_rate=3e-2, steps=6, eval_every=3, save_every=1, freeze=["frontend.*"])
+    return run, train(run, tmp_path_factory.mktemp("averaged") / "run")
+
+
+def test_an_average_is_that_of_the_trained_weights(averaged):
+    run, result = averaged
+    directory = result.directory / "checkpoints"
+    trained = [load_file(directory / f"checkpoint-{step}" / TRAINED) for step in range(1, 7)]
+    average = {name: value.double() for name, value in trained[0].items()}
+    for n, step in enumerate(trained[1:], start=1):
+        decay = min(0.6, (1 + n) / (10 + n))
+        average = {name: decay * average[name] + (1 - decay) * step[name].double() for name in step}
+        saved = load_file(directory / f"checkpoint-{n + 1}" / "model.safetensors")
+        for name, value in saved.items():
+            torch.testing.assert_close(value.double(), average[name], rtol=1e-5, atol=1e-7)
+    assert not torch.equal(saved["norm.weight"], trained[-1]["norm.weight"])
+    set_seed(run.training.seed)
+    frozen = "frontend.embedding.weight"
+    assert torch.equal(saved[frozen], build_model(run.model).state_dict()[frozen])
+    for name, value in result.model.state_dict().items():
+        assert torch.equal(value, saved[name]), name
+
+
+def test_held_out_numbers_are_those_of_the_average_at_that_step(averaged):
+    _, result = averaged
+    windows = ContiguousWindows(result.task.corpus.validation, 32)
+    logged = {row["step"]: row["eval_bits_per_byte"] for row in result.history if "eval_bits_per_byte" in row}
+    for step in (3, 6):
+        saved = load_checkpoint(result.directory / "checkpoints" / f"checkpoint-{step}")
+        assert logged[step] == bits_per_byte(saved, windows), step
+    assert result.bits_per_byte == bits_per_byte(result.model, windows) == logged[6]
+
+
+def test_a_run_with_averaged_weights_resumes_to_the_bit(averaged, tmp_path):
+    run, whole = averaged
+    assert_same(train(run, interrupted(whole, 2, tmp_path / "stopped"), resume=True), whole)
+
+
+def test_averaging_leaves_what_is_trained_alone(averaged, text, tmp_path):
+    run, result = averaged
+    plain = train(load_run(run.model_dump(), {"training.ema": None}), tmp_path / "run")
+    trained = load_file(result.directory / "checkpoints" / "checkpoint-6" / TRAINED)
+    for name, value in plain.model.state_dict().items():
+        assert torch.equal(value, trained[name]), name
