@@ -72,19 +72,25 @@ def parse_model(data: Mapping[str, Any], overrides: Mapping[str, Any] | None = N
 def build_model(source: str | Path | Mapping[str, Any] | ModelConfig, /, **overrides: Any) -> SpectralModel:
     """The model that :func:`load_config` describes, freshly initialised.
 
-    A decoder with third-party parts is checked once for strict causality on a small copy with random parameters, in
-    some seconds (:func:`spectral_models.causality.check_causality`). Raises PluginError, naming the parts, if it sees
-    the future or mixes rows, if a part cannot be built, or if one replaced this check. Raises ConfigError for a model
-    that does not fit in memory.
+    A decoder or a causal encoder with third-party parts is checked once for strict causality on a small copy with
+    random parameters, in some seconds (:func:`spectral_models.causality.check_causality`). Raises PluginError, naming
+    the parts, if it sees the future or mixes rows, if a part cannot be built, or if one replaced this check. Raises
+    ConfigError for a model that does not fit in memory.
     """
     config = load_config(source, **overrides)
     suspects = _third_parties(config)
     with _construction(suspects):
-        if suspects and is_decoder(config):
+        for model in _causal_models(config) if suspects else ():
             HOST.guard.require_intact(f"one of {', '.join(suspects)}")
-            check_causality(config, suspects=suspects)
+            check_causality(model, suspects=suspects)
             HOST.guard.require_intact(f"one of {', '.join(suspects)}")
         return config.build()
+
+
+def _causal_models(config: ModelConfig) -> list[ModelConfig]:
+    """The models to check: a decoder, with what it contains; of other models, the causal ones inside."""
+    inside = [part for _, part in parts_of(config) if isinstance(part, ModelConfig)]
+    return [config] if is_decoder(config) else [each for each in (config, *inside) if each.direction == "causal"]
 
 
 def _third_parties(config: ModelConfig) -> list[str]:

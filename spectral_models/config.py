@@ -171,6 +171,11 @@ class ModelConfig(PartConfig):
     is ``auto`` for the rest. A named backend never falls back to another."""
 
     @property
+    def direction(self) -> Literal["causal", "bidirectional"]:
+        """Whether features at t depend on tokens up to t only, or on the whole row."""
+        return "causal" if self.decoder else "bidirectional"
+
+    @property
     def tasks(self) -> tuple[str, ...]:
         """Names of the tasks that train the model, or one that :meth:`for_task` makes of it; the default first."""
         return ()

@@ -37,12 +37,16 @@ class SpectralModel(Contract, Entered):
     Any module in it may have ``earlier_names``: names that its weights, or the modules with its weights, had in earlier
     checkpoints, and those that they have now, both relative to itself. Subclasses inherit them.
 
+    heads: names of submodules and parameters that belong to a task: they begin new where a model of another task, or of
+    other labels, begins from this one's weights. origin: the checkpoint it began from, if any, as config.json has it.
     streams: whether a decoder continues a state: ``forward(tokens, state=..., return_state=True)`` gives one. If it
     reads a source, ``prepare(source)`` gives its first state, and forward then takes None for the source.
     """
 
     must_return = (("input_specs", tuple), ("outputs", tuple))
     streams: ClassVar[bool] = False
+    heads: ClassVar[tuple[str, ...]] = ("head",)
+    origin: Mapping[str, Any] | None = None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -26,10 +26,18 @@ def train(
         [], "--set", metavar="PATH=VALUE", help="Replace a value, as in training.steps=1000. Repeatable."
     ),
     out_dir: str = typer.Option(None, "--out", help="The run's directory. By default runs/<name of the config>."),
+    init_from: str = typer.Option(
+        None,
+        "--from",
+        metavar="CHECKPOINT",
+        help="Begin with the weights of a checkpoint or a finished run. What the config does not say of the model is "
+        "the checkpoint's.",
+    ),
     resume: bool = typer.Option(
         False,
         "--resume",
-        help="Continue the run in --out from its newest whole checkpoint; training.steps may be larger.",
+        help="Continue the run in --out from its newest complete checkpoint. training.steps may be larger than before "
+        "with the schedules constant and warmup_stable_decay.",
     ),
 ) -> None:
     """Train a language model or a classifier, with checkpoints, TensorBoard logs and a learning curve.
@@ -53,11 +61,13 @@ def train(
     """
     with needs_extra("training needs", "train"):
         from spectral_models.training import load_run
+        from spectral_models.training.checkpoints import newest_complete
         from spectral_models.training.run import train as run_training
-        from spectral_models.training.trainer import newest_complete
     assignments = dict(map(parse_assignment, changes))
     if data is not None:
         assignments["data.source"] = data
+    if init_from is not None:
+        assignments["init_from"] = init_from
     run = load_run(config, assignments)
     directory = Path("runs") / Path(config).stem if out_dir is None else Path(out_dir)
     check_output(directory, [run.data.source])
@@ -67,6 +77,7 @@ def train(
         newest = newest_complete(directory / "checkpoints")
         kept = f"{newest} is complete" if newest else "no checkpoint was saved yet"
         again = ["spectral", "train", config, *(["--data", data] if data else [])]
+        again += ["--from", init_from] if init_from else []
         again += [part for change in changes for part in ("--set", change)]
         again += ["--out", str(directory), "--resume"]
         errors.print(f"interrupted; {kept}. Continue with:\n  {shlex.join(again)}", markup=False, highlight=False)

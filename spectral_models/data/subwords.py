@@ -95,6 +95,9 @@ class SubwordTokenizer(Tokenizer):
     def stream(self) -> TextStream:
         return SubwordStream(self)
 
+    def spellings(self) -> list[str]:
+        return [self._inner.id_to_token(token) or "" for token in range(self.vocab_size)]
+
     def files(self) -> dict[str, str]:
         """What transformers' AutoTokenizer reads as well."""
         settings = {"tokenizer_class": "PreTrainedTokenizerFast", **({"eos_token": self._eos} if self._eos else {})}

@@ -60,6 +60,10 @@ class Tokenizer(ABC):
     def stream(self) -> TextStream:
         """A decoder for tokens that arrive one by one."""
 
+    def spellings(self) -> list[str]:
+        """Of each id, the token as text; what tokenizers with the same meaning of ids have in common."""
+        return [self.decode([token]) for token in range(self.vocab_size)]
+
     def files(self) -> dict[str, str]:
         """The files to save in a checkpoint, contents by name."""
         return {}

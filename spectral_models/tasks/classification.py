@@ -1,4 +1,4 @@
-"""Classification: one label of several for each row, or a set of them."""
+"""Classification of texts, images and recordings: one label, or a set of labels, for each."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Classification(LabelledTask):
             from sklearn.metrics import f1_score, matthews_corrcoef
 
         labels, chosen = arrays["labels"], arrays["chosen"]
-        several = len({*labels.tolist(), *chosen.tolist()}) > 1  # of one, scikit-learn warns and gives 0
+        several = len({*labels.tolist(), *chosen.tolist()}) > 1  # for a single label scikit-learn warns and returns 0
         return {
             "accuracy": float((labels == chosen).mean()),
             "loss": float(arrays["losses"].mean()),
@@ -57,7 +57,7 @@ class Classification(LabelledTask):
 
 
 class MultiLabelClassification(LabelledTask):
-    """A set of labels for each row: those of probability 0.5 or more."""
+    """A set of labels for each row. Predicted are those of probability 0.5 or more."""
 
     headline: ClassVar[str] = "f1_macro"
     greater_is_better: ClassVar[bool] = True
@@ -87,7 +87,7 @@ class MultiLabelClassification(LabelledTask):
 
 
 class ClassificationConfig(LabelledTaskConfig):
-    """A label for each text, image or recording, or a set of labels, as the model's ``problem_type`` says."""
+    """A label, or a set of labels, for each text, image or recording, as the model's ``problem_type`` says."""
 
     smooths_labels: ClassVar[bool] = True
 

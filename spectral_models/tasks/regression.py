@@ -1,4 +1,4 @@
-"""Regression: one number, or several, for each row."""
+"""Regression: one or several numbers for each text, image or recording."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from spectral_models.tasks.task import Reference
 
 
 class Regression(LabelledTask):
-    """Numbers for each row, by squared error. The reference is the error of the held-out mean."""
+    """Numbers for each row, by squared error. The reference is the error of always predicting the held-out mean."""
 
     headline: ClassVar[str] = "mse"
     greater_is_better: ClassVar[bool] = False
@@ -49,7 +49,7 @@ class Regression(LabelledTask):
         return {"labels": labels, "predicted": logits, "losses": (logits - labels).square().mean(-1)}
 
     def measures(self, arrays: Arrays) -> dict[str, float]:
-        """Correlations are means over the numbers of a row; 0 where one side is constant."""
+        """Correlations are averaged over the K numbers of a row; one with a constant is 0."""
         with needs_extra("correlations need", "train"):
             from scipy.stats import pearsonr, spearmanr
 
@@ -68,7 +68,7 @@ def _defined(correlation: Any, a: NDArray[Any], b: NDArray[Any]) -> float:
 
 
 class RegressionConfig(LabelledTaskConfig):
-    """A number for each text, image or recording, or several; as many as the model's ``num_labels``."""
+    """The model's ``num_labels`` numbers for each text, image or recording."""
 
     type: Literal["regression"] = "regression"
 

@@ -24,12 +24,14 @@ from spectral_core.config import Config, Length, OneOf, Scale, Weight, Width
 from spectral_core.errors import shown
 from spectral_core.plain_data import is_file
 from spectral_models.assembly import list_models, load_config, read_yaml
+from spectral_models.checkpoint import read_checkpoint
 from spectral_models.config import ModelConfig
 from spectral_models.data.config import AnyDataConfig
 from spectral_models.overrides import override
 from spectral_models.registries import MODELS, TASKS
 from spectral_models.tasks import TaskConfig
 from spectral_models.tasks.config import described
+from spectral_models.transfer import completed
 
 _Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
 BY_TOTAL = ("cosine", "linear")
@@ -173,6 +175,9 @@ class RunConfig(Config):
     data: Annotated[SerializeAsAny[AnyDataConfig], _Data()] = cast(Any, {})
     """What it reads. Which types there are depends on the task."""
     training: TrainingConfig = TrainingConfig()
+    init_from: Annotated[str, Field(min_length=1)] | None = None
+    """A checkpoint, or the directory of a finished run, whose weights the model begins with; what the model leaves out
+    of the config is the checkpoint's. Null begins with random weights."""
 
     @field_validator("task", mode="after")
     @classmethod
@@ -205,7 +210,8 @@ class RunConfig(Config):
 def load_run(source: str | Path | Mapping[str, Any], changes: Mapping[str, Any] | None = None) -> RunConfig:
     """A validated run from a YAML file, a mapping, or a model preset's name with default data and training.
 
-    changes: values at dotted paths, ``{"training.steps": 100}``. In both, ``model`` may name a preset.
+    changes: values at dotted paths, ``{"training.steps": 100}``. In both, ``model`` may name a preset. With
+    ``init_from``, options of the model that are left out are those of that checkpoint.
     """
     changes = dict(changes or {})
     if isinstance(source, Mapping):
@@ -226,9 +232,17 @@ def load_run(source: str | Path | Mapping[str, Any], changes: Mapping[str, Any] 
             )
     if "model" in changes:
         data["model"] = changes.pop("model")
+    if "init_from" in changes:
+        data["init_from"] = changes.pop("init_from")
     model = data.get("model")
     if isinstance(model, str) and model not in MODELS:
         data["model"] = load_config(model).model_dump()
+    elif isinstance(data.get("init_from"), str):
+        task = data.get("task")
+        task = task.get("type") if isinstance(task, Mapping) else task
+        if "model.type" in changes and isinstance(model, Mapping | None):
+            model = {**(model or {}), "type": changes.pop("model.type")}
+        data["model"] = completed(model, read_checkpoint(data["init_from"])[0], task)
     elif isinstance(model, Mapping) and "type" not in model:
         data["model"] = {"type": "language_model", **model}
     data = override(data, changes, RunConfig)

@@ -22,11 +22,6 @@ from spectral_models.training.config import TrainingConfig
 Groups = list[dict[str, Any]]
 
 
-def transformers_name(optimizer: str) -> str:
-    """The name in transformers' ``optim`` of the optimiser, or of the one that takes what Muon does not."""
-    return "adamw_torch_fused" if optimizer in ("adamw", "muon") else optimizer
-
-
 def require_optimizer(optimizer: str) -> None:
     """Raise ConfigError for an optimiser whose library is not installed, or that needs a GPU where there is none."""
     if optimizer.endswith("bit") and find_spec("bitsandbytes") is None:

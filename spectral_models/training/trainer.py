@@ -4,37 +4,26 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from spectral_models.checkpoint import WEIGHTS, write_files, write_weights
-from spectral_models.errors import CheckpointError, not_written
 from spectral_models.evaluation.loop import Batch
 from spectral_models.loss import StepLoss, counted
 from spectral_models.model import SpectralModel
-from spectral_models.record import CONFIG
-from spectral_models.seal import sealed, verify, write_marker
+from spectral_models.seal import verify, write_marker
 from spectral_models.tasks.task import Task
 from spectral_models.training.average import Average, UpdateAverage
+from spectral_models.training.checkpoints import TRAINED, TRAINING_MARKER, numbered, saving, step_of
 from spectral_models.training.config import TrainingConfig
 from spectral_models.training.optimizers import MuonWithAdamW, parameter_groups
 from spectral_models.training.selection import Selection
 from spectral_models.weights import put_weights, read_weights
-
-TRAINING_MARKER = "training-complete.json"
-TRAINED = "trained.safetensors"
-"""Weights to continue from, where the model's own are their average."""
-CONTINUE = ", then continue from the last complete checkpoint with --resume."
-_NEEDED = (CONFIG, WEIGHTS, "optimizer.pt", "scheduler.pt", "trainer_state.json")
-"""What a run cannot continue without; and the random states of its processes."""
 
 
 class InTraining(nn.Module):
@@ -198,17 +187,17 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         directory = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        with _saving(directory):
+        with saving(directory):
             super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             files = [path.name for path in directory.iterdir() if path.is_file() and path.name != TRAINING_MARKER]
-            with _saving(directory):
+            with saving(directory):
                 write_marker(directory, TRAINING_MARKER, sorted(files))
             # By step: Trainer would go by time, and a clock that was set back makes the newest the oldest.
             best = None if self.selection is None else self.selection.best_step(self.state.log_history)
-            for path in _numbered(directory.parent)[: -self.training.keep]:
-                if _step(path) != best:
+            for path in numbered(directory.parent)[: -self.training.keep]:
+                if step_of(path) != best:
                     shutil.rmtree(path)
 
     def load_best(self) -> int:
@@ -230,52 +219,4 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
         put_weights(self.result, read_weights(directory / WEIGHTS), directory / WEIGHTS)
         if self.average is not None:
             put_weights(self.spectral_model, read_weights(directory / TRAINED), directory / TRAINED)
-            self.average.n_averaged.fill_(_step(directory))
-
-
-@contextmanager
-def _saving(directory: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, SafetensorError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
-        raise not_written(f"could not save {directory}", error, CONTINUE) from error
-
-
-def newest_complete(directory: Path, until: int | None = None) -> Path | None:
-    """The newest training checkpoint that has all it needs, as it was written; None when there is none.
-
-    until: the last step that counts.
-    """
-    for path in reversed(_numbered(directory)):
-        if until is not None and _step(path) > until:
-            continue
-        try:
-            verify(path, TRAINING_MARKER, _NEEDED)
-        except CheckpointError:
-            continue
-        if processes_of(path):
-            return path
-    return None
-
-
-def processes_of(checkpoint: Path) -> int:
-    """How many processes kept their random states in a training checkpoint."""
-    return sum(fnmatch(name, "rng_state*.pth") for name in sealed(checkpoint, TRAINING_MARKER))
-
-
-def remove_newer(directory: Path, step: int) -> list[Path]:
-    """Delete the checkpoints beyond a step: interrupted ones, which would be taken for recent ones and kept."""
-    newer = [path for path in _numbered(directory) if _step(path) > step]
-    for path in newer:
-        shutil.rmtree(path)
-    return newer
-
-
-def _numbered(directory: Path) -> list[Path]:
-    """Checkpoints in the order of their steps."""
-    found = [path for path in directory.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
-    return sorted(found, key=_step)
-
-
-def _step(path: Path) -> int:
-    return int(path.name.removeprefix("checkpoint-"))
+            self.average.n_averaged.fill_(step_of(directory))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spectral_core import UnsupportedInputError
-from spectral_core.config import Length
+from spectral_core.config import Length, problem
 from spectral_layers.entry import entry
 from spectral_layers.frontends.base import Modality
 from spectral_layers.frontends.tokens import Tokens
@@ -122,10 +123,33 @@ class TextEncoderConfig(VocabularyConfig, EncoderConfig):
     Tensors are not cut."""
     masked_lm: bool = False
     """A head over the vocabulary, for training on masked tokens."""
+    causal: bool = False
+    """Features at t depend on tokens up to t only, as in a language model, whose weights then fit. The defaults are a
+    language model's too: the block ``hybrid``, no position; ``pooling`` is ``last``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _causal_defaults(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or data.get("causal") is not True:
+            return data
+        block = {} if data.get("layers") is not None else {"block": "hybrid"}
+        return {"position": "none", "pooling": "last", **block, **data}
+
+    @model_validator(mode="after")
+    def _sees_what_it_needs(self) -> TextEncoderConfig:
+        if self.causal and self.masked_lm:
+            raise ValueError("masked_lm needs both sides of a token, and a causal encoder sees one; set one to false")
+        if self.causal and self.pooling == "cls":
+            raise problem(("pooling",), "cls stands in front of the row, where a causal encoder sees nothing of it.")
+        return self
+
+    @property
+    def direction(self) -> Literal["causal", "bidirectional"]:
+        return "causal" if self.causal else "bidirectional"
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        return ("masked_lm", *super().tasks, "token_classification")
+        return (*(() if self.causal else ("masked_lm",)), *super().tasks, "token_classification")
 
     def for_task(self, task: str) -> ModelConfig:
         """For labels without the head over the vocabulary, which would get no gradient."""

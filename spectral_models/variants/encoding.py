@@ -46,6 +46,8 @@ class EncoderOutput(Report):
 class Encoder(StackedModel):
     """Base of encoders. A variant has ``forward(inputs, attention_mask=None) -> EncoderOutput`` on :meth:`encode`."""
 
+    heads: ClassVar[tuple[str, ...]] = ("head", "cls")
+
     def __init__(self, config: EncoderConfig, frontend: FrontEndConfig) -> None:
         super().__init__(config, frontend)
         self.config: EncoderConfig

@@ -19,9 +19,11 @@ from spectral_layers.entry import entry
 from spectral_layers.frontends.tokens import Tokens
 from spectral_layers.positions.base import positions_of
 from spectral_layers.rows import Alignment, aligned, last
+from spectral_models.config import ModelConfig
 from spectral_models.generation import generate
 from spectral_models.inputs import TokenInput
 from spectral_models.loss import IGNORE, StepLoss, check_labels, token_nats
+from spectral_models.variants.encoder import TextEncoderConfig
 from spectral_models.variants.stack import StackConfig, StackedModel, Way
 from spectral_models.variants.vocabulary import VocabularyConfig
 
@@ -199,7 +201,16 @@ class LanguageModelConfig(DecoderConfig):
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        return ("causal_lm",)
+        return ("causal_lm", *self._body().tasks)
+
+    def for_task(self, task: str) -> ModelConfig:
+        """For labels, a model over a causal encoder of the same blocks, whose weights are this model's."""
+        return self if task == "causal_lm" else self._body().for_task(task)
+
+    def _body(self) -> TextEncoderConfig:
+        shared = TextEncoderConfig.model_fields.keys() - {"type"}
+        data = {name: value for name, value in self.model_dump().items() if name in shared}
+        return TextEncoderConfig.parse({**data, "causal": True})
 
     def build(self) -> LanguageModel:
         return LanguageModel(self)

@@ -66,14 +66,17 @@ class StackedModel(SpectralModel):
     same shape. A variant's ``forward`` calls, in this order: the front end; ``position.check_limit`` and
     ``position.embed``; :meth:`through_blocks`; the norm. Rows begin at index 0 there: left padding is gathered away
     before (:func:`spectral_layers.rows.aligned`), and outputs are scattered back. It passes on the report of
-    :class:`StackOutput`. Mixers, front end and position are causal or not as the config's ``decoder`` says.
+    :class:`StackOutput`. Mixers, front end and position are causal or not as the config's ``direction`` says.
     """
 
     def __init__(self, config: StackConfig, frontend: FrontEndConfig) -> None:
         super().__init__(config)
         self.config: StackConfig
         context = LayerContext(
-            hidden_dim=config.hidden_dim, causal=config.decoder, fft=config.build_fft(), max_seq_len=config.max_seq_len
+            hidden_dim=config.hidden_dim,
+            causal=config.direction == "causal",
+            fft=config.build_fft(),
+            max_seq_len=config.max_seq_len,
         )
         with under("frontend"):
             self.frontend = frontend.build(context)
@@ -165,16 +168,15 @@ class StackConfig(ModelConfig):
     def _mixers_fit(self) -> StackConfig:
         if self.block is not None and self.layers:
             raise ValueError("give either block (one kind) or layers (several in turn), not both; set one to null")
-        direction = "causal" if self.decoder else "bidirectional"
         paths = [f"layers.{index}" for index in range(len(self.layers))] if self.layers else ["block"]
         for path, block in zip(paths, self.blocks, strict=False):
-            if direction not in block.mixer.directions:
+            if self.direction not in block.mixer.directions:
                 why = (
-                    "sees the whole sequence, and a language model may not see the future. Causal"
-                    if self.decoder
+                    "sees the whole sequence, and a causal model may not see the future. Causal"
+                    if self.direction == "causal"
                     else "sees the past only, and an encoder reads both ways. Bidirectional"
                 )
-                fitting = [name for name, config in MIXERS.configs().items() if direction in config.directions]
+                fitting = [name for name, config in MIXERS.configs().items() if self.direction in config.directions]
                 raise problem((*path.split("."), "mixer"), f"{block.mixer.type!r} {why} mixers: {', '.join(fitting)}.")
         return self
 
