@@ -142,9 +142,14 @@ def write_files(model: SpectralModel, directory: Path, tokenizer: Tokenizer | No
     if layers := int8_layers(model):
         record["quantization"] = {"scheme": SCHEME, "layers": layers}
     (directory / CONFIG).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    save_file(own_memory(flattened(model.state_dict())), directory / WEIGHTS, metadata={"format": "pt"})
-    shutil.copymode(directory / CONFIG, directory / WEIGHTS)  # safetensors' own is readable to nobody else
+    write_weights(model, directory / WEIGHTS)
     write_marker(directory, MARKER, [CONFIG, WEIGHTS, *beside])
+
+
+def write_weights(model: SpectralModel, file: Path) -> None:
+    """The weights alone; the config of the same model is beside the file already."""
+    save_file(own_memory(flattened(model.state_dict())), file, metadata={"format": "pt"})
+    shutil.copymode(file.with_name(CONFIG), file)  # safetensors' own is readable to nobody else
 
 
 def _ends(tokenizer: Tokenizer | None) -> dict[str, int]:

@@ -33,7 +33,12 @@ def train(
         help="Begin with the weights of a checkpoint or a finished run. What the config does not say of the model is "
         "the checkpoint's.",
     ),
-    resume: bool = typer.Option(False, "--resume", help="Continue the run in --out from its newest whole checkpoint."),
+    resume: bool = typer.Option(
+        False,
+        "--resume",
+        help="Continue the run in --out from its newest complete checkpoint. training.steps may be larger than before "
+        "with the schedules constant and warmup_stable_decay.",
+    ),
 ) -> None:
     """Train a language model or a classifier, with checkpoints, TensorBoard logs and a learning curve.
 
@@ -56,8 +61,8 @@ def train(
     """
     with needs_extra("training needs", "train"):
         from spectral_models.training import load_run
+        from spectral_models.training.checkpoints import newest_complete
         from spectral_models.training.run import train as run_training
-        from spectral_models.training.trainer import newest_complete
     assignments = dict(map(parse_assignment, changes))
     if data is not None:
         assignments["data.source"] = data

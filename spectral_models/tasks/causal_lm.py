@@ -23,6 +23,7 @@ class CausalLM(CorpusTask):
     """Next tokens of text; each held-out byte is predicted once. The reference is ``xz -9`` on the same bytes."""
 
     headline: ClassVar[str] = "bits_per_byte"
+    greater_is_better: ClassVar[bool] = False
 
     def __init__(self, model: ModelConfig, data: DataConfig, tokenizer: Tokenizer | None, split: str | None) -> None:
         super().__init__(model, data, tokenizer, split)

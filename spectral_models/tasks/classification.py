@@ -27,6 +27,7 @@ class Classification(LabelledTask):
     """One label for each row, compared with the most frequent held-out label and, for texts, with TF-IDF."""
 
     headline: ClassVar[str] = "accuracy"
+    greater_is_better: ClassVar[bool] = True
     units: ClassVar[Mapping[str, str]] = {"loss": " nats"}
 
     def references(self) -> tuple[Reference, ...]:
@@ -71,6 +72,7 @@ class MultiLabelClassification(LabelledTask):
     """A set of labels for each row. Predicted are those of probability 0.5 or more."""
 
     headline: ClassVar[str] = "f1_macro"
+    greater_is_better: ClassVar[bool] = True
     units: ClassVar[Mapping[str, str]] = {"loss": " nats"}
 
     def labels(self, table: Table) -> Tensor:

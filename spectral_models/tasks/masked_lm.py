@@ -70,6 +70,7 @@ class MaskedLM(CorpusTask):
     """Prediction of masked tokens. The masks of held-out windows are the same at every evaluation."""
 
     headline: ClassVar[str] = "accuracy"
+    greater_is_better: ClassVar[bool] = True
 
     def __init__(
         self, share: float, model: ModelConfig, data: DataConfig, tokenizer: Tokenizer | None, split: str | None

@@ -25,6 +25,7 @@ class Regression(LabelledTask):
     """Numbers for each row, by squared error. The reference is the error of always predicting the held-out mean."""
 
     headline: ClassVar[str] = "mse"
+    greater_is_better: ClassVar[bool] = False
 
     def __init__(self, model: ModelConfig, data: SourceConfig, tokenizer: Tokenizer | None, split: str | None) -> None:
         super().__init__(model, data, tokenizer, split)

@@ -32,6 +32,7 @@ class Seq2SeqLM(LabelledTask):
     """
 
     headline: ClassVar[str] = "chrf"
+    greater_is_better: ClassVar[bool] = True
     digits: ClassVar[int] = 3
     units: ClassVar[Mapping[str, str]] = {"loss": " nats per token"}
     role: ClassVar[str] = "source"

@@ -48,12 +48,14 @@ class Task(ABC):
     A subclass defines what is computed for each held-out example (:meth:`read`), the measures from that
     (:meth:`measures`), and, if the default does not fit, the loss of a batch (:meth:`loss`).
 
-    headline: the name of the main measure. digits: decimals shown. units: units of measures, by name. model: the
-    model's config, completed from the data: names of labels, sizes of images. tokenizer: None if no text is read.
-    train: None if all examples are held out.
+    headline: the name of the main measure. greater_is_better: whether larger values of it are better; None if the class
+    does not say. digits: decimals shown. units: units of measures, by name. model: the model's config, completed from
+    the data: names of labels, sizes of images. tokenizer: None if no text is read. train: None if all examples are held
+    out.
     """
 
     headline: ClassVar[str]
+    greater_is_better: ClassVar[bool | None] = None
     digits: ClassVar[int] = 4
     units: ClassVar[Mapping[str, str]] = {}
 

@@ -28,6 +28,7 @@ class TokenClassification(LabelledTask):
     """A tag for each word, predicted at its first token. The reference is the share of the most frequent tag."""
 
     headline: ClassVar[str] = "accuracy"
+    greater_is_better: ClassVar[bool] = True
     units: ClassVar[Mapping[str, str]] = {"loss": " nats"}
 
     def __init__(self, model: ModelConfig, data: TaggedConfig, tokenizer: Tokenizer | None, split: str | None) -> None:

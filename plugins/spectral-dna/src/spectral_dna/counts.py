@@ -24,6 +24,7 @@ class Counts(LabelledTask):
     """Expected counts. pearson: the correlation of log(1 + count) with log(1 + expected count)."""
 
     headline: ClassVar[str] = "pearson"
+    greater_is_better: ClassVar[bool] = True
 
     def labels(self, table: Table) -> Tensor:
         counts = real_values(table)
