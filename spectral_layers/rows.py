@@ -93,12 +93,12 @@ def _taken(x: Tensor, index: Tensor) -> Tensor:
 
 
 def aligned(inputs: Tensor, mask: Tensor, *, name: str) -> tuple[Tensor, Alignment]:
-    """Inputs (B, L) as :meth:`Alignment.gather` gives them, and the alignment for outputs.
+    """Inputs (B, L, ...) as :meth:`Alignment.gather` gives them, and the alignment for outputs.
 
     name: of the inputs, for the error of a mask of another shape. Raises UnsupportedInputError for that and for masks
     with holes.
     """
-    if mask.shape != inputs.shape:
+    if mask.shape != inputs.shape[:2]:
         raise UnsupportedInputError(f"the attention mask {describe(mask)} must have {name}' shape {describe(inputs)}.")
     alignment = Alignment.of(mask)
     return alignment.gather(inputs), alignment

@@ -82,7 +82,7 @@ class StepLoss(Report):
         flat = logits.flatten(0, -2)
         flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
         nats = F.cross_entropy(flat, labels.long().flatten(), reduction="sum", label_smoothing=label_smoothing)
-        return cls.of(nats, (labels != IGNORE).sum(), losses, metrics, step_count)
+        return cls.of(nats, (labels != IGNORE).sum(), losses, metrics, step_count, lambda: logits)
 
     @classmethod
     def of_labels(
@@ -126,14 +126,15 @@ class StepLoss(Report):
             )
         if readable(wanted) and not ((wanted >= 0) & (wanted <= 1) if binary else wanted.isfinite()).all():
             raise UnsupportedInputError(f"labels are {'from 0 to 1' if binary else 'finite'}; got {describe(numbers)}.")
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
         measure = F.binary_cross_entropy_with_logits if binary else F.mse_loss
         return cls.of(
-            measure(logits, wanted.to(logits.dtype), reduction="sum"),
+            measure(wide, wanted.to(wide.dtype), reduction="sum"),
             torch.tensor(wanted.numel(), device=logits.device),
             losses,
             metrics,
             step_count,
+            lambda: logits,
         )
 
 

@@ -72,7 +72,7 @@ class Labeller(SpectralModel):
         """
         output = self(inputs, attention_mask, **options)
         problem, extra = self.config.label_set.problem, (output.losses, output.metrics)
-        return StepLoss.of_labels(problem, output.logits, labels, *extra, step_count, label_smoothing)
+        return StepLoss.of_labels(problem, output.logits, labels, *extra, step_count, label_smoothing) + output
 
 
 class HeadConfig(ModelConfig):

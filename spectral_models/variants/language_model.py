@@ -76,9 +76,9 @@ class LanguageModel(StackedModel):
     ) -> LanguageModelOutput:
         """Logits at every position, each from its own and earlier tokens only.
 
-        input_ids: (B, L) integers below vocab_size. attention_mask: (B, L), nonzero at real tokens; padding on either
-        side. With a state, the tokens continue its rows, by L >= 1 each; logits at padding are arbitrary. A full
-        pass, any chunks and single tokens give the same logits.
+        input_ids: (B, L) integers below vocab_size, or (B, L, embed_dim) embeddings in their place. attention_mask:
+        (B, L), nonzero at real tokens; padding on either side. With a state, the tokens continue its rows, by L >= 1
+        each; logits at padding are arbitrary. A full pass, any chunks and single tokens give the same logits.
         logits_to_keep: logits at each row's so many last real tokens only, (B, logits_to_keep, V), arbitrary in front
         of a row's first; 0 keeps all.
         Raises UnsupportedInputError for ids out of range and sequences over a declared limit, StateError for a state
@@ -107,14 +107,14 @@ class LanguageModel(StackedModel):
         state: what the tokens continue, if anything; it is consumed. step_count: see :meth:`StepLoss.of`. Raises
         UnsupportedInputError for labels that do not fit, and as :meth:`forward`.
         """
-        check_labels(labels, input_ids.shape, self.config.vocab_size)
+        check_labels(labels, input_ids.shape[:2], self.config.vocab_size)
         made = self.features(input_ids, attention_mask, state, False)
         if made.alignment is not None:
             real = made.alignment.rows.mask(made.x.shape[1])
             labels = made.alignment.gather(labels).where(real, IGNORE)
         nats = token_nats(made.x, labels, self.logits, vocab_size=self.config.vocab_size)
         logits = partial(self._placed_logits, made)
-        return StepLoss.of(nats, (labels != IGNORE).sum(), made.losses, made.metrics, step_count, logits)
+        return StepLoss.of(nats, (labels != IGNORE).sum(), made.losses, made.metrics, step_count, logits) + made
 
     @entry
     def logits(self, x: Tensor) -> Tensor:
@@ -151,7 +151,10 @@ class LanguageModel(StackedModel):
             before = positions.new_zeros(x.shape[0]) if state is None else state.position
             advance = x.shape[1] if rows is None else rows.lengths
             made = State(self._state_owner, before + advance, parts=passed.states)
-            made.record(state, input_ids, ragged=rows is not None)
+            # A journal repeats ids: embeddings begin a new one, as ragged rows do.
+            made.record(state, input_ids, ragged=rows is not None or input_ids.is_floating_point())
+        if alignment is not None:
+            passed.hidden_states = {name: alignment.scatter(x) for name, x in passed.hidden_states.items()}
         return Features(self.norm(passed.x), rows, alignment, made) + passed
 
     def input_specs(self) -> tuple[TokenInput, ...]:
