@@ -156,10 +156,15 @@ def companions(config: ModelConfig) -> dict[str, str]:
 
 
 def own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous tensors without shared memory, which safetensors refuses."""
+    """Contiguous tensors without shared memory, which safetensors refuses. Raises CheckpointError for those on meta."""
     made: dict[str, Tensor] = {}
     taken: set[int] = set()
     for name, tensor in tensors.items():
+        if tensor.is_meta:
+            raise CheckpointError(
+                f"{name} holds no values here: it is offloaded, or on the meta device. Save the model before that; "
+                "save_pretrained of our Hugging Face classes fetches what accelerate has offloaded."
+            )
         memory = tensor.untyped_storage().data_ptr()
         made[name] = tensor.clone(memory_format=torch.contiguous_format) if memory in taken else tensor.contiguous()
         taken.add(memory)

@@ -97,18 +97,17 @@ def hidden_states_of(report: Report) -> dict[str, Any]:
 
 
 def when_read(
-    logits: Callable[[], Tensor] | None, model: nn.Module, kept: slice | Tensor = slice(None)
+    logits: Callable[[], Tensor] | None, model: nn.Module, device: str, kept: slice | Tensor = slice(None)
 ) -> Callable[[], Tensor] | None:
     """Logits of a training step, computed later as they would have been now: under the autocast of now.
 
-    kept: of which columns. In float32 where autocast is on, as mixed precision hands out what a model returns. Raises
-    UnsupportedInputError once a parameter has changed.
+    device: the type of the device that computes them. kept: of which columns. In float32 where autocast is on, as mixed
+    precision hands out what a model returns. Raises UnsupportedInputError once a parameter has changed.
     """
     if logits is None:
         return None
     parameters = list(model.parameters())
     versions = [parameter._version for parameter in parameters]
-    device = parameters[0].device.type
     autocast = torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device)
 

@@ -8,6 +8,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.core_model_loading import WeightRenaming
+from transformers.integrations.accelerate import load_offloaded_parameter
 from transformers.utils import cached_file
 
 from spectral_core import ConfigError, UnsupportedInputError
@@ -65,6 +67,7 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
     config_class = SpectralHFConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
+    _no_split_modules: ClassVar[list[str]] = ["Block", "SourceBlock", "Tokens"]
     accepts_loss_kwargs = False
 
     holds: ClassVar[str | None]
@@ -211,7 +214,7 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
             name: kwargs.pop(name) for name in ("repo_id", "commit_message", "private", "create_pr") if name in kwargs
         }
         whole = self.state_dict() if state_dict is None else state_dict
-        weights = own_memory({name.removeprefix(_INSIDE): tensor for name, tensor in whole.items()})
+        weights = own_memory({name.removeprefix(_INSIDE): self._fetched(name, whole[name]) for name in whole})
         size = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
         kwargs.update(max_shard_size=size + 1, save_original_format=False)
         super().save_pretrained(save_directory, is_main_process, weights, **kwargs)
@@ -223,6 +226,12 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
             write_marker(Path(save_directory), MARKER, [CONFIG, WEIGHTS, *beside])
             if push_to_hub:
                 self.push_to_hub(hub.pop("repo_id", Path(save_directory).name), token=kwargs.get("token"), **hub)
+
+    def _fetched(self, name: str, tensor: Tensor) -> Tensor:
+        """A weight, from where accelerate has offloaded it."""
+        with suppress(ValueError):  # of a weight on the meta device that nobody offloaded
+            return load_offloaded_parameter(self, name) if tensor.is_meta else tensor
+        return tensor
 
     def answered(
         self,
@@ -259,6 +268,11 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
                 also = {name: getattr(found, name, None) for name in self.gives}
                 answer = SpectralOutput(loss, found.logits[:, kept], cache, **also)
             else:
+                if any(tensor.is_meta and tensor.requires_grad for tensor in self.parameters()):
+                    raise UnsupportedInputError(
+                        "offloaded weights get no gradients: accelerate fetches copies for each call, and PEFT puts "
+                        "adapters where the weights are. Train the model without offloading."
+                    )
                 if cache is not None:
                     raise UnsupportedInputError("in training, labels go without a cache: leave use_cache false.")
                 found = self._loss(inputs, labels, step_count, options)
@@ -292,7 +306,7 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
     def _logits(self, found: StepLoss, inputs: Mapping[str, Any], options: dict[str, Any], kept: slice | Tensor) -> Any:
         """Of the call whose loss was ``found``: computed now, or when they are read where training needs none."""
         if self.in_chunks:
-            return when_read(found.logits, self.model, kept)
+            return when_read(found.logits, self.model, found.loss.device.type, kept)
         if found.logits is not None:
             return found.logits()
         return None if self.training else self.model(*inputs.values(), **options).logits
