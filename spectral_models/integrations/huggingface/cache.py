@@ -76,10 +76,16 @@ class CachedGenerationMixin(GenerationMixin):  # type: ignore[misc]  # transform
         )
 
     def prepare_inputs_for_generation(
-        self, *args: Any, tokenizer: object = None, assistant_tokenizer: object = None, **kwargs: Any
+        self,
+        input_ids: Tensor,
+        *args: Any,
+        inputs_embeds: Tensor | None = None,  # generate() reads this signature to see whether embeddings are taken
+        tokenizer: object = None,
+        assistant_tokenizer: object = None,
+        **kwargs: Any,
     ) -> Any:
         """What the next call of the model takes. The tokenizers are for stopping criteria (``stop_strings``) alone."""
-        return super().prepare_inputs_for_generation(*args, **kwargs)
+        return super().prepare_inputs_for_generation(input_ids, *args, inputs_embeds=inputs_embeds, **kwargs)
 
     def _prepare_cache_for_generation(
         self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *_: Any, **__: Any
@@ -89,5 +95,7 @@ class CachedGenerationMixin(GenerationMixin):  # type: ignore[misc]  # transform
                 f"cache_implementation {generation_config.cache_implementation!r}: there are no keys and values to "
                 "keep, and the state is one. Leave it out."
             )
-        if generation_config.use_cache and self.model.streams and model_kwargs.get("past_key_values") is None:
+        # Elsewhere the first call makes one: PEFT puts its virtual tokens in front only where there is none yet.
+        chunks = generation_config.use_cache and generation_config.prefill_chunk_size is not None
+        if chunks and self.model.streams and model_kwargs.get("past_key_values") is None:
             model_kwargs["past_key_values"] = SpectralCache()

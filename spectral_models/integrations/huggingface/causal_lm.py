@@ -24,11 +24,12 @@ class SpectralForCausalLM(CachedGenerationMixin, SpectralPreTrainedModel):
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         past_key_values: SpectralCache | None = None,
         labels: Tensor | None = None,
         *,
+        inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         **options: Any,
@@ -43,8 +44,9 @@ class SpectralForCausalLM(CachedGenerationMixin, SpectralPreTrainedModel):
         """
         shift_labels: Tensor | None = options.pop("shift_labels", None)
         cache = self.cache_of(past_key_values, use_cache)
+        tokens = self.token_inputs(input_ids, inputs_embeds)
         if attention_mask is not None:
-            attention_mask = attention_mask[:, -input_ids.shape[1] :]
+            attention_mask = attention_mask[:, -tokens.shape[1] :]
             if cache is not None and bool((attention_mask != 0).all()):
                 attention_mask = None
         if shift_labels is None and labels is not None:
@@ -58,5 +60,5 @@ class SpectralForCausalLM(CachedGenerationMixin, SpectralPreTrainedModel):
         fewer = {"logits_to_keep": last} if last else {}
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         return self.answered(
-            {"input_ids": input_ids}, attention_mask, shift_labels, options, cache=cache, kept=kept, **fewer
+            {"input_ids": tokens}, attention_mask, shift_labels, options, cache=cache, kept=kept, **fewer
         )
