@@ -8,6 +8,9 @@ from torch import Tensor
 from spectral_core import StateError
 from spectral_layers import State
 
+MOST_PENDING = 32
+"""Pending tokens at which a caller reads them for good, before it reads on ahead."""
+
 
 class Rollback:
     """The state of a text, of which the tokens since the last :meth:`settle` can be taken back.

@@ -8,12 +8,11 @@ from torch import Tensor
 from spectral_layers import State
 from spectral_models.generation.drafts import Drafter
 from spectral_models.generation.prefill import CausalModel
-from spectral_models.generation.rollback import Rollback
+from spectral_models.generation.rollback import MOST_PENDING, Rollback
 
 _WORTH = 4
 """Accepted tokens that pay for a draft: a call of a few tokens takes as long as three or four of one token."""
 _LONGEST_PAUSE = 64
-_MOST_PENDING = 32
 
 
 class Speculation:
@@ -63,7 +62,7 @@ class Speculation:
     def _drafted(self) -> Tensor:
         count = min(self._length, self._left, self.drafter.most)
         pending = self._rollback.pending
-        if self._pause or count < 1 or (pending is not None and pending.shape[1] >= _MOST_PENDING):
+        if self._pause or count < 1 or (pending is not None and pending.shape[1] >= MOST_PENDING):
             self._pause = max(0, self._pause - 1)
             return self._text[:, :0]
         return self.drafter.draft(self._text, count)

@@ -248,10 +248,10 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
             answer = SpectralOutput(found.loss, when_read(found.logits, self.model, kept))
         else:
             if cache is not None:
-                options = {"state": cache.state, "return_state": True} | options
+                options = {"state": cache.begun(), "return_state": True} | options
             found = self.model(*inputs.values(), **options)
             if cache is not None:
-                cache.take(found.state, list(inputs.values())[-1].shape[1])
+                cache.take(found.state, list(inputs.values())[-1])
             loss = None if labels is None else self._loss(found, labels, step_count)
             also = {name: getattr(found, name, None) for name in self.gives}
             answer = SpectralOutput(loss, found.logits[:, kept], cache, **also)
