@@ -15,6 +15,7 @@ from spectral_models.model import SpectralModel
 
 _LONGEST_MATCH = 32
 _MOST_OF_ASSISTANTS = 16
+_CONFIDENCE = 0.4
 
 
 class Drafter(Protocol):
@@ -56,7 +57,7 @@ class PromptLookup:
 
 
 class Assistant:
-    """Drafts the likeliest tokens of a smaller model with the same vocabulary.
+    """Drafts the likeliest tokens of a smaller model with the same vocabulary, up to the first that it is not sure of.
 
     It reads each token of the text once, all new ones in one call, and drafts from a clone of its state.
     """
@@ -86,10 +87,21 @@ class Assistant:
             return text[:, :0]
         logits, self._state = prefill(self.model, text[:, self._read :], state=self._state)
         self._read = length
-        drafted = [logits.argmax(-1, keepdim=True)]
+        drafted = [text[:, :0]]
         state: State | None = self._state.clone()
-        for _ in range(count - 1):
+        while float(logits.softmax(-1).max()) > _CONFIDENCE:
+            drafted.append(logits.argmax(-1, keepdim=True).to(text.dtype))
+            if len(drafted) > count:
+                break
             output = self.model(drafted[-1], state=state, return_state=True)
-            state = output.state
-            drafted.append(output.logits[:, -1].argmax(-1, keepdim=True))
-        return torch.cat(drafted, 1).to(text.dtype)
+            logits, state = output.logits[:, -1], output.state
+        return torch.cat(drafted, 1)
+
+
+def drafter_of(prompt_lookup_num_tokens: int | None, assistant: object, vocab_size: int) -> Drafter | None:
+    """The drafter of a text for a model with that vocabulary; None if neither is given. Raises ConfigError."""
+    if prompt_lookup_num_tokens is not None and assistant is not None:
+        raise ConfigError("assistant and prompt_lookup_num_tokens both draft: give one of them.")
+    if assistant is not None:
+        return Assistant(assistant, vocab_size)
+    return None if prompt_lookup_num_tokens is None else PromptLookup(prompt_lookup_num_tokens)

@@ -11,7 +11,7 @@ from spectral_core import ConfigError, UnsupportedInputError
 from spectral_core.axes import describe
 from spectral_layers import State, fixed_weights
 from spectral_models.generation.beams import Beams
-from spectral_models.generation.drafts import Assistant, PromptLookup
+from spectral_models.generation.drafts import drafter_of
 from spectral_models.generation.draws import Draws
 from spectral_models.generation.prefill import CHUNK, CausalModel, prefill, prompt_lengths
 from spectral_models.generation.sampling import Sampling
@@ -107,10 +107,10 @@ def generate(
     else:
         search = Draws(batch * settings.copies, settings, generator, device)
     speculation = None
-    if settings.assisted:
-        lookup = settings.prompt_lookup_num_tokens
-        drafter = Assistant(assistant, logits.shape[1]) if lookup is None else PromptLookup(lookup)
-        speculation = Speculation(model, drafter, input_ids[mask != 0][None], state, most=max_new_tokens - 1)
+    drafter = drafter_of(settings.prompt_lookup_num_tokens, assistant, logits.shape[1])
+    if drafter is not None:
+        text = input_ids[mask != 0][None]
+        speculation = Speculation(model, drafter, text, state, most=text.shape[1] + max_new_tokens - 1)
     with fixed_weights(model), fixed_weights(assistant):
         while True:
             tokens, parents = search.advance(settings.sampling.penalised(logits, seen))

@@ -80,9 +80,7 @@ class Settings:
                 raise ConfigError(f"{name} must be a token, from 0 to {size - 1}; got {token}.")
 
     def _check_counts(self) -> None:
-        """Raise ConfigError for numbers of beams and of sequences, and for drafts, that contradict each other."""
-        if self.prompt_lookup_num_tokens is not None and self.assistant is not None:
-            raise ConfigError("assistant and prompt_lookup_num_tokens both draft: give one of them.")
+        """Raise ConfigError for numbers of beams and of sequences that contradict each other."""
         temperature = self.sampling.temperature
         if self.num_beams == 1:
             if self.num_return_sequences > 1 and temperature == 0:

@@ -88,7 +88,7 @@ def test_logits_are_those_of_one_pass_whatever_was_drafted(layout: str) -> None:
     state = model(text[:, :prompt], return_state=True).state
     calls: list[int] = []
     with model.register_forward_pre_hook(lambda _, inputs: calls.append(inputs[0].shape[1])):
-        ahead = Speculation(model, drafter, text[:, :prompt], state, most=text.shape[1] - prompt)
+        ahead = Speculation(model, drafter, text[:, :prompt], state, most=text.shape[1])
         found = torch.stack([ahead.read(text[:, t : t + 1]) for t in range(prompt, text.shape[1])], 1)
     torch.testing.assert_close(found, whole[:, prompt:], rtol=1e-9, atol=1e-9)
     assert max(drafter.offered) > 8
@@ -211,15 +211,20 @@ def test_a_lookup_drafts_what_followed_the_longest_and_latest_match(
     assert PromptLookup(count).draft(torch.tensor([text]), count).tolist() == [expected]
 
 
-def test_an_assistant_reads_each_token_once(assistant: LanguageModel) -> None:
+def test_an_assistant_reads_each_token_once_and_stops_where_it_is_not_sure(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
-    drafter, text = Assistant(assistant, VOCABULARY), tokens(12)
-    with assistant.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].shape[1])):
+    assistant, text = _pair()[1], tokens(12)
+    drafter = Assistant(assistant, VOCABULARY)
+    monkeypatch.setattr("spectral_models.generation.drafts._CONFIDENCE", 0.0)
+    with torch.no_grad(), assistant.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].shape[1])):
         first = drafter.draft(text[:, :8], 3)
         second = drafter.draft(text, 2)
     assert read == [8, 1, 1, 4, 1]
     assert torch.equal(first, assistant.generate(text[:, :8], max_new_tokens=3)[:, 8:])
     assert torch.equal(second, assistant.generate(text, max_new_tokens=2)[:, 12:])
+    monkeypatch.setattr("spectral_models.generation.drafts._CONFIDENCE", 1.0)
+    with torch.no_grad():
+        assert Assistant(assistant, VOCABULARY).draft(text, 5).shape == (1, 0)
 
 
 def test_text_that_cannot_be_drafted_is_read_singly(model: LanguageModel) -> None:
@@ -234,7 +239,7 @@ def test_text_that_cannot_be_drafted_is_read_singly(model: LanguageModel) -> Non
     drafter = Wrong(text, 0)
     with torch.no_grad():
         state = model(text[:, :8], return_state=True).state
-        ahead = Speculation(model, drafter, text[:, :8], state, most=192)
+        ahead = Speculation(model, drafter, text[:, :8], state, most=200)
         for t in range(8, 200):
             ahead.read(text[:, t : t + 1])
     assert len(drafter.offered) <= 8
