@@ -14,8 +14,9 @@ from torch import Tensor
 from spectral_core import ConfigError
 from spectral_models.checkpoint import load_checkpoint, load_tokenizer
 from spectral_models.cli.console import show
-from spectral_models.cli.conversation import converse
+from spectral_models.cli.conversation import answer, converse
 from spectral_models.cli.inputs import batches, read_items
+from spectral_models.cli.turns import Chat, Text, Turns
 from spectral_models.data import Tokenizer
 from spectral_models.data.byte_files import TOKENIZER
 from spectral_models.data.tokenizer import TextStream
@@ -55,12 +56,16 @@ def generate(
     interactive: bool = typer.Option(
         False, "--interactive", "-i", help="Answer line after line, each in the context of all before it."
     ),
+    chat: bool = typer.Option(
+        False, help="Lines, or the prompt, are messages of a user: written by the tokenizer's chat template."
+    ),
 ) -> None:
     """Continue a prompt with a language model, or turn sources into targets with a seq2seq, as they are drawn.
 
     Each token is computed once; the state carries the past. With --interactive,
     the lines you type and the answers are one text, of which nothing is read
     twice. A line that ends in a backslash goes without its line end. /reset
+    With --chat they are messages, as the chat template of the tokenizer has them. /reset
     forgets the text; Ctrl-C stops an answer; /quit or Ctrl-D ends. Drafts change the
     time, and nothing else.
 
@@ -94,17 +99,20 @@ def generate(
     if file is not None:
         raise ConfigError("--file holds sources, and a language model continues one text: give it as --prompt.")
     tokenizer = load_tokenizer(checkpoint)
-    if interactive:
-        generator = torch.Generator().manual_seed(seed)
-        spec = model.only_input
+    if interactive or chat:
+        spec, generator = model.only_input, torch.Generator().manual_seed(seed)
         assert isinstance(spec, TokenInput)
         drafter = partial(drafter_of, prompt_lookup_num_tokens, options["assistant"], spec.vocab_size)
-        if not converse(
-            lambda: Session(model, sampling=sampling, generator=generator, drafter=drafter()),
-            tokenizer,
-            prompt,
-            max_new_tokens,
-        ):
+
+        def session() -> Session:
+            return Session(model, sampling=sampling, generator=generator, drafter=drafter())
+
+        def begin() -> Turns:
+            return Chat(session, tokenizer) if chat else Text(session, tokenizer)
+
+        if not interactive:
+            answer(begin(), prompt, max_new_tokens)
+        elif not converse(begin, prompt, max_new_tokens):
             raise typer.Exit(1)
         return
     ids = tokenizer.encode(prompt.encode(errors="surrogateescape"))

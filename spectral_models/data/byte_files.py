@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from spectral_models.data.chat import TEMPLATE
+
 TOKENIZER, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 END, MASK = "\0", "\0<mask>\0"
 """The two tokens that cannot occur in text: no document has a NUL byte."""
 _END_BYTE, _MASK_BYTE = 0, 255
 
 
-def byte_files() -> dict[str, str]:
+def byte_files(chat_template: str = TEMPLATE) -> dict[str, str]:
     """Token b is byte b of the text's UTF-8 form, written as a byte-pair encoding without merges.
 
     The NUL byte ends a document and pads, on the left, where ``generate`` wants it. Byte 255, which UTF-8 never has, is
@@ -43,6 +45,7 @@ def byte_files() -> dict[str, str]:
         "padding_side": "left",
         "clean_up_tokenization_spaces": False,
         "model_input_names": ["input_ids", "attention_mask"],
+        "chat_template": chat_template,
     }
     return {
         TOKENIZER: json.dumps(tokenizer, indent=2) + "\n",

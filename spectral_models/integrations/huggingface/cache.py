@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -27,6 +28,7 @@ class SpectralCache(Rollback):
         super().__init__()
         self.length = 0
         self.recording = False
+        self._sum: int | None = 0  # of the columns that the state has read; None where that is not known
 
     def begun(self) -> State | None:
         return super().begun() if self.recording else self.state
@@ -36,6 +38,21 @@ class SpectralCache(Rollback):
         super().take(state, read)
         if not self.recording:
             self.settle()
+
+    def settle(self, back: int = 0) -> None:
+        for read in () if back else self._since:
+            self._sum = _checksum(read, self._sum)
+        super().settle(back)
+
+    def check_begins(self, ids: Tensor) -> None:
+        """Raise UnsupportedInputError unless the columns that were read are the first of ids (B, L)."""
+        read = self.length if self.pending is None else self.length - self.pending.shape[1]
+        if self._sum is not None and _checksum(ids[:, :read], 0) != self._sum:
+            raise UnsupportedInputError(
+                f"the {read} columns that past_key_values has read are not the first of these input ids. Continue what "
+                "it has read, token by token (a text that was decoded and encoded again may have others), or begin "
+                f"with a new {type(self).__name__}()."
+            )
 
     def activate_past_recording(self) -> None:
         self.recording = True
@@ -52,6 +69,14 @@ class SpectralCache(Rollback):
         """Let row i go on from what row ``beam_idx[i]`` was."""
         if self.state is not None:
             self.state = self.state.select(beam_idx)
+            self._sum = None
+
+
+def _checksum(columns: Tensor, before: int | None) -> int | None:
+    """CRC-32 of token ids, column by column, so that calls of any lengths add up."""
+    if before is None or columns.is_floating_point():
+        return None
+    return zlib.crc32(columns.T.long().cpu().contiguous().numpy().tobytes(), before)
 
 
 class CachedGenerationMixin(GenerationMixin):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
@@ -110,8 +135,13 @@ class CachedGenerationMixin(GenerationMixin):  # type: ignore[misc]  # transform
         A model of transformers that is assisted hands on its position_ids; our positions are in the state.
         """
         cache = kwargs.get("past_key_values")
-        if isinstance(cache, SpectralCache) and cache.recording:
-            kwargs.pop("position_ids", None)
+        if isinstance(cache, SpectralCache):
+            if cache.recording:
+                kwargs.pop("position_ids", None)
+            if kwargs.get("is_first_iteration") and cache.length and cache.recording:
+                kwargs["next_sequence_length"] = args[0].shape[1] - cache.length  # transformers would read all again
+            if kwargs.get("is_first_iteration") and kwargs.get("next_sequence_length") is not None:
+                cache.check_begins(args[0])  # which are all ids, and not the next ones alone
         return super().prepare_inputs_for_generation(*args, **kwargs)
 
     def _prepare_cache_for_generation(
