@@ -260,6 +260,6 @@ def without_autocast(device: str) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-@torch.compiler.assume_constant_result  # the compiler of PyTorch 2.9 cannot trace it
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # PyTorch 2.9 cannot trace it
 def _has_autocast(device: str) -> bool:
     return torch.amp.is_autocast_available(device)

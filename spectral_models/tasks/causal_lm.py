@@ -24,12 +24,14 @@ class CausalLM(CorpusTask):
 
     headline: ClassVar[str] = "bits_per_byte"
     greater_is_better: ClassVar[bool] = False
-    reference: Reference
 
     def __init__(self, model: ModelConfig, data: DataConfig, tokenizer: Tokenizer | None, split: str | None) -> None:
         super().__init__(model, data, tokenizer, split)
         self.held_out = self.windows
-        self.reference = Reference("xz -9 on the same bytes", "xz_bits_per_byte", xz_bits_per_byte(self.text))
+        self._xz = xz_bits_per_byte(self.text)
+
+    def references(self) -> tuple[Reference, ...]:
+        return (Reference("xz -9 on the same bytes", "xz_bits_per_byte", self._xz),)
 
     def loss(self, model: Any, batch: Batch, step_count: Tensor | int | None = None, **options: Any) -> StepLoss:
         """The labels of windows are shifted already."""
@@ -54,7 +56,7 @@ class CausalLM(CorpusTask):
 
         assert self.corpus is not None
         tokens_per_byte = len(self.corpus.train) / self.corpus.train_bytes
-        plot_bits(history, path, title=title, tokens_per_byte=tokens_per_byte, reference=self.reference.value)
+        plot_bits(history, path, title=title, tokens_per_byte=tokens_per_byte, reference=self._xz)
 
 
 class CausalLMConfig(TaskConfig):

@@ -28,7 +28,7 @@ class LabelledTask(Task):
     """Base of tasks on tables whose rows have one input and labels. A subclass defines :meth:`labels`.
 
     role: the column of the input. readers: readers of files, by role. names: names of the labels, by number. table: the
-    held-out rows.
+    held-out rows. train_table: the rows to train on; None if all are held out.
     """
 
     role: ClassVar[str] = "input"
@@ -42,6 +42,7 @@ class LabelledTask(Task):
         reader = model.reader()
         self.readers: dict[str, Reader] = dict(model.readers()) if reader is None else {self.role: reader}
         train, self.table = load(data, self.readers) if split is None else (None, data.table(data.source, split))
+        self.train_table = train
         self.train = None if train is None else self.examples_of(train, train)
         self.held_out = self.examples_of(self.table, train)
         sizes = {role: read.size for role, read in self.readers.items() if isinstance(read, ImageReader) and read.size}

@@ -63,7 +63,6 @@ class Task(ABC):
     tokenizer: Tokenizer | None = None
     train: Examples | None
     held_out: HeldOut
-    reference: Reference | None = None
 
     def fingerprint(self) -> Fingerprint:
         """Identifies the data: a resumed run must have the same fingerprint."""
@@ -108,11 +107,15 @@ class Task(ABC):
         options: dict[str, Any] = {"batch_size": batch_size, "on_batch": on_batch, "lengths": self.held_out.lengths()}
         return self.measures(over(model, self.held_out, self.read, collate=self.collate, **options))
 
+    def references(self) -> tuple[Reference, ...]:
+        """What to compare the headline with; asked for after training."""
+        return ()
+
     def metrics(self, judged: dict[str, float]) -> dict[str, Any]:
         """The contents of a run's ``metrics.json``, without the history. judged: from :meth:`judge`."""
         return {
             **judged,
-            **({} if self.reference is None else {self.reference.key: self.reference.value}),
+            **{reference.key: reference.value for reference in self.references()},
             **({} if self.train is None else {self.train.what: len(self.train)}),
             f"held_out_{self.held_out.what}": len(self.held_out),
             **({} if self.tokenizer is None else {"tokens": self.tokenizer.vocab_size}),
@@ -124,9 +127,9 @@ class Task(ABC):
         shown = [
             (spelled(name), f"{value:.{self.digits}f}{self.units.get(name, '')}") for name, value in ordered.items()
         ]
-        if self.reference is not None:
+        if references := [f"{what}: {value:.{self.digits}f}" for what, _, value in self.references()]:
             name, value = shown[0]
-            shown[0] = (name, f"{value}  ({self.reference.what}: {self.reference.value:.{self.digits}f})")
+            shown[0] = (name, f"{value}  ({'; '.join(references)})")
         return [*shown, ("measured on", self.measured_on())]
 
     def measured_on(self) -> str:
@@ -144,7 +147,7 @@ class Task(ABC):
             headline=self.headline,
             digits=self.digits,
             what=self.held_out.what,
-            reference=self.reference and (self.reference.what, self.reference.value),
+            references={what: value for what, _, value in self.references()},
         )
 
 

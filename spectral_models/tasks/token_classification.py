@@ -38,7 +38,10 @@ class TokenClassification(LabelledTask):
         tags = tags[tags != IGNORE]
         if not len(tags):
             raise DataError(f"{data.source}: the tokenizer has no token for any held-out word. Give another tokenizer.")
-        self.reference = Reference("always the most frequent tag", "majority", majority(tags.tolist()))
+        self._majority = majority(tags.tolist())
+
+    def references(self) -> tuple[Reference, ...]:
+        return (Reference("always the most frequent tag", "majority", self._majority),)
 
     def labels(self, table: Table) -> list[list[int]]:
         assert self.model.label_set is not None

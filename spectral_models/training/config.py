@@ -106,6 +106,10 @@ class TrainingConfig(Config):
     seed: int = Field(default=0, ge=0, lt=1 << 32)
 
     @property
+    def keeps_best(self) -> bool:
+        return self.best or self.patience is not None
+
+    @property
     def warmup_steps(self) -> int:
         return self._number(self.warmup)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +46,16 @@ def plot_headline(
     headline: str,
     digits: int,
     what: str,
-    reference: tuple[str, float] | None,
+    references: Mapping[str, float],
 ) -> None:
-    """A held-out number above, with what it compares with; training and held-out loss below. what: was held out."""
+    """Above, the headline on held-out data (``what``) and values to compare it with; below, the losses."""
     figure = Figure(figsize=(8, 6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
     if values := _values(history, f"eval_{headline}"):
         upper.plot(*zip(*values, strict=True), color="tab:blue", marker="o", label=f"held-out {what}")
         _mark_chosen(upper, history, values, f".{digits}f")
-    if reference is not None:
-        upper.axhline(reference[1], color="tab:orange", linestyle="--", label=f"{reference[0]}: {reference[1]:.3f}")
+    for (name, value), color in zip(references.items(), ("tab:orange", "tab:green"), strict=False):
+        upper.axhline(value, color=color, linestyle="--", label=f"{name}: {value:.3f}")
     upper.set(ylabel=headline.replace("_", " "), title=title)
     for name, label, style in (
         ("loss", "training batches", {"color": "0.6", "linewidth": 1}),

@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import PrinterCallback, TrainerCallback, TrainerState, TrainingArguments, set_seed
 
 from spectral_core import ConfigError, SpectralError
@@ -24,6 +25,7 @@ from spectral_models.seal import verify
 from spectral_models.tasks.task import Task
 from spectral_models.training import trackers
 from spectral_models.training.arguments import training_arguments
+from spectral_models.training.card import CURVE, write_card
 from spectral_models.training.checkpoints import CONTINUE, TRAINING_MARKER
 from spectral_models.training.config import RunConfig
 from spectral_models.training.directory import (
@@ -53,7 +55,7 @@ def train(run: RunConfig, out: str | Path, *, resume: bool = False) -> TrainingR
     tokenizer/       the tokenizer it began with, unless it reads bytes
     checkpoints/     the last few states of training, each whole or ignored
     logs/            TensorBoard, if it is among ``training.trackers``
-    model/           the finished model: :func:`spectral_models.load_checkpoint` reads it
+    model/           the finished model: :func:`spectral_models.load_checkpoint` reads it; README.md, its model card
     curve.png        learning curve
     metrics.json     the final held-out numbers, and what was logged
     ===============  ======================================================================
@@ -163,8 +165,10 @@ def _finished(run: RunConfig, trainer: SpectralTrainer, directory: Path) -> Trai
     judged = held_out_numbers(next(row for row in history if row["step"] == step and evaluated in row))
     model = trainer.result.eval()
     if trainer.is_world_process_zero():
+        task.draw(history, directory / CURVE, f"{run.data.source}: {last} steps of {run.training.batch_size}")
         save_checkpoint(model, directory / "model", tokenizer=task.tokenizer)
-        task.draw(history, directory / "curve.png", f"{run.data.source}: {last} steps of {run.training.batch_size}")
+        parameters = sum(map(Tensor.numel, model.parameters()))
+        write_card(run, task, judged, step, model.origin, parameters, directory / "model")
         rows = [dict(sorted(row.items())) for row in history]  # as they are read back from a checkpoint
         written = json.dumps({**task.metrics(judged), "step": step, "history": rows}, indent=2)
         (directory / "metrics.json").write_text(written + "\n", encoding="utf-8")

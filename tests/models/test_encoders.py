@@ -366,7 +366,7 @@ def test_configs_that_cannot_work_are_refused_with_their_path(
         (TEXT, {}, (torch.randn(1, 1, 4, 4),), r"input_ids are \(B, L\) integers"),
         (TEXT, {"position": "learned", "max_seq_len": 5}, (tokens(1, 6),), "limited to 5 tokens.*got 6"),
         (IMAGE, {}, (tokens(1, 4),), r"images are \(B, C, H, W\) floats"),
-        (IMAGE, {}, (torch.randn(1, 1, 4, 5),), "4 x 5 leaves a rest"),
+        (IMAGE, {}, (torch.randn(1, 1, 4, 5),), "got 4 x 5. Resize or pad"),
         (IMAGE, {"image_size": [8, 4]}, (torch.randn(1, 1, 4, 8),), r"of 8 x 4 \(image_size.*; got \(1, 1, 4, 8\)"),
         (IMAGE, {"image_size": [8, 4]}, (torch.randn(4),), r"of 8 x 4 \(image_size.*; got \(4,\)"),
         (IMAGE, {}, (torch.randn(1, 1, 4, 4), torch.ones(1, 4)), "takes no attention mask"),
