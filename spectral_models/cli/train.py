@@ -19,8 +19,8 @@ def train(
     data: str = typer.Option(
         None,
         help="Text: a file or directory (.txt, .jsonl, ...), 'stdlib' (this Python's sources), or datasets:NAME. "
-        "For a classifier a table (.csv, .tsv, .jsonl, .parquet), or a folder with one of images or WAV files for "
-        "each label.",
+        "For a classifier a table (.csv, .tsv, .jsonl, .parquet), or a folder with a folder of images or WAV files "
+        "for each label.",
     ),
     changes: list[str] = typer.Option(
         [], "--set", metavar="PATH=VALUE", help="Replace a value, as in training.steps=1000. Repeatable."
@@ -43,9 +43,9 @@ def train(
     """Train a language model or a classifier, with checkpoints, TensorBoard logs and a learning curve.
 
     Without options a preset trains on 'stdlib' for 500 steps of 16 windows
-    of 256 tokens; data.context, training.steps, training.batch_size and
-    training.learning_rate are what one sets first. All settings with their
-    defaults: spectral config schema, or run.yaml of any run.
+    of 256 tokens. The most important settings are data.context,
+    training.steps, training.batch_size and training.learning_rate. All
+    settings with their defaults: spectral config schema, or run.yaml of a run.
 
       spectral train tiny --data my_texts/ --out runs/mine
 
@@ -54,8 +54,8 @@ def train(
       spectral train examples/classifier.yaml --data reviews.csv --set data.text=review
 
     --out gets model/, which every other command reads, run.yaml, metrics.json,
-    curve.png, logs/ and checkpoints/. A run that was interrupted goes on by the
-    same command with --resume.
+    curve.png, logs/ and checkpoints/. The same command with --resume continues
+    an interrupted run.
 
     Several processes: torchrun --nproc-per-node 2 -m spectral_models.cli.app train CONFIG
     """
@@ -80,13 +80,11 @@ def train(
         again += ["--from", init_from] if init_from else []
         again += [part for change in changes for part in ("--set", change)]
         again += ["--out", str(directory), "--resume"]
-        errors.print(f"interrupted; {kept}. Continue with:\n  {shlex.join(again)}", markup=False, highlight=False)
+        errors.print(f"interrupted; {kept}. Continue with:\n  {shlex.join(again)}")
         raise typer.Exit(130) from None
     if int(os.environ.get("RANK", "0")) == 0:
         out.print(
             f"{result.report()}\nmodel                   {directory}/model\n"
             f"learning curve          {directory}/curve.png",
-            highlight=False,
-            markup=False,
             soft_wrap=True,
         )

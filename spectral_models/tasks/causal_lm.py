@@ -33,7 +33,8 @@ class CausalLM(CorpusTask):
     def references(self) -> tuple[Reference, ...]:
         return (Reference("xz -9 on the same bytes", "xz_bits_per_byte", self._xz),)
 
-    def loss(self, model: Any, batch: Batch, step_count: Tensor | int | None = None, **options: Any) -> StepLoss:
+    @staticmethod
+    def loss(model: Any, batch: Batch, step_count: Tensor | int | None = None, **options: Any) -> StepLoss:
         """The labels of windows are shifted already."""
         loss: StepLoss = model.loss(batch["input_ids"], batch["labels"], step_count=step_count, **options)
         return loss

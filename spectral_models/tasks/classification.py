@@ -16,7 +16,6 @@ from spectral_models.data.labelled import LabelledConfig
 from spectral_models.data.labels import class_numbers, majority, multi_hot
 from spectral_models.data.source import Table
 from spectral_models.errors import needs_extra
-from spectral_models.evaluation.accuracy import chosen_labels
 from spectral_models.evaluation.loop import Arrays, Batch
 from spectral_models.evaluation.tf_idf import tf_idf_accuracy
 from spectral_models.model import SpectralModel
@@ -51,7 +50,9 @@ class Classification(LabelledTask):
         return torch.tensor(numbers)
 
     def read(self, model: SpectralModel, batch: Batch) -> dict[str, Tensor]:
-        return chosen_labels(self.logits(model, batch), batch["labels"])
+        logits, labels = self.logits(model, batch), batch["labels"]
+        losses = F.cross_entropy(logits, labels, reduction="none").double()
+        return {"labels": labels, "chosen": logits.argmax(-1), "losses": losses}
 
     def measures(self, arrays: Arrays) -> dict[str, float]:
         with needs_extra("F1 and Matthews need", "train"):

@@ -19,9 +19,7 @@ Kinds = tuple[type[AnyDataConfig], ...]
 
 
 class TaskConfig(PartConfig):
-    """Names a task and its options.
-
-    A subclass defines :meth:`load`.
+    """Base of the configs of tasks. A subclass defines :meth:`load`.
 
     reads: classes of the data configs that the task can read. smooths_labels: whether its loss takes
     ``label_smoothing``. like: another task, whose models this one can train too. uses_all_parameters: whether the loss

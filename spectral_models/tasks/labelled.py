@@ -16,7 +16,6 @@ from spectral_models.data.labelled import LabelledTextsConfig
 from spectral_models.data.readers import ImageReader, Reader
 from spectral_models.data.source import SourceConfig, Table, load
 from spectral_models.data.tokenizer import require_vocabulary
-from spectral_models.evaluation.accuracy import logits_of
 from spectral_models.evaluation.loop import Batch
 from spectral_models.model import SpectralModel
 from spectral_models.tasks.config import Kinds, TaskConfig
@@ -46,8 +45,7 @@ class LabelledTask(Task):
         self.train = None if train is None else self.examples_of(train, train)
         self.held_out = self.examples_of(self.table, train)
         sizes = {role: read.size for role, read in self.readers.items() if isinstance(read, ImageReader) and read.size}
-        length = getattr(data, "max_length", None)
-        size = sizes.get(self.role)
+        length, size = dict(data).get("max_length"), sizes.get(self.role)
         self.model = model.with_data(labels=self.names, max_length=length, image_size=size, image_sizes=sizes)
 
     def examples_of(self, table: Table, train: Table | None) -> Examples:
@@ -74,7 +72,10 @@ class LabelledTask(Task):
 
     def logits(self, model: SpectralModel, batch: Batch) -> Tensor:
         """The logits of a batch, in float32."""
-        return logits_of(model, batch)
+        spec = model.only_input
+        assert spec is not None
+        logits: Tensor = model.run({spec.name: batch["inputs"]}, batch.get("attention_mask")).logits.float()
+        return logits
 
 
 class LabelledTaskConfig(TaskConfig):

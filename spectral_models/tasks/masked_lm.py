@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from spectral_models.config import ModelConfig
@@ -72,15 +73,10 @@ class MaskedLM(CorpusTask):
     greater_is_better: ClassVar[bool] = True
 
     def __init__(
-        self,
-        config: MaskedLMConfig,
-        model: ModelConfig,
-        data: DataConfig,
-        tokenizer: Tokenizer | None,
-        split: str | None,
+        self, share: float, model: ModelConfig, data: DataConfig, tokenizer: Tokenizer | None, split: str | None
     ) -> None:
         super().__init__(model, data, tokenizer, split)
-        self.config = config
+        self.share = share
         mask, size = self.tokenizer.mask_token_id, self.tokenizer.vocab_size
         if mask is None and vocabulary_of(model) <= size:
             raise DataError(
@@ -91,7 +87,7 @@ class MaskedLM(CorpusTask):
         self.held_out: MaskedWindows = self._masked(self.windows, seed=0)
 
     def _masked(self, windows: RandomWindows | ContiguousWindows, seed: int) -> MaskedWindows:
-        return MaskedWindows(windows, self.config.share, self._mask, self.tokenizer.vocab_size, seed)
+        return MaskedWindows(windows, self.share, self._mask, self.tokenizer.vocab_size, seed)
 
     def examples(self, batch_size: int, steps: int, seed: int) -> MaskedWindows:
         return self._masked(self.random_windows(batch_size, steps, seed), seed)
@@ -102,19 +98,16 @@ class MaskedLM(CorpusTask):
         assert isinstance(spec, TokenInput)
         tokens, labels, mask = batch["inputs"], batch["labels"], batch["attention_mask"]
         rows = max(1, _MOST_LOGITS // (spec.vocab_size * tokens.shape[1]))
-        found: dict[str, list[Tensor]] = {"losses": [], "count": [], "right": []}
-        for part in torch.arange(len(tokens)).split(rows):
-            chosen = labels[part] != IGNORE
-            logits = model.run({spec.name: tokens[part]}, mask[part]).logits
-            scores = logits[chosen].double().log_softmax(-1)
-            true = labels[part][chosen]
-            of_row = torch.arange(len(part), device=tokens.device)[:, None].expand_as(chosen)[chosen]
-            zeros = scores.new_zeros(len(part))
-            nats = -scores.gather(1, true[:, None])[:, 0]
-            found["losses"].append(zeros.index_add(0, of_row, nats))
-            found["right"].append(zeros.index_add(0, of_row, (scores.argmax(-1) == true).double()))
-            found["count"].append(chosen.sum(1).double())
-        return {name: torch.cat(parts) for name, parts in found.items()}
+        chosen = labels != IGNORE
+        losses, right = torch.zeros_like(labels, dtype=torch.double), torch.zeros_like(chosen)
+        for start in range(0, len(tokens), rows):
+            part = slice(start, start + rows)
+            here = chosen[part]
+            true = labels[part][here]
+            logits = model.run({spec.name: tokens[part]}, mask[part]).logits[here].double()
+            losses[part][here] = F.cross_entropy(logits, true, reduction="none")
+            right[part][here] = logits.argmax(-1) == true
+        return {"losses": losses.sum(1), "right": right.sum(1), "count": chosen.sum(1)}
 
     def measures(self, arrays: Arrays) -> dict[str, float]:
         count = arrays["count"].sum()
@@ -141,4 +134,4 @@ class MaskedLMConfig(TaskConfig):
     def load(
         self, model: ModelConfig, data: DataConfig, *, tokenizer: Tokenizer | None = None, split: str | None = None
     ) -> MaskedLM:
-        return MaskedLM(self, model, data, tokenizer, split)
+        return MaskedLM(self.share, model, data, tokenizer, split)

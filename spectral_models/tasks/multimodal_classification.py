@@ -95,12 +95,7 @@ class MultimodalClassificationConfig(TaskConfig):
         return unread + super().unsupported_reasons(model, data)
 
     def load(
-        self,
-        model: ModelConfig,
-        data: ModalitiesConfig,
-        *,
-        tokenizer: Tokenizer | None = None,
-        split: str | None = None,
+        self, model: ModelConfig, data: Any, *, tokenizer: Tokenizer | None = None, split: str | None = None
     ) -> LabelledTask:
         assert model.label_set is not None
         several = model.label_set.problem == "multi_label_classification"

@@ -17,7 +17,7 @@ from spectral_models.data.batches import Examples, token_rows
 from spectral_models.data.pairs import PairsConfig
 from spectral_models.data.source import Table
 from spectral_models.errors import needs_extra
-from spectral_models.evaluation.loop import Arrays, Batch, OnBatch, over
+from spectral_models.evaluation.loop import Arrays, Batch, OnBatch, map_examples
 from spectral_models.loss import IGNORE
 from spectral_models.model import SpectralModel
 from spectral_models.tasks.config import Kinds, TaskConfig
@@ -40,16 +40,11 @@ class Seq2SeqLM(LabelledTask):
     tokenizer: Tokenizer
 
     def __init__(
-        self,
-        config: Seq2SeqLMConfig,
-        model: ModelConfig,
-        data: PairsConfig,
-        tokenizer: Tokenizer | None,
-        split: str | None,
+        self, generated: int, model: ModelConfig, data: PairsConfig, tokenizer: Tokenizer | None, split: str | None
     ) -> None:
         super().__init__(model, data, tokenizer, split)
         self.model = self.model.with_data(eos_token_id=self.tokenizer.eos_token_id)
-        self._decoded_pairs = min(config.generated, len(self.held_out))
+        self._decoded_pairs = min(generated, len(self.held_out))
 
     def examples_of(self, table: Table, train: Table | None) -> Examples:
         """A tokenizer is learned from targets, and from sources if they are texts."""
@@ -77,7 +72,7 @@ class Seq2SeqLM(LabelledTask):
             from sacrebleu import corpus_chrf
 
         some = Subset(self.held_out, range(self._decoded_pairs))
-        tokens = over(model, some, self._decoded, collate=self.collate, batch_size=batch_size)["tokens"]
+        tokens = map_examples(model, some, self._decoded, collate=self.collate, batch_size=batch_size)["tokens"]
         end = self.tokenizer.eos_token_id
         rows = [row[: row.index(end)] if end in row else row for row in tokens.tolist()]
         written, wanted = [self.tokenizer.decode(row) for row in rows], self.table.columns["target"][: len(some)]
@@ -111,4 +106,4 @@ class Seq2SeqLMConfig(TaskConfig):
     def load(
         self, model: ModelConfig, data: PairsConfig, *, tokenizer: Tokenizer | None = None, split: str | None = None
     ) -> Seq2SeqLM:
-        return Seq2SeqLM(self, model, data, tokenizer, split)
+        return Seq2SeqLM(self.generated, model, data, tokenizer, split)

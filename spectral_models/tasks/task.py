@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from spectral_models.config import ModelConfig
 from spectral_models.data import Tokenizer
 from spectral_models.data.batches import Examples, ShuffledBatches, padded
-from spectral_models.evaluation.loop import Arrays, Batch, Collate, Indexed, OnBatch, over
+from spectral_models.evaluation.loop import Arrays, Batch, Collate, Indexed, OnBatch, map_examples
 from spectral_models.loss import StepLoss
 from spectral_models.model import SpectralModel
 
@@ -105,7 +105,7 @@ class Task(ABC):
     def judge(self, model: SpectralModel, *, batch_size: int = 32, on_batch: OnBatch | None = None) -> dict[str, float]:
         """The held-out measures by name. Under torch.distributed every process calls it and gets the same values."""
         options: dict[str, Any] = {"batch_size": batch_size, "on_batch": on_batch, "lengths": self.held_out.lengths()}
-        return self.measures(over(model, self.held_out, self.read, collate=self.collate, **options))
+        return self.measures(map_examples(model, self.held_out, self.read, collate=self.collate, **options))
 
     def references(self) -> tuple[Reference, ...]:
         """What to compare the headline with; asked for after training."""

@@ -26,7 +26,8 @@ def text_reasons(model: ModelConfig, data: AnyDataConfig) -> list[str]:
 
     Empty if it can, if the config has no tokenizer, and if the tokenizer's size is not known before it is read.
     """
-    tokenizer, max_length = getattr(data, "tokenizer", None), getattr(data, "max_length", None)
+    options = dict(data)
+    tokenizer, max_length = options.get("tokenizer"), options.get("max_length")
     try:
         specs = [spec for spec in specs_of(model) if isinstance(spec, TokenInput)]
     except Exception:  # a part that cannot be built on the meta device, or at all: build_model reports it
