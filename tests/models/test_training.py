@@ -300,7 +300,7 @@ def test_the_parts_losses_reach_the_gradient_however_a_step_is_divided(text):
     (wanted,) = torch.autograd.grad(sum(by_hand(model, tokens, labels)), router)
     (without,) = torch.autograd.grad(by_hand(model, tokens, labels)[0], router)
     (found,) = torch.autograd.grad(
-        CausalLM.loss(None, model, {"input_ids": tokens, "labels": labels}, labels.numel()).loss, router
+        CausalLM.loss(model, {"input_ids": tokens, "labels": labels}, labels.numel()).loss, router
     )
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-8)
     assert (found - without).norm() > 0.1 * without.norm(), "the balancing loss weighs something here"
@@ -309,7 +309,7 @@ def test_the_parts_losses_reach_the_gradient_however_a_step_is_divided(text):
     expected = torch.zeros_like(found)
     for part in (slice(0, 1), slice(1, 4)):  # uneven: each counts by its labels
         batch = {"input_ids": tokens[part], "labels": labels[part]}
-        loss = CausalLM.loss(None, model, batch, labels.numel()).loss
+        loss = CausalLM.loss(model, batch, labels.numel()).loss
         halves += torch.autograd.grad(loss, router)[0]
         share = labels[part].numel() / labels.numel()
         expected += share * torch.autograd.grad(sum(by_hand(model, tokens[part], labels[part])), router)[0]
@@ -320,7 +320,7 @@ def test_ignored_labels_count_for_nothing(text):
     model, tokens, labels = first_batch(make_run(text))
     labels[:, 10:] = -100
     wanted = F.cross_entropy(model(tokens).logits[:, :10].flatten(0, 1), labels[:, :10].flatten())
-    torch.testing.assert_close(CausalLM.loss(None, model, {"input_ids": tokens, "labels": labels}).loss, wanted)
+    torch.testing.assert_close(CausalLM.loss(model, {"input_ids": tokens, "labels": labels}).loss, wanted)
 
 
 def test_drained_metrics_are_means_since_the_last_drain(text):
@@ -329,7 +329,7 @@ def test_drained_metrics_are_means_since_the_last_drain(text):
     name = "layers.0.feedforward.busiest_expert"
     values = []
     for part in (slice(0, 1), slice(1, 4)):
-        means.add(CausalLM.loss(None, model, {"input_ids": tokens[part], "labels": labels[part]}))
+        means.add(CausalLM.loss(model, {"input_ids": tokens[part], "labels": labels[part]}))
         values.append(float(model(tokens[part]).metrics[name]))
     assert means.drain()[name] == pytest.approx(sum(values) / 2)
     assert means.drain() == {}
