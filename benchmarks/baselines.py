@@ -34,7 +34,7 @@ from spectral_layers import (
     Stream,
 )
 from spectral_layers.fusion.base import lengths_of
-from spectral_layers.initialisation import begin_reading, begin_writing
+from spectral_layers.initialisation import init_input_projections, init_output_projections
 from spectral_layers.mixers.base import Direction
 from spectral_layers.positions.base import Rotation, angles
 from spectral_layers.registries import FILTERS
@@ -79,8 +79,8 @@ class Attention(Mixer[AttentionConfig]):
         self.heads = context.heads(config.head_dim)
         self.in_proj = nn.Linear(dim, 3 * dim, bias=False)
         self.out_proj = nn.Linear(dim, dim, bias=False)
-        begin_reading(self.in_proj)
-        begin_writing(self.out_proj)
+        init_input_projections(self.in_proj)
+        init_output_projections(self.out_proj)
         self.short = ShortConvolution(3 * dim) if config.short else None
         if self.short is not None:
             with torch.no_grad():
@@ -117,8 +117,8 @@ class LongConvolution(Mixer[LongConvolutionConfig]):
         dim = context.hidden_dim
         self.in_proj = nn.Linear(dim, dim, bias=False)
         self.out_proj = nn.Linear(dim, dim, bias=False)
-        begin_reading(self.in_proj)
-        begin_writing(self.out_proj)
+        init_input_projections(self.in_proj)
+        init_output_projections(self.out_proj)
         self.filter = long_filter
         self.skip = nn.Parameter(torch.ones(dim))
 

@@ -1,6 +1,6 @@
-"""Mixers, filters, gates, sparsities, fusions, feed-forwards, positions, front ends: ordinary modules, also by name.
+"""Mixers, filters, gates, sparsities, fusions, feed-forwards, positions and front ends, as modules and as named parts.
 
-``GatedConvolution(dim=256)(x).y``. The classes of parts are imported on first use.
+Example: ``GatedConvolution(dim=256)(x).y``. The module of each part is imported when its class is first accessed.
 """
 
 from importlib import import_module
@@ -13,7 +13,6 @@ from spectral_layers.filters.base import Filter, FilterConfig, RecurrentFilter
 from spectral_layers.frontends.base import FrontEnd, FrontEndConfig, FrontEndOutput
 from spectral_layers.fusion.base import Fusion, FusionConfig, FusionOutput, Stream
 from spectral_layers.gates.base import Gate, GateConfig, Modulation, SpectralView
-from spectral_layers.kept import fixed_weights
 from spectral_layers.mixers.base import Mixer, MixerConfig, MixerOutput
 from spectral_layers.positions.base import Position, PositionConfig, Rotation
 from spectral_layers.registries import FEEDFORWARDS, FILTERS, FRONTENDS, FUSIONS, GATES, MIXERS, POSITIONS, SPARSITIES
@@ -21,6 +20,7 @@ from spectral_layers.report import Report
 from spectral_layers.rows import Rows
 from spectral_layers.sparsity.base import Sparsity, SparsityConfig
 from spectral_layers.state import State
+from spectral_layers.weight_cache import fixed_weights
 
 if TYPE_CHECKING:
     from spectral_layers.feedforward.mlp import MLP as MLP
@@ -100,7 +100,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """A class of parts."""
+    """The class of a built-in part, imported on first access."""
     if name not in CLASSES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(CLASSES[name]), name)

@@ -1,8 +1,7 @@
-"""Constant tensors: computed from a part's config alone, when they are first read."""
+"""Constant tensors, computed from a part's config alone when they are first read."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import torch
@@ -12,20 +11,19 @@ from torch import Tensor
 class Constant:
     """A float64 tensor that a part reads in the dtype and on the device of its inputs.
 
-    Not a buffer, since operations on a model's tensors must not affect it: ``to_empty`` would leave noise, a cast to
-    half precision and back would round it, a model built on the meta device would have no values, and checkpoints would
-    contain it. Each dtype is rounded directly from float64.
+    Not a buffer: ``to_empty`` would fill it with noise, a cast to half precision and back would round it, a model built
+    on the meta device would have no values, and checkpoints would contain it. Each dtype is rounded from float64.
     """
 
     def __init__(self, make: Callable[[], Tensor]) -> None:
-        """make: gives the values, in float64 on the CPU; called when they are first read."""
+        """make: computes the values, in float64 on the CPU; called on first use."""
         self._make = make
         self._values: Tensor | None = None
         self._last: Tensor | None = None
 
     @property
     def values(self) -> Tensor:
-        """In float64, on the CPU."""
+        """The values in float64, on the CPU."""
         if self._values is None:
             with torch.inference_mode(False), torch.device("cpu"):
                 self._values = self._make()
@@ -38,13 +36,10 @@ class Constant:
         if last is not None and last.dtype == other.dtype and last.device == other.device:
             return last
         with torch.inference_mode(False):
-            made = self.values.to(other.device, other.dtype)
-        if not torch.compiler.is_compiling() and type(made) is Tensor and not made.is_meta:
-            self._last = made
-        return made
-
-    def __deepcopy__(self, memo: object) -> Constant:
-        return copy.copy(self)
+            values = self.values.to(other.device, other.dtype)
+        if not torch.compiler.is_compiling() and type(values) is Tensor and not values.is_meta:
+            self._last = values
+        return values
 
     def __getstate__(self) -> dict[str, object]:
         return {"_make": self._make, "_values": None, "_last": None}

@@ -1,8 +1,8 @@
-"""What a part is told about the model it is built into.
+"""Contexts: the properties of the surrounding model that a part needs when it is built.
 
-Configs say what the user chose; contexts say where the part stands. New fields may be added without breaking a
-plugin, which is why ``build`` takes one object and not a growing list of arguments. A part that stands alone is told
-by keyword arguments, which the ``keywords`` of a context list.
+A config holds the user's options, a context the sizes and settings of the model. ``build`` takes one context object, so
+that new fields do not break plugins. A part that is built on its own takes the same values as keyword arguments, which
+the ``keywords`` class of each context declares.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from spectral_core.config import Config, Length, OneOf, Width
 
 
 class Keywords(Config):
-    """Keyword arguments that say where a part stands which stands alone."""
+    """Base of the keyword arguments that replace a context for a part built on its own."""
 
     @abstractmethod
     def context(self) -> Any:
-        """The context they describe."""
+        """The context with these values."""
 
 
 class Context:
@@ -33,15 +33,15 @@ class Context:
     keywords: ClassVar[type[Keywords]]
 
 
-def _backend(given: object) -> FFTBackend:
-    if isinstance(given, FFTBackend):
-        return given
-    config: Any = OneOf(FFT_BACKENDS).resolve(given)
-    return fft_backend(given) if isinstance(given, str) else config.build()  # one instance for all who name it
+def _backend(value: object) -> FFTBackend:
+    if isinstance(value, FFTBackend):
+        return value
+    config: Any = OneOf(FFT_BACKENDS).resolve(value)
+    return fft_backend(value) if isinstance(value, str) else config.build()  # a name always gives the same instance
 
 
 class LayerKeywords(Keywords):
-    """Of mixers, feed-forwards, positions, front ends and fusions."""
+    """Keywords of mixers, feed-forwards, positions, front ends and fusions."""
 
     dim: Width
     """Channels D of (B, L, D)."""
@@ -57,7 +57,7 @@ class LayerKeywords(Keywords):
 
 
 class FilterKeywords(Keywords):
-    """Of filters."""
+    """Keywords of filters."""
 
     channels: Width
     """Channels D: the kernel is (D, taps)."""
@@ -71,7 +71,7 @@ class FilterKeywords(Keywords):
 
 
 class GateKeywords(Keywords):
-    """Of gates and sparsities."""
+    """Keywords of gates and sparsities."""
 
     heads: Width
     """Heads H of (B, H, C, F)."""
@@ -84,10 +84,10 @@ class GateKeywords(Keywords):
 
 @dataclass(frozen=True, slots=True)
 class LayerContext(Context):
-    """For mixers, feed-forwards, positions, front ends and fusions: x is (B, L, hidden_dim).
+    """Context of mixers, feed-forwards, positions, front ends and fusions: x is (B, L, hidden_dim).
 
-    causal: no output may depend on a later token. streams: names of all that a fusion may be given; None if unknown.
-    feature_size: with which the front end's features begin, for positions that are added to them.
+    causal: whether no output may depend on a later token. streams: names of a fusion's streams; None if unknown.
+    feature_size: initial root mean square of the front end's output, to which positions are added.
     """
 
     keywords = LayerKeywords
@@ -99,22 +99,22 @@ class LayerContext(Context):
     feature_size: float = 1.0
 
     def heads(self, head_dim: int) -> int:
-        """How many heads of that width there are. Raises ConfigError unless it divides hidden_dim."""
+        """Number of heads of width ``head_dim``. Raises ConfigError unless it divides hidden_dim."""
         if self.hidden_dim % head_dim:
             raise ConfigError(f"head_dim {head_dim} does not divide hidden_dim {self.hidden_dim}.")
         return self.hidden_dim // head_dim
 
     def of_filter(self, scale: int = 1) -> FilterContext:
-        """For a filter inside, with a tap for each ``scale`` tokens."""
+        """Context of a filter inside the part, with one tap per ``scale`` tokens."""
         longest = None if self.max_seq_len is None else max(1, self.max_seq_len // scale)
         return FilterContext(self.hidden_dim, longest, self.fft)
 
 
 @dataclass(frozen=True, slots=True)
 class FilterContext(Context):
-    """For filters: one kernel per channel.
+    """Context of filters, which have one kernel per channel.
 
-    max_seq_len limits only filters with a free parameter per tap. fft: the model's, for kernels made of spectra.
+    max_seq_len: read by filters with a parameter per tap. fft: the model's backend, for kernels defined by spectra.
     """
 
     keywords = FilterKeywords
@@ -125,7 +125,7 @@ class FilterContext(Context):
 
 @dataclass(frozen=True, slots=True)
 class GateContext(Context):
-    """For gates and sparsities: channels come in heads of head_dim. The number of bins follows the span."""
+    """Context of gates and sparsities. There is no number of bins: it depends on the span."""
 
     keywords = GateKeywords
     heads: int

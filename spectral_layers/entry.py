@@ -1,8 +1,8 @@
-"""Methods that run as a call of their module, so that hooks make its parameters available.
+"""Methods that run as a call of their module, so that its hooks run too.
 
 Offloading (accelerate), FSDP and ZeRO-3 load a module's own parameters before ``module(...)`` and release them after
-it, so a parameter may only be read inside a call of the module that owns it. A part whose other methods are used from
-outside marks these as entries: ``part.method(...)`` is then a call of the part, hooks included.
+it, so a parameter may only be read inside a call of the module that owns it. A part marks its other public methods as
+entries: ``part.method(...)`` then runs as a call of the part, with its hooks.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def entry(method: M) -> M:
 class Entered(nn.Module):
     """Base of modules with entries.
 
-    Inside a call of the module, an entry runs as a plain method: hooks do not nest. Traced graphs inline the method
-    without hooks. O(1), some microseconds a call.
+    Inside a call of the module, an entry runs as a plain method, so hooks do not nest. Traced graphs inline the method
+    without hooks. Overhead: some microseconds a call.
     """
 
     dispatches: ClassVar[Callable[..., Any] | None] = None
-    """The class's forward, wrapped so that a call of the module also runs entries."""
+    """The class's forward, wrapped so that a call of the module can also run an entry."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -43,11 +43,11 @@ class Entered(nn.Module):
             cls.forward = cls.dispatches = _dispatching(cls.forward)
 
     def entering(self, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-        """Called with the arguments of each outermost call, before it runs. Raises to refuse it."""
+        """Called before each outermost call, with its arguments; may raise to refuse the call."""
 
 
 class _Inside(threading.local):
-    """The modules that this thread is in a call of."""
+    """Ids of the modules whose calls are active in this thread."""
 
     def __init__(self) -> None:
         self.modules: set[int] = set()
@@ -81,7 +81,7 @@ def _dispatching(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _run(module: Entered, method: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    """Run a method of the module as its call."""
+    """Run a method as a call of the module; directly if such a call is active already."""
     modules, key = _inside.modules, id(module)
     if key in modules:
         return method(module, *args, **options)

@@ -1,4 +1,4 @@
-"""The hook of this package."""
+"""The plugin hook of this package."""
 
 from __future__ import annotations
 

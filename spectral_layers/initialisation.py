@@ -1,4 +1,4 @@
-"""How the matrices of layers begin."""
+"""Initialisation of the linear layers of blocks."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from torch import nn
 from spectral_layers.projection import Projection
 
 
-def begin_reading(*projections: nn.Linear | Projection) -> None:
-    """W ~ N(0, 1 / inputs): what is made of a normalised stream has its size, whatever the width.
+def init_input_projections(*projections: nn.Linear | Projection) -> None:
+    """W ~ N(0, 1 / inputs): keeps unit variance at any width.
 
-    A standard deviation of 0.02 does that at 2,500 channels. At 128 it made a fifth, so scores of attention and
-    products of gates began near constant: two layers of attention with a short convolution had not begun to recall
-    after 500 steps (``benchmarks/recall.py``, where with this two seeds of three do).
+    The usual standard deviation of 0.02 does so at 2,500 channels only. At 128 it shrinks features to a fifth, so
+    attention scores and products of gates start nearly constant: two layers of attention with a short convolution did
+    not learn to recall within 500 steps; with this one two seeds of three do (``benchmarks/recall.py``).
     """
     for projection in projections:
         nn.init.normal_(projection.weight, std=projection.weight.shape[1] ** -0.5)
 
 
-def begin_writing(*projections: nn.Linear | Projection) -> None:
-    """W ~ N(0, 0.02^2): what a layer adds grows with the root of the width, as the scaled embeddings it is added to."""
+def init_output_projections(*projections: nn.Linear | Projection) -> None:
+    """W ~ N(0, 0.02^2): layer outputs grow with sqrt(width), as do the scaled embeddings that they are added to."""
     for projection in projections:
         nn.init.normal_(projection.weight, std=0.02)

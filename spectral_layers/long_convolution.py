@@ -1,7 +1,7 @@
-"""Long filters on sequences that arrive in parts, for the decoding of all mixers with a filter.
+"""Long filters on sequences that arrive in chunks: decoding of all mixers with a filter.
 
-A recurrent filter keeps its own memory of the past and continues it; for any other filter
-:mod:`spectral_layers.online` keeps the inputs and continues the convolution.
+A recurrent filter updates its own memory of the past. For any other filter :mod:`spectral_layers.online` stores the
+inputs and continues the convolution.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from spectral_layers.rows import Rows
 from spectral_layers.state import State
 
 
-def continued(
+def convolve_chunk(
     long_filter: Filter, u: Tensor, rows: Rows | None, state: State | None, fft: FFTBackend
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The causal convolution of u (B, D, L) after the inputs of ``state``, and the tensors of the next state.
 
     A recurrent filter costs O(1) a token, any other O(log^2 L) amortised (:class:`OnlineFilter`). Outputs may be in
-    float64. Kernels for single tokens are kept in the state (:class:`State`).
+    float64. The state caches kernels for single tokens.
     """
     length = u.shape[-1]
     if state is None:
         y = convolve(u, long_filter.prepared(length, fft), backend=fft)
-        return y, remembered(long_filter, u, rows, fft)
+        return y, initial_tensors(long_filter, u, rows, fft)
     if not isinstance(long_filter, RecurrentFilter):
         online = OnlineFilter(long_filter, fft, state["inputs"], state["pending"], state.kernels)
         return online.extend(u, state.position, rows), online.tensors()
@@ -39,14 +39,12 @@ def continued(
             real = (rows.lengths > 0).view(-1, *[1] * (modes.dim() - 1))
             modes = torch.where(real, modes, state["modes"])
         return y[..., None], {"modes": modes}
-    now = convolve(u, long_filter.prepared(length, fft), backend=fft)
-    lengths = None if rows is None else rows.lengths
-    memory = {"modes": long_filter.absorb(state["modes"], u, lengths)}
-    return now + long_filter.carry(state["modes"], length), memory
+    y = convolve(u, long_filter.prepared(length, fft), backend=fft) + long_filter.carry(state["modes"], length)
+    return y, {"modes": long_filter.absorb(state["modes"], u, None if rows is None else rows.lengths)}
 
 
-def remembered(long_filter: Filter, u: Tensor, rows: Rows | None, fft: FFTBackend) -> dict[str, Tensor]:
-    """The tensors of the state after a first pass over u, for :func:`continued`."""
+def initial_tensors(long_filter: Filter, u: Tensor, rows: Rows | None, fft: FFTBackend) -> dict[str, Tensor]:
+    """The tensors of a state after a first pass over u, as :func:`convolve_chunk` returns them."""
     if isinstance(long_filter, RecurrentFilter):
         return {"modes": long_filter.absorb(None, u, None if rows is None else rows.lengths)}
     return OnlineFilter.after(long_filter, fft, u, rows).tensors()

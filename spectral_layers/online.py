@@ -1,12 +1,12 @@
-"""Exact online convolution: each output as soon as its input arrives, in O(log^2 L) a token instead of O(L).
+"""Exact online convolution: each output is computed as soon as its input arrives, in O(log^2 L) a token, not O(L).
 
-Buffers that grow by doubling hold the inputs so far and their contributions to later outputs. Blocks of inputs, of a
-power of two each, are convolved with the kernel as one tile; a binary counter, the number of free columns, determines
-when. It starts at the last growth, not at the start of a row, so that the rows of a batch share their tiles at any
+Buffers that grow by doubling hold the inputs so far and their contributions to later outputs. Blocks of inputs, each of
+a power of two, are convolved with the kernel as one tile; a binary counter, the number of free columns, schedules them.
+The counter starts at the last growth, not at the start of a row, so the rows of a batch share their tiles at any
 positions.
 
-:class:`OnlineFilter`, for a kernel that is known in advance, is used by :mod:`spectral_layers.long_convolution`;
-:class:`OnlineProduct`, for a kernel that arrives with the values, by the mixer ``spectral_product``.
+:class:`OnlineFilter` is for a kernel that is known in advance (:mod:`spectral_layers.long_convolution`),
+:class:`OnlineProduct` for a kernel that arrives with the values (the mixer ``spectral_product``).
 
 van der Hoeven, "Relax, but don't be too lazy", 2002; Oncescu et al., "Flash Inference: near linear time inference for
 long convolution sequence models and beyond", 2024.
@@ -25,17 +25,17 @@ from torch.nn import functional as F
 from spectral_core import FFTBackend, PreparedKernel, convolve, prepare_kernel
 from spectral_core.backends.base import fast_length, transform_dtype
 from spectral_layers.filters.base import Filter
-from spectral_layers.kept import Kept, kept
 from spectral_layers.rows import Rows, append, span
+from spectral_layers.weight_cache import WeightCache, cached
 
 T = TypeVar("T")
 
 RUN = 32
-"""Tokens summed directly between tiles: a transform of fewer costs more than the sums that it saves."""
+"""Tokens summed directly between tiles: a shorter transform would cost more than the direct sums."""
 
 
 class OnlineConvolution(ABC):
-    """The buffers of a convolution between calls, and how they are continued.
+    """The buffers of a convolution between calls.
 
     stored: (B, C, T) inputs; the last ``free`` columns are not written yet. pending: (B, D, free), the contributions so
     far to the outputs of these columns. C is D, unless streams are stacked.
@@ -43,12 +43,12 @@ class OnlineConvolution(ABC):
     :meth:`_grow` adds a power of two of columns, and fills ``pending`` with the contribution of all past inputs, in one
     transform. From then on ``free`` counts down: with w the largest power of two that divides it, a tile convolves the
     last w inputs and adds the result to the next w outputs. So each input contributes to each later output exactly
-    once: at the tile between the halves of the smallest aligned interval that contains both, or, if both are in one run
+    once: in the tile between the halves of the smallest aligned interval that contains both, or, if both are in one run
     of RUN columns, in a direct sum.
 
     Amortised O(log^2 T) a token and channel; the past is copied at growths only. A token at a tile of w costs a
     transform of 2w points, one at a growth a transform of two to four times the past. Memory: at most five times the
-    inputs. Sums are in float32 at least. Tensors are written in place, so the clone of a state copies them.
+    inputs. Sums are in float32 at least. Buffers are updated in place, so cloning a state copies them.
     """
 
     def __init__(self, fft: FFTBackend, stored: Tensor, pending: Tensor) -> None:
@@ -81,7 +81,7 @@ class OnlineConvolution(ABC):
         return torch.cat(outputs, -1).to(u.dtype)
 
     def _advance(self, u: Tensor, start: Tensor, before: int) -> Tensor:
-        """Outputs of a piece that lies in one run or is an aligned power of two; computes the tile at its end."""
+        """Outputs of a piece that is within one run or is an aligned power of two; computes the tile at its end."""
         count, width = u.shape[-1], self.stored.shape[-1]
         free = self.pending.shape[-1] - count
         end = width - free
@@ -137,15 +137,15 @@ class OnlineConvolution(ABC):
 
 
 class OnlineFilter(OnlineConvolution):
-    """Semi-relaxed: y[t] = sum_s kernel[s] u[t-s] with a kernel that is known in advance.
+    """Semi-relaxed convolution: y[t] = sum_s kernel[s] u[t-s] with a kernel that is known in advance.
 
     The kernel is a function of the lag alone, so rows of different lengths are right-aligned, with zeros before the
-    shorter ones. With a ``support`` that many inputs are kept; older ones are dropped at each growth. The first taps
-    and the spectra of tiles are kept in ``kernels``, which belongs to the stream: one synthesis per doubling.
+    shorter ones. Inputs beyond the filter's ``support`` are dropped at each growth. The stream's cache, ``kernels``,
+    holds the first taps and the spectra of tiles: one synthesis per doubling.
     """
 
     def __init__(
-        self, long_filter: Filter, fft: FFTBackend, stored: Tensor, pending: Tensor, kernels: Kept | None = None
+        self, long_filter: Filter, fft: FFTBackend, stored: Tensor, pending: Tensor, kernels: WeightCache | None = None
     ) -> None:
         super().__init__(fft, stored, pending)
         self.filter = long_filter
@@ -154,38 +154,38 @@ class OnlineFilter(OnlineConvolution):
     @classmethod
     def after(cls, long_filter: Filter, fft: FFTBackend, u: Tensor, rows: Rows | None) -> OnlineFilter:
         """The buffers after a first pass over u (B, D, L)."""
-        made = cls(long_filter, fft, u[..., :0], u[..., :0])
-        made._store(u, u.new_zeros(u.shape[0], dtype=torch.long), u.shape[-1], rows)
-        return made
+        online = cls(long_filter, fft, u[..., :0], u[..., :0])
+        online._store(u, u.new_zeros(u.shape[0], dtype=torch.long), u.shape[-1], rows)
+        return online
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors of a state, which the constructor takes."""
+        """The buffers as tensors of a state."""
         return {"inputs": self.stored, "pending": self.pending}
 
     def _absorbed(self) -> int:
         return self.stored.shape[-1] - self.pending.shape[-1]
 
     def _taps(self, length: int) -> Tensor:
-        # One synthesis for all lengths up to a run.
+        # One cached synthesis serves all lengths up to RUN.
         most = max(length, RUN if self.filter.length_limit is None else min(RUN, self.filter.length_limit))
-        return self._kept("taps", most, lambda: self.filter.kernel(most))[:, :length]
+        return self._cached("taps", most, lambda: self.filter.kernel(most))[:, :length]
 
     def _tile(self, points: int) -> Tensor | PreparedKernel:
         taps = points if self.filter.length_limit is None else min(points, self.filter.length_limit)
         if torch.is_grad_enabled():
             return self.filter.kernel(taps)
-        return self._kept(
+        return self._cached(
             "tile",
             points,
             lambda: prepare_kernel(self.filter.kernel(taps), points, mode="circular", backend=self.fft),
         )
 
-    def _kept(self, name: str, size: int, make: Callable[[], T]) -> T:
-        """A kernel kept for this stream, and in a scope for all; computed again after a cast or move of the model."""
+    def _cached(self, name: str, size: int, make: Callable[[], T]) -> T:
+        """A kernel from the stream's cache, else that of the ``fixed_weights`` scope; both by dtype and device."""
         key = (size, self.fft.name, self.pending.dtype, self.pending.device)
         if self.kernels is None:
-            return kept(self.filter, name, key, make)
-        return self.kernels.get(self.filter, name, key, lambda: kept(self.filter, name, key, make))
+            return cached(self.filter, name, key, make)
+        return self.kernels.get(self.filter, name, key, lambda: cached(self.filter, name, key, make))
 
     def _grow(self, start: Tensor) -> None:
         past = self._relevant(self.stored)
@@ -217,16 +217,16 @@ class OnlineFilter(OnlineConvolution):
 
 
 class OnlineProduct(OnlineConvolution):
-    """Fully relaxed: y[t] = sum_s value[t-s] kernel[s], where kernel[s] arrives with value[s].
+    """Fully relaxed convolution: y[t] = sum_s value[t-s] kernel[s], where kernel[s] arrives with value[s].
 
     At a growth row b has n_b tokens, and the contribution of all pairs of these to later outputs is one transform. For
     the next min n_b tokens, a new value is multiplied only by taps before n_b, and a new tap only by values before n_b.
-    These are two semi-relaxed convolutions with one counter, whose kernels are the first taps and first values of the
-    row, its heads. Their channels are stacked: inputs u are (value, kernel), (B, 2D, L), and heads (kernel, value).
+    These are two semi-relaxed convolutions with one counter, whose kernels, the heads, are the first taps and the first
+    values of the row. Their channels are stacked: inputs u are (value, kernel), (B, 2D, L), heads (kernel, value).
 
     Rows shorter than a run grow by one run: a new value is then multiplied by new taps too, which are written into the
     kernel's head as they arrive; the value's head is not extended, so that no pair is counted twice. Spectra of heads
-    are not kept, since they depend on the sequence.
+    are not cached, since they depend on the sequence.
     """
 
     def __init__(self, fft: FFTBackend, heads: Tensor, stored: Tensor, pending: Tensor) -> None:
@@ -236,12 +236,12 @@ class OnlineProduct(OnlineConvolution):
     @classmethod
     def after(cls, fft: FFTBackend, u: Tensor, rows: Rows | None) -> OnlineProduct:
         """The buffers after a first pass over u (B, 2D, L), which is zero at padding."""
-        made = cls(fft, u[..., :0], u[..., :0], u[:, : u.shape[1] // 2, :0])
-        made._store(_swapped(u), u.new_zeros(u.shape[0], dtype=torch.long), rows)
-        return made
+        online = cls(fft, u[..., :0], u[..., :0], u[:, : u.shape[1] // 2, :0])
+        online._store(_swapped(u), u.new_zeros(u.shape[0], dtype=torch.long), rows)
+        return online
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors of a state, which the constructor takes."""
+        """The buffers as tensors of a state."""
         return {"heads": self.heads, "inputs": self.stored, "pending": self.pending}
 
     def extend(self, u: Tensor, start: Tensor, rows: Rows | None) -> Tensor:
@@ -299,10 +299,10 @@ class OnlineProduct(OnlineConvolution):
 
 
 def _swapped(u: Tensor) -> Tensor:
-    """(value, kernel) as (kernel, value), and back."""
+    """Swaps the halves of the channels: (value, kernel) to (kernel, value) and back."""
     return u.roll(u.shape[1] // 2, 1)
 
 
 def _writable(tensor: Tensor) -> Tensor:
-    """A copy of tensors from inference mode, which cannot be written outside of it; others as they are."""
+    """The tensor, or a copy if it is from inference mode, outside of which it cannot be written in place."""
     return tensor.clone() if tensor.is_inference() and not torch.is_inference_mode_enabled() else tensor

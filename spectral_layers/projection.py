@@ -1,4 +1,4 @@
-"""Linear layers that adapters and quantisation leave alone; one of them in float32 at least, with a gain."""
+"""Linear layers that adapters and quantisation skip: a plain one, and one in float32 with a gain per output."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from torch.nn import functional as F
 
 
 class Projection(nn.Module):
-    """y = W x + b, for parts that take W into another product or precision.
+    """y = W x + b, for parts that use W outside of this forward pass or in another precision.
 
-    Begins as ``nn.Linear`` does, and is none: what takes the place of such a layer's forward pass, an adapter or
-    quantisation, would be passed by in silence here. They leave this one alone, or say that they cannot take it.
+    Initialised as ``nn.Linear``. Not an ``nn.Linear``, so that LoRA and quantisation skip it: they replace the forward
+    pass of linear layers, which these parts bypass.
     """
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True) -> None:
         super().__init__()
-        begun = nn.Linear(in_features, out_features, bias=bias)
-        self.weight, self.bias = begun.weight, begun.bias
+        linear = nn.Linear(in_features, out_features, bias=bias)
+        self.weight, self.bias = linear.weight, linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
 
 
 class PreciseProjection(Projection):
-    """y = gain * (W x) + b in float32 at least, autocast or not: for angles that turn many times, and for choices."""
+    """y = gain * (W x) + b in float32 at least, also under autocast: for large phase angles and for router scores."""
 
     def forward(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
-        """x: (..., L, in). gain: (out,), of each output; multiplied into W, or for L = 1 into the fewer outputs."""
+        """x: (..., L, in). gain: (out,), multiplied into W, or for L = 1 into the outputs, which costs less."""
         dtype = torch.promote_types(self.weight.dtype, torch.float32)
         weight, bias = self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype)
         with torch.autocast(x.device.type, enabled=False):

@@ -1,4 +1,4 @@
-"""Losses, metrics and hidden states that parts return, and how whatever contains the parts passes them on."""
+"""Losses, metrics and hidden states that parts return, and their names in the modules that contain the parts."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Reported = TypeVar("Reported", bound="Report")
 @tree
 @dataclass
 class Report:
-    """Base of the outputs of parts and models: each is a report, with tensors of its own beside it.
+    """Base of the outputs of parts and models.
 
     losses: scalars to add to the training loss, already weighted. metrics: scalars to log. hidden_states: of each stack
     of N blocks, "0" to "N - 1" for what each block reads and "N" for the final norm's output, (B, L, D); empty except
-    in :func:`with_hidden_states`. All are given by keyword.
+    in :func:`with_hidden_states`. All three are keyword-only.
     """
 
     losses: dict[str, Tensor] = field(default_factory=dict, kw_only=True)
@@ -31,7 +31,7 @@ class Report:
     hidden_states: dict[str, Tensor] = field(default_factory=dict, kw_only=True)
 
     def under(self, path: str) -> Report:
-        """The report alone, with ``path.`` in front of each name."""
+        """The losses and metrics alone, with ``path.`` in front of each name."""
         return Report(
             losses={f"{path}.{name}": loss for name, loss in self.losses.items()},
             metrics={f"{path}.{name}": metric for name, metric in self.metrics.items()},
@@ -39,7 +39,7 @@ class Report:
         )
 
     def __add__(self: Reported, other: Report) -> Reported:
-        """The output with what both report; where both have a name, the other's."""
+        """The output with the reports of both; ``other`` wins where both have a name."""
         return replace(
             self,
             losses={**self.losses, **other.losses},

@@ -6,6 +6,7 @@ right only, described by :class:`Rows`. The absolute position of a row is in the
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -33,12 +34,18 @@ class Rows:
         return torch.arange(length, device=self.lengths.device) < self.lengths[:, None]
 
     def if_ragged(self, length: int) -> Rows | None:
-        """These rows, or None if each is ``length`` long: without counts, parts have faster paths.
+        """These rows, or None if each is ``length`` long, since parts are faster without lengths.
 
-        A program that is exported takes both kinds, and keeps the counts.
+        In an exported program, which must serve both cases, always these rows.
         """
         full = not torch.compiler.is_exporting() and bool((self.lengths == length).all())
         return None if full else self
+
+    def by_length(self) -> Iterator[tuple[int, Tensor]]:
+        """(length, (n,) indices of the rows of this length), for each length but 0."""
+        for length in self.lengths.unique().tolist():
+            if length:
+                yield length, (self.lengths == length).nonzero()[:, 0]
 
     def within(self, here: slice) -> Rows:
         """The rows of a slice of time; a row that ended before it has length 0."""
@@ -49,10 +56,10 @@ class Rows:
 @tree
 @dataclass(frozen=True)
 class Alignment:
-    """Moves rows to index 0, away from padding, and outputs back to the indices of their tokens.
+    """Shifts left-padded rows to index 0, and outputs back to the indices of their tokens.
 
-    columns: (B, N), the index of each row's n-th token; N is the length of the longest row. places: (B, L), the other
-    way round. Both are arbitrary at padding.
+    columns: (B, N), the index of each row's n-th token; N is the length of the longest row. places: (B, L), the inverse
+    map. Both are arbitrary at padding.
     """
 
     columns: Tensor
@@ -69,7 +76,7 @@ class Alignment:
         starts, index = real.int().argmax(1)[:, None], torch.arange(length, device=mask.device)
         columns, places = (starts + index) % length, (index - starts) % length
         if torch.compiler.is_exporting():
-            return cls(columns, places, rows)  # a program's shapes depend on no values, and there are none to check
+            return cls(columns, places, rows)  # no values to check, and shapes must not depend on values
         broken = (real.gather(1, columns) != rows.mask(length)).any(1).nonzero().flatten().tolist()
         if broken:
             raise UnsupportedInputError(
@@ -81,22 +88,22 @@ class Alignment:
 
     def gather(self, x: Tensor) -> Tensor:
         """(B, L, ...) -> (B, N, ...): each row from index 0, without the columns that are padding in every row."""
-        return _taken(x, self.columns)
+        return _tokens_at(x, self.columns)
 
     def scatter(self, x: Tensor) -> Tensor:
         """(B, N, ...) -> (B, L, ...): inverse of :meth:`gather` at real tokens; arbitrary at padding."""
-        return _taken(x, self.places)
+        return _tokens_at(x, self.places)
 
 
-def _taken(x: Tensor, index: Tensor) -> Tensor:
+def _tokens_at(x: Tensor, index: Tensor) -> Tensor:
+    """(B, L, ...) at (B, N) indices of time: (B, N, ...)."""
     return x[torch.arange(x.shape[0], device=x.device)[:, None], index]
 
 
 def aligned(inputs: Tensor, mask: Tensor, *, name: str) -> tuple[Tensor, Alignment]:
-    """Inputs (B, L, ...) as :meth:`Alignment.gather` gives them, and the alignment for outputs.
+    """Inputs (B, L, ...) shifted by :meth:`Alignment.gather`, and the alignment that shifts outputs back.
 
-    name: of the inputs, for the error of a mask of another shape. Raises UnsupportedInputError for that and for masks
-    with holes.
+    name: name of the inputs in error messages. Raises UnsupportedInputError for a mask of another shape or with holes.
     """
     if mask.shape != inputs.shape[:2]:
         raise UnsupportedInputError(f"the attention mask {describe(mask)} must have {name}' shape {describe(inputs)}.")
@@ -105,30 +112,24 @@ def aligned(inputs: Tensor, mask: Tensor, *, name: str) -> tuple[Tensor, Alignme
 
 
 def last(x: Tensor, rows: Rows | None, count: int) -> Tensor:
-    """Each row's last ``count`` tokens: (B, L, D) -> (B, count, D), of L if there are no more."""
+    """Each row's last ``count`` tokens: (B, L, D) -> (B, min(count, L), D)."""
     if rows is None:
         return x[:, -count:]
     index = rows.lengths[:, None] + torch.arange(-min(count, x.shape[1]), 0, device=x.device)
-    return _taken(x, index.clamp(min=0))
+    return _tokens_at(x, index.clamp(min=0))
 
 
-def span(x: Tensor, starts: Tensor | int, width: int) -> Tensor:
-    """Columns [start, start + width) of each row of (B, D, T), zeros outside [0, T). starts: (B,) or one for all."""
+def span(x: Tensor, starts: Tensor, width: int) -> Tensor:
+    """Columns [start, start + width) of each row of x (B, D, T), zeros outside [0, T). starts: (B,)."""
     length = x.shape[-1]
-    if isinstance(starts, int):
-        left, right = max(0, -starts), max(0, starts + width - length)
-        return F.pad(x, (left, right))[..., starts + left : starts + left + width]
     index = starts[:, None] + torch.arange(width, device=x.device)
     inside = (index >= 0) & (index < length)
     index = index.clamp(0, max(0, length - 1))[:, None, :].expand(-1, x.shape[1], -1)
     return torch.where(inside[:, None, :], x.gather(-1, index), 0.0)
 
 
-def append(past: Tensor, x: Tensor, fill: Tensor | int) -> Tensor:
-    """The first ``fill`` columns of each row's past (B, D, T), then its x (B, D, N), then zeros: (B, D, T + N)."""
-    width = past.shape[-1] + x.shape[-1]
-    if isinstance(fill, int):
-        return span(torch.cat([past[..., :fill], x], -1), 0, width)
+def append(past: Tensor, x: Tensor, fill: Tensor) -> Tensor:
+    """The first ``fill`` (B,) columns of each row's past (B, D, T), then its x (B, D, N), then zeros: (B, D, T + N)."""
     old = torch.arange(past.shape[-1], device=x.device) < fill[:, None]
     past = F.pad(torch.where(old[:, None, :], past, 0.0), (0, x.shape[-1]))
-    return past + span(x, -fill, width)
+    return past + span(x, -fill, past.shape[-1])

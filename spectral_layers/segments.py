@@ -44,13 +44,13 @@ def segments(x: Tensor, *, most: int | None = None) -> list[slice]:
 
 
 def joined(pieces: Iterable[Tensor], length: int, *, dim: int) -> Tensor:
-    """Concatenates pieces of ``length`` steps in all along an axis.
+    """Concatenates pieces along an axis; ``length`` is the sum of their lengths.
 
     Without gradients each piece is copied into the result before the next is computed, so that one exists at a time.
     """
     if torch.is_grad_enabled():
-        made = list(pieces)
-        return made[0] if len(made) == 1 else torch.cat(made, dim)
+        listed = list(pieces)
+        return listed[0] if len(listed) == 1 else torch.cat(listed, dim)
     whole, done = None, 0
     for piece in pieces:
         steps = piece.shape[dim]

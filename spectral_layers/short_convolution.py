@@ -1,9 +1,8 @@
-"""The short convolution before the long operator of a mixer: causal, or centered in an encoder."""
+"""The short depthwise convolution in front of a mixer's long operator: causal in decoders, centered in encoders."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +10,6 @@ from torch.nn import functional as F
 
 from spectral_layers.entry import Entered, entry
 from spectral_layers.rows import Rows, span
-from spectral_layers.segments import joined, segments
-from spectral_layers.state import State
 
 
 class ShortConvolution(Entered):
@@ -42,23 +39,23 @@ class ShortConvolution(Entered):
         kernels = self.weight.view(self.channels, -1, 1, self.taps).unbind(1)
         biases = self.bias.view(self.channels, -1).unbind(1)
         if past is not None and x.shape[-1] == 1:
-            # One sum is cheaper than the call of a convolution.
+            # For one token a sum costs less than a call of conv2d.
             window = torch.cat([past.to(x.dtype), x], -1)
             pairs = zip(kernels, biases, strict=True)
             return [((window * kernel[:, 0]).sum(-1) + bias)[..., None].to(x.dtype) for kernel, bias in pairs]
         before = self.taps - 1 - self.ahead
-        # As an image of one row, conv2d keeps the contiguous axis, channels or time, without a transpose.
+        # conv2d on an image of one row accepts both memory layouts, channels or time contiguous, without a copy.
         image = F.pad(x[:, :, None], (before, self.ahead))
         if past is not None:
             image[..., :before] = past[:, :, None]
-        # conv2d correlates: its last weight is that of the newest token.
+        # conv2d computes a correlation: its last weight multiplies the newest token.
         return [
             F.conv2d(image, kernel[:, None], bias, groups=self.channels)[:, :, 0]
             for kernel, bias in zip(kernels, biases, strict=True)
         ]
 
-    def remember(self, x: Tensor, rows: Rows | None, past: Tensor | None) -> Tensor:
-        """The ``past`` of the next call, a copy."""
+    def next_past(self, x: Tensor, rows: Rows | None, past: Tensor | None) -> Tensor:
+        """The ``past`` of the next call: the last taps - 1 real inputs of each row, copied."""
         width = self.taps - 1
         if rows is None:
             recent = x[..., max(0, x.shape[-1] - width) :]
@@ -68,30 +65,3 @@ class ShortConvolution(Entered):
         if past is None:
             past = x.new_zeros(*x.shape[:2], width)
         return span(torch.cat([past.to(x.dtype), x], -1), rows.lengths, width)
-
-
-def project(
-    in_proj: nn.Module,
-    short: ShortConvolution,
-    x: Tensor,
-    rows: Rows | None,
-    state: State | None,
-    return_state: bool,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The short convolution of a projection of x (B, L, D): (B, C, L), contiguous along time.
-
-    Also returns the tensors of the next state: "recent", the last inputs of the convolution; none without
-    ``return_state``.
-    """
-    recent = None if state is None else state["recent"]
-
-    def convolved() -> Iterator[Tensor]:
-        nonlocal recent
-        for here in segments(x):
-            projected = in_proj(x[:, here]).transpose(1, 2)
-            yield short(projected, recent)
-            if return_state or here.stop < x.shape[1]:
-                recent = short.remember(projected, None if rows is None else rows.within(here), recent)
-
-    y = joined(convolved(), x.shape[1], dim=2).contiguous()
-    return y, {"recent": recent} if return_state and recent is not None else {}

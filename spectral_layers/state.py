@@ -1,12 +1,12 @@
 """The state of a causal part between calls.
 
-One class serves every part: a tree of named tensors whose first axis is the batch, and the number of tokens of each row
-so far. So copying, reordering, rewinding and saving are written once.
+All parts share one class: a tree of named tensors whose first axis is the batch, with the number of tokens of each row
+so far. Copying, reordering, rewinding and saving are therefore implemented once.
 
-A call consumes its state (it may reuse the memory): keep a :meth:`State.clone` to continue it twice.
+A call consumes its state (it may reuse the memory): :meth:`State.clone` a state to continue it twice.
 
-A state belongs to its caller, and does not follow changes of the weights: a stream continued after a change mixes
-results of both, and keeps the kernels of long filters that it computed before. Begin a new stream for new weights.
+A state does not follow changes of the weights: a stream continued after a change mixes old and new results and still
+uses the cached kernels of long filters. Start a new stream for new weights.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from torch.utils import _pytree
 
 from spectral_core.errors import StateError
 from spectral_core.trees import tree
-from spectral_layers.kept import Kept
+from spectral_layers.weight_cache import WeightCache
 
 
 class Output(Protocol):
-    """The output of a part, as far as it is used here."""
+    """Any output with a state."""
 
     @property
     def state(self) -> State | None: ...
@@ -33,42 +33,42 @@ class Output(Protocol):
 
 @dataclass(eq=False, repr=False)  # FSDP2 looks for tensors inside of dataclasses
 class State:
-    """The state of a sequence after some tokens, for the part that continues it.
+    """The state of a sequence after some tokens.
 
-    owner: that part. position: (B,) tokens of each row so far. tensors: with the batch first. parts: states of the
-    parts inside it. kernels: a cache of values that the stream computed from weights alone. It has no batch axis; later
-    states of the stream, clones and selections share it. Saved, copied and pickled states have an empty one.
+    owner: name of the part that continues it. position: (B,) tokens of each row so far. tensors: with the batch first.
+    parts: states of the parts inside the owner. kernels: a cache of values computed from weights alone. It has no batch
+    axis; later states of the stream, clones and selections share it; in saved, copied and pickled states it is empty.
     """
 
     owner: str
     position: Tensor
     tensors: dict[str, Tensor] = field(default_factory=dict)
     parts: dict[str, State] = field(default_factory=dict)
-    kernels: Kept | None = None
+    kernels: WeightCache | None = None
     _consumed: bool = False
     _journal: Journal | None = None
 
     def __post_init__(self) -> None:
         self.tensors = dict(self.tensors or {})
         self.parts = dict(self.parts or {})
-        if self.kernels is None and not torch.compiler.is_compiling():  # traced graphs keep nothing
-            self.kernels = Kept()
+        if self.kernels is None and not torch.compiler.is_compiling():  # traced graphs have no cache
+            self.kernels = WeightCache()
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.tensors:
-            raise StateError(
-                f"this state of {self.owner} holds no {name!r}: it was saved by another release, or in part."
-            )
+            raise self._incomplete(f"no {name!r}")
         return self.tensors[name]
 
     def part(self, name: str) -> State:
         """The state of the part of that name inside the owner."""
         if name not in self.parts:
-            raise StateError(
-                f"this state of {self.owner} holds nothing of its part {name!r}: it was saved by another release, "
-                "or in part."
-            )
+            raise self._incomplete(f"nothing of its part {name!r}")
         return self.parts[name]
+
+    def _incomplete(self, missing: str) -> StateError:
+        return StateError(
+            f"this state of {self.owner} holds {missing}: it was saved by another release, or incompletely."
+        )
 
     def consume(self, owner: str, batch: int) -> State:
         """Mark the state as consumed. Raises StateError for another owner or batch, or if it was consumed before."""
@@ -98,14 +98,14 @@ class State:
         return self
 
     def rewind(self, tokens: int, step: Callable[[Tensor, State], Output]) -> State:
-        """The state as it was that many tokens ago; consumes this one.
+        """The state as it was ``tokens`` tokens ago; consumes this one.
 
-        step: a call of the owning part that continues a state: ``lambda x, s: part(x, state=s, return_state=True)``.
-        Raises StateError if fewer tokens were reserved; the state is then unchanged.
+        step: continues a state by inputs: ``lambda x, s: part(x, state=s, return_state=True)``. Raises StateError if
+        fewer tokens were reserved, and leaves the state unchanged then.
         """
         self._require_unconsumed()
         if self._journal is None:
-            raise StateError("nothing to rewind to: call state.reserve(rewind=R) before continuing it.")
+            raise StateError("nothing to rewind to: call state.reserve(rewind=R) before continuing the state.")
         earlier = self._journal.rewind(tokens, step)
         self._consumed = True
         return earlier
@@ -127,7 +127,7 @@ class State:
 
     @classmethod
     def load(cls, flat: Mapping[str, Tensor]) -> State:
-        """The state from the tensors of :meth:`save`. Raises StateError where they are none."""
+        """The state from the tensors of :meth:`save`. Raises StateError for other tensors."""
         owner = ""
         own: dict[str, Tensor] = {}
         parts: dict[str, dict[str, Tensor]] = {}
@@ -139,11 +139,11 @@ class State:
                 owner, _, name = key.rpartition(":")
                 own[name] = tensor
         if "position" not in own:
-            raise StateError("these tensors are not a saved state: they name no position.")
+            raise StateError("these tensors are not a saved state: they have no position. Load what save() returned.")
         return cls(owner, own.pop("position"), own, {name: cls.load(part) for name, part in parts.items()})
 
     def record(self, previous: State | None, inputs: Tensor, *, ragged: bool) -> State:
-        """Continue the snapshots of ``previous`` after the call that made this state from it. Returns self."""
+        """Continue the snapshots of ``previous``, from which a call on ``inputs`` computed this state. Returns self."""
         if previous is not None and previous._journal is not None:
             journal = previous._journal
             self._journal = Journal.begin(self, journal.limit) if ragged else journal.extended(self, inputs)
@@ -151,10 +151,10 @@ class State:
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> State:
         self._require_unconsumed()
-        made = self._bare(function)
+        mapped = self._bare(function)
         if self._journal is not None:
-            made._journal = self._journal.map(function)
-        return made
+            mapped._journal = self._journal.map(function)
+        return mapped
 
     def _require_unconsumed(self) -> None:
         if self._consumed:
@@ -207,17 +207,17 @@ class Journal:
         inputs = (*self.between, *self.since)
         if not 0 <= tokens <= min(self.limit, _tokens(inputs)):
             raise StateError(
-                f"cannot rewind by {tokens} tokens: {min(self.limit, _tokens(inputs))} can be, "
-                f"of {self.limit} reserved. Reserve more, or clone() at the points you return to."
+                f"cannot rewind by {tokens} tokens: {min(self.limit, _tokens(inputs))} of {self.limit} reserved tokens "
+                "are available. Reserve more, or clone() at the points you return to."
             )
         keep = _tokens(inputs) - tokens
         state = self.older._bare(torch.Tensor.clone)
         state.reserve(rewind=self.limit)
         if not keep:
             return state
-        made = step(torch.cat(inputs, 1)[:, :keep], state).state
-        assert made is not None
-        return made
+        rewound = step(torch.cat(inputs, 1)[:, :keep], state).state
+        assert rewound is not None
+        return rewound
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Journal:
         older = self.older._bare(function)
@@ -238,9 +238,7 @@ def _flatten(state: State) -> tuple[list[Any], str]:
 
 def _unflatten(children: Iterable[Any], owner: str) -> State:
     position, tensors, parts, journal = children
-    made = State(owner, position, tensors, parts)
-    made._journal = journal
-    return made
+    return State(owner, position, tensors, parts, _journal=journal)
 
 
 _pytree.register_pytree_node(

@@ -11,14 +11,14 @@ if typing.TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> object:
-        """Imports the public names at the first use of one: the command is to answer Ctrl-C while torch is loaded."""
+        """Imports the public names at first use, so that the command can handle Ctrl-C while torch is imported."""
         from importlib import import_module
 
         import_module("spectral_core")  # before torch and pydantic, which it keeps importable
         if name in __all__:
-            for module, names in _HOMES.items():
-                found = import_module(f"{__name__}.{module}")
-                globals().update({each: getattr(found, each) for each in names})
+            for module in ("assembly", "checkpoint", "config", "errors", "registries"):
+                found = vars(import_module(f"{__name__}.{module}"))
+                globals().update({each: found[each] for each in found.keys() & set(__all__)})
             return globals()[name]
         if not name.startswith("_"):
             try:
@@ -28,14 +28,6 @@ else:
                     raise
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-
-_HOMES = {
-    "assembly": ("build_model", "list_models", "load_config"),
-    "checkpoint": ("load_checkpoint", "load_tokenizer", "save_checkpoint"),
-    "config": ("BlockConfig", "ModelConfig", "list_blocks"),
-    "errors": ("CheckpointError",),
-    "registries": ("MODELS",),
-}
 
 __all__ = [
     "MODELS",

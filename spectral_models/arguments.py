@@ -1,4 +1,4 @@
-"""Checks of numbers from users: their kind and range."""
+"""Checks of the type and range of numbers from users."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from spectral_core.errors import shown
 
 
 def whole(name: str, value: Any, *, least: int | None = None, most: int | None = None) -> int:
-    """The value as an int in [least, most]; numpy integers and one-element tensors too, but neither a bool nor 2.0.
+    """The value as an int in [least, most]. NumPy integers and one-element tensors are allowed, bools and 2.0 are not.
 
-    Raises ConfigError for any other value.
+    Raises ConfigError for other values.
     """
     try:
         number = None if isinstance(value, bool) else operator.index(value)
-    except (TypeError, RuntimeError):  # RuntimeError: of a tensor of several
+    except (TypeError, RuntimeError):  # RuntimeError: a tensor with several elements
         number = None
     if number is None:
         kind = type(value).__name__
@@ -33,7 +33,10 @@ def whole(name: str, value: Any, *, least: int | None = None, most: int | None =
 def real(
     name: str, value: Any, *, least: float | None = None, above: float | None = None, most: float | None = None
 ) -> float:
-    """The value as a finite float within the limits; numpy numbers and one-element tensors too. Raises ConfigError."""
+    """The value as a finite float within the limits. NumPy numbers and one-element tensors are allowed.
+
+    Raises ConfigError for other values.
+    """
     limits = (("at least", least), ("above", above), ("at most", most))
     allowed = " and ".join(f"{words} {limit:g}" for words, limit in limits if limit is not None)
     try:

@@ -49,7 +49,7 @@ def list_models(pattern: str = "*") -> list[str]:
 def load_config(source: str | Path | Mapping[str, Any] | ModelConfig, /, **overrides: Any) -> ModelConfig:
     """A validated model config from a preset's name, a YAML or JSON file, a mapping or a config.
 
-    overrides: values replaced before validation, at dotted paths where nested:
+    overrides: values to replace before validation, at dotted paths:
     ``load_config("tiny", hidden_dim=64, **{"layers.1.mixer.phases": 32})``.
     Raises ConfigError listing every problem with its path.
     """
@@ -57,10 +57,7 @@ def load_config(source: str | Path | Mapping[str, Any] | ModelConfig, /, **overr
 
 
 def parse_model(data: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> ModelConfig:
-    """A validated model config; ``type`` names the variant, by default language_model.
-
-    overrides: values replaced before validation, as in :func:`load_config`.
-    """
+    """A validated model config, by default of a language_model. overrides: as in :func:`load_config`."""
     data = override({"type": "language_model", **data}, overrides or {}, Annotated[ModelConfig, OneOf(MODELS)])
     name = data["type"]
     if not isinstance(name, str):
@@ -72,19 +69,25 @@ def parse_model(data: Mapping[str, Any], overrides: Mapping[str, Any] | None = N
 def build_model(source: str | Path | Mapping[str, Any] | ModelConfig, /, **overrides: Any) -> SpectralModel:
     """The model that :func:`load_config` describes, freshly initialised.
 
-    A decoder with third-party parts is checked once for strict causality on a small copy with random parameters, in
-    some seconds (:func:`spectral_models.causality.check_causality`). Raises PluginError, naming the parts, if it sees
-    the future or mixes rows, if a part cannot be built, or if one replaced this check. Raises ConfigError for a model
-    that does not fit in memory.
+    A decoder or a causal encoder with third-party parts is checked once for strict causality, on a small copy with
+    random parameters, in some seconds (:func:`spectral_models.causality.check_causality`). Raises PluginError, naming
+    the parts, if outputs depend on later tokens or other rows, if a part cannot be built, or if a part replaced this
+    check. Raises ConfigError for a model that does not fit in memory.
     """
     config = load_config(source, **overrides)
     suspects = _third_parties(config)
     with _construction(suspects):
-        if suspects and is_decoder(config):
+        for model in _causal_models(config) if suspects else ():
             HOST.guard.require_intact(f"one of {', '.join(suspects)}")
-            check_causality(config, suspects=suspects)
+            check_causality(model, suspects=suspects)
             HOST.guard.require_intact(f"one of {', '.join(suspects)}")
         return config.build()
+
+
+def _causal_models(config: ModelConfig) -> list[ModelConfig]:
+    """The models to check: a decoder, with what it contains; of other models, the causal ones inside."""
+    inside = [part for _, part in parts_of(config) if isinstance(part, ModelConfig)]
+    return [config] if is_decoder(config) else [each for each in (config, *inside) if each.direction == "causal"]
 
 
 def _third_parties(config: ModelConfig) -> list[str]:
@@ -94,7 +97,7 @@ def _third_parties(config: ModelConfig) -> list[str]:
 
 @contextmanager
 def _construction(suspects: list[str]) -> Iterator[None]:
-    """Turns exceptions while a model is built into SpectralErrors. suspects: its third-party parts."""
+    """Turns exceptions inside, while a model is built, into SpectralErrors. suspects: its third-party parts."""
     try:
         yield
     except (SpectralError, KeyboardInterrupt):
@@ -114,7 +117,7 @@ def _construction(suspects: list[str]) -> Iterator[None]:
 
 
 def _too_large(error: BaseException) -> bool:
-    """Whether torch could not allocate a tensor, or the number of its elements overflowed."""
+    """Whether the error is a failed allocation, or an overflow of a tensor's number of elements."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError | TypeError) and any(
@@ -122,8 +125,8 @@ def _too_large(error: BaseException) -> bool:
     )
 
 
-class _NothingDrawn(TorchFunctionMode):
-    """Skips initialisation of meta tensors, which would take most of the time of a build."""
+class _NoMetaInit(TorchFunctionMode):
+    """Skips initialisation of meta tensors, which takes most of the time of a build."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__module__", None) == "torch.nn.init":
@@ -135,13 +138,13 @@ class _NothingDrawn(TorchFunctionMode):
 
 @contextmanager
 def without_memory() -> Iterator[None]:
-    """Models built inside have no memory: on the meta device, any size takes about a second."""
-    with torch.device("meta"), _NothingDrawn():
+    """Models are built on the meta device, without memory: about a second at any size."""
+    with torch.device("meta"), _NoMetaInit():
         yield
 
 
 def count_parameters(config: ModelConfig) -> int:
-    """The number of parameters of a config's model, shared ones counted once, without allocating them.
+    """The number of parameters of a config's model, without allocating them; shared ones count once.
 
     Raises ConfigError and PluginError as :func:`build_model` does.
     """
@@ -150,7 +153,7 @@ def count_parameters(config: ModelConfig) -> int:
 
 
 def components_of(config: ModelConfig) -> list[Component]:
-    """Every registered part of a config, with its provider and version, sorted, without repeats."""
+    """The registered parts of a config, with their providers and versions, sorted and unique."""
     found = set()
     for _, part in [("", config), *parts_of(config)]:
         for registry in HOST.registries.values():
@@ -164,7 +167,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML or JSON file."""
     text = read_text(path, "the config")
     try:
-        # JSON is not quite YAML: it may be indented with tabs.
+        # Not all JSON is YAML: it may be indented with tabs.
         data = from_json(text) if path.suffix == ".json" else from_yaml(text)
     except ConfigError as error:
         raise ConfigError(f"the config {path} {error}") from None
@@ -183,8 +186,8 @@ def _data(source: str | Path | Mapping[str, Any] | ModelConfig) -> Mapping[str, 
         return source
     if not isinstance(source, str | Path):
         raise ConfigError(
-            f"a model comes from a preset's name, the path of a config file, a mapping or a {ModelConfig.__name__}; "
-            f"got {type(source).__name__}."
+            f"a model is given as a preset's name, the path of a config file, a mapping or a ModelConfig; got "
+            f"{type(source).__name__}."
         )
     presets = list_models()
     if isinstance(source, str) and source in presets:

@@ -1,4 +1,4 @@
-"""The residual block all variants are stacked from."""
+"""The residual block."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ NORMS: dict[str, type[nn.Module]] = {"rms_norm": nn.RMSNorm, "layer_norm": nn.La
 @tree
 @dataclass
 class BlockOutput(Report):
-    """x: (B, L, D). losses and metrics: of the mixer and the feed-forward, prefixed by which."""
+    """x: (B, L, D). losses, metrics: named by ``mixer`` or ``feedforward``."""
 
     x: Tensor
     state: State | None
 
 
 class Block(nn.Module):
-    """x + mixer(norm(x)), then x + feedforward(norm(x)); the mixer's input is turned where a position says so."""
+    """x + mixer(rotation(norm(x))), then x + feedforward(norm(x)); the rotation is the position's, if it has one."""
 
     def __init__(self, config: BlockConfig, context: LayerContext, *, path: str) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Block(nn.Module):
         if config.feedforward_chunk is not None and not self.feedforward.divisible:
             raise _LocatedError(
                 f"{path}.feedforward_chunk",
-                f"{config.feedforward.type} reports something of all its tokens together, and takes them in one call. "
+                f"{config.feedforward.type} computes losses or metrics over all tokens and needs them in one call. "
                 "Leave feedforward_chunk null.",
             )
         self.dropout = nn.Dropout(config.dropout)
@@ -69,7 +69,7 @@ class Block(nn.Module):
         return BlockOutput(x, mixed.state) + mixed.under("mixer") + fed.under("feedforward")
 
     def _feed(self, x: Tensor, rows: Rows | None) -> FeedForwardOutput:
-        """feedforward(norm(x)), of so many tokens of each row at a time as the config says, or the cache holds."""
+        """feedforward(norm(x)), in chunks of ``feedforward_chunk`` tokens of a row, or of as many as fit the cache."""
         if not self.feedforward.divisible:
             return self.feedforward(self.feedforward_norm(x), rows=rows)
         again = self.feedforward_chunk is not None and torch.is_grad_enabled()
@@ -82,7 +82,7 @@ class Block(nn.Module):
 
 
 class _LocatedError(ConfigError):
-    """A refusal and the path of the config it is about."""
+    """A ConfigError with the path of the config that it is about."""
 
     def __init__(self, path: str, message: str) -> None:
         super().__init__(f"{path}: {message}")
@@ -92,7 +92,7 @@ class _LocatedError(ConfigError):
 
 @contextmanager
 def under(path: str) -> Iterator[None]:
-    """A part's refusal to be built, with the path of its config in front; inside another, the whole path."""
+    """Prefixes ConfigErrors raised inside with the path of a config; nested calls add up to the whole path."""
     try:
         yield
     except _LocatedError as error:

@@ -1,4 +1,4 @@
-"""Our own model variants and tasks, registered through the hook third parties use."""
+"""Registers our own model variants and tasks, by the hook that third parties use."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ _PARTS = (
     ("model", "language_model", "variants.language_model:LanguageModelConfig",
      "Strictly causal language model: next-token logits, streaming state, generation."),
     ("model", "seq2seq", "variants.seq2seq:Seq2SeqConfig",
-     "One sequence to another: any encoder, and a causal decoder that reads the source by fusion."),
+     "A sequence from another: any encoder, and a causal decoder that reads the source by fusion."),
     ("model", "encoder", "variants.encoder:TextEncoderConfig",
      "Text to embeddings of tokens and of rows; optionally a masked-language-model head."),
     ("model", "vision_encoder", "variants.vision_encoder:VisionEncoderConfig",
      "Images to embeddings, mixed as a sequence of patches or along rows and columns."),
     ("model", "audio_encoder", "variants.audio_encoder:AudioEncoderConfig",
      "Audio to embeddings, mixed along time and along frequency."),
-    ("model", "classifier", "variants.classifier:ClassifierConfig", "Labels or numbers for what any encoder reads."),
+    ("model", "classifier", "variants.classifier:ClassifierConfig", "Labels or numbers from any encoder."),
     ("model", "token_classifier", "variants.token_classifier:TokenClassifierConfig",
-     "A label for each token of what a text encoder reads."),
+     "A label for each token of a text."),
     ("model", "multimodal", "variants.multimodal:MultimodalConfig",
-     "One label for what several encoders read, by name, fused; any modality may be missing."),
+     "Labels for rows of several modalities, fused; any may be missing."),
     ("task", "causal_lm", "tasks.causal_lm:CausalLMConfig", "Next tokens of text; bits per byte."),
     ("task", "masked_lm", "tasks.masked_lm:MaskedLMConfig",
      "Hidden tokens of text from both sides; accuracy and perplexity."),

@@ -99,7 +99,21 @@ def load_checkpoint(path: str | Path, *, device: str | torch.device = "cpu", **o
     _check_size(config, stored, directory, int8)
     model = build_model(config)
     put_weights(model, stored, directory / WEIGHTS, cast=True, int8=int8)
+    model.origin = record.get("init_from")
     return model.to(device).eval()
+
+
+def read_checkpoint(path: str | Path) -> tuple[ModelConfig, dict[str, Tensor], Path]:
+    """The config and the weights of a checkpoint, and its directory, for training that begins from it.
+
+    Raises CheckpointError as :func:`load_checkpoint`, and for int8 weights, which cannot be trained.
+    """
+    record, stored, directory = read_stably(Path(path), find, _read)
+    if int8_of(record, directory):
+        raise CheckpointError(
+            f"{directory} has int8 weights, which cannot be trained. Begin from the checkpoint it was quantised from."
+        )
+    return config_of(record, directory), stored, directory
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
@@ -130,12 +144,19 @@ def write_files(model: SpectralModel, directory: Path, tokenizer: Tokenizer | No
     for name, content in beside.items():
         (directory / name).write_text(content, encoding="utf-8")
     record = {**make_record(model.config), **_ends(tokenizer)}
+    if model.origin is not None:
+        record["init_from"] = model.origin
     if layers := int8_layers(model):
         record["quantization"] = {"scheme": SCHEME, "layers": layers}
     (directory / CONFIG).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    save_file(own_memory(flattened(model.state_dict())), directory / WEIGHTS, metadata={"format": "pt"})
-    shutil.copymode(directory / CONFIG, directory / WEIGHTS)  # safetensors' own is readable to nobody else
+    write_weights(model, directory / WEIGHTS)
     write_marker(directory, MARKER, [CONFIG, WEIGHTS, *beside])
+
+
+def write_weights(model: SpectralModel, file: Path) -> None:
+    """The weights alone; the config of the same model is beside the file already."""
+    save_file(own_memory(flattened(model.state_dict())), file, metadata={"format": "pt"})
+    shutil.copymode(file.with_name(CONFIG), file)  # safetensors' own is readable to nobody else
 
 
 def _ends(tokenizer: Tokenizer | None) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Errors of this package, beyond those of :mod:`spectral_core.errors`."""
+"""Errors of this package, in addition to :mod:`spectral_core.errors`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class DataError(SpectralError, ValueError):
 
 @contextmanager
 def needs_extra(what: str, extra: str, error: type[SpectralError] = ConfigError) -> Iterator[None]:
-    """Around imports: a missing library is an error that says what to install. what: ``plots need``, say."""
+    """Around imports: for a missing library, raises an error with the pip command. what: such as ``plots need``."""
     try:
         yield
     except ImportError as missing:
@@ -38,23 +38,23 @@ def needs_extra(what: str, extra: str, error: type[SpectralError] = ConfigError)
 
 
 def not_numbers(what: str) -> UnsupportedInputError:
-    """The error of NaN or infinite outputs. what: the outputs, as ``logits``."""
+    """The error for NaN or infinite outputs. what: which, such as ``logits``."""
     return UnsupportedInputError(
-        f"the model's {what} are not numbers: its weights are not, as after a training that diverged. Use an earlier "
-        "checkpoint, or train at a lower rate (training.learning_rate)."
+        f"the model's {what} are not numbers: its weights are NaN or infinite, as after training that diverged. Use an "
+        "earlier checkpoint, or train with a lower training.learning_rate."
     )
 
 
 def not_written(failure: str, error: Exception, then: str, *, remedy: str = "Choose another path") -> CheckpointError:
-    """The error of files that could not be written, with its cause and its remedy.
+    """The error for files that could not be written, with the cause and what to do.
 
-    failure: ``could not save PATH``. error: an OSError, or the exception of safetensors or torch.save for one. then:
-    the end of the message. remedy: the advice if the cause has no better one.
+    failure: such as ``could not save PATH``. error: an OSError, or the exception that safetensors or torch.save raises
+    instead. then: the end of the message. remedy: what to do if the cause is no known one.
     """
     number = getattr(error, "errno", None)
     if found := re.search(r"os error (\d+)", str(error)):  # safetensors
         number = int(found[1])
-    elif "inline_container" in str(error):  # torch.save's archive, which stops at a write that came out short
+    elif "inline_container" in str(error):  # torch.save, after an incomplete write
         number = errno.ENOSPC
     reason = os.strerror(number) if number else str(error)
     return CheckpointError(f"{failure}: {reason}. {_REMEDIES.get(number or 0, remedy)}{then}")

@@ -10,5 +10,6 @@ def spectral_register_models(register: Registrar) -> None:
     """Register model variants and tasks: ``register("model", "acme/name", "acme.models:Config", summary="...")``.
 
     model: a :class:`spectral_models.ModelConfig`, whose ``build()`` returns a :class:`spectral_models.SpectralModel`.
-    task: a :class:`spectral_models.tasks.TaskConfig`, whose ``load(model, data)`` returns a task.
+    task: a :class:`spectral_models.tasks.TaskConfig`, whose ``load(model, data)`` returns a
+    :class:`spectral_models.tasks.task.Task`.
     """

@@ -1,4 +1,4 @@
-"""What a model reads, declared: a spec for each input, by which commands, exports and checks make tensors that fit."""
+"""Input specs: a model declares its inputs, so that commands, exports and checks can make tensors for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from spectral_core import ConfigError
 
 Shape = tuple[int, ...]
-"""Of one row of an input: without the batch axis."""
+"""Shape of one row of an input, without the batch axis."""
 Size = tuple[int, int]
 """Height and width, in pixels."""
 Kind = Literal["tokens", "image", "audio", "features"]
@@ -23,9 +23,9 @@ _LENGTH = 256
 class InputSpec(ABC):
     """Base of specs, one subclass for each kind of input.
 
-    name: of forward's argument, or of the modality. small: the shape of a small input that fits, for quick checks.
-    masked: whether :meth:`SpectralModel.run` takes an attention_mask of it (B, L), and needs one for padding to change
-    nothing. has_length: whether its rows may differ in length.
+    name: of forward's argument, or of the modality. small: the shape of a small valid input, for quick checks. masked:
+    whether :meth:`SpectralModel.run` takes an attention_mask (B, L) for it, and needs it if there is padding.
+    has_length: whether rows may differ in length.
     """
 
     kind: ClassVar[Kind]
@@ -38,14 +38,14 @@ class InputSpec(ABC):
 
     @abstractmethod
     def shape(self, length: int | None = None, size: Size | None = None) -> Shape:
-        """The shape of that length or size, or of the usual one. Raises ConfigError where no size is usual."""
+        """The shape of a row, by default of the usual length. Raises ConfigError if a size is required."""
 
-    @abstractmethod
     def sample(self, shape: Shape, generator: Generator | None = None) -> Tensor:
-        """Random values of a shape, here with the batch axis."""
+        """Random values of a shape that includes the batch axis, here of unit variance."""
+        return torch.randn(shape, generator=generator)
 
     def example(self, batch: int, generator: Generator | None = None) -> Tensor:
-        """A small random input of so many rows."""
+        """A small random input of ``batch`` rows."""
         return self.sample((batch, *self.small), generator)
 
 
@@ -53,8 +53,8 @@ class InputSpec(ABC):
 class TokenInput(InputSpec):
     """(B, L) integers below vocab_size.
 
-    length_limit: the longest row that fits; None for no limit. max_length: tokens of a text that commands read; None
-    for as many as fit.
+    length_limit: the longest valid row; None for no limit. max_length: tokens of a text that commands read; None for
+    ``length_limit``.
     """
 
     kind: ClassVar[Kind] = "tokens"
@@ -77,7 +77,7 @@ class TokenInput(InputSpec):
 
 @dataclass(frozen=True)
 class AudioInput(InputSpec):
-    """(B, T) samples, about -1 to 1; usually a second. sample_rate: samples a second; None where any fits."""
+    """(B, T) samples, about -1 to 1; by default one second. sample_rate: samples a second; None if any is valid."""
 
     kind: ClassVar[Kind] = "audio"
 
@@ -93,7 +93,7 @@ class AudioInput(InputSpec):
 
 @dataclass(frozen=True)
 class ImageInput(InputSpec):
-    """(B, C, H, W) of about unit variance. size: height and width of every image; None where several fit."""
+    """(B, C, H, W) of about unit variance. size: height and width of all images; None if several are valid."""
 
     kind: ClassVar[Kind] = "image"
     has_length: ClassVar[bool] = False
@@ -104,23 +104,17 @@ class ImageInput(InputSpec):
     def shape(self, length: int | None = None, size: Size | None = None) -> Shape:
         size = self.size or size
         if size is None:
-            raise ConfigError("this model takes images of any size, and a program has one: give a size, as in 224 224.")
+            raise ConfigError("this model takes images of any size, and a program has one. Give a size, as in 224 224.")
         if min(size) < 1:
             raise ConfigError(f"an image has at least one row and one column; got a size of {size[0]} x {size[1]}.")
         return self.small[0], *size
 
-    def sample(self, shape: Shape, generator: Generator | None = None) -> Tensor:
-        return torch.randn(shape, generator=generator)
-
 
 @dataclass(frozen=True)
 class FeatureInput(InputSpec):
-    """(B, L, C) real numbers of about unit variance, C as in ``small``: a time series, say."""
+    """(B, L, C) real numbers of about unit variance, C as in ``small``, such as time series."""
 
     kind: ClassVar[Kind] = "features"
 
     def shape(self, length: int | None = None, size: Size | None = None) -> Shape:
         return length or self.small[0], self.small[1]
-
-    def sample(self, shape: Shape, generator: Generator | None = None) -> Tensor:
-        return torch.randn(shape, generator=generator)

@@ -1,19 +1,16 @@
-"""The labels of a model, and what its logits over them mean."""
+"""The labels of a model, and the meaning of its logits."""
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
 Problem = Literal["single_label_classification", "multi_label_classification", "regression"]
-"""What logits over labels mean, in Hugging Face's words: scores of labels, of which one is right (softmax); of labels,
-each right or not (sigmoid); or numbers."""
+"""What logits are, in Hugging Face's terms: scores of exclusive labels (softmax), of independent labels (sigmoid), or
+numbers."""
 
 
 class LabelSet(NamedTuple):
-    """size: how many labels there are. names: of them, in order, if they are known.
-
-    problem: what logits mean. of: what has labels, each row or each of its tokens.
-    """
+    """size: number of labels. names: in order, if known. problem: what logits are. of: what is labelled."""
 
     size: int
     names: tuple[str, ...] | None

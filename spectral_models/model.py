@@ -1,4 +1,4 @@
-"""The base of all model variants."""
+"""The base of model variants."""
 
 from __future__ import annotations
 
@@ -18,31 +18,37 @@ if TYPE_CHECKING:
 
 
 class SpectralModel(Contract, Entered):
-    """Base of model variants: a model that knows the config it was built from. Checkpoints are its weights and that.
+    """Base of model variants: a model with its config. A checkpoint holds both.
 
     A variant defines
 
     - ``forward(*inputs, attention_mask=None)``: tensors with the batch first, in the order of :meth:`input_specs`, and
-      a mask (B, L), nonzero at real tokens, if the first input has ``masked``. It returns a dataclass, best a
-      :class:`Report` marked with ``tree``, with the tensors that :meth:`outputs` names as fields. Rows of a batch must
-      not depend on each other, nor on padding. With ``decoder`` in the config, logits at t depend on tokens up to t.
-    - :meth:`input_specs` and :meth:`outputs`: what goes in and what comes out, which export, commands, inspection and
-      the causality check read instead of asking for the class.
+      a mask (B, L), nonzero at real tokens, if the first input has ``masked``. It returns a dataclass, preferably a
+      :class:`Report` marked with ``tree``, whose fields include the tensors that :meth:`outputs` names. Rows of a batch
+      must not depend on each other, nor on padding. With ``decoder`` in the config, logits at t depend on tokens up to
+      t only.
+    - :meth:`input_specs` and :meth:`outputs`, which export, commands, inspection and the causality check use, instead
+      of the class.
     - :meth:`loss`, if it learns from labels.
 
-    Its config (:class:`ModelConfig`) says what it decodes, labels and pools, and gives the backend of its operators by
-    ``build_fft()``. Models inside it, at any depth, are found by :meth:`submodels`; ``gradient_checkpointing`` reaches
-    them, and the blocks of a variant that has blocks must heed it.
+    Its config (:class:`ModelConfig`) declares whether it decodes, labels or pools, and ``build_fft()`` makes the
+    backend of its operators. ``gradient_checkpointing`` is passed on to :meth:`submodels`; a variant with blocks must
+    apply it to these.
 
-    Any module in it may have ``earlier_names``: names that its weights, or the modules with its weights, had in earlier
-    checkpoints, and those that they have now, both relative to itself. Subclasses inherit them.
+    Any module may have ``earlier_names``: earlier names of its weights, or of submodules, in checkpoints, with the
+    current names, both relative to the module. Subclasses inherit them.
 
-    streams: whether a decoder continues a state: ``forward(tokens, state=..., return_state=True)`` gives one. If it
-    reads a source, ``prepare(source)`` gives its first state, and forward then takes None for the source.
+    heads: names of submodules and parameters that belong to a task. They are initialised anew where a model of another
+    task, or with other labels, takes over this one's weights. origin: the checkpoint whose weights training began with,
+    as in config.json; None for random weights.
+    streams: whether a decoder continues a state, which ``forward(tokens, state=..., return_state=True)`` returns. If it
+    reads a source, ``prepare(source)`` returns the first state, and forward then takes None for the source.
     """
 
     must_return = (("input_specs", tuple), ("outputs", tuple))
     streams: ClassVar[bool] = False
+    heads: ClassVar[tuple[str, ...]] = ("head",)
+    origin: Mapping[str, Any] | None = None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -50,7 +56,7 @@ class SpectralModel(Contract, Entered):
         self._gradient_checkpointing = False
 
     def submodels(self) -> dict[str, SpectralModel]:
-        """The models this one contains, by path, without the models inside those."""
+        """The outermost models inside this one, by path."""
 
         def inside(module: nn.Module, path: str) -> Iterator[tuple[str, SpectralModel]]:
             for name, child in module.named_children():
@@ -63,7 +69,7 @@ class SpectralModel(Contract, Entered):
 
     @property
     def gradient_checkpointing(self) -> bool:
-        """Whether the backward pass recomputes blocks instead of storing their activations; set for submodels too."""
+        """Whether the backward pass recomputes blocks instead of storing activations. Setting it sets submodels too."""
         return self._gradient_checkpointing
 
     @gradient_checkpointing.setter
@@ -73,9 +79,9 @@ class SpectralModel(Contract, Entered):
             model.gradient_checkpointing = value
 
     def entering(self, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-        """Refuse a call while weights are on the meta device: PyTorch's linear layers would return noise.
+        """Refuse a call while weights are on the meta device, where PyTorch's linear layers would return noise.
 
-        Calls behind a state, and models whose weights hooks bring in, are not checked.
+        Not checked: calls with a state, and models with hooks that may load the weights.
         """
         on_meta = any(isinstance(given, Tensor) and given.is_meta for given in args)
         if options.get("state") is not None or on_meta or not any(tensor.is_meta for tensor in self.parameters()):
@@ -90,37 +96,37 @@ class SpectralModel(Contract, Entered):
         )
 
     def input_specs(self) -> tuple[InputSpec, ...]:
-        """The inputs, in the order in which forward takes them; none where a class does not say.
+        """The inputs, in the order of forward's arguments; empty if not declared.
 
-        A decoder's own tokens come last, behind the source if it reads one.
+        A decoder's own tokens come last, after a source.
         """
         return ()
 
     @property
     def only_input(self) -> InputSpec | None:
-        """The input of a model that has one; None where there are several, or where a class does not say."""
+        """The input of a model with one input; None if there are several, or none is declared."""
         specs = self.input_specs()
         return specs[0] if len(specs) == 1 else None
 
     @property
     def continues_text(self) -> bool:
-        """Whether logits are of the next token behind each of the input's, which are all that it reads."""
+        """Whether the model reads tokens only, and its logits predict the next token after each."""
         spec = self.only_input
         return self.config.decoder and spec is not None and spec.kind == "tokens"
 
     def outputs(self) -> tuple[str, ...]:
-        """What a program of the model gives, by names of tensors in forward's output; none where a class does not say.
+        """Names of the tensors in forward's output that an exported program returns; empty if not declared.
 
-        logits: (B, num_labels) of rows, or (B, L, V) of tokens. pooled: (B, D). hidden: (B, L, D), beside a ``mask``
-        (B, L) that is True at real tokens, or None if all are. Others as the class documents them.
+        logits: (B, num_labels) of rows, or (B, L, V) of tokens. pooled: (B, D). hidden: (B, L, D), with a ``mask``
+        (B, L) that is True at real tokens, or None if all are. Other names are documented by their class.
         """
         return ()
 
     def loss(self, *inputs: Any, **options: Any) -> StepLoss:
-        """What training minimises: see :mod:`spectral_models.loss`. Raises UnsupportedInputError without one."""
+        """The training loss: see :mod:`spectral_models.loss`. Raises UnsupportedInputError if the class has none."""
         raise UnsupportedInputError(f"a {self.config.type} has no loss: its class defines none.")
 
     def run(self, inputs: Mapping[str, Tensor], attention_mask: Tensor | None = None) -> Any:
-        """The output for inputs by name, all of :meth:`input_specs` in their order. attention_mask: of the first."""
+        """Call the model with inputs by name, all of :meth:`input_specs` in order. attention_mask: of the first."""
         options = {} if attention_mask is None else {"attention_mask": attention_mask}
         return self(*inputs.values(), **options)

@@ -1,4 +1,4 @@
-"""Values that replace others in config data, at dotted paths: ``block.mixer.filter.modes=8``."""
+"""Overrides of config data at dotted paths: ``block.mixer.filter.modes=8``."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from spectral_core.places import config_of, inside
 from spectral_core.plain_data import MAX_DEPTH, from_yaml
 
 _MARKS = "|>,;:&*!%@#"
-"""Values of ``--set`` that YAML reads as syntax, or as nothing: a separator, say."""
-_INSTEAD = {"block": "layers", "layers": "block"}
+"""One-character values of ``--set``, such as separators, that YAML would read as syntax or as null."""
+_ALTERNATIVES = {"block": "layers", "layers": "block"}
 
 
 def override(data: Mapping[str, Any], changes: Mapping[str, Any], annotation: Any = None) -> dict[str, Any]:
     """A copy of nested config data with values replaced at dotted paths: ``{"block.mixer.filter.modes": 8}``.
 
-    annotation: of the field that validates the data; options may then have earlier names, in paths and in data.
-    A bare name on the way (``mixer: holographic``) is opened into a part, null into an empty mapping. A ``block`` that
-    is given whole stands instead of ``layers``, and the other way round; of both, the later. Keys themselves are
-    checked later, by the config's validation; here only a path through something that has no keys is an error, and
-    paths that set one option to different values by its earlier and its current name.
+    annotation: of the field that validates the data; with it, options may have earlier names in paths and in data. On
+    the way, a bare name (``mixer: holographic``) becomes a mapping with this ``type``, and null an empty one. Setting
+    ``block`` as a whole removes ``layers``, and the other way round. Raises ConfigError for a path into a value without
+    keys, and for different values of one option by its earlier and current name. Keys are not checked: validation of
+    the config does that.
     """
     made: dict[str, Any] = dict(data)
     placed: dict[tuple[str, ...], tuple[str, Any]] = {}
@@ -38,7 +38,7 @@ def override(data: Mapping[str, Any], changes: Mapping[str, Any], annotation: An
 
 
 class _Change:
-    """One value that replaces what is at a path. place: the path by the current names of options."""
+    """One override. place: its path with current names of options."""
 
     def __init__(self, path: str, value: Any) -> None:
         self.path = path
@@ -46,7 +46,7 @@ class _Change:
         self.place: list[str] = []
 
     def applied(self, node: Any, rest: str, annotation: Any) -> Any:
-        """The data of a node with the value at the rest of the path below it. annotation: of the node."""
+        """A node's data with the value set at the rest of the path. annotation: of the node."""
         if node is None or isinstance(node, str):
             node = {} if node is None else {"type": node}
         head, _, further = rest.partition(".")
@@ -55,8 +55,8 @@ class _Change:
             self.place.append(head)
             if further:
                 return {**node, head: self.applied(node.get(head), further, inside(annotation, node, head))}
-            if self.value is not None and node.get(_INSTEAD.get(head, "")) is not None:
-                node = {**node, _INSTEAD[head]: None}
+            if self.value is not None and node.get(_ALTERNATIVES.get(head, "")) is not None:
+                node = {**node, _ALTERNATIVES[head]: None}
             return {**node, head: self.value}
         if isinstance(node, list | tuple):
             if not (head.isdecimal() and len(head) < 10) or int(head) >= len(node):
@@ -71,7 +71,7 @@ class _Change:
     def _renamed(
         self, node: Mapping[str, Any], head: str, annotation: Any, *, last: bool
     ) -> tuple[Mapping[str, Any], str]:
-        """The node and the option to change there, by current names. Validation reports conflicts in the node."""
+        """The node and the option to set there, with current names. Validation reports conflicts in the node."""
         config = config_of(annotation, node)
         if config is None:
             return node, head
@@ -88,7 +88,7 @@ class _Change:
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """``block.mixer.filter.modes=8`` → the path and the value, read as YAML; ``|`` or another lone mark is itself."""
+    """``block.mixer.filter.modes=8`` → the path and the value, read as YAML unless it is a lone mark such as ``|``."""
     path, equals, value = text.partition("=")
     if not (equals and all(step.strip() for step in path.split("."))):
         raise ConfigError(f"cannot set {shown(text)}: write PATH=VALUE, as in block.mixer.filter.modes=8.")

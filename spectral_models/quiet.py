@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quietly(*loggers: str) -> Iterator[None]:
-    """Inside, these loggers report errors only."""
+    """Limits these loggers to errors."""
     levels = {name: logging.getLogger(name).level for name in loggers}
     try:
         for name in loggers:
@@ -22,7 +22,7 @@ def quietly(*loggers: str) -> Iterator[None]:
 
 @contextmanager
 def without_bars() -> Iterator[None]:
-    """Inside, datasets and huggingface_hub show no progress bars, which fill log files."""
+    """Disables the progress bars of datasets and huggingface_hub, which fill log files."""
     import datasets
     import huggingface_hub.utils
 

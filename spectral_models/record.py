@@ -20,11 +20,11 @@ from spectral_models.shim import auto_map
 
 SCHEMA_VERSION = 4
 """Schemas 1 and 2 omit the default block, and their defaults differ; neither scales embeddings. Up to schema 3, the
-``fft`` of a model that contains others was its own alone, and ``auto`` by default; from 4 on it replaces theirs."""
+``fft`` of a model did not apply to models inside it, and was ``auto`` by default; from 4 on it replaces theirs."""
 _GATED = {"mixer": {"type": "gated_convolution", "filter": {"type": "resonant"}}, "feedforward": {"type": "swiglu"}}
 _HOLOGRAPHIC = {"mixer": {"type": "holographic"}, "feedforward": {"type": "swiglu"}}
 _DEFAULTS: dict[int, dict[str, Any]] = {1: {"block": _GATED}, 2: {"layers": [_GATED, _HOLOGRAPHIC]}}
-"""By schema, the defaults of decoders whose config has neither a block nor layers."""
+"""By schema, the default blocks of decoders."""
 CONFIG = "config.json"
 
 
@@ -60,7 +60,7 @@ def _check_schema(record: Mapping[str, Any], source: object) -> None:
 
 
 def config_of(record: Mapping[str, Any], source: object, overrides: Mapping[str, Any] | None = None) -> ModelConfig:
-    """The model's config in a record, with values replaced. Replaced parts need no provider.
+    """The model's config in a record, with values replaced. The providers of replaced parts need not be installed.
 
     source: the checkpoint's name in errors. Raises CheckpointError for a newer schema and for a config that no longer
     validates; PluginError, naming the package to install, if a part's provider is missing.
@@ -98,17 +98,16 @@ def _require(part: Mapping[str, str], source: object) -> None:
     registry = HOST.registries.get(part["kind"])
     if registry is None or part["name"] not in registry:
         failed = [str(failure) for failure in HOST.failures() if failure.distribution == part["provider"]]
+        state = f"installed but {failed[0]}" if failed else "not installed here"
         raise PluginError(
-            f"{source} uses the {part['kind']} {part['name']!r} of the package {part['provider']} "
-            f"{part['version']}, which "
-            + (f"is installed but {failed[0]}." if failed else "is not installed here.")
-            + f" Run: pip install '{part['provider']}=={part['version']}'"
+            f"{source} uses the {part['kind']} {part['name']!r} of the package {part['provider']} {part['version']}, "
+            f"which is {state}. Run: pip install '{part['provider']}=={part['version']}'"
             + (f" ({HOST.restriction})" if HOST.restriction else "")
         )
 
 
 def int8_of(record: Mapping[str, Any], directory: Path) -> list[str]:
-    """The int8 layers by config.json. Raises CheckpointError for another kind of quantisation."""
+    """The names of int8 layers in config.json. Raises CheckpointError for another kind of quantisation."""
     if "quantization" not in record:
         return []
     try:
@@ -127,15 +126,15 @@ def _as_now(data: Any, schema: int) -> Any:
     """Translates a config of an earlier schema, and nested ones, to the current schema."""
     if not isinstance(data, Mapping) or schema == SCHEMA_VERSION:
         return data
-    made = {key: _as_now(value, schema) for key, value in data.items()}
+    current = {key: _as_now(value, schema) for key, value in data.items()}
     variant = MODELS.configs().get(str(data.get("type")), ModelConfig)
-    if variant.model_fields["fft"].default is None and made.get("fft") in ("auto", {"type": "auto"}):
-        made["fft"] = None
+    if variant.model_fields["fft"].default is None and current.get("fft") in ("auto", {"type": "auto"}):
+        current["fft"] = None
     if schema not in _DEFAULTS:
-        return made
+        return current
     if "embed_scale" in variant.model_fields or data.get("type") == "tokens":
-        made.setdefault("embed_scale", 1.0)
+        current.setdefault("embed_scale", 1.0)
     stack = ("block", "layers")
     if variant.decoder and variant.model_fields.keys() >= set(stack) and not any(data.get(name) for name in stack):
-        made |= _DEFAULTS[schema]
-    return made
+        current |= _DEFAULTS[schema]
+    return current

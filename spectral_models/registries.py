@@ -15,7 +15,7 @@ TASKS: Registry[TaskConfig] = _FAMILY.registry("task", TaskConfig)
 
 
 def task_of(model: ModelConfig) -> TaskConfig | None:
-    """The default task of a model that is for one as it is; None of one that must be changed for its tasks."""
+    """The model's default task; None if :meth:`ModelConfig.for_task` has to change the model for it."""
     for name in model.tasks[:1]:
         if model.for_task(name) == model:
             return TASKS.get(name).load().parse({"type": name})
@@ -23,6 +23,6 @@ def task_of(model: ModelConfig) -> TaskConfig | None:
 
 
 def architecture_of(model: ModelConfig) -> str | None:
-    """The class of ``integrations.huggingface`` that holds the model, its task's; None where none does."""
+    """The name of the Hugging Face class of the model's default task; None if there is none."""
     task = task_of(model)
     return None if task is None else task.architecture(model)

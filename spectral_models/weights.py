@@ -1,4 +1,4 @@
-"""The weights file of a checkpoint: reads its tensors, checks them against a model, and loads them."""
+"""The weights file of a checkpoint: reading, checking against a model, and loading."""
 
 from __future__ import annotations
 
@@ -27,29 +27,24 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 
 
 def put_weights(
-    model: SpectralModel,
-    stored: Mapping[str, Tensor],
-    file: Path,
-    *,
-    cast: bool = False,
-    int8: Collection[str] = (),
+    model: SpectralModel, stored: Mapping[str, Tensor], file: Path, *, cast: bool = False, int8: Collection[str] = ()
 ) -> None:
     """Load the parameters and buffers of a weights file into a model; all names and shapes must match.
 
-    file: its path, for messages. cast: cast the model to the precision of the file, instead of the file's values to the
-    model's. int8: layers whose weights are int8 in the file; they become int8 in the model. Raises CheckpointError, and
-    leaves the model unchanged, for weights that do not fit or have several precisions.
+    file: its path, for messages. cast: cast the model to the file's precision, instead of the values to the model's.
+    int8: layers with int8 weights in the file, which become int8 in the model. Raises CheckpointError, and leaves the
+    model unchanged, for weights that do not fit or have several precisions.
     """
-    weights, found = fitting(model, stored, file, int8)
+    weights, quantized = fitting(model, stored, file, int8)
     if cast:
         model.to(precision_of(weights, file))
-    put_int8(model, found)
-    weights.update({f"{layer}.weight": model.get_parameter(f"{layer}.weight").data for layer in found})
+    put_int8(model, quantized)
+    weights.update({f"{layer}.weight": model.get_parameter(f"{layer}.weight").data for layer in quantized})
     model.load_state_dict(weights)
 
 
 def precision_of(weights: Mapping[str, Tensor], file: Path) -> torch.dtype:
-    """The dtype of all floating-point weights. Raises CheckpointError for several or for an unsupported one."""
+    """The one dtype of all floating-point weights. Raises CheckpointError for several, or an unsupported one."""
     kinds: dict[torch.dtype, str] = {}
     for name, tensor in weights.items():
         if tensor.is_floating_point() or tensor.is_complex():
@@ -57,8 +52,8 @@ def precision_of(weights: Mapping[str, Tensor], file: Path) -> torch.dtype:
     if len(kinds) > 1 or not kinds.keys() <= set(_PRECISIONS):
         has = ", ".join(f"{name} is {str(dtype).removeprefix('torch.')}" for dtype, name in kinds.items())
         raise CheckpointError(
-            f"{file} has weights that cannot be computed with: {has}. All are to be float32, float64, "
-            "float16 or bfloat16. Save the model again after model.float()."
+            f"{file} has weights that cannot be computed with: {has}. All must be float32, float64, float16 or "
+            "bfloat16. Save the model again after model.float()."
         )
     return next(iter(kinds), torch.float32)
 
@@ -66,28 +61,31 @@ def precision_of(weights: Mapping[str, Tensor], file: Path) -> torch.dtype:
 def fitting(
     model: SpectralModel, stored: Mapping[str, Tensor], file: Path, int8: Collection[str]
 ) -> tuple[dict[str, Tensor], dict[str, tuple[Tensor, Tensor]]]:
-    """Weights by current names, and the weights of int8 layers. Raises CheckpointError unless all fit the model."""
+    """Weights by current names, and those of int8 layers, removed from them.
+
+    Raises CheckpointError unless all fit the model.
+    """
     earlier = earlier_names(model)
     weights = {current_name(name, earlier): tensor for name, tensor in stored.items()}
     try:
-        found = take_int8(weights, [current_name(layer, earlier) for layer in int8])
+        quantized = take_int8(weights, [current_name(layer, earlier) for layer in int8])
     except KeyError as error:
         raise CheckpointError(f"{file} does not fit its config: {error} is missing.") from None
-    given = {**weights, **{f"{layer}.weight": integers for layer, (integers, _) in found.items()}}
-    precision = precision_of({**weights, **{layer: scale for layer, (_, scale) in found.items()}}, file)
-    different = misfits(model.state_dict(), given) or _other_dtypes(model.state_dict(), given, found, precision)
-    if different:
+    tensors = {**weights, **{f"{layer}.weight": integers for layer, (integers, _) in quantized.items()}}
+    precision = precision_of({**weights, **{layer: scale for layer, (_, scale) in quantized.items()}}, file)
+    ours = model.state_dict()
+    if different := misfits(ours, tensors) or _other_dtypes(ours, tensors, quantized, precision):
         raise CheckpointError(
-            f"{file} does not fit its config: {different}. Leave out overrides of "
-            "sizes and parts, or use another checkpoint."
+            f"{file} does not fit its config: {different}. Leave out overrides of sizes and parts, or use another "
+            "checkpoint."
         )
-    return weights, found
+    return weights, quantized
 
 
 def earlier_names(model: nn.Module) -> dict[str, str]:
     """Current names of weights and modules by earlier ones, from the ``earlier_names`` of all modules.
 
-    Ordered for :func:`current_name`: a module before its submodules.
+    A module comes before its submodules, as :func:`current_name` requires.
     """
     return {
         f"{path}.{earlier}".removeprefix("."): f"{path}.{now}".removeprefix(".")
@@ -105,7 +103,7 @@ def current_name(name: str, earlier: Mapping[str, str]) -> str:
 
 
 def misfits(ours: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> str:
-    """The differences of stored weights from a model's in names and shapes, with examples; empty if none."""
+    """How stored weights differ from a model's in names and shapes, with examples; empty if they do not."""
     shapes = [
         f"{name} is {tuple(stored[name].shape)} and should be {tuple(tensor.shape)}"
         for name, tensor in ours.items()
@@ -127,7 +125,7 @@ def _other_dtypes(
     int8: Mapping[str, tuple[Tensor, Tensor]],
     precision: torch.dtype,
 ) -> str:
-    """A message on the first tensor with an unexpected dtype; empty if none. Names and shapes must fit."""
+    """The first tensor with an unexpected dtype, as text; empty if there is none. Names and shapes must fit."""
     for name, tensor in stored.items():
         layer = name.removesuffix(".weight")
         wanted = ours[name].dtype

@@ -56,11 +56,6 @@ class AutoFFT(FFTBackend):
         self._candidates = candidates
         self._plans: dict[Request, Plan] = {}
 
-    @property
-    def plans(self) -> dict[Request, Plan]:
-        """The cached plans."""
-        return dict(self._plans)
-
     def plan(self, request: Request) -> Plan:
         """The plan for a class of requests. Raises UnsupportedInputError when no candidate can serve it."""
         if torch.compiler.is_compiling() or transformed():

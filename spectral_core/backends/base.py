@@ -255,6 +255,11 @@ class Support(NamedTuple):
 
 def without_autocast(device: str) -> AbstractContextManager[None]:
     """Disables autocast, which would round the factors of matrix products and convolutions in a backend."""
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    if _has_autocast(device) and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return nullcontext()
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # PyTorch 2.9 cannot trace it
+def _has_autocast(device: str) -> bool:
+    return torch.amp.is_autocast_available(device)

@@ -1,1 +1,1 @@
-"""Feedforward parts, one a file, each with its config."""
+"""Feed-forwards, one per file, each with its config."""

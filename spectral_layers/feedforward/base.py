@@ -1,4 +1,4 @@
-"""The contract of a feed-forward: it changes each token by itself."""
+"""The contract of a feed-forward: a function of each token alone."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class FeedForwardOutput(Report):
 
 
 class FeedForward(Part[LayerContext, C]):
-    """Base of feed-forwards. No output may depend on another token; ``rows`` serves statistics, not outputs.
+    """Base of feed-forwards. No output may depend on another token; ``rows`` is for losses and metrics only.
 
-    divisible: whether tokens may be given in several calls, because nothing is reported of all of them together.
+    divisible: whether a sequence may be split over several calls: true if losses and metrics need no whole sequence.
     """
 
     context_class = LayerContext
@@ -40,7 +40,7 @@ class FeedForward(Part[LayerContext, C]):
 
 
 class FeedForwardConfig(PartConfig):
-    """Names a feed-forward and its options."""
+    """Base of the configs of feed-forwards."""
 
     must_return = (("build", FeedForward),)
 

@@ -1,4 +1,4 @@
-"""Two linear layers."""
+"""Two linear layers with GELU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from spectral_layers.context import LayerContext
 from spectral_layers.feedforward.base import FeedForward, FeedForwardConfig, FeedForwardOutput
-from spectral_layers.initialisation import begin_reading, begin_writing
+from spectral_layers.initialisation import init_input_projections, init_output_projections
 from spectral_layers.rows import Rows
 
 
@@ -23,7 +23,7 @@ class MLPConfig(FeedForwardConfig):
 
 
 class MLP(FeedForward[MLPConfig]):
-    """y = W_2 gelu(W_1 x)."""
+    """y = W_2 gelu(W_1 x). O(expansion D^2) a token."""
 
     divisible: ClassVar[bool] = True
 
@@ -31,8 +31,8 @@ class MLP(FeedForward[MLPConfig]):
         hidden_dim, inner_dim = context.hidden_dim, max(1, round(config.expansion * context.hidden_dim))
         self.up = nn.Linear(hidden_dim, inner_dim, bias=False)
         self.down = nn.Linear(inner_dim, hidden_dim, bias=False)
-        begin_reading(self.up)
-        begin_writing(self.down)
+        init_input_projections(self.up)
+        init_output_projections(self.down)
 
     def forward(self, x: Tensor, *, rows: Rows | None = None) -> FeedForwardOutput:
         return FeedForwardOutput(self.down(F.gelu(self.up(x))))

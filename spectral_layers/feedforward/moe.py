@@ -1,4 +1,4 @@
-"""A mixture of experts: each token goes through the few feed-forwards its router chooses."""
+"""Mixture of experts: a router selects a few feed-forwards for each token."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class MoEConfig(FeedForwardConfig):
 
     type: Literal["moe"] = "moe"
     experts: int = Field(default=16, gt=0, le=512)
-    """Feed-forwards to choose from."""
+    """Number of experts."""
     active: Width = 2
-    """Experts each token goes through."""
+    """Experts selected per token."""
     expansion: float = Field(default=8 / 3, gt=0, le=1024)
     """Inner width of an expert over hidden_dim."""
     balance_weight: Weight = 0.01
@@ -34,41 +34,38 @@ class MoEConfig(FeedForwardConfig):
     """Weight of the router-z loss."""
 
     @model_validator(mode="after")
-    def _enough(self) -> MoEConfig:
+    def _active_within_experts(self) -> MoEConfig:
         if self.active > self.experts:
             raise ValueError(f"active = {self.active} exceeds experts = {self.experts}")
         return self
 
 
 class MoE(FeedForward[MoEConfig]):
-    """y = sum over the k likeliest experts e of g_e expert_e(x), with p = softmax(W x).
+    """y = sum over the k most probable experts e of g_e expert_e(x), with p = softmax(W x).
 
-    g is p over its sum on the k chosen; for k = 1, where that would be 1 and teach the router nothing, g = p.
-    Scores are made in float32 even under autocast: rounded, they would change which experts are chosen. No expert has
-    a capacity, so no token is ever dropped. Padding is not routed; its y is 0. Tokens are sorted by expert, and each
-    expert runs once on all of its own: O(k) experts a token, plus the router's O(E D).
+    g is p normalised over the k selected experts; for k = 1, where that would be 1 and give the router no gradient,
+    g = p. Scores are in float32 also under autocast, since rounding could change the selection. Experts have no
+    capacity limit, so no token is dropped. Padding is not routed; its y is 0. Tokens are sorted by expert, and each
+    expert runs once: O(k) experts a token, plus O(E D) for the router.
 
-    How many tokens an expert gets is no shape of a program that is exported (torch.export, ONNX), nor of a transform of
-    torch.func: there every expert takes every token, those not chosen weighed by 0. The same y at O(E) experts a token,
-    without losses and metrics. torch.compile breaks its graph around the experts, and cannot have ``fullgraph=True``.
+    Exported programs (torch.export, ONNX) and transforms of torch.func cannot have shapes that depend on values. There
+    every expert processes every token, with weight 0 if it is not selected: the same y at O(E) experts a token, without
+    losses and metrics. torch.compile breaks its graph around the experts, so ``fullgraph=True`` fails.
 
     Losses, over real tokens:
 
-    ``load_balancing`` = balance_weight E sum_e f_e P_e, f_e the share of choices that fell on e and P_e its mean
+    ``load_balancing`` = balance_weight E sum_e f_e P_e, with f_e the share of selections of e and P_e its mean
     probability: balance_weight when balanced, up to E / k times that when not.
-    ``router_z`` = z_weight mean (log sum_e exp(W x)_e)^2, which keeps scores small enough to be rounded.
+    ``router_z`` = z_weight mean (log sum_e exp(W x)_e)^2, which keeps scores small and so exact in low precision.
 
     Metrics: ``busiest_expert`` and ``idlest_expert``, the largest and smallest f_e times E, 1 when balanced;
-    ``experts_in_use``, exp of the entropy of f: E when balanced, 1 when one expert serves all.
+    ``experts_in_use``, exp of the entropy of f: E when balanced, 1 if a single expert is used.
 
     Shazeer et al., "Outrageously large neural networks", 2017 (top-k); Fedus et al., "Switch transformers", 2021
     (balancing, k = 1); Zoph et al., "ST-MoE", 2022 (router z-loss); Gale et al., "MegaBlocks", 2022 (no capacity).
     """
 
     def setup(self, config: MoEConfig, context: LayerContext) -> None:
-        self.active = config.active
-        self.balance_weight = config.balance_weight
-        self.z_weight = config.z_weight
         self.router = PreciseProjection(context.hidden_dim, config.experts, bias=False)
         nn.init.normal_(self.router.weight, std=0.02)
         self.experts = nn.ModuleList(SwiGLU(context, expansion=config.expansion) for _ in range(config.experts))
@@ -84,16 +81,16 @@ class MoE(FeedForward[MoEConfig]):
         counts = choice.flatten().bincount(minlength=len(self.experts))
         through = self._through_experts
         if torch.compiler.is_compiling():
-            # How many tokens an expert has is no shape of a graph: rather than compile again at every call, leave it.
+            # The numbers of tokens per expert vary, so compiled experts would be recompiled at every call.
             through = torch.compiler.disable(through)
         y = through(tokens, weight, choice, counts)
         y = y.view_as(x) if real is None else torch.zeros_like(x).index_put((real,), y)
         return FeedForwardOutput(y) + self._report(scores, probability, counts)
 
     def _chosen(self, probability: Tensor) -> tuple[Tensor, Tensor]:
-        """The weights g of the k likeliest experts, and which these are: (..., k) each."""
-        weight, choice = probability.topk(self.active, -1)
-        return (weight / weight.sum(-1, keepdim=True) if self.active > 1 else weight), choice
+        """Weights g and indices of the k most probable experts: (..., k) each."""
+        weight, choice = probability.topk(self.config.active, -1)
+        return (weight / weight.sum(-1, keepdim=True) if self.config.active > 1 else weight), choice
 
     def _through_all_experts(self, x: Tensor, real: Tensor | None) -> Tensor:
         probability = self.router(x).softmax(-1)
@@ -108,12 +105,12 @@ class MoE(FeedForward[MoEConfig]):
 
     def _through_experts(self, tokens: Tensor, weight: Tensor, choice: Tensor, counts: Tensor) -> Tensor:
         order = choice.flatten().argsort(stable=True)
-        token = order // self.active
+        token = order // self.config.active
         parts = tokens.index_select(0, token).split(counts.tolist())
-        # Experts without tokens run too when gradients are recorded: DDP waits for every parameter's.
-        run = torch.is_grad_enabled() or not len(tokens)
-        found = [expert(part).y for expert, part in zip(self.experts, parts, strict=True) if run or len(part)]
-        weighted = torch.cat(found) * weight.flatten().index_select(0, order)[:, None]
+        # With gradients, experts without tokens run too, since DDP waits for the gradient of every parameter.
+        run_all = torch.is_grad_enabled() or not len(tokens)
+        outputs = [expert(part).y for expert, part in zip(self.experts, parts, strict=True) if run_all or len(part)]
+        weighted = torch.cat(outputs) * weight.flatten().index_select(0, order)[:, None]
         y = weighted.new_zeros(tokens.shape).index_add(0, token, weighted)
         return y.to(tokens.dtype)
 
@@ -122,8 +119,8 @@ class MoE(FeedForward[MoEConfig]):
         share = counts.to(scores.dtype) / counts.sum().clamp(min=1)
         mean = probability.sum(0) / max(1, tokens)
         losses = {
-            "load_balancing": self.balance_weight * experts * (share * mean).sum(),
-            "router_z": self.z_weight * scores.logsumexp(-1).square().sum() / max(1, tokens),
+            "load_balancing": self.config.balance_weight * experts * (share * mean).sum(),
+            "router_z": self.config.z_weight * scores.logsumexp(-1).square().sum() / max(1, tokens),
         }
         metrics = {
             "busiest_expert": share.max() * experts,

@@ -1,1 +1,1 @@
-"""Filter parts, one a file, each with its config."""
+"""Filters, one per file, each with its config."""

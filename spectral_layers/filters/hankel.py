@@ -1,4 +1,4 @@
-"""Fixed spectral filters: the leading eigenvectors of a Hankel matrix, mixed by learned weights per channel."""
+"""Fixed spectral filters: the leading eigenvectors of a Hankel matrix, combined by learned weights per channel."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from spectral_layers.context import FilterContext
 from spectral_layers.filters.base import Filter, FilterConfig
 
 _MOST_LAGS = 1 << 20
-# The nodes' spacing in log x: the quadrature's error falls as exp(-pi^2 / step) and is below rounding here.
+# Spacing of the quadrature nodes in log x: the error falls as exp(-pi^2 / step) and is below rounding here.
 _STEP = 0.15
-# Relative to the largest eigenvalue; vectors of smaller ones are not resolved to float32's precision in float64.
+# Smallest eigenvalue relative to the largest: in float64, smaller ones have no eigenvectors accurate to float32.
 _RESOLVED = 1e-18
+# Rows of V computed at once; also a length at which the largest eigenvalue has converged.
 _ROWS = 4096
 
 
@@ -31,7 +32,7 @@ class HankelConfig(FilterConfig):
 
     type: Literal["hankel"] = "hankel"
     vectors: Width = 24
-    """Eigenvectors, each used as it is and with alternating signs; fewer if fewer are resolved (16 lags: 14)."""
+    """Eigenvectors, each used with plain and with alternating signs; fewer if fewer can be computed (16 lags: 14)."""
     length: Annotated[Length, Field(le=_MOST_LAGS)] | None = None
     """Lags, and the longest sequence; null takes the model's max_seq_len."""
 
@@ -41,9 +42,9 @@ class Hankel(Filter[HankelConfig]):
 
     sigma_k, phi_k: the largest eigenvalues of the Hankel matrix of ``length`` lags and their eigenvectors
     (:func:`hankel_eigenvectors`), fixed; a and b are learned. The phi_k are the principal components of the decays
-    (1 - r) r^t with r uniform in [0, 1]: their mean squared distance from the span of K of them is sum_{k>K} sigma_k,
-    and sigma_k falls exponentially in k / log(length). The alternating bank does the same for r in [-1, 0]. The kernel
-    is thus linear in 2 K parameters per channel, which approximate decays of all time constants.
+    (1 - r) r^t with r uniform in [0, 1]: the mean squared distance of decays from the span of the first K is
+    sum_{k>K} sigma_k, and sigma_k falls exponentially in k / log(length). Alternating signs do the same for r in
+    [-1, 0]. So the kernel is linear in 2 K parameters per channel, and approximates decays of all time constants.
 
     Kernels are initialised to unit energy on average. O(D K L); the vectors are computed once per process and length,
     and are not in checkpoints. Defined for ``length`` lags, and so for sequences of ``length`` tokens. Decoding: exact
@@ -84,7 +85,7 @@ class Hankel(Filter[HankelConfig]):
 
 
 def _compute_basis(part: Hankel, *_: object) -> None:
-    """Before the first call: torch.compile cannot trace it."""
+    """Compute the basis before the first call, since torch.compile cannot trace the computation."""
     if not part.coefficient.is_meta:
         part.basis.like(part.coefficient)
 
@@ -96,11 +97,10 @@ def _basis(length: int, vectors: int) -> Tensor:
 
 
 def _count(length: int, vectors: int) -> int:
-    """How many eigenvectors there are, of so many wanted.
+    """Number of eigenvectors for a length, at most ``vectors``.
 
-    Eigenvalues grow with the length, as those of leading blocks interlace, and the largest has converged to
-    rounding at 4,096 lags. So what is resolved there is resolved at every greater length, whose vectors need not be
-    computed.
+    Eigenvalues grow with the length (interlacing of leading blocks), and the largest has converged to rounding at 4,096
+    lags. So eigenvectors that exist there exist at every greater length, where none need be computed to count them.
     """
     if length > _ROWS and vectors < len(hankel_eigenvectors(_ROWS, _ROWS)[0]):
         return vectors
@@ -111,15 +111,15 @@ def _count(length: int, vectors: int) -> int:
 def hankel_eigenvectors(length: int, count: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """The largest eigenvalues of Z[i, j] = 2 / ((i+j)^3 - (i+j)), i, j = 1 ... length, and eigenvectors as columns.
 
-    Returns (k,) and (length, k) in float64, read-only. k is ``count``, or fewer where further eigenvalues are below
-    1e-18 of the largest: there are 14 above that for 16 lags, 27 for 512, 37 for 8,192. Z is totally positive, so its
-    eigenvalues are simple and no vector begins with zero: signs are chosen so that first entries are positive, which
-    makes the result unique.
+    Returns (k,) and (length, k) in float64, read-only. k is ``count``, or the number of eigenvalues above 1e-18 of the
+    largest if that is less: 14 for 16 lags, 27 for 512, 37 for 8,192. Z is totally positive, so its eigenvalues are
+    simple and no eigenvector starts with zero; signs are chosen so that first entries are positive, which makes the
+    result unique.
 
     Z is never formed. It is the Gram matrix of moments, Z[i, j] = integral over x > 0 of e^(-x (i+j-1)) (1 - e^-x)^2,
     and with x = e^s the trapezoidal rule converges exponentially: Z = V V^T with O(log(length)) columns, and
     eigenvectors of Z are left singular vectors of V. The singular values are square roots of the eigenvalues, so
-    vectors are resolved down to sigma_k = 1e-18 sigma_1, and to 1e-15 only from Z itself. O(length log^2 length).
+    vectors are accurate down to sigma_k = 1e-18 sigma_1; from Z itself only to 1e-15. O(length log^2 length).
     """
     nodes = np.exp(np.arange(math.log(1e-5 / length), math.log(40.0), _STEP))
     weights = np.sqrt(_STEP * nodes) * -np.expm1(-nodes)
@@ -128,7 +128,7 @@ def hankel_eigenvectors(length: int, count: int) -> tuple[np.ndarray[Any, Any], 
         lags = np.arange(begin, min(begin + _ROWS, length)) + 0.5
         return np.exp(-np.outer(lags, nodes)) * weights
 
-    # V = Q R and R = U S W^T, so the vectors are V W / S: without Q, and with V in blocks of rows.
+    # V = Q R and R = U S W^T, so the eigenvectors are V W / S. Needs no Q, and V only in blocks of rows.
     begins = range(0, length, _ROWS)
     triangle = np.linalg.qr(np.concatenate([np.linalg.qr(factor(begin), mode="r") for begin in begins]), mode="r")
     _, values, right = np.linalg.svd(triangle, full_matrices=False)

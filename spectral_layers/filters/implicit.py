@@ -1,4 +1,4 @@
-"""An implicit filter: a small sine network maps the lag to the taps of all channels."""
+"""Implicit filter: a small sine network maps the lag to the taps of all channels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spectral_layers.projection import Projection
 
 
 class ImplicitConfig(FilterConfig):
-    """A sine network of t, decayed."""
+    """A sine network of the lag, times a decay."""
 
     type: Literal["implicit"] = "implicit"
     width: Width = 64
@@ -23,16 +23,16 @@ class ImplicitConfig(FilterConfig):
     bands: Width = 8
     """Frequencies in the features of the lag."""
     timescale: Scale = 1024.0
-    """Tokens over which the slowest channel decays by e^-1.5; the unit of the lag."""
+    """Tokens in which the slowest channel decays by e^-1.5; the unit of the lag."""
 
 
 class Implicit(Filter[ImplicitConfig]):
-    """kernel[d, t] = decay_d(t) * (W3 sin(0.1 w sin-network(features(t))))_d.
+    """kernel[d, t] = e^(-rate_d t) (W_3 sin(0.1 w (W_2 sin(w (W_1 features(t) + b_1)) + b_2)))_d.
 
     features(t): t / T and sines and cosines of t at ``bands`` frequencies up to bands / T cycles a token, T the
-    timescale. They depend on the lag alone, so the kernel has no length limit; channels decay at rates spread
-    from 1.5 / T to 0.3 a token. O(L * width * (width + D)). Decoding: exact semi-relaxed convolution over all past
-    inputs.
+    timescale. They depend on the lag alone, so the kernel has no length limit. w is learned per unit; the rates of
+    channels are initially spread from 1.5 / T to 0.3 a token. O(L * width * (width + D)). Decoding: exact semi-relaxed
+    convolution over all past inputs.
 
     Poli et al., "Hyena hierarchy", 2023; Sitzmann et al., "Implicit neural representations with periodic activation
     functions", 2020.
@@ -40,22 +40,21 @@ class Implicit(Filter[ImplicitConfig]):
 
     def setup(self, config: ImplicitConfig, context: FilterContext) -> None:
         channels, width, bands = context.channels, config.width, config.bands
-        self.timescale = timescale = config.timescale
-        self.bands = bands
         self.input = Projection(2 * bands + 1, width)
         self.hidden = Projection(width, width)
         self.output = Projection(width, channels, bias=False)
         self.sine_frequency = nn.Parameter(torch.full((width,), 10.0))
-        rates = torch.linspace(math.log(1.5 / timescale), math.log(0.3), channels)
+        rates = torch.linspace(math.log(1.5 / config.timescale), math.log(0.3), channels)
         self.log_decay = nn.Parameter(rates)
 
     def kernel(self, length: int) -> Tensor:
-        weight = self.log_decay  # a layer's own parameters may be offloaded outside of its call
+        weight = self.log_decay  # for dtype and device; parameters of the layers may be offloaded here
         lag = torch.arange(length, device=weight.device, dtype=torch.float64)
-        turns = torch.linspace(1e-4, self.bands - 1, self.bands, dtype=torch.float64, device=weight.device)
-        angle = 2 * math.pi * torch.remainder(lag[:, None] / self.timescale * turns, 1.0)
-        features = torch.cat([(lag / self.timescale)[:, None], torch.cos(angle), torch.sin(angle)], -1)
-        # Outside autocast: the decayed tail is small, and half precision would round the sines' arguments.
+        turns = torch.linspace(1e-4, self.config.bands - 1, self.config.bands, dtype=lag.dtype, device=lag.device)
+        scaled = lag[:, None] / self.config.timescale
+        angle = 2 * math.pi * torch.remainder(scaled * turns, 1.0)
+        features = torch.cat([scaled, torch.cos(angle), torch.sin(angle)], -1)
+        # Outside autocast, which would round the arguments of the sines and the small taps of the tail.
         with torch.autocast(weight.device.type, enabled=False):
             hidden = torch.sin(self.sine_frequency * self.input(features.to(weight.dtype)))
             hidden = torch.sin(0.1 * self.sine_frequency * self.hidden(hidden))

@@ -59,10 +59,10 @@ class Multiresolution(Filter[MultiresolutionConfig]):
         lowpass = math.sqrt(2) * F.softmax(self.smoothing, -1)
         needed = min(length, self.support)
         taps = weights[-1]
-        # Outside autocast, whose rounding the octaves would pile up.
+        # Outside autocast, whose rounding errors would accumulate over the octaves.
         with torch.autocast(taps.device.type, enabled=False):
             for j in reversed(range(self.octaves - 1)):
-                # Octave j has ceil(needed / 2^j) taps that reach the kernel; padding by a negative width cuts.
+                # Only ceil(needed / 2^j) taps of octave j affect the kernel; padding by a negative width truncates.
                 width = -(-needed // 2**j)
                 taps = taps[:, : -(-width // 2)]
                 taps = _interpolate(taps, lowpass)

@@ -1,4 +1,4 @@
-"""A free filter in partitions: a spectrum for each chunk of lags, and a decay over chunks for each frequency."""
+"""Partitioned filter: a spectrum for each chunk of lags, and a decay over chunks for each frequency."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ class PartitionedConfig(FilterConfig):
 
     type: Literal["partitioned"] = "partitioned"
     chunk: Width = Field(default=64, ge=2)
-    """Lags in a chunk."""
+    """Lags per chunk."""
     chunks: Width = 16
-    """Chunks; the kernel ends after chunk * chunks lags."""
+    """Number of chunks; the kernel ends after chunk * chunks lags."""
 
 
 class Partitioned(Filter[PartitionedConfig]):
     """kernel[d, j C + s] = (first C taps of irfft(scale[d,j,f] W[d,j,f], 2 C))[s] for chunk j and 0 <= s < C.
 
     Lags are divided into ``chunks`` chunks of C = ``chunk``. Each chunk has free weights W on a grid of 2 C points;
-    keeping the first C taps projects them exactly to the chunk. So each frequency has a weight for each age in chunks,
-    and the whole is still a convolution. scale = sqrt(softmax over j of (-2 rate[d,f] j)): unit energy over the chunks
-    at each frequency, decaying at a learned rate, which is initially higher for high frequencies and increases over the
+    keeping the first C taps projects them exactly to the chunk. So each frequency has its own weight per chunk, and the
+    filter is still a convolution. scale = sqrt(softmax over j of (-2 rate[d,f] j)): unit energy over the chunks at each
+    frequency, decaying at a learned rate, which is initially higher for high frequencies and increases over the
     channels.
 
-    Kernels are initialised to noise of energy about 1/100, low-passed at a corner frequency drawn for each channel:
-    noise of the signal's size would have to be unlearned first.
+    Kernels are initialised to noise of energy about 1/100, low-passed at a corner frequency drawn for each channel, so
+    that the initial noise is small beside the signal.
 
     Finite support, chunk * chunks lags, with two parameters per lag, and no length limit. O(D L log C). Decoding:
     semi-relaxed convolution over the last ``support`` inputs.
@@ -50,8 +50,6 @@ class Partitioned(Filter[PartitionedConfig]):
     def setup(self, config: PartitionedConfig, context: FilterContext) -> None:
         channels, chunk, chunks = context.channels, config.chunk, config.chunks
         self.fft = context.fft
-        self.chunk = chunk
-        self.chunks = chunks
         self.support = chunk * chunks
         frequency = torch.linspace(0.0, 1.0, chunk + 1)
         corner = torch.empty(channels, 1).uniform_(math.log(0.05), math.log(2.0)).exp()
@@ -63,10 +61,11 @@ class Partitioned(Filter[PartitionedConfig]):
         self.rate = nn.Parameter(torch.linspace(0.2, 2.2, channels)[:, None] + frequency)
 
     def kernel(self, length: int) -> Tensor:
+        chunk, chunks = self.config.chunk, self.config.chunks
         dtype = transform_dtype(self.real.dtype)
-        count = min(self.chunks, -(-length // self.chunk))
-        age = torch.arange(self.chunks, device=self.rate.device)[:, None]
+        count = min(chunks, -(-length // chunk))
+        age = torch.arange(chunks, device=self.rate.device)[:, None]
         scale = torch.exp(0.5 * F.log_softmax(-2 * self.rate.to(dtype)[:, None] * age, 1))[:, :count]
         real, imag = (field[:, :count].to(dtype) for field in (self.real, F.pad(self.imag, (1, 1))))
-        taps = self.fft.irfft(Spectrum(scale * real, scale * imag), 2 * self.chunk)[..., : self.chunk]
-        return F.pad(taps.flatten(1), (0, length - count * self.chunk)).to(self.real.dtype)
+        taps = self.fft.irfft(Spectrum(scale * real, scale * imag), 2 * chunk)[..., :chunk]
+        return F.pad(taps.flatten(1), (0, length - count * chunk)).to(self.real.dtype)

@@ -1,4 +1,4 @@
-"""Damped complex modes: a kernel that trains by FFT and decodes as a recurrence."""
+"""Damped complex modes: FFT convolution in training, a recurrence in decoding."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Resonant(RecurrentFilter[ResonantConfig]):
 
     @torch.no_grad()
     def poles(self) -> Poles:
-        """The modes lambda, in float64. The strength of a mode is |c|: apart from it all have equal energy."""
+        """The modes lambda, in float64. The strength of a mode is |c|, since modes have unit energy before c."""
         turns = self.frequency.double() / (2 * math.pi)
         return Poles(
             time_constant=torch.exp(-self.log_decay.double()),
@@ -75,19 +75,18 @@ class Resonant(RecurrentFilter[ResonantConfig]):
     def absorb(self, memory: Tensor | None, u: Tensor, lengths: Tensor | None) -> Tensor:
         length = u.shape[-1]
         fine, coarse = _table_sizes(length)
-        counts = length if lengths is None else lengths
+        points, u = coarse * fine, u.double()
         # Rows are right-aligned, so that all use one table of powers.
-        padded = span(u.double(), counts - coarse * fine, coarse * fine).unflatten(-1, (coarse, fine))
+        padded = F.pad(u, (points - length, 0)) if lengths is None else span(u, lengths - points, points)
         inner = self._powers(torch.arange(fine - 1, -1, -1, device=u.device))  # (D, fine, M, 2)
         outer = self._powers(torch.arange(coarse - 1, -1, -1, device=u.device) * fine)
-        parts = torch.einsum("bdaf,dfmz->bdamz", padded, inner)
+        parts = torch.einsum("bdaf,dfmz->bdamz", padded.unflatten(-1, (coarse, fine)), inner)
         absorbed = _complex_multiply(parts, outer).sum(2)
         if memory is None:
             return absorbed
-        if lengths is None:
-            return absorbed + _complex_multiply(self._powers(torch.tensor([length], device=u.device))[:, 0], memory)
-        turned = self._powers(lengths).movedim(1, 0)  # (B, D, M, 2)
-        return absorbed + _complex_multiply(turned, memory)
+        steps = torch.tensor([length], device=u.device) if lengths is None else lengths
+        decay = self._powers(steps).movedim(1, 0)  # (1 or B, D, M, 2)
+        return absorbed + _complex_multiply(decay, memory)
 
     def step(self, memory: Tensor, u: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor]:
         turn, read = tables or self.tables()
@@ -111,8 +110,8 @@ class Resonant(RecurrentFilter[ResonantConfig]):
         """lambda^t for integer times (T,): (D, T, M, 2) in float64."""
         t = times.double()[:, None]
         phase = torch.remainder(self.frequency.double()[:, None] * t, 2 * math.pi)
-        size = torch.exp(-self.log_decay.double().exp()[:, None] * t)
-        return torch.stack([size * torch.cos(phase), size * torch.sin(phase)], -1)
+        magnitude = torch.exp(-self.log_decay.double().exp()[:, None] * t)
+        return torch.stack([magnitude * torch.cos(phase), magnitude * torch.sin(phase)], -1)
 
     def _evaluate(self, weights: Tensor, length: int, *, start: int) -> Tensor:
         """Re sum_m weights lambda^t for t in [start, start + length): weights (B, D, M, 2) -> (B, D, length)."""

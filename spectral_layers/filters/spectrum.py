@@ -1,4 +1,4 @@
-"""A free filter: magnitude and phase on a frequency grid, projected to causal support."""
+"""Filter with free magnitude and phase on a frequency grid, projected to causal support."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class SpectrumConfig(FilterConfig):
 
     type: Literal["spectrum"] = "spectrum"
     size: Length | None = None
-    """Taps, and the longest sequence; null takes the model's max_seq_len."""
+    """Number of taps, and the longest sequence; null takes the model's max_seq_len."""
 
 
 class Spectrum(Filter[SpectrumConfig]):
     """kernel = decay * first ``size`` taps of irfft(e^(log magnitude + i phase)) on a grid of 2 * size points.
 
     The free spectrum has taps at negative lags too. Keeping the first ``size`` of 2 * size taps projects it to causal
-    support, and an exponential window per channel limits the ringing of the truncation. O(D size log size). Limited to
-    sequences of ``size`` tokens, as it has parameters for each bin.
+    support, and an exponential window per channel limits the ringing of the truncation. O(D size log size). Sequences
+    are limited to ``size`` tokens, since there are parameters for each bin.
     """
 
     def setup(self, config: SpectrumConfig, context: FilterContext) -> None:
@@ -48,7 +48,7 @@ class Spectrum(Filter[SpectrumConfig]):
     def kernel(self, length: int) -> Tensor:
         dtype = transform_dtype(self.phase.dtype)
         field, phase = torch.exp(self.log_magnitude.to(dtype)), self.phase.to(dtype)
-        # A real kernel has no imaginary part at DC and Nyquist: backends ignore it.
+        # Backends ignore the imaginary part at DC and Nyquist, which a real kernel does not have.
         response = Bins(field * torch.cos(phase), field * torch.sin(phase))
         taps = self.fft.irfft(response, 2 * self.size)[:, : self.size]
         lag = torch.arange(self.size, device=taps.device)

@@ -1,1 +1,1 @@
-"""Front ends, one a file, each with its config."""
+"""Front ends, one per file, each with its config."""

@@ -1,4 +1,4 @@
-"""The contract of a front end: it turns what a user has (token ids, images, audio) into features (B, L, D)."""
+"""The contract of a front end: it maps raw inputs (token ids, images, audio) to features (B, L, D)."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Modality = Literal["text", "image", "audio"]
 @tree
 @dataclass
 class FrontEndOutput:
-    """x: (B, L, D). rows: how much of each row is real, if lengths were given.
+    """x: (B, L, D). rows: the real tokens of each row, if lengths were given.
 
-    grid: (rows, columns), rows * columns = L, where the features tile a plane row by row; then what is real of them
-    are whole rows of the plane.
+    grid: (rows, columns) with rows * columns = L if features are those of a plane, row by row; real tokens are then
+    whole rows of the plane.
     """
 
     x: Tensor
@@ -38,8 +38,8 @@ class FrontEndOutput:
 class FrontEnd(Part[LayerContext, C]):
     """Base of front ends.
 
-    takes_lengths: whether inputs may be padded on the right. feature_size: the root of the mean square that features
-    begin with, about.
+    takes_lengths: whether inputs may be padded on the right. feature_size: approximate root mean square of features at
+    initialisation.
     """
 
     context_class = LayerContext
@@ -49,41 +49,42 @@ class FrontEnd(Part[LayerContext, C]):
 
     @abstractmethod
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> FrontEndOutput:
-        """inputs: a batch, rows first. lengths: (B,), how much of the last axis is real; what lies behind is ignored.
+        """inputs: (B, ...). lengths: (B,), real entries of the last axis; the rest is ignored.
 
-        Raises UnsupportedInputError, saying what would fit, for inputs of another kind, shape or dtype.
+        Raises UnsupportedInputError, which names the expected inputs, for another type, shape or dtype.
         """
 
     @abstractmethod
     def example(self, batch: int) -> Tensor:
-        """Random inputs that fit, for conformance checks and tracing."""
+        """Random valid inputs, for conformance checks and tracing."""
 
     def check_lengths(self, inputs: Tensor, lengths: Tensor | None) -> None:
-        """Raise UnsupportedInputError unless there is one length for each row, within the input's last axis."""
+        """Raise UnsupportedInputError unless there is one length per row, within the input's last axis."""
         if lengths is None:
             return
         name = type(self).__name__
         if not self.takes_lengths:
-            raise UnsupportedInputError(f"{name} takes no lengths: its inputs have no padding.")
+            raise UnsupportedInputError(f"{name} takes no lengths: its inputs cannot be padded. Leave lengths out.")
         if lengths.shape != inputs.shape[:1] or lengths.is_floating_point():
             raise UnsupportedInputError(
-                f"{name} was given {inputs.shape[0]} rows and lengths {describe(lengths)}; rows have one integer each."
+                f"{name} got {inputs.shape[0]} rows and lengths {describe(lengths)}. Give one integer per row."
             )
         if lengths.numel() and readable(lengths):
             low, high = int(lengths.min()), int(lengths.max())
             if low < 0 or high > inputs.shape[-1]:
                 raise UnsupportedInputError(
-                    f"{name}: lengths run from 0 to {inputs.shape[-1]}, the width of the batch; got {low} to {high}."
+                    f"{name}: lengths must be from 0 to {inputs.shape[-1]}, the size of the inputs' last axis; got "
+                    f"{low} to {high}."
                 )
 
 
 class FrontEndConfig(PartConfig):
-    """Names a front end and its options."""
+    """Base of the configs of front ends."""
 
     must_return = (("build", FrontEnd),)
 
     modality: ClassVar[Modality]
-    """What goes in: models for one kind of input take its front ends only."""
+    """The kind of input; a model for one modality accepts front ends of this modality only."""
 
     part_class: ClassVar[Any] = FrontEnd
 

@@ -1,4 +1,4 @@
-"""Audio: a mel spectrogram, one token a frame, or one for each band of a frame."""
+"""Mel spectrogram of audio, one token per frame or per band of a frame."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MelScale = Literal["slaney", "htk"]
 
 
 def hertz_to_mel(hertz: Tensor, scale: MelScale) -> Tensor:
-    """htk: 2595 log10(1 + f / 700). slaney: 3 f / 200 up to 1 kHz, from there 27 more for each factor of 6.4."""
+    """htk: 2595 log10(1 + f / 700). slaney: 3 f / 200 up to 1 kHz, then 27 mel per factor of 6.4 in frequency."""
     if scale == "htk":
         return 2595.0 * torch.log10(1.0 + hertz / 700.0)
     logarithmic = 15.0 + 27.0 * torch.log(hertz.clamp(min=1000.0) / 1000.0) / math.log(6.4)
@@ -39,12 +39,12 @@ def mel_to_hertz(mel: Tensor, scale: MelScale) -> Tensor:
 
 
 def mel_filters(sample_rate: float, n_fft: int, n_mels: int, band: tuple[float, float], scale: MelScale) -> Tensor:
-    """Triangles of unit area over frequency in hertz, evenly spaced in mel over the band: (n_mels, F) in float64.
+    """Triangular filters of unit area in hertz, evenly spaced in mel over the band: (n_mels, F) in float64.
 
-    Each rises from the centre of the one below to its own and falls to that of the one above, times 2 / width.
+    Each rises from the centre of the filter below to its own centre, and falls to the centre of the filter above.
     Slaney, "Auditory toolbox", 1998.
     """
-    with torch.device("cpu"):  # where they are computed, whatever the model is built on
+    with torch.device("cpu"):  # values are needed, and the model may be built on the meta device
         low, high = hertz_to_mel(torch.tensor(band, dtype=torch.float64), scale).tolist()
         edges = mel_to_hertz(torch.linspace(low, high, n_mels + 2, dtype=torch.float64), scale)
         bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * sample_rate / n_fft
@@ -54,47 +54,44 @@ def mel_filters(sample_rate: float, n_fft: int, n_mels: int, band: tuple[float, 
 
 
 class Bands(Projection):
-    """y_k = W_k x_k + b for each k-th of ``bands`` parts of x, W_k the columns of W that belong to it."""
+    """y_k = W_k x_k + b for each of ``bands`` equal parts x_k of x, with W_k the corresponding columns of W."""
 
     def __init__(self, in_features: int, out_features: int, *, bands: int) -> None:
         super().__init__(in_features, out_features)
         self.bands = bands
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, mels) -> (B, T * bands, D), band by band."""
-        x = x.to(self.weight.dtype)
-        if self.bands == 1:
-            return super().forward(x)
+        """(B, T, mels) -> (B, T * bands, D), the bands of a frame next to each other."""
         parts, weights = x.unflatten(2, (self.bands, -1)), self.weight.unflatten(1, (self.bands, -1))
-        return (torch.einsum("btkm,dkm->btkd", parts, weights) + self.bias).flatten(1, 2)
+        return (torch.einsum("btkm,dkm->btkd", parts.to(weights.dtype), weights) + self.bias).flatten(1, 2)
 
 
 class MelConfig(FrontEndConfig):
-    """Audio as a mel spectrogram, one token a frame, or one for each band of a frame."""
+    """Mel spectrogram of audio, one token per frame or per band of a frame."""
 
     modality: ClassVar[Modality] = "audio"
 
     type: Literal["mel"] = "mel"
     sample_rate: Scale = 16_000
-    """Samples a second of the input."""
+    """Sample rate of the input, in hertz."""
     n_fft: int = Field(default=400, multiple_of=2, gt=0, le=1 << 15)
-    """Samples of a frame."""
+    """Samples per frame."""
     hop_length: Length = 160
-    """Samples from one frame to the next."""
+    """Samples between the starts of successive frames."""
     n_mels: int = Field(default=80, gt=0, le=512)
-    """Filters."""
+    """Number of mel filters."""
     f_min: Weight = 0.0
-    """Where the lowest filter begins, in hertz."""
+    """Lower edge of the lowest filter, in hertz."""
     f_max: Scale | None = None
-    """Where the highest filter ends, in hertz; null takes half the sample rate."""
+    """Upper edge of the highest filter, in hertz; null takes half the sample rate."""
     scale: MelScale = "slaney"
-    """How filters are spaced: linear below 1 kHz and logarithmic above (slaney), or by one formula (htk)."""
+    """Spacing of filters: linear below 1 kHz and logarithmic above (slaney), or 2595 log10(1 + f / 700) (htk)."""
     bands: Width = 1
-    """Tokens of a frame: the filters in so many parts of neighbours, on a grid of frames and bands."""
+    """Tokens per frame: the filters are divided into this many bands of neighbours, on a grid of frames and bands."""
 
     @property
     def band(self) -> tuple[float, float]:
-        """From where to where the filters reach, in hertz."""
+        """Lower and upper edge of the filters, in hertz."""
         return self.f_min, self.sample_rate / 2 if self.f_max is None else self.f_max
 
     @model_validator(mode="after")
@@ -102,37 +99,37 @@ class MelConfig(FrontEndConfig):
         low, high = self.band
         if not low < high <= self.sample_rate / 2:
             raise ValueError(
-                f"filters reach from f_min up to f_max, at most half the sample rate of {self.sample_rate:g} Hz; "
+                f"f_min must be below f_max, and f_max at most half the sample rate of {self.sample_rate:g} Hz; "
                 f"got {low:g} to {high:g} Hz"
             )
         if self.n_mels % self.bands:
-            raise ValueError(f"bands are equal parts of the n_mels = {self.n_mels} filters; {self.bands} leave a rest")
+            raise ValueError(f"bands must divide n_mels = {self.n_mels}; got {self.bands}")
         return self
 
 
 class Mel(FrontEnd[MelConfig]):
     """x[t] = W f(M |STFT[t]|^2) + b, f(p) = (log10 max(p, 1e-10) + 4) / 4: about -1.5 for silence, 1 for loud sound.
 
-    Frame t is Hann-windowed: n_fft samples around sample t * hop_length, with zeros outside the waveform. There are
-    1 + T // hop_length frames, and each sees n_fft / 2 samples beyond its centre. M: triangular filters
-    (:func:`mel_filters`). The logarithm's scaling is fixed, never taken from the loudest frame: a row's features are
-    its own. O(T / hop_length * n_fft log n_fft) by the model's FFT backend, in float32 at least.
+    Frame t consists of n_fft samples around sample t * hop_length, Hann-windowed, with zeros outside the waveform.
+    There are 1 + T // hop_length frames; a frame depends on n_fft / 2 samples after its centre. M: triangular filters
+    (:func:`mel_filters`). The scaling of the logarithm is fixed, not relative to the loudest frame, so features do not
+    depend on other frames. O(T / hop_length * n_fft log n_fft) by the model's FFT backend, in float32 at least.
 
-    With several bands, x[t, k] = W_k f(M |STFT[t]|^2)_k + b for each k-th part of the mels, W_k the columns of W that
-    belong to it: a grid of frames and bands, row by row.
+    With several bands, x[t, k] = W_k f(M |STFT[t]|^2)_k + b for the k-th part of the mels, with W_k the corresponding
+    columns of W: a grid of frames and bands, row by row.
 
     Scaling: Radford et al., "Robust speech recognition via large-scale weak supervision", 2022.
     """
 
     def setup(self, config: MelConfig, context: LayerContext) -> None:
         self.bands, self.n_fft, self.hop_length, self.fft = config.bands, config.n_fft, config.hop_length, context.fft
-        # (mels, F), no buffer: a model in half precision would round it, one begun on meta lose it
+        # (mels, F). Not a buffer: half precision would round it, and building on the meta device would lose it.
         self.filters = mel_filters(config.sample_rate, config.n_fft, config.n_mels, config.band, config.scale)
         silent = (self.filters.amax(1) == 0).nonzero().flatten().tolist()
         if silent:
             raise ConfigError(
                 f"{len(silent)} of {config.n_mels} mel filters (the first: {silent[0]}) lie between the bins of n_fft "
-                f"{config.n_fft} and would hear nothing. Use fewer n_mels or a larger n_fft."
+                f"{config.n_fft} and would be zero. Use fewer n_mels or a larger n_fft."
             )
         self.proj = Bands(config.n_mels, context.hidden_dim, bands=config.bands)
         nn.init.normal_(self.proj.weight, std=(config.n_mels // config.bands) ** -0.5)
@@ -156,7 +153,7 @@ class Mel(FrontEnd[MelConfig]):
         return FrontEndOutput(self.proj(level.transpose(1, 2)), rows, grid)
 
     def spectrogram(self, waveform: Tensor) -> Tensor:
-        """The power in each mel of each frame: (B, T) -> (B, mels, 1 + T // hop_length)."""
+        """The mel power spectrogram: (B, T) -> (B, mels, 1 + T // hop_length)."""
         x = waveform.to(transform_dtype(waveform.dtype))
         frames = F.pad(x, (self.n_fft // 2, self.n_fft // 2)).unfold(-1, self.n_fft, self.hop_length)
         window = torch.hann_window(self.n_fft, dtype=x.dtype, device=x.device)

@@ -1,4 +1,4 @@
-"""Images, cut into square patches."""
+"""Images in square patches, one token each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spectral_layers.frontends.base import FrontEnd, FrontEndConfig, FrontEndOut
 
 
 class PatchesConfig(FrontEndConfig):
-    """Images cut into square patches, one token each, on a grid."""
+    """Images in square patches, one token each, on a grid."""
 
     modality: ClassVar[Modality] = "image"
 
@@ -27,9 +27,9 @@ class PatchesConfig(FrontEndConfig):
 
 
 class Patches(FrontEnd[PatchesConfig]):
-    """x[r, c] = W patch[r, c] + b: one token for each size × size square, row by row; a convolution of that stride.
+    """x[r, c] = W patch[r, c] + b: one token per size × size square, row by row; a convolution with stride ``size``.
 
-    Features of standardised pixels begin with unit variance, if pixels are independent. O(H W C D).
+    Initial features have unit variance for independent pixels of unit variance. O(H W C D).
     Dosovitskiy et al., "An image is worth 16x16 words: transformers for image recognition at scale", 2021.
     """
 
@@ -52,8 +52,8 @@ class Patches(FrontEnd[PatchesConfig]):
         height, width = inputs.shape[2:]
         if height < 1 or width < 1 or height % self.size or width % self.size:
             raise UnsupportedInputError(
-                f"images are cut into patches of {self.size} x {self.size}; {height} x {width} leaves a rest. "
-                f"Resize or pad them to multiples of {self.size}."
+                f"height and width of images must be multiples of the patch size {self.size}; got {height} x {width}. "
+                "Resize or pad the images."
             )
         self.check_lengths(inputs, lengths)
         x = self.proj(inputs).flatten(2).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Token ids: an embedding, factorised where it is narrower than the model."""
+"""Embedding of token ids, factorised if it is narrower than the model."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from spectral_layers.entry import Entered, entry
 from spectral_layers.frontends.base import FrontEnd, FrontEndConfig, FrontEndOutput, Modality
 from spectral_layers.rows import Rows
 
-_SIZE = 0.02  # of embeddings at first
+_INITIAL_STD = 0.02
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 class Embedding(nn.Embedding, Entered):
-    """An embedding that is also its transpose."""
+    """An embedding whose transpose can be applied too."""
 
     @entry
     def transposed(self, x: Tensor) -> Tensor:
-        """(..., embed_dim) -> (..., V): the products with all vectors."""
+        """(..., embed_dim) -> (..., V): inner products with all embeddings."""
         return F.linear(x, self.weight)
 
 
 class TiedLinear(nn.Linear, Entered):
-    """A linear layer without bias that is also its transpose."""
+    """A linear layer without bias whose transpose can be applied too."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, bias=False)
@@ -44,7 +44,7 @@ class TiedLinear(nn.Linear, Entered):
 
 
 class TokensConfig(FrontEndConfig):
-    """Token ids through an embedding, factorised where it is narrower than the model."""
+    """Embedding of token ids, factorised if embed_dim is below hidden_dim."""
 
     modality: ClassVar[Modality] = "text"
 
@@ -52,17 +52,17 @@ class TokensConfig(FrontEndConfig):
     vocab_size: Length = 256
     """Token ids run from 0 to vocab_size - 1."""
     embed_dim: Width | None = None
-    """Width of the embedding; a projection follows unless it is hidden_dim, which null takes."""
+    """Width of the embedding; null takes hidden_dim. A projection to hidden_dim follows if it differs."""
     embed_scale: Scale | None = None
-    """Features are this times the embeddings; null takes sqrt(hidden_dim)."""
+    """Factor that multiplies embeddings; null takes sqrt(hidden_dim)."""
 
 
 class Tokens(FrontEnd[TokensConfig], Entered):
-    """x[t] = s P E[id_t], E (V, embed_dim) and P (D, embed_dim), or E alone where embed_dim = D.
+    """x[t] = s P E[id_t], with E (V, embed_dim) and P (D, embed_dim); without P if embed_dim = D.
 
-    (V + D) embed_dim parameters instead of V D. Features begin at a size of 0.02 s either way. With s = sqrt(D)
-    they stand in one proportion to what the first layers add, at any width; with s = 1 a memory behind one other layer
-    found no token again (decision 13).
+    (V + D) embed_dim parameters instead of V D. Initial standard deviation of features: 0.02 s. With s = sqrt(D) its
+    ratio to the outputs of the first layers is the same at any width; with s = 1 a memory in the second layer could
+    not recall tokens (decision 13).
     Lan et al., "ALBERT: a lite BERT for self-supervised learning of language representations", 2020 (P); Vaswani et
     al., "Attention is all you need", 2017 (s).
     """
@@ -74,9 +74,9 @@ class Tokens(FrontEnd[TokensConfig], Entered):
         hidden_dim, embed_dim = context.hidden_dim, config.embed_dim or context.hidden_dim
         self.vocab_size, self.embed_dim, self.hidden_dim = config.vocab_size, embed_dim, hidden_dim
         self.embed_scale = config.embed_scale or math.sqrt(hidden_dim)
-        self.feature_size = self.embed_scale * _SIZE
+        self.feature_size = self.embed_scale * _INITIAL_STD
         self.embedding = Embedding(config.vocab_size, embed_dim)
-        nn.init.normal_(self.embedding.weight, std=_SIZE)
+        nn.init.normal_(self.embedding.weight, std=_INITIAL_STD)
         self.proj: TiedLinear | None = None
         if embed_dim != hidden_dim:
             self.proj = TiedLinear(embed_dim, hidden_dim)
@@ -94,7 +94,7 @@ class Tokens(FrontEnd[TokensConfig], Entered):
                 + ("" if tensor else " Make a text a tensor of token ids: torch.tensor([tokenizer.encode(text)]).")
             )
         self.check_lengths(inputs, lengths)
-        # Where values cannot be read the embedding itself objects.
+        # If values cannot be read, the embedding itself raises an error.
         if inputs.numel() and readable(inputs):
             low, high = int(inputs.min()), int(inputs.max())
             if low < 0 or high >= self.vocab_size:
@@ -118,10 +118,10 @@ class Tokens(FrontEnd[TokensConfig], Entered):
 
     @entry
     def logits(self, x: Tensor) -> Tensor:
-        """(B, L, D) -> (B, L, V) by the transposes of the same matrices: the head of a model that ties them.
+        """(B, L, D) -> (B, L, V) by the transposed matrices: the head of a model with tied embeddings.
 
-        Where an adapter stands in the place of the embedding or the projection (peft), the matrix is what it makes of
-        every token, or of the identity: the adapted one, which merging leaves behind.
+        If an adapter (peft) replaced the embedding or the projection, the adapted matrix is used, the same that merging
+        the adapter gives.
         """
         if self.proj is not None:
             x = _transposed(self.proj, x, torch.eye(self.embed_dim).to(x))
@@ -131,7 +131,7 @@ class Tokens(FrontEnd[TokensConfig], Entered):
         return torch.randint(self.vocab_size, (batch, 12))
 
 
-def _transposed(part: nn.Module, x: Tensor, every: Tensor) -> Tensor:
-    """X W^T of the part's matrix W; where an adapter took its place, W is what it makes of ``every`` row."""
-    product: Tensor = part.transposed(x) if isinstance(part, Embedding | TiedLinear) else F.linear(x, part(every))
+def _transposed(part: nn.Module, x: Tensor, basis: Tensor) -> Tensor:
+    """X times the transposed map of the part; of an adapter, computed from its outputs for the rows of ``basis``."""
+    product: Tensor = part.transposed(x) if isinstance(part, Embedding | TiedLinear) else F.linear(x, part(basis))
     return product

@@ -1,1 +1,1 @@
-"""Fusion parts, one a file, each with its config."""
+"""Fusions, one per file, each with its config."""

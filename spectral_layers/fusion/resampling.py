@@ -1,4 +1,4 @@
-"""Spectra of streams of different lengths on one grid of bins."""
+"""Resampling of spectra, so that streams of different lengths have the same bins."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from spectral_core import Spectrum
 
 
 def resampled(spectrum: Spectrum, points: int, wanted: int) -> Spectrum:
-    """The spectrum (..., F) of ``points`` samples as that of ``wanted`` samples over the same span of time.
+    """The spectrum (..., F) of ``points`` samples, resampled to ``wanted`` samples over the same span of time.
 
-    Bins that both have are kept, higher ones dropped or zero, and all scaled by wanted / points: the inverse of
-    ``wanted`` points runs through the band-limited signal, whose values keep their size. Where the smaller number is
-    even, its last bin stands for a pair, plus and minus Nyquist: halved on the way up and doubled on the way down (its
-    imaginary part is no signal's), so that up and back down is the identity. Oppenheim & Schafer, section 4.6.
+    Common bins are kept, higher ones dropped or zero, all scaled by wanted / points, which preserves the values of the
+    band-limited signal. If the smaller number is even, its last bin is at plus and minus Nyquist: it is halved when
+    upsampling and doubled when downsampling, so that upsampling and then downsampling is the identity. Oppenheim &
+    Schafer, section 4.6.
     """
     if wanted == points:
         return spectrum

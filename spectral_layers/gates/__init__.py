@@ -1,1 +1,1 @@
-"""Gating parts, one a file, each with its config."""
+"""Gates, one per file, each with its config."""

@@ -1,4 +1,4 @@
-"""A gate on frequency bands."""
+"""A gate with a gain for each frequency band."""
 
 from __future__ import annotations
 
@@ -23,20 +23,19 @@ class BandConfig(GateConfig):
 
 
 class Band(Gate[BandConfig]):
-    """Gains of bands from the energies of all bands, one set per head: log-energies → linear → 2 sigmoid → bins.
+    """Gain of each band from the energies of all bands, per head: log-energies → linear → 2 sigmoid → bins.
 
-    Bands are hat functions evenly spaced from 0 to 0.5 cycles a token; their gains are interpolated linearly, so the
+    Bands are hat functions evenly spaced from 0 to 0.5 cycles a token; gains are interpolated linearly to bins, so the
     response is continuous for any number of bins. Energies are relative to their mean. O(F bands + bands^2).
     """
 
     def setup(self, config: BandConfig, context: GateContext) -> None:
         heads, bands = context.heads, config.bands
-        self.bands = bands
         self.weight = nn.Parameter(torch.randn(heads, bands, bands) * bands**-0.5)
         self.bias = nn.Parameter(torch.zeros(heads, bands))
 
     def forward(self, view: SpectralView) -> Modulation:
-        hat = hats(view.frequency, self.bands)
+        hat = hats(view.frequency, self.config.bands)
         energies = log_energies(view.relative_power, hat)
         gain: Tensor = 2 * torch.sigmoid(across_bands(energies, self.weight) + self.bias)
         return Modulation(gain=(gain @ hat)[:, :, None])

@@ -1,8 +1,7 @@
-"""The contract of a gate: it reads a spectrum and returns real fields; it cannot touch time.
+"""The contract of a gate: it maps a spectrum to real gains and phases per bin, and never sees the time domain.
 
-The mixer decides which span a gate sees. A gate is therefore written once, as ordinary real tensor code, and serves
-causal and bidirectional models on every backend. What it must not do is mix rows of its batch: a causal mixer folds
-blocks of one sequence into it.
+The mixer decides which span a gate sees, so one implementation in real tensor code serves causal and bidirectional
+models on every backend. A gate must not mix rows of its batch: in a causal mixer they are blocks of one sequence.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class SpectralView:
         self._magnitude: Tensor | None = None
 
     def to(self, dtype: torch.dtype) -> SpectralView:
-        """The view in that dtype, itself where it has it."""
+        """The view in this dtype; the same object if it has it already."""
         if self.real.dtype == dtype:
             return self
         return SpectralView(self.real.to(dtype), self.imag.to(dtype), self.frequency.to(dtype))
@@ -46,7 +45,7 @@ class SpectralView:
     @property
     def magnitude(self) -> Tensor:
         """Smoothed magnitude, at least SMOOTHING."""
-        if self._magnitude is None:  # by hand: functools.cached_property takes a lock, which breaks compiled graphs
+        if self._magnitude is None:  # functools.cached_property takes a lock, which breaks compiled graphs
             self._magnitude = torch.sqrt(self.real.square() + self.imag.square() + SMOOTHING**2)
         return self._magnitude
 
@@ -62,15 +61,15 @@ class SpectralView:
 
     @property
     def phasor(self) -> tuple[Tensor, Tensor]:
-        """Cosine and sine of the phase, fading to (0, 0) where the bin is empty."""
+        """Cosine and sine of the phase; both tend to 0 with the magnitude of the bin."""
         return self.real / self.magnitude, self.imag / self.magnitude
 
     @property
     def phase(self) -> Tensor:
-        """Radians, weighted by the squared phasor's length: gradients stay bounded where the bin is empty."""
+        """Phase in radians times the squared length of the phasor, so that gradients are bounded at empty bins."""
         cosine, sine = self.phasor
         weight = cosine.square() + sine.square()
-        # atan2's gradient is 1 / weight: below this its square underflows, and the weighted phase is 0 anyway.
+        # The gradient of atan2 divides by the weight, which may underflow; below this the weighted phase is about 0.
         present = weight > 1e-12
         angle = torch.atan2(torch.where(present, sine, 0.0), torch.where(present, cosine, 1.0))
         return weight * angle
@@ -79,19 +78,19 @@ class SpectralView:
 @tree
 @dataclass
 class Modulation(Report):
-    """What to do to each bin: gain >= 0 and phase in radians, broadcastable to (B, H, C, F); None leaves it alone."""
+    """A change of each bin: gain >= 0 and phase in radians, broadcastable to (B, H, C, F); None for no change."""
 
     gain: Tensor | None = None
     phase: Tensor | None = None
 
     def then(self, other: Modulation) -> Modulation:
-        """Both, one after the other: gains multiply, phases add."""
+        """The composition with ``other``: gains multiply, phases add, losses and metrics are merged."""
         gain = other.gain if self.gain is None else self.gain if other.gain is None else self.gain * other.gain
         phase = other.phase if self.phase is None else self.phase if other.phase is None else self.phase + other.phase
         return Modulation(gain, phase) + self + other
 
     def applied(self, view: SpectralView) -> SpectralView:
-        """The view with its bins scaled and turned."""
+        """The view with gain and phase applied to its bins."""
         real, imag = view.real, view.imag
         if self.gain is not None:
             real, imag = real * self.gain, imag * self.gain
@@ -102,18 +101,18 @@ class Modulation(Report):
 
 
 class Gate(Part[GateContext, C]):
-    """Base of gates. Rows of the view are independent samples and must stay so."""
+    """Base of gates. The output for a row of the view must not depend on other rows."""
 
     context_class = GateContext
     must_return = (("forward", Modulation),)
 
     @abstractmethod
     def forward(self, view: SpectralView) -> Modulation:
-        """The modulation of a view's bins. F follows the span: parameters live on frequencies, not on bins."""
+        """The modulation of a view's bins. F depends on the span: define parameters over frequency, not per bin."""
 
 
 class GateConfig(PartConfig):
-    """Names a gate and its options."""
+    """Base of the configs of gates."""
 
     must_return = (("build", Gate),)
 

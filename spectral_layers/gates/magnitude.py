@@ -1,4 +1,4 @@
-"""A gate on each bin's own magnitude."""
+"""A gate whose gain is a function of each bin's own magnitude."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class MagnitudeConfig(GateConfig):
 
 
 class Magnitude(Gate[MagnitudeConfig]):
-    """gain = 2 sigmoid(sharpness_h log(m / rms m) + bias_h): strong bins pass, weak ones fade, or the reverse.
+    """gain = 2 sigmoid(sharpness_h log(m / rms m) + bias_h): raises strong bins over weak ones, or the reverse.
 
-    m is the smoothed magnitude of the bin, rms m over the channel's bins, sharpness and bias per head. A spectrum's
-    level does not matter, only its shape. O(F).
+    m is the smoothed magnitude of the bin, rms m its root mean square over the channel's bins; sharpness and bias are
+    learned per head. The gain does not depend on the level of the spectrum. O(F).
     """
 
     def setup(self, config: MagnitudeConfig, context: GateContext) -> None:

@@ -1,1 +1,1 @@
-"""Mixing parts, one a file, each with its config."""
+"""Mixers, one per file, each with its config."""

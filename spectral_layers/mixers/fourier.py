@@ -34,18 +34,15 @@ class Fourier(Mixer[FourierConfig]):
         if rows is None:
             return MixerOutput(self._transform(x))
         y = torch.zeros_like(x)
-        for length in rows.lengths.unique().tolist():
-            if length:
-                here = (rows.lengths == length).nonzero()[:, 0]
-                part = self._transform(x[here, :length])
-                y = y.index_put((here,), F.pad(part, (0, 0, 0, x.shape[1] - length)))
+        for length, here in rows.by_length():
+            y = y.index_put((here,), F.pad(self._transform(x[here, :length]), (0, 0, 0, x.shape[1] - length)))
         return MixerOutput(y)
 
     def _transform(self, x: Tensor) -> Tensor:
         """Z[k, d] = Re sum_t e^(-2 pi i t k / L) c[t, d], with c = a + ib the DFT over channels.
 
-        Computed for half of the bins of both axes. With A = Re DFT(a), even in k, and B = Im DFT(b), odd in k:
-        Z[k, d] = A - B, and Z[-k, d] = A + B. As x is real, c[t, -d] is the conjugate of c[t, d], which changes the
+        Only half of the bins of either axis are computed. With A = Re DFT(a), even in k, and B = Im DFT(b), odd in k:
+        Z[k, d] = A - B and Z[-k, d] = A + B. As x is real, c[t, -d] is the conjugate of c[t, d], which changes the
         sign of B: Z[k, -d] = Z[-k, d].
         """
         length, dim = x.shape[1:]

@@ -1,4 +1,4 @@
-"""The gated delta rule on keys of unit-modulus phases."""
+"""Gated delta-rule memory with unit-modulus (phase) keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spectral_core.config import Scale, Width
 from spectral_core.renamed import Renamed
 from spectral_kernels.delta_rule.chunked import delta_rule
 from spectral_layers.context import LayerContext
-from spectral_layers.initialisation import begin_reading, begin_writing
+from spectral_layers.initialisation import init_input_projections, init_output_projections
 from spectral_layers.mixers.base import Mixer, MixerConfig, MixerOutput
 from spectral_layers.projection import PreciseProjection
 from spectral_layers.rows import Rows
@@ -30,7 +30,7 @@ _SEGMENT = 2048
 
 
 class HolographicConfig(MixerConfig):
-    """Gated delta rule, or linear attention, on keys of unit-modulus phases; O(1) state."""
+    """Gated delta rule, or linear attention, with unit-modulus (phase) keys; O(1) state."""
 
     earlier_options: ClassVar[Mapping[str, Renamed]] = {
         "forgetting": Renamed("decay", {True: "per_token", False: "constant"}),
@@ -45,33 +45,33 @@ class HolographicConfig(MixerConfig):
     timescales: tuple[Scale, Scale] = Field(default=(8.0, 4096.0))
     """Shortest and longest initial time constant of the heads' decays, in tokens."""
     decay: Decay = "constant"
-    """Decay of each head's state: constant, or a function of each token."""
+    """Decay of each head's state: constant, or a function of the token."""
     update: Update = "additive"
-    """What a token stores under its key: its value, or, by the delta rule, its difference from what the state returns
-    for that key, times a gate."""
+    """What a token stores under its key: its value, or, by the delta rule, a gate times the difference of its value
+    from what the state returns for that key."""
 
 
 class Holographic(Mixer[HolographicConfig]):
-    """A gated delta rule on unit-modulus (phase) keys; with an additive update, linear attention on such keys.
+    """A gated delta rule with unit-modulus (phase) keys; with an additive update, linear attention with such keys.
 
     Per head, with E phases: S_t = e^(g_t) S_{t-1} + k_t u_t^T, o_t = S_t^T q_t / E, and k = (cos theta, sin theta), so
     |k|^2 = E (:mod:`spectral_kernels.delta_rule`).
 
-    - theta = bandwidth_h W norm(z), for the key and the query z, with W shared by both: equal inputs have equal phases.
-      Bandwidths fall from pi in the first head to 0.4 in the last: sharp to smooth similarity of keys.
+    - theta = bandwidth_h W norm(z), where z is the key or the query; they share W, so equal inputs have equal phases.
+      Bandwidths fall from pi in the first head to 0.4 in the last: from sharp to smooth similarity of keys.
     - Short convolutions precede q, k and v. The key's is initialised as a delay of one token, so that a value is stored
       under the token before it.
-    - ``decay``: g = -r_h is constant, or per token, g_t = -r_h softplus(w_h x_t + b_h), initialised to the constant.
+    - ``decay``: constant, g = -r_h, or per token, g_t = -r_h softplus(w_h x_t + b_h), initialised to the constant.
       The rates r_h are spread over the timescales.
     - ``update``: additive, u = v; or the delta rule, u_t = beta_t (v_t - (e^(g_t) S_{t-1})^T k_t / E), which stores
-      what the state does not return for the key yet, with beta_t = sigmoid(w_h x_t + b_h), initialised to 1/2.
+      the part of the value that the state does not return yet; beta_t = sigmoid(w_h x_t + b_h), initialised to 1/2.
     - Outputs pass a norm per head, a SiLU gate and a projection.
 
-    Storing a value under a phase key is binding by circular convolution, done on the spectrum; reading multiplies by
-    the conjugate key.
+    Storing a value under a phase key is binding by circular convolution, computed on the spectrum; reading multiplies
+    by the conjugate key.
 
-    Strictly causal. O(L): segments of at most 2048 tokens, chunks of 32 tokens in each. Decoding: O(1) in time and
-    memory; the state is (H, 2E, D/H) in float32.
+    Causal. O(L): segments of at most 2048 tokens, divided into chunks of 32. Decoding: O(1) in time and memory; the
+    state is (H, 2E, D/H) in float32.
 
     Plate, "Holographic reduced representations", 1995; Yang, Kautz & Hatamizadeh, "Gated delta networks", 2025; the
     chunked form: Hua et al., "Transformer quality in linear time", 2022.
@@ -96,8 +96,8 @@ class Holographic(Mixer[HolographicConfig]):
         self.value_proj = nn.Linear(dim, dim, bias=False)
         self.gate_proj = nn.Linear(dim, dim)
         self.out_proj = nn.Linear(dim, dim, bias=False)
-        begin_reading(self.phase_proj, self.value_proj, self.gate_proj)
-        begin_writing(self.out_proj)
+        init_input_projections(self.phase_proj, self.value_proj, self.gate_proj)
+        init_output_projections(self.out_proj)
         nn.init.zeros_(self.gate_proj.bias)
         self.bandwidth = nn.Parameter(torch.logspace(math.log10(math.pi), math.log10(0.4), heads))
         shortest, longest = config.timescales
@@ -129,7 +129,7 @@ class Holographic(Mixer[HolographicConfig]):
                 v = self._split(self.value_proj(value)).to(k.dtype)
                 g, beta = self._log_decays(part, rate), self._betas(part, rate.dtype)
                 if part_rows is not None:
-                    # Padding stores nothing and leaves the state as it is.
+                    # Padding leaves the state unchanged.
                     real = part_rows.mask(part.shape[1])[:, None]
                     v, g = torch.where(real[..., None], v, 0.0), torch.where(real, g, 0.0)
                     beta = None if beta is None else torch.where(real, beta, 0.0)
@@ -140,42 +140,41 @@ class Holographic(Mixer[HolographicConfig]):
                     o = F.layer_norm(o, o.shape[-1:]).transpose(1, 2).flatten(-2)
                 yield self.out_proj(o.to(x.dtype) * F.silu(self.gate_proj(part)))
                 if return_state or here.stop < x.shape[1]:
-                    recent = self.short.remember(inputs, part_rows, recent)
+                    recent = self.short.next_past(inputs, part_rows, recent)
 
         y = joined(outputs(), x.shape[1], dim=1)
-        final = None
-        if return_state:
-            assert recent is not None
-            assert memory is not None
-            final = self.new_state(x, rows, state, {"recent": recent, "memory": memory})
-        return MixerOutput(y, final)
+        if not return_state:
+            return MixerOutput(y)
+        assert recent is not None
+        assert memory is not None
+        return MixerOutput(y, self.new_state(x, rows, state, {"recent": recent, "memory": memory}))
 
     @torch.no_grad()
     def time_constants(self) -> Tensor:
-        """(H,) tokens after which each head's state has decayed to 1/e, for inspection; initially so if per token."""
+        """(H,) tokens in which each head's state decays to 1/e, for inspection; the initial value if per token."""
         return 1 / self.log_decay.double().exp()
 
     def _features(self, z: Tensor, bandwidth: Tensor) -> Tensor:
-        """(B, H, L, 2E) cosines and sines of the phases, in float32 at least: phases run over many turns."""
+        """(B, H, L, 2E) cosines and sines of the phases, in float32 at least, since phases reach many turns."""
         theta = self._split(self.phase_proj(z, bandwidth))
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return torch.cat([theta.cos(), theta.sin()], -1)
-        both = theta.new_empty(*theta.shape[:-1], 2 * self.phases)
-        torch.cos(theta, out=both[..., : self.phases])
-        torch.sin(theta, out=both[..., self.phases :])
-        return both
+        features = theta.new_empty(*theta.shape[:-1], 2 * self.phases)
+        torch.cos(theta, out=features[..., : self.phases])
+        torch.sin(theta, out=features[..., self.phases :])
+        return features
 
     def _split(self, z: Tensor) -> Tensor:
         return z.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def _log_decays(self, x: Tensor, rate: Tensor) -> Tensor:
-        """g, (B, H, L), or (1, H, 1) where it is constant. rate: (H, 1), r of each head."""
+        """g: (B, H, L), or (1, H, 1) if constant. rate: (H, 1), r of each head."""
         if self.decay_proj is None:
             return -rate[None]
         return -rate * F.softplus(self.decay_proj(x).transpose(1, 2).to(rate.dtype))
 
     def _betas(self, x: Tensor, dtype: torch.dtype) -> Tensor | None:
-        """beta, (B, H, L); None for an additive update."""
+        """beta: (B, H, L); None for an additive update."""
         if self.beta_proj is None:
             return None
         return torch.sigmoid(self.beta_proj(x).transpose(1, 2).to(dtype))

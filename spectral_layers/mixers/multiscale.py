@@ -17,8 +17,8 @@ from spectral_kernels.tracing import varies
 from spectral_layers.context import LayerContext
 from spectral_layers.entry import Entered, entry
 from spectral_layers.filters.base import Filter, FilterConfig
-from spectral_layers.long_convolution import continued
-from spectral_layers.mixers.gated import Cored, GatedMixer, GatedMixerConfig
+from spectral_layers.long_convolution import convolve_chunk
+from spectral_layers.mixers.gated import Convolved, GatedMixer, GatedMixerConfig
 from spectral_layers.registries import FILTERS
 from spectral_layers.rows import Rows, span
 from spectral_layers.state import State
@@ -29,13 +29,13 @@ class MultiscaleConfig(GatedMixerConfig):
 
     type: Literal["multiscale"] = "multiscale"
     filter: Annotated[FilterConfig, OneOf(FILTERS)] = part("resonant")
-    """The long filter, one for each scale; its lags are blocks."""
+    """The long filter, one for each scale; its lags count blocks."""
     scales: tuple[Width, ...] = Field(default=(1, 4, 16), min_length=2, max_length=16)
     """Tokens per block, from the finest resolution to the coarsest."""
 
     @property
     def block(self) -> int:
-        """The longest block, in tokens: the period of the mixer's dependence on position."""
+        """Tokens of the longest block: the mixer depends on the position modulo this."""
         return self.scales[-1]
 
     @model_validator(mode="after")
@@ -49,33 +49,33 @@ class Multiscale(GatedMixer[MultiscaleConfig]):
     """y = W_o (a * (sum_s g_s * long_s(u) + skip * u)) with u = v * b, and a, b, v short convolutions of W_i x.
 
     long_s cuts each row into blocks of s tokens, divides the sum of each block by sqrt(s) (which keeps the variance of
-    white input), convolves the sequence of blocks with a filter of this scale, and holds each result until the next
-    block is complete; a block is complete at its last token. g_s[d, t] = sqrt(softmax over s of (W_g x)[s, t] +
-    c[s, d]): a choice of resolution by token, a bias by channel, and a total energy of one.
+    white input), convolves the sequence of blocks with a filter of this scale, and holds each result from the last
+    token of its block until the next block is complete. g_s[d, t] = sqrt(softmax over s of (W_g x)[s, t] + c[s, d])
+    weighs resolutions per token, with a bias per channel and a total energy of one.
 
-    Strictly causal: a block has no effect before its last token. A filter at scale s reaches s times as far, for 1/s of
-    the work: O(sum of L/s log(L/s)) per channel. Decoding costs what the filter's does, on one input per block; beside
-    the filter's memory, the state of a scale has the sum of the incomplete block and the last result.
+    Causal: a block has no effect before its last token. A filter at scale s reaches s times as far for 1/s of the work:
+    O(sum of L/s log(L/s)) per channel. Decoding: one step of the filter per block. The state of a scale holds the
+    filter's memory, the sum of the incomplete block and the last result.
     """
 
     def setup(self, config: MultiscaleConfig, context: LayerContext) -> None:
         filters = {scale: config.filter.build(context.of_filter(scale)) for scale in config.scales}
         super().setup(config, context)
         dim = context.hidden_dim
-        self.scales = nn.ModuleDict({str(scale): _Scale(scale, made, context.fft) for scale, made in filters.items()})
+        self.scales = nn.ModuleDict({str(scale): _Scale(scale, inner, context.fft) for scale, inner in filters.items()})
         self.choice = nn.Linear(dim, len(filters), bias=False)
         nn.init.normal_(self.choice.weight, std=0.02)
         self.leaning = nn.Parameter(torch.zeros(len(filters), dim))
         self.skip = nn.Parameter(torch.ones(dim))
-        # A filter limited to n blocks serves until block n + 1 is complete.
-        limits = [(made.length_limit + 1) * scale - 1 for scale, made in filters.items() if made.length_limit]
+        # A filter limited to n blocks suffices until block n + 1 is complete.
+        limits = [(inner.length_limit + 1) * scale - 1 for scale, inner in filters.items() if inner.length_limit]
         self.length_limit = min(limits, default=None)
 
     @property
     def owner(self) -> str:
         return f"{type(self).__name__} (scales {', '.join(self.scales)})"
 
-    def core(self, streams: Tensor, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> Cored:
+    def core(self, streams: Tensor, x: Tensor, rows: Rows | None, state: State | None, return_state: bool) -> Convolved:
         post, pre, value = streams.chunk(3, 1)
         u = value * pre
         logits = self.choice(x).transpose(1, 2)[:, :, None] + self.leaning[:, :, None]
@@ -86,15 +86,15 @@ class Multiscale(GatedMixer[MultiscaleConfig]):
             assert isinstance(scale, _Scale)
             if return_state or state is not None:
                 past = None if state is None else state.part(name)
-                heard, parts[name] = scale.stream(u, rows, self.position(x, state), past)
+                long, parts[name] = scale.stream(u, rows, self.position(x, state), past)
             else:
-                heard = scale(u)
-            y = y + share * heard
+                long = scale(u)
+            y = y + share * long
         return (y * post).to(x.dtype), {}, parts
 
 
 class _Scale(Entered):
-    """Sums of blocks of ``scale`` tokens through a long filter; a result is held until the next block is complete."""
+    """Convolves sums of blocks of ``scale`` tokens; holds each result until the next block is complete."""
 
     def __init__(self, scale: int, long_filter: Filter, fft: FFTBackend) -> None:
         super().__init__()
@@ -105,20 +105,20 @@ class _Scale(Entered):
     def forward(self, u: Tensor) -> Tensor:
         """A whole sequence: (B, D, L) -> (B, D, L)."""
         length = u.shape[-1]
-        # An incomplete block reaches no token. In a graph for varying lengths it is counted all the same, so that the
-        # number of blocks crosses a power of two at the same lengths as the sequence.
+        # An incomplete block affects no output. A graph for varying lengths counts it nevertheless, so that the number
+        # of blocks crosses a power of two at the same lengths as the sequence.
         blocks = -(-length // self.scale) if varies(length) else max(1, length // self.scale)
-        means = self._sums(F.pad(u, (0, blocks * self.scale - length)))
-        y = convolve(means, self.filter.prepared(blocks, self.fft), backend=self.fft)
+        sums = self._sums(F.pad(u, (0, blocks * self.scale - length)))
+        y = convolve(sums, self.filter.prepared(blocks, self.fft), backend=self.fft)
         held = y[..., None].expand(*y.shape, self.scale).flatten(-2)
         return F.pad(held, (self.scale - 1, 0))[..., :length]
 
     @entry
     def stream(self, u: Tensor, rows: Rows | None, position: Tensor, state: State | None) -> tuple[Tensor, State]:
-        """The next part of a sequence after ``position`` (B,) tokens of each row, and the state after it.
+        """The next chunk of a sequence after ``position`` (B,) tokens of each row, and the state after it.
 
-        The state's position counts blocks. Its tensors "begun", the sum of the incomplete block, and "held", the last
-        result, are (B, D, 1).
+        The state's position counts blocks. Its tensors are those of the filter, and (B, D, 1) each, "begun", the sum of
+        the incomplete block, and "held", the last result.
         """
         length = u.shape[-1]
         if rows is not None:
@@ -127,7 +127,7 @@ class _Scale(Entered):
         complete = (offset + (length if rows is None else rows.lengths)) // self.scale
         counts = set(complete.tolist())
         blocks = max(counts, default=0)
-        # One more block takes the rest of each row, less than a block.
+        # The last block is the incomplete one.
         sums = self._sums(span(u, -offset, (blocks + 1) * self.scale))
         held = torch.zeros_like(sums[..., :1])
         if state is not None:
@@ -136,10 +136,10 @@ class _Scale(Entered):
         if state is not None and not blocks:
             results, memory = held, state.tensors
         else:
-            # Rows that all advance by the same number of blocks need no lengths, and the filter takes its fast path.
+            # Without lengths the filter is faster; rows that all advance by the same number of blocks need none.
             uneven = None if blocks and len(counts) == 1 else Rows(complete)
-            heard, memory = continued(self.filter, sums[..., : max(1, blocks)], uneven, state, self.fft)
-            results = torch.cat([held, heard.to(u.dtype)], -1)
+            convolved, memory = convolve_chunk(self.filter, sums[..., : max(1, blocks)], uneven, state, self.fft)
+            results = torch.cat([held, convolved.to(u.dtype)], -1)
         at = (offset[:, None] + torch.arange(1, length + 1, device=u.device)) // self.scale
         y = _pick(results, at.clamp(max=blocks))
         last = complete[:, None]
@@ -153,5 +153,5 @@ class _Scale(Entered):
 
 
 def _pick(x: Tensor, index: Tensor) -> Tensor:
-    """Columns index (B, N) of x (B, D, T): (B, D, N)."""
+    """The columns of x (B, D, T) at ``index`` (B, N): (B, D, N)."""
     return x.gather(-1, index[:, None].expand(-1, x.shape[1], -1))

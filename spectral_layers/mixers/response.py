@@ -1,4 +1,4 @@
-"""The frequency response that a mixer realises, beside the one that its gates and sparsity asked for."""
+"""The frequency response that a mixer realises, compared with the one that its gates and sparsity return."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from spectral_layers.report import Report
 from spectral_layers.sparsity.base import batch_mean, kept_energy
 
 FINER = 4
-"""Points of a realised response per bin: enough to determine the energy of a kernel twice as long as the window."""
+"""Points of a response per bin, enough to determine the energy of a kernel twice as long as the window."""
 
 
 @dataclass(frozen=True)
 class Response:
     """Gains per sample, block and head, (B, blocks, H, ...): root mean squares over the head's channels.
 
-    wished: the gains asked for, (..., F), at ``bins`` (F,) in cycles per token. realised: (..., F'), at ``frequency``
-    (F',): in an encoder the same, in a decoder the response of the block's causal kernel.
+    wished: the gains that gates and sparsity return, (..., F), at ``bins`` (F,) in cycles per token. realised:
+    (..., F'), at ``frequency`` (F',): equal in an encoder; in a decoder the response of the block's causal kernel.
     """
 
     bins: Tensor
@@ -32,7 +32,7 @@ class Response:
 
 
 def gain_of(kernel: Tensor, bins: int, fft: FFTBackend) -> Tensor:
-    """|FFT| of (..., K) taps, K <= 4 (bins - 1): (..., FINER * (bins - 1) + 1), every FINER-th point a bin."""
+    """|FFT| of (..., K) taps, K <= 4 (bins - 1): (..., FINER * (bins - 1) + 1); every FINER-th point is a bin."""
     real, imag = fft.rfft(kernel, 2 * FINER * (bins - 1))
     return torch.sqrt(real.square() + imag.square())
 
@@ -43,7 +43,7 @@ def over_channels(gain: Tensor, blocks: int) -> Tensor:
 
 
 def realised(kernel: Tensor, gated: Modulation, kept: Modulation, view: SpectralView, fft: FFTBackend) -> Modulation:
-    """A sparsity's modulation, with metrics of the response that was realised.
+    """A sparsity's modulation with metrics of the realised response.
 
     kernel: (B, H, 1 or C, K), of both modulations. view: the sparsity's input, after the gates. Metrics, averaged:
     kept_share, the share of bins whose gain is more than half of the gates'; kept_energy, the share of the view's
@@ -54,20 +54,20 @@ def realised(kernel: Tensor, gated: Modulation, kept: Modulation, view: Spectral
         response = gain_of(kernel, bins, fft)
         here = response[..., ::FINER]
         through = here / (torch.ones_like(here) if gated.gain is None else gated.gain).clamp(min=1e-6)
-        asked = torch.ones_like(here) if kept.gain is None else kept.gain.expand(*here.shape[:-1], bins)
+        requested = torch.ones_like(here) if kept.gain is None else kept.gain.expand(*here.shape[:-1], bins)
         power = _around_bins(response.square(), fft)
         metrics = {
             "kept_share": batch_mean((through > 0.5).to(here.dtype)),
             "kept_energy": kept_energy(through, view),
-            "out_of_band": batch_mean((power * (1 - asked)).sum(-1) / power.sum(-1)),
+            "out_of_band": batch_mean((power * (1 - requested)).sum(-1) / power.sum(-1)),
         }
     return kept + Report(metrics=metrics)
 
 
 def _around_bins(power: Tensor, fft: FFTBackend) -> Tensor:
-    """The integral of |H|^2 over the frequencies nearest to each bin, of both signs: (..., F') -> (..., F).
+    """The integral of |H|^2 over the frequencies nearest to each bin and its negative: (..., F') -> (..., F).
 
-    Exact: convolving |H|^2 with a box multiplies its transform, the kernel's autocorrelation, by a sinc.
+    Exact: convolution of |H|^2 with a box multiplies its transform, the kernel's autocorrelation, by a sinc.
     """
     points = 2 * (power.shape[-1] - 1)
     index = torch.arange(points, device=power.device, dtype=power.dtype)

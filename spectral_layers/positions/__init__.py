@@ -1,1 +1,1 @@
-"""Positions, one a file, each with its config."""
+"""Positions, one per file, each with its config."""

@@ -1,7 +1,7 @@
-"""The contract of a position: it tells the layers where in its row a token stands.
+"""The contract of a position: it encodes the index of each token in its row.
 
-A token's place is its absolute index. Rows start at 0 and a state continues at ``state.position``, so a full pass, any
-chunks and single tokens give the same features, and padding changes nothing (:func:`positions_of`).
+Indices are absolute: rows start at 0 and a state continues at ``state.position``, so a full pass, any chunks and single
+tokens give the same features, and padding has no effect (:func:`positions_of`).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Grid = tuple[int, int]
 
 @dataclass(frozen=True)
 class Rotation:
-    """Turns channels i and i + P of (B, L, D) by the angles whose cosines and sines it holds, (B or 1, L, P) each.
+    """Rotates channels i and i + P of (B, L, D); cos and sin of the angles are (B or 1, L, P).
 
-    y_i = x_i cos_i - x_{i+P} sin_i and y_{i+P} = x_i sin_i + x_{i+P} cos_i; channels from 2P on pass. O(L D).
+    y_i = x_i cos_i - x_{i+P} sin_i and y_{i+P} = x_i sin_i + x_{i+P} cos_i; channels from 2P on are unchanged. O(L D).
     """
 
     cos: Tensor
@@ -42,12 +42,12 @@ class Rotation:
 
 
 class Position(Part[LayerContext, C], Entered):
-    """Base of positions. A subclass overrides :meth:`embed` or :meth:`rotation`; both do nothing by themselves.
+    """Base of positions. A subclass overrides :meth:`embed` or :meth:`rotation`; by default neither has an effect.
 
-    length_limit: how many positions there are; None for no limit.
+    length_limit: number of positions; None for no limit.
 
-    In both, positions: (B, L) integers, or (1, L) where all rows stand alike. grid: (rows, columns) where they run
-    through a plane, row by row; None for a line. No token's features may depend on another token.
+    In both methods, positions: (B, L) integers, or (1, L) if all rows have the same. grid: (rows, columns) if positions
+    are indices into a plane, row by row; else None. No token's features may depend on another token.
     """
 
     context_class = LayerContext
@@ -56,19 +56,19 @@ class Position(Part[LayerContext, C], Entered):
 
     @entry
     def embed(self, x: Tensor, positions: Tensor, grid: Grid | None = None) -> Tensor:
-        """Features x (B, L, D) with their tokens' places added; the model calls it once, on its input."""
+        """Features x (B, L, D) with encoded positions added; the model calls it once, on the front end's output."""
         return x
 
     @entry
     def rotation(self, positions: Tensor, dtype: torch.dtype, grid: Grid | None = None) -> Rotation | None:
-        """How every block turns its mixer's input, of that dtype; made once for all blocks. None for not at all."""
+        """Rotation of the mixer's input, of this dtype, in every block; computed once per model call. Or None."""
         return None
 
     def check_limit(self, positions: Tensor) -> None:
         """Raise UnsupportedInputError if a position is beyond the length limit."""
         if self.length_limit is None or not positions.numel():
             return
-        # A traced graph has no values to refuse: there the call's own length counts.
+        # In a traced graph positions have no values, so only the call's own length is checked.
         needed = positions.shape[1] if torch.compiler.is_compiling() else int(positions.max()) + 1
         if needed > self.length_limit:
             raise UnsupportedInputError(
@@ -78,7 +78,7 @@ class Position(Part[LayerContext, C], Entered):
 
 
 class PositionConfig(PartConfig):
-    """Names a position and its options."""
+    """Base of the configs of positions."""
 
     must_return = (("build", Position),)
 
@@ -89,9 +89,9 @@ class PositionConfig(PartConfig):
 
 
 def positions_of(x: Tensor, rows: Rows | None, state: State | None) -> Tensor:
-    """The absolute indices of a call's tokens x (B, L, ...), which continue that state: (B, L), or (1, L) without one.
+    """The absolute indices of tokens x (B, L, ...) that continue ``state``: (B, L), or (1, L) without a state.
 
-    Padding stands at 0: it must not reach a limit that no token of its row reaches.
+    Padding after a state gets index 0, so that it cannot exceed a length limit.
     """
     indices = torch.arange(x.shape[1], device=x.device)[None]
     if state is None:
@@ -107,8 +107,8 @@ def positions_of(x: Tensor, rows: Rows | None, state: State | None) -> Tensor:
 def angles(positions: Tensor, pairs: int, base: float, grid: Grid | None = None) -> Tensor:
     """theta_i = p base^(-i / pairs) mod 2 pi, for pairs i = 0, 1, ...: (B, L) -> (B, L, pairs) in float64.
 
-    float32 would lose a radian of the fastest angle at some ten million tokens and a thousandth at ten thousand. On a
-    grid the first half of the pairs (the larger, if odd) takes the token's row for p and the second its column.
+    In float32 the fastest angle would be off by 0.001 at ten thousand tokens and by a radian at ten million. On a grid
+    p is the token's row in the first half of the pairs (the larger half, if odd) and its column in the second.
     """
     if grid is not None:
         down = angles(positions // grid[1], pairs - pairs // 2, base)

@@ -1,4 +1,4 @@
-"""Learned positions: a free vector for each."""
+"""Learned positions: a parameter vector for each."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from spectral_layers.positions.base import Grid, Position, PositionConfig
 
 
 class LearnedConfig(PositionConfig):
-    """A free vector for each position, added to the model's input; limits the length to max_seq_len."""
+    """A parameter vector for each position, added to the model's input; limits the length to max_seq_len."""
 
     type: Literal["learned"] = "learned"
 
 
 class Learned(Position[LearnedConfig]):
-    """x[t] + table[p], a parameter vector for each of ``max_seq_len`` positions, and no position beyond. O(L D).
+    """x[t] + table[p], with a parameter vector for each of ``max_seq_len`` positions. O(L D).
 
-    On a grid a token is found by its index, row by row, so grids of other widths share no geometry.
+    On a grid the position is the index, row by row, so grids of different widths share no geometry.
     Gehring et al., "Convolutional sequence to sequence learning", 2017.
     """
 

@@ -1,4 +1,4 @@
-"""No position: causal mixers know the order of tokens by themselves."""
+"""No positions: the output of a causal mixer depends on the order of tokens anyway."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from spectral_layers.positions.base import Position, PositionConfig
 
 
 class NoPositionConfig(PositionConfig):
-    """Features are left as they are."""
+    """No positions: features pass unchanged."""
 
     type: Literal["none"] = "none"
 
 
 class NoPosition(Position[NoPositionConfig]):
-    """Leaves features as they are."""
+    """Returns features unchanged."""

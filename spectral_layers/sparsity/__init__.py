@@ -1,1 +1,1 @@
-"""Sparsity parts, one a file, each with its config."""
+"""Sparsities, one per file, each with its config."""

@@ -1,4 +1,4 @@
-"""A fixed share of the bins, chosen anew for each input."""
+"""Keeps a fixed share of the bins, selected for each input."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from spectral_core.config import Scale, Width
 from spectral_layers.bands import across_bands, band_means, hats
@@ -17,44 +17,41 @@ from spectral_layers.sparsity.top_k import top_k
 
 
 class AdaptiveConfig(SparsityConfig):
-    """The bins that matter most in each input by a learned score, of a fixed share of the bins."""
+    """The bins of highest learned score in each input; their share is fixed."""
 
     type: Literal["adaptive"] = "adaptive"
     share: float = Field(default=0.125, gt=0, le=1)
-    """Of the bins, what is kept; at least one."""
+    """Share of the bins that is kept; at least one bin."""
     bands: Width = Field(default=8, ge=2)
     """Bands from 0 to half a cycle per token, on which scores are learned."""
     temperature: Scale = 1.0
-    """How softly the gradient sees the border between kept and dropped: its width in score."""
+    """Temperature of the straight-through gradient, in units of the score."""
 
 
 class Adaptive(Sparsity[AdaptiveConfig]):
-    """Keeps the share of bins that score highest, per sample and head: top_k(score_h(f)), drawn in training.
+    """Keeps a share of bins, those of highest score per sample and head: top_k(score_h(f)), sampled in training.
 
     score_h(f) = sharpness_h(f) log p(f) + bias_h(f) + sum_j W_hj(f) log P_j: p is the power of the bin over the head's
-    channels, relative to the mean of bins, and P that of ``bands`` bands; sharpness, bias and W are learned on the
-    bands and linear between them. It starts as the choice of the strongest bins. O(F (bands + log F)).
+    channels, relative to the mean over bins, and P that of ``bands`` bands; sharpness, bias and W are learned on the
+    bands and interpolated linearly. Initially the strongest bins are kept. O(F (bands + log F)).
     """
 
     def setup(self, config: AdaptiveConfig, context: GateContext) -> None:
         heads, bands = context.heads, config.bands
-        self.share = config.share
-        self.temperature = config.temperature
         self.sharpness = nn.Parameter(torch.ones(heads, bands))
         self.bias = nn.Parameter(torch.zeros(heads, bands))
         self.weight = nn.Parameter(torch.zeros(heads, bands, bands))
 
     def forward(self, view: SpectralView) -> Modulation:
-        # Outside autocast: scores in half precision would tie.
+        # Outside autocast, because scores in half precision would tie.
         with torch.autocast(view.frequency.device.type, enabled=False):
-            scores = self._scores(view)
-        return selection(top_k(scores, self.share, temperature=self.temperature, draw=self.training), view)
-
-    def _scores(self, view: SpectralView) -> Tensor:
-        hat = hats(view.frequency, self.bias.shape[-1])
-        sharpness, bias, weight = (parameter.to(hat.dtype) for parameter in (self.sharpness, self.bias, self.weight))
-        power = view.magnitude.square().sum(2)
-        power = power / power.mean(-1, keepdim=True)  # (B, H, F)
-        context = across_bands(band_means(power, hat).log(), weight) + bias
-        scores: Tensor = (sharpness @ hat) * power.log() + context @ hat
-        return scores
+            hat = hats(view.frequency, self.config.bands)
+            sharpness, bias, weight = (
+                parameter.to(hat.dtype) for parameter in (self.sharpness, self.bias, self.weight)
+            )
+            power = view.magnitude.square().sum(2)
+            power = power / power.mean(-1, keepdim=True)  # (B, H, F)
+            context = across_bands(band_means(power, hat).log(), weight) + bias
+            scores = (sharpness @ hat) * power.log() + context @ hat
+        kept = top_k(scores, self.config.share, temperature=self.config.temperature, draw=self.training)
+        return selection(kept, view)

@@ -1,4 +1,4 @@
-"""As few bins as hold a share of the energy."""
+"""Keeps the fewest bins that hold a given share of the energy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from spectral_layers.context import GateContext
 from spectral_layers.gates.base import Modulation, SpectralView
 from spectral_layers.sparsity.base import Sparsity, SparsityConfig, bin_energy, selection
 
@@ -17,22 +16,19 @@ class EnergyConfig(SparsityConfig):
 
     type: Literal["energy"] = "energy"
     share: float = Field(default=0.95, gt=0, lt=1)
-    """Of the energy, what is kept at least."""
+    """Share of the energy that is kept, at least."""
 
 
 class Energy(Sparsity[EnergyConfig]):
     """Keeps the smallest set of bins that holds a share of the energy, per sample and head.
 
-    A bin passes while the stronger ones together hold less than the share; its energy is that of all the head's
-    channels, at both signs of the frequency, smoothed as magnitudes are: in silence the share is one of bins. Nothing
-    is learned, and the choice has no gradient. O(F log F).
+    A bin passes if the stronger bins together hold less than the share. Energies are sums over the head's channels and
+    both signs of the frequency, from smoothed magnitudes, so that silence has a selection too. No parameters; the
+    selection has no gradient. O(F log F).
     """
-
-    def setup(self, config: EnergyConfig, context: GateContext) -> None:
-        self.share = config.share
 
     def forward(self, view: SpectralView) -> Modulation:
         energy, order = bin_energy(view).sort(dim=-1, descending=True, stable=True)
         stronger = energy.cumsum(-1) - energy
-        needed = stronger < self.share * energy.sum(-1, keepdim=True)
+        needed = stronger < self.config.share * energy.sum(-1, keepdim=True)
         return selection(torch.zeros_like(energy).scatter(-1, order, needed.to(energy.dtype)), view)

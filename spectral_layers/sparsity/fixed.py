@@ -1,4 +1,4 @@
-"""A fixed share of the bins, the same for every input."""
+"""Keeps a fixed share of the bins, the same bins for every input."""
 
 from __future__ import annotations
 
@@ -17,35 +17,33 @@ from spectral_layers.sparsity.top_k import top_k
 
 
 class FixedConfig(SparsityConfig):
-    """A learned set of frequencies, the same for every input, of a fixed share of the bins."""
+    """A learned set of frequencies, the same for every input; their share is fixed."""
 
     type: Literal["fixed"] = "fixed"
     share: float = Field(default=0.125, gt=0, le=1)
-    """Of the bins, what is kept; at least one."""
+    """Share of the bins that is kept; at least one bin."""
     bands: Width = Field(default=16, ge=2)
     """Knots of the importance over frequency."""
     temperature: Scale = 1.0
-    """How softly the gradient sees the border between kept and dropped: its width in importance."""
+    """Temperature of the straight-through gradient, in units of the importance."""
 
 
 class Fixed(Sparsity[FixedConfig]):
-    """Keeps the share of bins whose frequencies matter most, per head: top_k(importance_h(f)).
+    """Keeps a share of bins, those of most important frequency per head: top_k(importance_h(f)).
 
     Importance is a learned function of frequency, linear between ``bands`` knots from 0 to half a cycle a token, and
-    knows nothing of the input. It starts out falling: the lowest frequencies pass. In training the set is drawn anew
-    for each call, one for all samples, in favour of what matters: without that, what is dropped at first stays
-    dropped. O(F log F), once a call.
+    independent of the input. It is initialised to fall with frequency: the lowest frequencies pass. In training each
+    call samples one set for all samples, in proportion to e^importance; otherwise frequencies dropped initially would
+    never return. O(F log F) per call.
     """
 
     def setup(self, config: FixedConfig, context: GateContext) -> None:
-        self.share = config.share
-        self.temperature = config.temperature
         self.importance = nn.Parameter(torch.linspace(2.0, -2.0, config.bands).repeat(context.heads, 1))
 
     def forward(self, view: SpectralView) -> Modulation:
-        # Outside autocast: rounded importances would tie.
+        # Outside autocast, because importances in half precision would tie.
         with torch.autocast(view.frequency.device.type, enabled=False):
-            hat = hats(view.frequency, self.importance.shape[-1])
+            hat = hats(view.frequency, self.config.bands)
             scores: Tensor = self.importance.to(hat.dtype) @ hat
-        kept = top_k(scores, self.share, temperature=self.temperature, draw=self.training)
+        kept = top_k(scores, self.config.share, temperature=self.config.temperature, draw=self.training)
         return selection(kept.expand(view.real.shape[0], -1, -1), view)

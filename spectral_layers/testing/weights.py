@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from spectral_core import convolve, fft_backend
 from spectral_core.testing import assert_close
 from spectral_layers.filters.base import Filter, RecurrentFilter
-from spectral_layers.kept import fixed_weights
 from spectral_layers.testing.cases import (
     FeedForwardCase,
     FilterCase,
@@ -32,6 +31,7 @@ from spectral_layers.testing.fusions import given, streams_of
 from spectral_layers.testing.gates import signals, spectral_view
 from spectral_layers.testing.positions import placed
 from spectral_layers.testing.streaming import continued
+from spectral_layers.weight_cache import fixed_weights
 
 _BOUND = 1e-9
 

@@ -78,7 +78,7 @@ class Subject:
             parameter.copy_(initial + scale * noise)
 
     def logits(self, setting: Setting, tokens: Tensor) -> Tensor:
-        """(B, L) tokens → (B, L, V) in a full pass."""
+        """(B, L) tokens → (B, L, V) in a full pass; of an encoder its features (B, L, D)."""
         with torch.set_grad_enabled(setting.grad):
             if self._begins:
                 state = self._state(setting, tokens.shape[0])
@@ -87,7 +87,8 @@ class Subject:
             else:
                 source = self._source(tokens.shape[0])
                 self._restore(setting)
-                logits = self.model(*source, tokens).logits
+                output = self.model(*source, tokens)
+                logits = output.logits if is_decoder(self.model.config) else output.hidden
         return logits.detach()
 
     def streamed(self, setting: Setting, chunks: Sequence[Tensor]) -> Tensor:

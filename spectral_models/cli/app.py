@@ -8,7 +8,7 @@ Imports nothing heavy before :func:`main` runs, so that Ctrl-C works while torch
 2    wrong usage
 70   an internal error, of us or of a plugin; ``spectral -v`` shows the traceback
 130  Ctrl-C
-141  the reader of the output has closed the pipe, as in ``spectral components | head -1``
+141  the output is a closed pipe, as in ``spectral components | head -1``
 ===  ===========================================================================
 """
 
@@ -37,20 +37,20 @@ def main() -> None:
     try:
         streams.prepare()
         status = _run()
-    except KeyboardInterrupt:  # outside of a command; commands handle it themselves
+    except KeyboardInterrupt:  # outside of commands, which handle it themselves
         status = _INTERRUPTED
-    with _leaving_on_ctrl_c(said=True):
+    with _leaving_on_ctrl_c(quiet=True):
         try:
             streams.finish()
         except streams.UnwrittenError as error:
             status = status or _unwritten(error)
-    atexit.register(_leave_on_ctrl_c, said=True)  # libraries may take long to exit, and print tracebacks
+    atexit.register(_leave_on_ctrl_c, quiet=True)  # libraries may take long to exit and print tracebacks
     sys.exit(status)
 
 
 def _run() -> int:
     """The exit status of the command line; its error, if any, is printed."""
-    with _leaving_on_ctrl_c(said=False):
+    with _leaving_on_ctrl_c(quiet=False):
         from spectral_core import SpectralError
         from spectral_models.cli.commands import app
         from spectral_models.cli.console import UsageError
@@ -59,7 +59,7 @@ def _run() -> int:
     except SpectralError as error:
         return _failed(str(error))
     except UsageError as error:
-        return _misused(error)
+        return _usage_error(error)
     except streams.UnwrittenError as error:
         return _unwritten(error)
     except BaseException as error:
@@ -67,7 +67,7 @@ def _run() -> int:
     return ended if isinstance(ended, int) else 0
 
 
-def _misused(error: Any) -> int:
+def _usage_error(error: Any) -> int:
     """Report a usage error; one without a message has already shown the help."""
     if message := error.format_message().rstrip("."):
         command = error.ctx.command_path if getattr(error, "ctx", None) else "spectral"
@@ -108,15 +108,15 @@ def _failed(message: str, status: int = 1) -> int:
     return status
 
 
-def _leave_on_ctrl_c(*, said: bool) -> None:
-    """From now on Ctrl-C ends the process at once. said: do not print "interrupted".
+def _leave_on_ctrl_c(*, quiet: bool) -> None:
+    """Let Ctrl-C end the process at once from now on. quiet: do not print "interrupted".
 
     Has no effect in background jobs, which ignore the signal, or outside of the main thread.
     """
 
     def leave(*_: object) -> None:
         with suppress(OSError):
-            os.write(2, b"" if said else b"interrupted\n")
+            os.write(2, b"" if quiet else b"interrupted\n")
         os._exit(_INTERRUPTED)
 
     main_thread = threading.current_thread() is threading.main_thread()
@@ -125,10 +125,10 @@ def _leave_on_ctrl_c(*, said: bool) -> None:
 
 
 @contextmanager
-def _leaving_on_ctrl_c(*, said: bool) -> Iterator[None]:
-    """Inside, Ctrl-C ends the process at once: for code during which nothing can be lost."""
+def _leaving_on_ctrl_c(*, quiet: bool) -> Iterator[None]:
+    """Let Ctrl-C end the process at once inside the block, where nothing can be lost."""
     before = signal.getsignal(signal.SIGINT)
-    _leave_on_ctrl_c(said=said)
+    _leave_on_ctrl_c(quiet=quiet)
     try:
         yield
     finally:

@@ -8,15 +8,14 @@ from typing import Any, NamedTuple
 
 import torch
 import typer
-from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
 from spectral_core import ConfigError
 from spectral_layers import fixed_weights
 from spectral_models.checkpoint import load_checkpoint, load_tokenizer
-from spectral_models.cli.console import out
-from spectral_models.cli.inputs import batches, read_items
+from spectral_models.cli.console import out, plain_table
+from spectral_models.cli.inputs import FILE, ITEMS, batches, read_items
 from spectral_models.errors import not_numbers
 from spectral_models.labels import LabelSet, Problem
 
@@ -26,17 +25,15 @@ _LIKELY = 0.5
 
 def classify(
     checkpoint: Path = typer.Argument(help="A classifier's checkpoint directory, or a run's."),
-    items: list[str] | None = typer.Argument(
-        None, metavar="TEXT", help="Texts; or paths of images, or of WAV files; or of several inputs JSON objects."
-    ),
-    file: Path | None = typer.Option(None, help="One text, path or object on each line, instead; - for stdin."),
-    as_json: bool = typer.Option(False, "--json", help="A line of JSON for each, with all labels, for scripts."),
+    items: list[str] | None = ITEMS,
+    file: Path | None = FILE,
+    as_json: bool = typer.Option(False, "--json", help="Print a line of JSON for each input, with all labels."),
 ) -> None:
-    """Label texts, images or audio with a trained classifier; or tag their words, or predict numbers.
+    """Label texts, images or audio with a trained classifier; or tag words, or predict numbers.
 
-    Files go in as in training, by what the checkpoint says: pixels by its mean
-    and deviation, images of its size, audio of its sample rate. Nothing is
-    resized or resampled. Texts are cut where training cut them.
+    Inputs are read as in training: pixels are normalised by the checkpoint's
+    mean and deviation; images must have its size, audio its sample rate, since
+    nothing is resized or resampled. Texts are cut where training cut them.
 
       spectral classify runs/sentiment "a fine film" "nothing in it"
 
@@ -46,29 +43,30 @@ def classify(
 
       spectral classify runs/posts '{"text": "a day out", "image": "lake.png"}'
 
-    Of sets of labels, those of probability 0.5 or more are printed; of words, a
-    word and its tag on each line, and a blank line behind each text.
+    Multi-label models print the labels of probability 0.5 or more. Token
+    classifiers print a word and its tag on each line, and a blank line after
+    each text.
     """
-    found = read_items(items or [], file)
+    given = read_items(items, file)
     model = load_checkpoint(checkpoint)
-    known = model.config.label_set
-    if known is None or not model.input_specs():
+    label_set = model.config.label_set
+    if label_set is None or not model.input_specs():
         raise ConfigError(
             f"{checkpoint} holds a model of type {model.config.type}: classify takes a classifier. For an encoder's "
             "embeddings: spectral embed."
         )
-    table = Table("input", *_COLUMNS[known.problem], box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = plain_table("input", *_COLUMNS[label_set.problem])
     with fixed_weights(model), torch.no_grad():
-        for batch in batches(model, load_tokenizer(checkpoint), found):
+        for batch in batches(model, load_tokenizer(checkpoint), given):
             logits = model.run(batch.inputs, batch.attention_mask).logits.float()
             for row, item in enumerate(batch.names):
-                own = logits[row] if known.of == "row" else logits[row, [word.token for word in batch.words[row]]]
+                own = logits[row] if label_set.of == "row" else logits[row, [word.token for word in batch.words[row]]]
                 if own.isnan().any():
                     raise not_numbers("logits")
-                if known.of == "token":
-                    _tell_tags(item, [word.text for word in batch.words[row]], own, known, as_json=as_json)
+                if label_set.of == "token":
+                    _print_tags(item, [word.text for word in batch.words[row]], own, label_set, as_json=as_json)
                     continue
-                answer = _answer(own, known)
+                answer = _answer(own, label_set)
                 if as_json:
                     typer.echo(json.dumps({"input": item, **answer.fields}))
                 elif out.is_terminal:
@@ -76,7 +74,7 @@ def classify(
                 else:
                     typer.echo("\t".join([*answer.plain, item]))
     if table.row_count:
-        out.print(table, highlight=False)
+        out.print(table)
 
 
 _COLUMNS: dict[Problem, tuple[str, ...]] = {
@@ -87,35 +85,35 @@ _COLUMNS: dict[Problem, tuple[str, ...]] = {
 
 
 class _Answer(NamedTuple):
-    """What a row's logits say: as JSON, as cells of a table (``_COLUMNS``), and divided by tabs."""
+    """A row's prediction as JSON, as cells of a table (``_COLUMNS``), and as tab-separated fields."""
 
     fields: dict[str, Any]
     cells: list[str]
     plain: list[str]
 
 
-def _answer(logits: Tensor, known: LabelSet) -> _Answer:
-    names = known.names or [str(label) for label in range(known.size)]
-    if known.problem == "regression":
+def _answer(logits: Tensor, label_set: LabelSet) -> _Answer:
+    names = label_set.names or [str(label) for label in range(label_set.size)]
+    if label_set.problem == "regression":
         numbers = dict(zip(names, logits.tolist(), strict=True))
-        alone = known.size == 1 and known.names is None
-        told = ", ".join(f"{'' if alone else f'{name} '}{value:.4g}" for name, value in numbers.items())
-        return _Answer({"numbers": numbers}, [told], [told])
-    several = known.problem == "multi_label_classification"
+        alone = label_set.size == 1 and label_set.names is None
+        line = ", ".join(f"{'' if alone else f'{name} '}{value:.4g}" for name, value in numbers.items())
+        return _Answer({"numbers": numbers}, [line], [line])
+    several = label_set.problem == "multi_label_classification"
     probabilities = (logits.sigmoid() if several else logits.softmax(-1)).tolist()
     ranked = sorted(zip(names, probabilities, strict=True), key=lambda pair: -pair[1])
     if several:
         likely = [(name, share) for name, share in ranked if share >= _LIKELY]
-        told = ", ".join(f"{name} {share:.3f}" for name, share in likely) or "none"
-        return _Answer({"labels": [name for name, _ in likely], "probabilities": dict(ranked)}, [told], [told])
+        line = ", ".join(f"{name} {share:.3f}" for name, share in likely) or "none"
+        return _Answer({"labels": [name for name, _ in likely], "probabilities": dict(ranked)}, [line], [line])
     (label, probability), *others = ranked
     then = "  ".join(f"{name} {share:.3f}" for name, share in others[: _SHOWN - 1])
     first = [label, f"{probability:.3f}"]
     return _Answer({"label": label, "probabilities": dict(ranked)}, [*first, then], first)
 
 
-def _tell_tags(item: str, words: list[str], logits: Tensor, known: LabelSet, *, as_json: bool) -> None:
-    tags = [known.names[label] if known.names else str(label) for label in logits.argmax(-1).tolist()]
+def _print_tags(item: str, words: list[str], logits: Tensor, label_set: LabelSet, *, as_json: bool) -> None:
+    tags = [label_set.names[label] if label_set.names else str(label) for label in logits.argmax(-1).tolist()]
     if as_json:
         typer.echo(json.dumps({"input": item, "words": words, "tags": tags}))
     else:

@@ -62,7 +62,7 @@ app.add_typer(bench.app, name="bench")
 @app.callback()
 def options(
     verbose: bool = typer.Option(
-        False, "--verbose", "-v", help="Also show plans, what was logged on the way, and where an internal error arose."
+        False, "--verbose", "-v", help="Also show plans, log messages, and tracebacks of internal errors."
     ),
 ) -> None:
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")

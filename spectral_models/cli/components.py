@@ -25,7 +25,7 @@ def components(
         None, help="Only this kind: mixer, filter, gate, sparsity, fft, feedforward, fusion, position, frontend, model."
     ),
     name: str | None = typer.Argument(None, help="One part of that kind: its options, with their defaults."),
-    as_json: bool = typer.Option(False, "--json", help="The list as JSON, for scripts."),
+    as_json: bool = typer.Option(False, "--json", help="Print the list as JSON."),
 ) -> None:
     """List the parts that configs can name, or the options of one of them.
 
@@ -53,7 +53,7 @@ def components(
         fields = ("kind", "name", "summary", "provider", "version")
         out.print_json(json.dumps([{field: getattr(entry, field) for field in fields} for entry in entries]))
         return
-    # A terminal gets a table that fits it; a pipe gets one whole line for each component, for grep.
+    # A pipe gets one unwrapped line for each component, for grep.
     table = Table.grid(padding=(0, 2))
     for found, members in groupby(entries, key=lambda entry: entry.kind):
         table.add_row(Text(found, "bold"))

@@ -23,7 +23,7 @@ app = typer.Typer(
     help=f"Show, check and describe configs: of models, and of runs (model, data, training).\n\n"
     f"Presets: {', '.join(list_models())}. "
     f"Named blocks, for a model's block and layers: {', '.join(list_blocks())}. "
-    "What a part can be told: spectral components KIND NAME.",
+    "Options of a part: spectral components KIND NAME.",
     no_args_is_help=True,
 )
 _SOURCE = typer.Argument(help=f"A YAML or JSON file, a model's or a run's; or a preset: {', '.join(list_models())}.")
@@ -57,13 +57,11 @@ def list_presets(pattern: str = typer.Argument("*", help="Only presets that matc
 
 @app.command()
 def show(source: str = _SOURCE, changes: list[str] = _SET) -> None:
-    """Print the whole config as YAML, every default written out.
+    """Print the whole config, including defaults, as a YAML config file.
 
-    What is printed is a config file again.
+    spectral config show tiny --set fft=hierarchical > mine.yaml
 
-      spectral config show tiny --set fft=hierarchical > mine.yaml
-
-      spectral config show examples/demo.yaml --set training.steps=2000
+    spectral config show examples/demo.yaml --set training.steps=2000
     """
     text = yaml.safe_dump(read_config(source, changes).model_dump(mode="json"), sort_keys=False)
     if out.is_terminal:
@@ -74,14 +72,14 @@ def show(source: str = _SOURCE, changes: list[str] = _SET) -> None:
 
 @app.command()
 def validate(source: str = _SOURCE, changes: list[str] = _SET) -> None:
-    """Check a config by building its model; exits with 1 and every problem's path when it cannot work.
+    """Check a config by building its model; exits with 1 and the path of every problem.
 
-    Nothing of the model's size is allocated.
+    No memory is allocated for parameters.
 
       spectral config validate mine.yaml --set num_layers=12
     """
     config = read_config(source, changes)
-    with without_memory():  # a hundred billion parameters are checked
+    with without_memory():
         model = build_model(config.model if isinstance(config, RunConfig) else config)
     count = sum(parameter.numel() for parameter in model.parameters())
     out.print(f"{source}: valid, {model.config.type} with {count:,} parameters")
@@ -91,9 +89,9 @@ def validate(source: str = _SOURCE, changes: list[str] = _SET) -> None:
 def schema(
     variant: str = typer.Argument("run", help="'run' for what `spectral train` reads, or a model variant's name."),
 ) -> None:
-    """Print the JSON Schema, installed plugins' parts included (for editors and validators).
+    """Print the JSON Schema with the parts of installed plugins, for editors and validators.
 
-    With what each value means, its default and its limits.
+    It has the meaning, default and limits of each value.
 
       spectral config schema > run.schema.json
 

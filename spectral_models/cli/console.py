@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 UsageError: Any = typer.BadParameter.__mro__[2]
 """Base of usage errors: click's ClickException, or typer's own copy of it in newer releases."""
@@ -18,7 +19,7 @@ _LONGEST = 4000
 
 
 class _Console(Console):
-    """Prints control characters of names and messages as escapes, so that no terminal obeys them."""
+    """Escapes control characters in names and messages, so that a terminal does not execute them."""
 
     def print(self, *objects: Any, **options: Any) -> None:
         super().print(*(printable(each) if isinstance(each, str) else each for each in objects), **options)
@@ -26,6 +27,11 @@ class _Console(Console):
 
 out = _Console(highlight=False, markup=False)
 errors = _Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+
+
+def plain_table(*headers: str) -> Table:
+    """A table without rules."""
+    return Table(*headers, box=None, pad_edge=False, padding=(0, 2, 0, 0))
 
 
 def show(text: str) -> None:

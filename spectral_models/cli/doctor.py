@@ -23,9 +23,10 @@ _LENGTHS = (256, 8192, 65536)
 def doctor() -> None:
     """Check the installation: versions, devices, FFT backends, plugins. Exits with 1 when a plugin failed.
 
-    The lines "fft: auto" say which backend fft: auto takes at a length on this
-    machine, and why not the others. Plugins are named before they are imported: the
-    last one named is the one that ended this command, or never returns.
+    The lines "fft: auto" name the backend that fft: auto chooses for a length on
+    this machine, and the reasons against the others. Plugins are named before
+    they are imported: if this command crashes or hangs, the last one named is the
+    cause.
     """
     logging.getLogger("spectral_core.discovery").setLevel(logging.INFO)
     assert MODELS  # importing the last of the registries declares them all
@@ -42,10 +43,9 @@ def doctor() -> None:
     auto = fft_backend("auto")
     assert isinstance(auto, AutoFFT)
     for length in _LENGTHS:
-        request = Request("convolution", device, torch.float32, 1, 256, length, length, "causal", True)
-        _line("fft: auto", f"{length} tokens: {auto.plan(request)}")
-    if xla is not None:
-        _line("fft: auto", f"on xla: {_plan_on_xla(auto)}")
+        _line("fft: auto", f"{length} tokens: {_plan(auto, device, length)}")
+    if xla is not None:  # the same plan at all lengths
+        _line("fft: auto", f"on xla: {_plan(auto, 'xla', _LENGTHS[0])}")
     failures = HOST.failures()
     for failure in failures:
         _line("plugin", str(failure), style="red")
@@ -66,11 +66,10 @@ def _xla_devices() -> str | None:
         return f"unusable: {error}"
 
 
-def _plan_on_xla(auto: AutoFFT) -> str:
-    """The plan, which is the same at all lengths; a refusal until the process sets the precision of products."""
-    length = _LENGTHS[0]
+def _plan(auto: AutoFFT, device: str, length: int) -> str:
+    """The plan, or why there is none: XLA is refused until the process sets the precision of products."""
     try:
-        return str(auto.plan(Request("convolution", "xla", torch.float32, 1, 256, length, length, "causal", True)))
+        return str(auto.plan(Request("convolution", device, torch.float32, 1, 256, length, length, "causal", True)))
     except UnsupportedInputError as error:
         return str(error)
 

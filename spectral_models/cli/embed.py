@@ -1,4 +1,4 @@
-"""``spectral embed``: texts, images or audio as vectors, and how alike they are."""
+"""``spectral embed``: embeddings of texts, images or audio, and their cosines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import typer
-from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 from torch.nn import functional as F
@@ -16,8 +15,8 @@ from torch.nn import functional as F
 from spectral_core import ConfigError
 from spectral_layers import fixed_weights
 from spectral_models.checkpoint import load_checkpoint, load_tokenizer
-from spectral_models.cli.console import out
-from spectral_models.cli.inputs import batches, read_items
+from spectral_models.cli.console import out, plain_table
+from spectral_models.cli.inputs import FILE, ITEMS, batches, read_items
 from spectral_models.cli.outputs import check_output
 from spectral_models.errors import not_numbers
 
@@ -26,29 +25,27 @@ _COMPARED = 12
 
 def embed(
     checkpoint: Path = typer.Argument(help="An encoder's checkpoint directory, or a classifier's, or a run's."),
-    items: list[str] | None = typer.Argument(
-        None, metavar="TEXT", help="Texts; or paths of images, or of WAV files; or of several inputs JSON objects."
-    ),
-    file: Path | None = typer.Option(None, help="One text or path on each line, instead; - for the standard input."),
-    output: Path | None = typer.Option(None, "--out", help="Write them to this .npy file, (inputs, width) in float32."),
-    normalize: bool = typer.Option(False, "--normalize", help="Scale each to length 1, for products to be cosines."),
+    items: list[str] | None = ITEMS,
+    file: Path | None = FILE,
+    output: Path | None = typer.Option(None, "--out", help="Write to this .npy file, (inputs, width) in float32."),
+    normalize: bool = typer.Option(False, "--normalize", help="Scale each to length 1, so that products are cosines."),
 ) -> None:
-    """Turn texts, images or audio into the vectors an encoder pools them into.
+    """Print the pooled embeddings of texts, images or audio.
 
-    The mean over an input's own tokens, padding left out, unless the encoder
-    was made with another pooling. A terminal shows the cosines between up to 12
-    of them; a pipe gets a line of JSON for each.
+    By default an encoder pools by the mean over an input's tokens, without
+    padding. A terminal shows the cosines between up to 12 embeddings; a pipe
+    gets a line of JSON for each.
 
       spectral embed runs/encoder "a cat sat" "the dog lay" "interest rates"
 
       spectral embed runs/encoder --file sentences.txt --out embeddings.npy --normalize
     """
-    found = read_items(items or [], file)
+    given = read_items(items, file)
     if output is not None and output.suffix != ".npy":
         named = output.with_suffix(".npy") if output.name else "embeddings.npy"
         raise ConfigError(f"--out {output}: embeddings are written as .npy; call it {named}.")
     if output is not None:
-        check_output(output, [checkpoint, *found, file or ""])
+        check_output(output, [checkpoint, *given, file or ""])
     model = load_checkpoint(checkpoint)
     if not model.config.pools:
         raise ConfigError(
@@ -58,7 +55,7 @@ def embed(
     names: list[str] = []
     pooled: list[Tensor] = []
     with fixed_weights(model), torch.no_grad():
-        for batch in batches(model, load_tokenizer(checkpoint), found):
+        for batch in batches(model, load_tokenizer(checkpoint), given):
             names += batch.names
             pooled.append(model.run(batch.inputs, batch.attention_mask).pooled)
     vectors = torch.cat(pooled).float()
@@ -81,17 +78,17 @@ def embed(
 
 
 def _show_cosines(items: list[str], vectors: Tensor) -> None:
-    """Each against those before it; of one, its first numbers."""
+    """The cosines of each embedding with those before it; the first numbers of a single one."""
     if len(items) == 1:
         start = "  ".join(f"{value:+.3f}" for value in vectors[0, :6].tolist())
-        out.print(f"{vectors.shape[1]} numbers: {start} ...", highlight=False)
+        out.print(f"{vectors.shape[1]} numbers: {start} ...")
         return
     unit = F.normalize(vectors[:_COMPARED], dim=-1)
     cosines = (unit @ unit.T).tolist()
-    table = Table("", "input", *map(str, range(1, len(cosines))), box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = plain_table("", "input", *map(str, range(1, len(cosines))))
     for index, row in enumerate(cosines):
         shown = [f"{value:+.2f}" for value in row[:index]]
         table.add_row(str(index + 1), Text(items[index], no_wrap=True, overflow="ellipsis"), *shown)
-    out.print(table, highlight=False)
+    out.print(table)
     if len(items) > _COMPARED:
-        out.print(f"the first {_COMPARED} of {len(items)}", style="dim", highlight=False)
+        out.print(f"the first {_COMPARED} of {len(items)}", style="dim")

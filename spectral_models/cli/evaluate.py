@@ -1,4 +1,4 @@
-"""``spectral evaluate``: a trained model's numbers on what it has not learned from."""
+"""``spectral evaluate``: measures of a trained model on held-out or other data."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ from spectral_models.registries import task_of
 from spectral_models.training import RunConfig, load_run
 
 _FREE = {"label", "separator", "context"}
-"""Options of data that do not decide which rows are held out; columns that are read do, by their content."""
+"""Options of data that do not affect which rows are held out; input columns do, by their contents."""
 
 
 def evaluate(
     checkpoint: Path = typer.Argument(help="A checkpoint's directory, or a run's."),
     data: str | None = typer.Option(
         None,
-        help="Text for a language model (a file, a directory, 'stdlib', datasets:NAME), all of it; for a "
-        "classifier a table (.csv, .tsv, .jsonl, .parquet), or a folder with one of images or WAV files for each "
-        "label, or datasets:NAME. By default what the checkpoint's run held out.",
+        help="For a language model a text, read as a whole (a file, a directory, 'stdlib', datasets:NAME); for a "
+        "classifier a table (.csv, .tsv, .jsonl, .parquet), a folder with a folder of images or WAV files for each "
+        "label, or datasets:NAME. By default the held-out data of the checkpoint's run.",
     ),
     text: str | None = typer.Option(None, help="The column or field with the texts. By default the run's, or 'text'."),
     label: str | None = typer.Option(None, help="The column with the labels. By default the run's, or 'label'."),
-    split: str = typer.Option("test", help="Which split of a dataset a classifier is judged on."),
+    split: str = typer.Option("test", help="The split of a dataset to measure a classifier on."),
     context: int | None = typer.Option(
-        None, min=1, max=1 << 24, help="Tokens a window feeds. By default the run's, or 256."
+        None, min=1, max=1 << 24, help="Tokens in a window. By default the run's, or 256."
     ),
     batch_size: int = typer.Option(
-        32, min=1, max=1 << 16, help="Windows or examples at a time; the numbers do not depend on it."
+        32, min=1, max=1 << 16, help="Windows or examples in a batch; results do not depend on it."
     ),
     changes: list[str] = typer.Option(
         [], "--set", metavar="OPTION=VALUE", help="Replace an option of the data, as in separator=|. Repeatable."
     ),
     fft: str | None = typer.Option(None, help="FFT backend, instead of the checkpoint's."),
 ) -> None:
-    """A trained model's numbers for its task: bits per byte of a language model, accuracy of a classifier, and others.
+    """Measure a trained model on its task: bits per byte of a language model, accuracy of a classifier, and others.
 
-    Bits per byte predict every byte once, from what stands before it in its window; xz -9 is given the same bytes.
-    Beside accuracy stands that of a constant answer.
+    For bits per byte, every byte is predicted once, from the bytes before it in its window; the reference is xz -9 on
+    the same bytes. The reference of accuracy is always predicting the most frequent label.
 
       spectral evaluate runs/mine
 
@@ -61,25 +61,23 @@ def evaluate(
     model = load_checkpoint(checkpoint, **({} if fft is None else {"fft": fft}))
     run = run_of(checkpoint)
     if not data and run is None:
-        raise ConfigError(f"{checkpoint} lies in no run that held anything out. Say what to read: --data PATH.")
+        raise ConfigError(f"{checkpoint} belongs to no run with held-out data. Say what to read: --data PATH.")
     task = task_of(model.config) if run is None else run.task
     if task is None:
         raise ConfigError(
             f"{checkpoint} holds a model of type {model.config.type}: it declares no task to be measured for."
         )
-    given = {"text_field": text, "text": text, "label": label, "context": context}
-    past: dict[str, Any] = {} if run is None else run.data.model_dump()
+    defaults: dict[str, Any] = {} if run is None else run.data.model_dump()
     kind = task.data_kinds(model.config)[0] if run is None else type(run.data)
-    options = {name: value for name, value in given.items() if value is not None and name in kind.model_fields}
-    for option, value, names in (
-        ("--text", text, ("text", "text_field")),
-        ("--label", label, ("label",)),
-        ("--context", context, ("context",)),
-    ):
-        if value is not None and not options.keys() & set(names):
-            raise ConfigError(f"{option}: data for {task.type} have no such option. Leave it out.")
+    options: dict[str, Any] = {}
+    for option, value in {"text": text, "label": label, "context": context}.items():
+        fields = {option, f"{option}_field"} & kind.model_fields.keys()  # corpora have text_field, tables text
+        if value is not None and not fields:
+            raise ConfigError(f"--{option}: data for {task.type} have no such option. Leave it out.")
+        if value is not None:
+            options |= dict.fromkeys(fields, value)
     options |= dict(map(parse_assignment, changes))
-    changed = {name for name, value in options.items() if past.get(name) != value}
+    changed = {name for name, value in options.items() if defaults.get(name) != value}
     if data is None and (other := sorted(changed - _FREE)):
         raise ConfigError(
             f"another {other[0]} would measure other rows than the run held out, some of them trained on. Leave it "
@@ -90,27 +88,23 @@ def evaluate(
     limits = [spec.max_length for spec in model.input_specs() if isinstance(spec, TokenInput) and spec.max_length]
     if limits and "max_length" in kind.model_fields:
         options.setdefault("max_length", limits[0])
-    if run is not None and data is not None and _same(data, past.get("source", "")):
-        errors.print(f"the model was trained on part of {data}; without --data what it held out is measured")
-    reads = kind.parse({**past, **options})
-    if reasons := task.unsupported_reasons(model.config, reads):
+    if run is not None and data is not None and os.path.realpath(data) == os.path.realpath(run.data.source):
+        errors.print(f"the model was trained on part of {data}; without --data its held-out part is measured")
+    config = kind.parse({**defaults, **options})
+    if reasons := task.unsupported_reasons(model.config, config):
         raise ConfigError("; ".join(reasons) + ".")
-    loaded = task.load(model.config, reads, tokenizer=load_tokenizer(checkpoint), split=None if data is None else split)
+    loaded = task.load(
+        model.config, config, tokenizer=load_tokenizer(checkpoint), split=None if data is None else split
+    )
     with _progress(len(loaded.held_out), loaded.held_out.what) as advance:
-        judged = loaded.judge(model, batch_size=batch_size, on_batch=advance)
-    lines = loaded.lines(judged)
+        measures = loaded.judge(model, batch_size=batch_size, on_batch=advance)
+    lines = loaded.lines(measures)
     width = max(len(name) for name, _ in lines)
-    text_lines = "\n".join(f"{name:<{width}}  {value}" for name, value in lines)
-    out.print(text_lines, highlight=False, markup=False, soft_wrap=True)
-
-
-def _same(source: str, other: str) -> bool:
-    """Whether two sources are one, or one file."""
-    return source == other or os.path.realpath(source) == os.path.realpath(other)
+    out.print("\n".join(f"{name:<{width}}  {value}" for name, value in lines), soft_wrap=True)
 
 
 def run_of(checkpoint: Path) -> RunConfig | None:
-    """The run whose directory holds a checkpoint, or is meant by it."""
+    """The run of a checkpoint in a run's directory, or of the directory itself."""
     here = checkpoint.resolve()
     for folder in (here, *list(here.parents)[:2]):
         if (folder / "run.yaml").is_file():
@@ -120,7 +114,7 @@ def run_of(checkpoint: Path) -> RunConfig | None:
 
 @contextmanager
 def _progress(total: int, what: str) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal's stderr; elsewhere nothing."""
+    """A progress bar on stderr if it is a terminal. Yields a function that adds a number of items."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
         task = bar.add_task("", total=total)

@@ -17,7 +17,7 @@ def export(
     checkpoint: Path = typer.Argument(help="A checkpoint's directory, or a run's."),
     output: Path = typer.Argument(metavar="OUT", help="The file to write: model.pt2 or model.onnx."),
     format: Literal["torch", "onnx"] | None = typer.Option(
-        None, help="By default what OUT ends in: .pt2 is torch, .onnx is onnx."
+        None, help="By default by the suffix of OUT: .pt2 is torch, .onnx is onnx."
     ),
     length: list[str] | None = typer.Option(
         None,
@@ -34,17 +34,16 @@ def export(
 ) -> None:
     """Write a model as a program for other runtimes, in float32.
 
-    The batch may have any size; lengths are fixed, since transforms become
-    products with matrices of their size. Shorter texts and recordings are padded:
-    encoders get an attention_mask for it, and decoders need none, as what
-    stands behind a token does not change it. Inputs: input_ids, pixel_values or
-    input_values, and attention_mask; of seq2seq also decoder_input_ids; of
-    multimodal its modalities by name, all of them and without masks. Outputs:
-    logits; of encoders pooled and hidden.
+    The batch size is free; lengths are fixed, since transforms become products
+    with matrices of that size. Pad shorter texts and recordings: encoders take
+    an attention_mask for it; causal decoders need none. Inputs: input_ids,
+    pixel_values or input_values, and attention_mask; for seq2seq also
+    decoder_input_ids; for multimodal all modalities by name, without masks.
+    Outputs: logits; for encoders pooled and hidden.
 
-    What was written is loaded again, run (ONNX in onnxruntime) and compared
-    with the model; a program that differs by more than 1e-4 of the largest
-    output is deleted.
+    The written program is loaded, run (ONNX in onnxruntime) and compared with
+    the model; a program that differs by more than 1e-4 of the largest output is
+    deleted.
 
       spectral export runs/mine model.pt2 --length 512
 
@@ -64,7 +63,7 @@ def export(
         )
     check_output(output, [checkpoint])
     if output.is_file() and output.suffix not in SUFFIXES:
-        raise ConfigError(f"{output} exists and is not called as a program is (.pt2, .onnx). Choose another OUT.")
+        raise ConfigError(f"{output} exists, and its name is not a program's (.pt2, .onnx). Choose another OUT.")
     made = export_model(
         load_checkpoint(checkpoint),
         output,
@@ -76,8 +75,7 @@ def export(
     width = 1 + max(15, *map(len, made.inputs))
     for label, shapes in (("input", made.inputs), ("output", made.outputs)):
         for name, shape in shapes.items():
-            shown = f"{label:<8}{name:<{width}}({', '.join(['batch', *map(str, shape)])})"
-            out.print(shown)
+            out.print(f"{label:<8}{name:<{width}}({', '.join(['batch', *map(str, shape)])})")
     out.print(
         f"checked {made.error:.1e} from the model, of the largest output (tolerance {TOLERANCE:g})\n"
         f"written {made.path} ({made.bytes:,} bytes, {chosen})",

@@ -1,4 +1,4 @@
-"""Texts, images and audio that a command is given, as batches for a model."""
+"""Batches for a model from a command's texts, images and audio."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import typer
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -27,6 +28,11 @@ from spectral_models.model import SpectralModel
 
 _BATCH = 32
 
+ITEMS = typer.Argument(
+    None, metavar="TEXT", help="Texts; paths of images or WAV files; or, for several inputs, JSON objects."
+)
+FILE = typer.Option(None, help="Read a text, path or object from each line of this file; - for stdin.")
+
 
 class Word(NamedTuple):
     """A word of a text. token: the index of its first token."""
@@ -37,9 +43,9 @@ class Word(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """Some of what was given, in its order, and what to call it. attention_mask: of texts, padded on the right.
+    """Consecutive inputs of a command. names: of the inputs, in order. attention_mask: of texts, padded on the right.
 
-    words: of each text, for models that label tokens.
+    words: the words of each text, for models that label tokens.
     """
 
     names: list[str]
@@ -48,18 +54,15 @@ class Batch:
     words: Sequence[list[Word]] = ()
 
 
-def read_items(given: list[str], file: Path | None) -> list[str]:
-    """The texts, or the paths of images and audio: arguments, or the lines of a file (``-``: the standard input)."""
+def read_items(given: list[str] | None, file: Path | None) -> list[str]:
+    """Texts, or paths of images and audio: the arguments, or the lines of a file (``-``: the standard input)."""
     if bool(given) == (file is not None):
-        raise ConfigError(
-            "give what to read, or --file FILE with one on each line (- for the standard input)"
-            + (", not both." if given else ".")
-        )
-    if file is None:
-        items = given
-    else:
-        found = checked([_standard_input()], "the standard input") if str(file) == "-" else pieces(file)
-        items = [line.removesuffix("\r") for line in lines(found)]
+        both = ", not both" if given else ""
+        raise ConfigError(f"give inputs, or --file FILE with one on each line (- for the standard input){both}.")
+    items = given or []
+    if file is not None:
+        parts = checked([_standard_input()], "the standard input") if str(file) == "-" else pieces(file)
+        items = [line.removesuffix("\r") for line in lines(parts)]
         if not items[-1]:
             items.pop()
     empty = [number for number, item in enumerate(items, start=1) if not item.strip()]
@@ -81,12 +84,12 @@ def _standard_input() -> bytes:
 def batches(
     model: SpectralModel, tokenizer: Tokenizer, items: list[str], spec: InputSpec | None = None
 ) -> Iterator[Batch]:
-    """Texts, some at a time; images and audio, which are paths, and JSON objects of several inputs one by one.
+    """Texts in batches; paths of images and audio, and JSON objects of several inputs, one at a time.
 
-    spec: the input to read; the model's only one, where it has one. All are read as in training. Texts are cut where
-    training cut them, or at the model's limit, and stderr says how many were; of models that label tokens they are
-    divided at white space, into words. Raises DataError for files that are missing or of another kind, for another size
-    or sample rate, and for a model that reads neither texts nor files.
+    spec: the input to read; by default the model's only one. Inputs are read as in training. Texts are cut where
+    training cut them, or at the model's limit, and stderr says how many were cut. For models that label tokens, texts
+    are split into words at white space. Raises DataError for files that are missing or of another kind, for another
+    image size or sample rate, and for a model that reads neither texts nor files.
     """
     spec = spec or model.only_input
     cuts: Counter[str] = Counter()
@@ -105,7 +108,7 @@ def batches(
 
 
 def _modalities(model: SpectralModel, tokenizer: Tokenizer, item: str, cuts: Counter[str]) -> dict[str, Tensor]:
-    """The inputs of a row that is written as a JSON object."""
+    """The inputs in a JSON object."""
     specs, readers = {spec.name: spec for spec in model.input_specs()}, model.config.readers()
     example = json.dumps(dict.fromkeys(specs, "..."))
     try:
@@ -114,31 +117,31 @@ def _modalities(model: SpectralModel, tokenizer: Tokenizer, item: str, cuts: Cou
         given = None
     if not isinstance(given, dict) or not given:
         raise ConfigError(
-            f"{shown(item)} is no JSON object of inputs by name, and this model reads several: {example}. "
-            "What an item lacks may be left out."
+            f"{shown(item)} is no JSON object of inputs by name, and this model reads several: {example}. Leave out "
+            "missing ones."
         )
-    found: dict[str, Tensor] = {}
+    read: dict[str, Tensor] = {}
     for name, value in given.items():
         if name not in specs:
+            unknown = f"{shown(item)}: the model has no input {name!r}.{suggestion(name, list(specs))}"
+            raise ConfigError(f"{unknown} Its inputs: {', '.join(specs)}.")
+        if not _is_text(value):
             raise ConfigError(
-                f"{shown(item)}: the model has no input {name!r}.{suggestion(name, list(specs))} Its inputs: "
-                f"{', '.join(specs)}."
+                f"{shown(item)}: {name!r} is a text or the path of a file; leave it out if it is missing."
             )
-        if not _is_written(value):
-            raise ConfigError(f"{shown(item)}: {name!r} is a text or the path of a file; leave it out where it lacks.")
         spec = specs[name]
         if isinstance(spec, TokenInput):
             ids = tokenizer.encode(value.encode(errors="surrogateescape"))
-            found[name] = torch.tensor([_cut(ids, value, spec, cuts)])
+            read[name] = torch.tensor([_cut(ids, value, spec, cuts)])
         elif name in readers:
-            found[name] = readers[name](File.at(value))[None]
+            read[name] = readers[name](File.at(value))[None]
         else:
             raise ConfigError(f"nothing here reads {name!r} of a {model.config.type}: its config has no reader for it.")
-    return {name: found[name] for name in specs if name in found}
+    return {name: read[name] for name in specs if name in read}
 
 
-def _is_written(value: object) -> bool:
-    """Whether a value is a text that is not empty, and that tokenizers and the file system can take."""
+def _is_text(value: object) -> bool:
+    """Whether a value is a non-empty text that tokenizers and the file system accept."""
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         return False
     try:
@@ -161,7 +164,7 @@ def _texts(model: SpectralModel, spec: TokenInput, tokenizer: Tokenizer, items: 
             found = zip(texts, starts, pieces, strict=False)
             words.append([Word(text, start) for text, start, piece in found if piece and start < len(kept)])
         else:
-            # As bytes that need not be text: an argument may hold any.
+            # An argument may hold bytes that are not UTF-8.
             kept = _cut(tokenizer.encode(item.encode(errors="surrogateescape")), item, spec, cuts)
         rows.append(torch.tensor(kept))
     mask = pad_sequence([torch.ones_like(ids) for ids in rows], batch_first=True)
@@ -170,17 +173,17 @@ def _texts(model: SpectralModel, spec: TokenInput, tokenizer: Tokenizer, items: 
 
 
 def _cut(ids: list[int], text: str, spec: TokenInput, cuts: Counter[str]) -> list[int]:
-    """The tokens of a text that the model reads. cuts: counts the texts that have more, by where and why."""
+    """The tokens up to the model's limit. cuts: counts the texts that were longer, by the limit and its cause."""
     if not ids:
-        raise ConfigError(f"the model's tokenizer makes nothing of the text {text!r}. Leave it out.")
-    told = spec.max_length
-    longest = min((length for length in (told, spec.length_limit) if length is not None), default=None)
+        raise ConfigError(f"the model's tokenizer has no tokens for the text {text!r}. Leave it out.")
+    trained = spec.max_length
+    longest = min((length for length in (trained, spec.length_limit) if length is not None), default=None)
     if longest is not None and len(ids) > longest:
-        why = "the model was trained on no more of a text" if longest == told else "the model's parts take no more"
+        why = "the model was trained on no more of a text" if longest == trained else "the model's parts take no more"
         cuts[f"after {longest} tokens: {why}"] += 1
     return ids[:longest]
 
 
 def _printable(text: str) -> str:
-    """An argument's bytes that are not UTF-8 as U+FFFD."""
+    """An argument with U+FFFD for bytes that are not UTF-8."""
     return text.encode(errors="surrogateescape").decode(errors="replace")

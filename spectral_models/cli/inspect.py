@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 import typer
-from rich.table import Table
 from torch import Tensor
 
 from spectral_core import ConfigError
@@ -16,7 +15,7 @@ from spectral_core.errors import suggestion
 from spectral_models.assembly import build_model, list_models
 from spectral_models.checkpoint import find, load_checkpoint, load_tokenizer
 from spectral_models.cli.config import read_config
-from spectral_models.cli.console import out
+from spectral_models.cli.console import out, plain_table
 from spectral_models.cli.outputs import check_output
 from spectral_models.data import ByteTokenizer, Tokenizer
 from spectral_models.errors import needs_extra
@@ -34,8 +33,7 @@ _SAMPLE = resources.files("spectral_models.cli") / "sample.txt"
 def inspect(
     source: str = typer.Argument(
         metavar="CHECKPOINT",
-        help="A checkpoint's directory, or a run's; or a preset's name or a config file, for a model that has learned "
-        "nothing yet.",
+        help="A checkpoint's directory, or a run's; or a preset's name or a config file, for an untrained model.",
     ),
     output: Path = typer.Option(
         None,
@@ -45,22 +43,22 @@ def inspect(
     layers: str = typer.Option(None, help="Only these layers, counted from 0, as in 0,2 or 4-7."),
     text: Path = typer.Option(
         None,
-        help=f"A file whose first {_TEXT_BYTES:,} bytes gates hear. By default a sample of prose, code and figures.",
+        help=f"A file whose first {_TEXT_BYTES:,} bytes gates get. By default a sample of prose, code and figures.",
     ),
-    length: int = typer.Option(4096, min=2, help="Tokens of each filter's kernel to look at."),
+    length: int = typer.Option(4096, min=2, help="Taps of each filter's kernel to plot."),
 ) -> None:
-    """Draw what a model does to frequencies, a PNG for each kind of part, and say in a line what each shows.
+    """Plot a model's frequency responses, a PNG for each kind of part, and print a line about each plot.
 
     Long filters by frequency (magnitude, phase) and by lag; poles of recurrent
-    ones in the unit circle; time constants of memories; taps of short
-    convolutions; gates as the mixer realises them on a text, beside what they
-    asked for and the bins that a sparsity keeps.
+    filters in the unit circle; time constants of memories; taps of short
+    convolutions; gates as the mixer realises them on a text, beside their
+    requested gains and the bins that a sparsity keeps.
 
       spectral inspect runs/mine --layers 0,2
 
       spectral inspect tiny --out plots
     """
-    with needs_extra("plots need", "train"):  # before a model is read, not after
+    with needs_extra("plots need", "train"):  # before the model is loaded
         import matplotlib.figure  # noqa: F401
     wanted = None if layers is None else parse_layers(layers)
     given = None if text is None else _read(text)
@@ -86,9 +84,8 @@ def parse_layers(text: str) -> list[int]:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         numbers = [first, last] if dash else [first]
-        if not all(number.isdecimal() and len(number) <= _DIGITS for number in numbers) or int(numbers[-1]) < int(
-            first
-        ):
+        valid = all(number.isdecimal() and len(number) <= _DIGITS for number in numbers)
+        if not valid or int(numbers[-1]) < int(first):
             raise ConfigError(
                 f"--layers {text}: {part.strip()!r} is no layer. Write numbers and ranges, as in 0,2,4-6, of at most "
                 f"{_DIGITS} digits."
@@ -105,7 +102,7 @@ def _model(source: str) -> SpectralModel:
     presets = list_models()
     if source not in presets and not path.is_file() and path.suffix not in (".yaml", ".yml", ".json"):
         raise ConfigError(
-            f"there is no checkpoint directory at {source}, and no preset is called so.{suggestion(source, presets)} "
+            f"there is no checkpoint directory at {source}, and no preset has this name.{suggestion(source, presets)} "
             f"Presets: {', '.join(presets)}. A config file ends in .yaml, .yml or .json."
         )
     config = read_config(source, [])
@@ -130,7 +127,7 @@ def _read(path: Path) -> bytes:
     except OSError as error:
         raise ConfigError(f"cannot read the text {path}: {error.strerror}.") from None
     if not content:
-        raise ConfigError(f"the text {path} is empty; gates need something to hear.")
+        raise ConfigError(f"the text {path} is empty; gates need at least one token. Give another.")
     return content
 
 
@@ -141,7 +138,7 @@ def _tokens(model: SpectralModel, tokenizer: Tokenizer, given: bytes | None, pat
         return None
     text: str | bytes = _SAMPLE.read_text(encoding="utf-8") if given is None else given
     if isinstance(text, bytes) and not isinstance(tokenizer, ByteTokenizer):
-        text = text.decode(errors="ignore")  # its last character may be cut
+        text = text.decode(errors="ignore")  # the last character may be incomplete
     ids = torch.tensor([tokenizer.encode(text)])
     beyond = ids[ids >= spec.vocab_size]
     if len(beyond) and given is None:
@@ -155,10 +152,10 @@ def _tokens(model: SpectralModel, tokenizer: Tokenizer, given: bytes | None, pat
 
 
 def _show(readings: list[Reading], directory: Path) -> None:
-    """Draw, and print a line for each reading: in a table, or in a pipe as one whole line."""
+    """Draw the plots, and print a table of readings; a pipe gets one unwrapped line for each."""
     from spectral_models.inspection.drawing.pages import write_pictures
 
-    table = Table("plot", "layer", "part", "reading", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = plain_table("plot", "layer", "part", "reading")
     for path, shown in write_pictures(readings, directory):
         for reading in shown:
             line = (path.name, str(reading.place.layer), reading.place.of_layer, reading.summary())

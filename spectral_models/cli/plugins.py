@@ -1,4 +1,4 @@
-"""``spectral plugins``: what third parties have installed here, and a new package to begin one's own with."""
+"""``spectral plugins``: lists installed plugins, and writes the package of a new one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ app = typer.Typer()
 
 @app.callback(invoke_without_command=True)
 def plugins(context: typer.Context) -> None:
-    """List installed plugins with their parts, or what is wrong with them; `new` begins one of your own.
+    """List installed plugins with their parts or failures; `new` writes a package for one of your own.
 
     A plugin is any installed package with an entry point in the group
     spectral.plugins. SPECTRAL_DISABLE_PLUGINS=1 loads none of them,
@@ -32,7 +32,7 @@ def plugins(context: typer.Context) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    assert MODELS  # the last of the registries: importing it declares them all
+    assert MODELS  # importing the last of the registries declares them all
     failures = HOST.failures()
     found = {name: provider for name, provider in HOST.discover().items() if provider.namespace is not None}
     for name, provider in found.items():
@@ -44,26 +44,24 @@ def plugins(context: typer.Context) -> None:
         out.print(
             "\nA decoder with such parts is checked for causality when it is built. Out of the check's reach: "
             f"{OUT_OF_REACH}.",
-            markup=False,
-            highlight=False,
             soft_wrap=True,
         )
     if HOST.restriction:
-        out.print(HOST.restriction, markup=False, soft_wrap=True)
+        out.print(HOST.restriction, soft_wrap=True)
     elif not found and not failures:
         out.print("no plugins are installed. Begin one with: spectral plugins new NAME --kind gate", soft_wrap=True)
 
 
 @app.command()
 def new(
-    name: str = typer.Argument(help="As in acme or spectral-acme: its parts are called acme/<part>."),
-    kind: scaffold.Kind = typer.Option(..., help="The part it begins with."),
-    directory: Path = typer.Option(Path(), help="Where to make its folder, spectral-<name>."),
+    name: str = typer.Argument(help="Such as acme or spectral-acme; its parts are called acme/<part>."),
+    kind: scaffold.Kind = typer.Option(..., help="The kind of its first part."),
+    directory: Path = typer.Option(Path(), help="Where to create its folder, spectral-<name>."),
 ) -> None:
-    """Begin a plugin: an installable package with one working part, its tests and a README.
+    """Write a plugin: an installable package with one working part, its tests and a README.
 
     The tests run the framework's public checks on the part, and pass as written.
-    How to install and test it is printed; nothing is installed by itself.
+    Nothing is installed; the commands for it are printed.
 
       spectral plugins new acme --kind filter
 
@@ -76,8 +74,6 @@ def new(
         f"{folder}: a package with the {kind.value} {plugin.part(kind)}. Next:\n"
         f"  pip install --editable {shlex.quote(f'{folder}[test]')}\n"
         f"  pytest {shlex.quote(str(folder))}",
-        highlight=False,
-        markup=False,
         soft_wrap=True,
     )
 

@@ -13,7 +13,7 @@ from spectral_models.cli.outputs import check_output
 from spectral_models.data import DataConfig
 from spectral_models.data.byte_files import TOKENIZER
 from spectral_models.data.corpus import sample
-from spectral_models.evaluation.change import changed
+from spectral_models.evaluation.change import measure_change
 from spectral_models.quantization import quantize as to_int8
 from spectral_models.quantization import torchao
 from spectral_models.record import CONFIG, int8_of, read_record
@@ -28,12 +28,12 @@ def quantize(
         None, help="Text to measure the change on: a file or directory. By default held-out files of 'stdlib'."
     ),
 ) -> None:
-    """Make the weights of linear layers int8, and say how much smaller and worse that makes a model.
+    """Convert the weights of linear layers to int8, and print the change in size and quality.
 
-    Mixers' and feed-forwards' projections become a quarter of their size;
-    embeddings, heads, filters and norms stay as they are. The new checkpoint is
-    read like any other, by an installation with the extra quantize; it
-    generates and classifies, but cannot be exported or trained.
+    Projections of mixers and feed-forwards shrink to a quarter; embeddings,
+    heads, filters and norms are not converted. Every command reads the new
+    checkpoint if the extra quantize is installed, but it cannot be exported or
+    trained.
 
     The change is measured in bits per byte for language models, as the share of
     inputs that keep their label for classifiers, and as the cosine between
@@ -45,15 +45,13 @@ def quantize(
     """
     check_output(output, [checkpoint, data or ""], replaced=True)
     if (output / CONFIG).is_file() and int8_of(read_record(output), output) == []:
-        raise ConfigError(
-            f"{output} holds a model whose weights are not int8, which would be lost. Choose another OUT."
-        )
-    torchao()  # a missing library is reported before a model is read
+        raise ConfigError(f"{output} holds a model that is not int8, which would be lost. Choose another OUT.")
+    torchao()  # reports a missing library before the model is loaded
     model, tokenizer = load_checkpoint(checkpoint), load_tokenizer(checkpoint)
     text = sample(DataConfig(source=data or "stdlib"), held_out=data is None, limit=_BYTES)
     source = data or "held-out stdlib"
     names: list[str] = []
-    change = changed(model, lambda: names.extend(to_int8(model)), text, source, tokenizer)
+    change = measure_change(model, lambda: names.extend(to_int8(model)), text, source, tokenizer)
     save_checkpoint(model, output, tokenizer=tokenizer if (find(checkpoint) / TOKENIZER).exists() else None)
     before, after = ((find(path) / WEIGHTS).stat().st_size for path in (checkpoint, output))
     weights = sum(model.get_parameter(f"{name}.weight").numel() for name in names)

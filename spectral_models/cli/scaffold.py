@@ -1,7 +1,7 @@
-"""Writes a new plugin: a package of its own, with one working part and its tests.
+"""Writes a new plugin: a package with one working part and its tests.
 
-``templates/common`` and ``templates/<kind>`` are laid out as the package they become. ``package`` in a path stands for
-the package's name, and ``$name`` and the like in a file for the values of :func:`_values`.
+``templates/common`` and ``templates/<kind>`` have the layout of the package. ``package`` in a path is replaced by the
+package's name, and ``$name`` and other words in a file by the values of :func:`_values`.
 """
 
 from __future__ import annotations
@@ -10,20 +10,23 @@ import importlib.util
 import re
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from string import Template
+from typing import Any
+
+import yaml
 
 from spectral_core import ConfigError, __version__
 from spectral_core.plugins import BUILTIN_PROVIDER
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _PREFIX = "spectral-"
-_TRAIN = f"spectral-networks[train]>={__version__}"
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
 class Kind(str, Enum):
-    """What a new plugin may begin with."""
+    """Kinds of part for which there is a template."""
 
     gate = "gate"
     filter = "filter"
@@ -34,78 +37,6 @@ class Kind(str, Enum):
 
 
 @dataclass(frozen=True)
-class _Part:
-    """The part in a kind's template. use: how a model's config names it."""
-
-    name: str
-    config: str
-    module: str
-    summary: str
-    use: str
-    registry: str
-    hook: str = "spectral_register_layers"
-    needs: tuple[str, ...] = ()
-
-
-_PARTS = {
-    Kind.gate: _Part(
-        name="wiener",
-        config="WienerConfig",
-        module="gates",
-        summary="Passes strong bins and fades weak ones, around a learned threshold.",
-        use="block:\n  mixer: {type: spectral_gating, gates: [$part]}",
-        registry="gate",
-    ),
-    Kind.filter: _Part(
-        name="damped_cosine",
-        config="DampedCosineConfig",
-        module="filters",
-        summary="A damped cosine for each channel.",
-        use="block:\n  mixer: {type: gated_convolution, filter: $part}",
-        registry="filter",
-    ),
-    Kind.mixer: _Part(
-        name="moving_average",
-        config="MovingAverageConfig",
-        module="mixers",
-        summary="Exponential moving averages at learned rates; O(1) state.",
-        use="block:\n  mixer: $part",
-        registry="mixer",
-    ),
-    Kind.backend: _Part(
-        name="numpy",
-        config="NumpyFFTConfig",
-        module="backends",
-        summary="numpy.fft on the CPU.",
-        use="fft: $part",
-        registry="fft",
-        hook="spectral_register_fft_backends",
-        needs=("numpy>=1.26",),
-    ),
-    Kind.model: _Part(
-        name="bag",
-        config="BagConfig",
-        module="models",
-        summary="Labels of texts: a mixer between an embedding and a mean.",
-        use="type: $part",
-        registry="model",
-        hook="spectral_register_models",
-        needs=(_TRAIN,),
-    ),
-    Kind.task: _Part(
-        name="ratings",
-        config="RatingsConfig",
-        module="tasks",
-        summary="Ratings of texts: squared error, measured in steps of the scale.",
-        use="task: $part",
-        registry="task",
-        hook="spectral_register_models",
-        needs=(_TRAIN, "numpy>=1.26"),
-    ),
-}
-
-
-@dataclass(frozen=True)
 class Plugin:
     """A plugin's names: ``acme``, its distribution ``spectral-acme`` and its package ``spectral_acme``."""
 
@@ -113,7 +44,7 @@ class Plugin:
 
     @classmethod
     def called(cls, given: str) -> Plugin:
-        """From ``acme`` or ``spectral-acme``. Raises ConfigError for what cannot be a name, or is one already."""
+        """From ``acme`` or ``spectral-acme``. Raises ConfigError for invalid names and names of installed packages."""
         name = given.removeprefix(_PREFIX)
         if not _NAME.fullmatch(name):
             nearest = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-").lstrip("-0123456789")
@@ -122,13 +53,13 @@ class Plugin:
                 f"{given!r} cannot name a plugin: a name is lower-case letters, digits and single hyphens, and begins "
                 f"with a letter, as in acme or spectral-acme.{hint}"
             )
-        made = cls(name)
-        if made.distribution == BUILTIN_PROVIDER or importlib.util.find_spec(made.package):
+        plugin = cls(name)
+        if plugin.distribution == BUILTIN_PROVIDER or importlib.util.find_spec(plugin.package):
             raise ConfigError(
-                f"{given!r} would make the package {made.package}, and {made.distribution} is installed here already. "
-                "Choose another name."
+                f"{given!r} would make the package {plugin.package}, and {plugin.distribution} is installed here "
+                "already. Choose another name."
             )
-        return made
+        return plugin
 
     @property
     def distribution(self) -> str:
@@ -139,8 +70,8 @@ class Plugin:
         return self.distribution.replace("-", "_")
 
     def part(self, kind: Kind) -> str:
-        """What configs call the part of the template."""
-        return f"{self.name}/{_PARTS[kind].name}"
+        """The name of the template's part in configs."""
+        return f"{self.name}/{_parts()[kind.value]['part']}"
 
 
 def write(plugin: Plugin, kind: Kind, directory: Path) -> Path:
@@ -167,30 +98,31 @@ def write(plugin: Plugin, kind: Kind, directory: Path) -> Path:
 def _files(plugin: Plugin, kind: Kind) -> dict[Path, str]:
     """Each file's text by its path in the package."""
     values = _values(plugin, kind)
-    found = {}
+    texts = {}
     for root in (_TEMPLATES / "common", _TEMPLATES / kind.value):
         for source in root.rglob("*.tmpl"):
             path = source.relative_to(root).with_suffix("")
             path = Path(*(plugin.package if step == "package" else step for step in path.parts))
-            found[path] = Template(source.read_text(encoding="utf-8")).substitute(values)
-    return found
+            texts[path] = Template(source.read_text(encoding="utf-8")).substitute(values)
+    return texts
 
 
 def _values(plugin: Plugin, kind: Kind) -> dict[str, str]:
-    """What each ``$word`` in a template stands for."""
-    part = _PARTS[kind]
-    needs = sorted([f"spectral-networks>={__version__}", "torch>=2.9", "pydantic>=2.10", *part.needs])
+    """Values of the ``$words`` in templates."""
+    part = {"kind": kind.value, "needs": [], **_parts()[kind.value]}
+    needs = [Template(need).substitute(version=__version__) for need in part.pop("needs")]
+    needs += [f"spectral-networks>={__version__}", "torch>=2.9", "pydantic>=2.10"]
     return {
+        **part,
         "name": plugin.name,
         "distribution": plugin.distribution,
         "package": plugin.package,
-        "kind": {Kind.backend: "FFT backend"}.get(kind, kind.value),
-        "registry": part.registry,
-        "hook": part.hook,
-        "part": part.name,
-        "module": part.module,
-        "config": part.config,
-        "summary": part.summary,
-        "use": Template(part.use).substitute(part=plugin.part(kind)),
-        "dependencies": ", ".join(f'"{need}"' for need in needs),
+        "use": Template(part["use"]).substitute(part=plugin.part(kind)),
+        "dependencies": ", ".join(f'"{need}"' for need in sorted(needs)),
     }
+
+
+@cache
+def _parts() -> dict[str, dict[str, Any]]:
+    parts: dict[str, dict[str, Any]] = yaml.safe_load((_TEMPLATES / "parts.yaml").read_text(encoding="utf-8"))
+    return parts

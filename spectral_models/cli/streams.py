@@ -26,13 +26,13 @@ def prepare() -> None:
     as in arguments. Closed streams get a descriptor, so that no file that is opened later takes its place. Reading a
     closed input and writing to a closed output fail; a closed stderr discards errors.
     """
-    sys.stdin = sys.stdin or _opened(os.O_WRONLY, "r")
-    sys.stdout = sys.stdout or _opened(os.O_RDONLY, "w")
-    sys.stderr = sys.stderr or _opened(os.O_WRONLY, "w")
+    sys.stdin = sys.stdin or _null_stream(os.O_WRONLY, "r")
+    sys.stdout = sys.stdout or _null_stream(os.O_RDONLY, "w")
+    sys.stderr = sys.stderr or _null_stream(os.O_WRONLY, "w")
     if isinstance(sys.stdin, io.TextIOWrapper) and sys.stdin.errors == "strict":
         sys.stdin.reconfigure(errors="surrogateescape")
-    sys.stdout = _telling(sys.stdout, errors="replace")
-    sys.stderr = _telling(sys.stderr, errors="backslashreplace")
+    sys.stdout = _rebuilt(sys.stdout, errors="replace")
+    sys.stderr = _rebuilt(sys.stderr, errors="backslashreplace")
 
 
 def finish() -> None:
@@ -47,7 +47,7 @@ def finish() -> None:
         except UnwrittenError as error:
             failure = error
         raw = _raw(stream)
-        if isinstance(raw, _Telling) and raw.failed:
+        if isinstance(raw, _StandardStream) and raw.failed:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, raw.fileno())
             os.close(nowhere)
@@ -55,8 +55,8 @@ def finish() -> None:
         raise failure
 
 
-class _Telling(io.FileIO):
-    """A standard stream whose failures are distinct from those of files."""
+class _StandardStream(io.FileIO):
+    """A standard stream that raises UnwrittenError, so that its failures differ from those of files."""
 
     failed = False
 
@@ -68,16 +68,16 @@ class _Telling(io.FileIO):
             raise UnwrittenError(error) from None
 
 
-def _opened(flags: int, mode: Literal["r", "w"]) -> TextIO:
+def _null_stream(flags: int, mode: Literal["r", "w"]) -> TextIO:
     """A stream on the null device, at the lowest free descriptor: that of the first stream that is closed."""
     return open(os.open(os.devnull, flags), mode, closefd=False)
 
 
-def _telling(stream: TextIO, *, errors: str) -> TextIO:
-    """The stream rebuilt on :class:`_Telling`; others than plain files (a test's capture, a console) are unchanged."""
+def _rebuilt(stream: TextIO, *, errors: str) -> TextIO:
+    """The stream on a :class:`_StandardStream`; unchanged unless it is a plain file (a test's capture, a console)."""
     if not isinstance(stream, io.TextIOWrapper) or type(_raw(stream)) is not io.FileIO:
         return stream
-    raw = _Telling(stream.fileno(), "w", closefd=False)
+    raw = _StandardStream(stream.fileno(), "w", closefd=False)
     return io.TextIOWrapper(
         io.BufferedWriter(raw) if isinstance(stream.buffer, io.BufferedWriter) else raw,
         encoding=stream.encoding,

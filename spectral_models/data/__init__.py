@@ -1,7 +1,7 @@
-"""Text as tokens: tokenizers, corpora with a held-out part, windows over them; labelled examples; synthetic tasks.
+"""Data: tokenizers, text corpora and windows of their tokens, examples in rows, synthetic tasks.
 
-The last are recall (``mqar_batch``), tones in noise (``tones_batch``), reversing and sorting (``sequences_batch``), and
-events that coincide in two streams (``coincidence_batch``).
+The synthetic tasks are recall (``mqar_batch``), tones in noise (``tones_batch``), reversing and sorting
+(``sequences_batch``), and events that coincide in two modalities (``coincidence_batch``).
 """
 
 from spectral_models.data.coincidence import coincidence_batch

@@ -1,4 +1,4 @@
-"""Examples as batches: shuffled anew each epoch, those of like length together, padded on the right."""
+"""Examples and batches of them: reshuffled every epoch, grouped by length, padded on the right."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from spectral_models.loss import IGNORE
 
 Example = dict[str, Tensor]
 Labels = Tensor | Sequence[int] | Sequence[Sequence[int]] | Sequence[Tensor]
-"""Of N examples: numbers (N,), values (N, K), or for each a row of tokens or tags (L,)."""
-_BATCHES = 50  # how many are sorted by length at a time
+"""Labels of N examples: (N,) numbers, (N, K) values, or N rows of tokens or tags (L,)."""
+_BATCHES = 50  # batches that are sorted by length together
 
 
 class Examples(Dataset[Example]):
     """Item i is example i: its ``inputs``, (L,) or (C, H, W), and its ``labels``, (), (K,) or (L,).
 
-    items: texts, files or lists of words. what: they are, in the plural.
+    items: texts, files, lists of words, or rows of modalities. what: the plural noun for them.
     """
 
     what: str
@@ -45,14 +45,14 @@ class Examples(Dataset[Example]):
 
     @abstractmethod
     def inputs(self, index: int) -> Example:
-        """What the model reads of example i, by name."""
+        """The model inputs of example i, by name."""
 
     @abstractmethod
     def lengths(self) -> Tensor:
-        """(N,): how long the inputs are along their last axis."""
+        """(N,): sizes of the inputs' last axis."""
 
     def digest(self) -> str:
-        """SHA-256 of texts or the contents of files, and of their labels."""
+        """SHA-256 of all items, files by their contents, and labels."""
         digest = hashlib.sha256()
         for item, label in zip(self.items, self.labels, strict=True):
             content = _content(item)
@@ -72,7 +72,7 @@ class _TokenExamples(Examples):
 
 
 class TextExamples(_TokenExamples):
-    """Texts: their first ``max_length`` tokens each, all of them where it is None."""
+    """The first ``max_length`` tokens of each text; None: all."""
 
     what = "texts"
 
@@ -82,9 +82,9 @@ class TextExamples(_TokenExamples):
 
 
 class TaggedExamples(_TokenExamples):
-    """Sentences: the tokens of their words (:func:`word_tokens`), and a label for each token.
+    """Sentences as the tokens of their words (:func:`word_tokens`), with a label for each token.
 
-    The first token of a word has the word's tag, and the others IGNORE (-100).
+    The first token of a word has the word's tag; the others have IGNORE (-100).
     """
 
     what = "sentences"
@@ -107,13 +107,13 @@ class TaggedExamples(_TokenExamples):
 
 
 class FileExamples(Examples):
-    """Images or audio, read when they are asked for: none is kept.
+    """Images or audio, read at each access and not cached.
 
-    Each is also read once at first, so that a file which does not fit is an error before anything is computed.
+    The constructor reads every file once, so that unfit files are errors before training starts.
     """
 
     def __init__(self, files: Sequence[File], labels: Labels, reader: Reader) -> None:
-        """reader: where it takes images of any size, they are to have that of the first."""
+        """reader: if it has no image size, all images must have the size of the first."""
         super().__init__(files, labels)
         self.reader = reader.like(files[0])
         self.what = f"{reader.what}s"
@@ -127,10 +127,10 @@ class FileExamples(Examples):
 
 
 class ModalityExamples(Examples):
-    """Rows of several modalities: ``inputs.NAME`` for each that a row has.
+    """Rows of several modalities, as ``inputs.NAME`` for each modality that the row has.
 
-    columns: texts, files or None where a row lacks them, by modality. readers: of the modalities that are files, by
-    name; those of images without a size take that of the first.
+    columns: texts or files by modality, None for missing ones. readers: of the modalities in files, by name; a reader
+    of images without a size takes the size of the first image.
     """
 
     what = "rows"
@@ -151,14 +151,14 @@ class ModalityExamples(Examples):
             rows = [row for row, cell in enumerate(cells) if cell is not None]
             if not rows:
                 continue
-            found, none = [cells[row] for row in rows], torch.zeros(len(rows))
+            present, unused = [cells[row] for row in rows], torch.zeros(len(rows))
             part: Examples
             if name in readers:
-                part = FileExamples(found, none, readers[name])
+                part = FileExamples(present, unused, readers[name])
                 self.readers[name] = part.reader
             else:
                 assert tokenizer is not None
-                part = TextExamples(found, none, tokenizer, max_length)
+                part = TextExamples(present, unused, tokenizer, max_length)
             self._parts[name] = part, {row: place for place, row in enumerate(rows)}
 
     def inputs(self, index: int) -> Example:
@@ -169,7 +169,7 @@ class ModalityExamples(Examples):
         }
 
     def lengths(self) -> Tensor:
-        """(N,): the sum over a row's modalities."""
+        """(N,): sums over the modalities of a row."""
         total = torch.zeros(len(self), dtype=torch.long)
         for part, places in self._parts.values():
             total[torch.tensor(list(places))] += part.lengths()
@@ -177,23 +177,23 @@ class ModalityExamples(Examples):
 
 
 def word_tokens(words: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
-    """The tokens of each word, with a space before it but the first."""
+    """The tokens of each word; all words but the first are encoded with a space in front."""
     return tokenizer.encode_batch([f"{' ' if place else ''}{word}" for place, word in enumerate(words)])
 
 
 def token_rows(
     texts: Sequence[str], tokenizer: Tokenizer, max_length: int | None, end: int | None = None
 ) -> list[Tensor]:
-    """The first ``max_length`` tokens of each text, int32, all of them where it is None. end: a token behind each text,
-    which counts.
+    """The first ``max_length`` tokens of each text, int32; None: all.
+
+    end: token appended to each text before it is cut. A text without tokens becomes token 0.
     """
-    # A tokenizer may make nothing of a text; token 0 then stands for it, for a row needs a token.
     last = [] if end is None else [end]
     return [torch.tensor([*ids, *last][:max_length] or [0], dtype=torch.int32) for ids in tokenizer.encode_each(texts)]
 
 
 def _content(item: Any) -> bytes:
-    """What a digest is made of."""
+    """The bytes of an item, unambiguous for nested ones."""
     if isinstance(item, File):
         return item.read("file")
     if isinstance(item, str):
@@ -205,10 +205,10 @@ def _content(item: Any) -> bytes:
 
 
 class ShuffledBatches(Dataset[Example]):
-    """``steps`` batches, one example after another; item i is a function of (seed, i) alone.
+    """The examples of ``steps`` consecutive batches; item i is a function of (seed, i) alone.
 
-    An epoch goes through all examples in random order, with a few again to fill its last batch. Within fifty batches
-    examples are sorted by length, for batches to hold little padding, and the batches are shuffled.
+    An epoch visits all examples in random order and repeats a few to fill its last batch. To reduce padding, every
+    group of fifty batches is sorted by length; the batches are then shuffled.
     """
 
     def __init__(self, examples: Examples, batch_size: int, steps: int, seed: int) -> None:
@@ -241,28 +241,26 @@ class ShuffledBatches(Dataset[Example]):
 def padded(examples: Sequence[Example]) -> Example:
     """A batch of examples, padded on the right.
 
-    inputs: images (B, C, H, W); sequences (B, L), with attention_mask (B, L). ``inputs.NAME`` of modalities the same,
-    with ``attention_mask.NAME``, and ``present.NAME`` (B,), false where a row lacks it and zeros stand for it. What no
-    row has is left out.
-    labels: (B,), (B, K) floats, or (B, L) integers with IGNORE (-100) behind each row's.
+    inputs: images (B, C, H, W); sequences (B, L), with attention_mask (B, L). ``inputs.NAME`` of modalities likewise,
+    with ``attention_mask.NAME``, and ``present.NAME`` (B,), false for rows without the modality, whose inputs are
+    zeros. A modality that no row has is left out.
+    labels: (B,), (B, K) floats, or (B, L) integers padded with IGNORE (-100).
     """
     labels = [example["labels"] for example in examples]
     ragged = labels[0].dim() == 1 and not labels[0].is_floating_point()
     batch = {"labels": pad_sequence(labels, True, IGNORE) if ragged else torch.stack(labels)}
     for name in dict.fromkeys(name for example in examples for name in example if name != "labels"):
         _, dot, modality = name.partition(".")
-        given = [example[name] for example in examples if name in example]
-        absent = torch.zeros_like(given[0] if given[0].dim() > 1 else given[0][:1])
+        present = torch.tensor([name in example for example in examples])
+        first = next(example[name] for example in examples if name in example)
+        absent = torch.zeros_like(first if first.dim() > 1 else first[:1])
         rows = [example.get(name, absent) for example in examples]
-        if rows[0].dim() > 1:
+        if first.dim() > 1:
             batch[name] = torch.stack(rows)
         else:
-            mask = [
-                torch.full_like(row, name in example, dtype=torch.long)
-                for row, example in zip(rows, examples, strict=True)
-            ]
             batch[name] = pad_sequence(rows, batch_first=True)
-            batch[f"attention_mask{dot}{modality}"] = pad_sequence(mask, batch_first=True)
+            mask = pad_sequence([torch.ones_like(row, dtype=torch.long) for row in rows], batch_first=True)
+            batch[f"attention_mask{dot}{modality}"] = mask * present[:, None]
         if modality:
-            batch[f"present.{modality}"] = torch.tensor([name in example for example in examples])
+            batch[f"present.{modality}"] = present
     return batch

@@ -7,15 +7,15 @@ from typing import Any
 
 TOKENIZER, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 END, MASK = "\0", "\0<mask>\0"
-"""The two tokens that cannot occur in text: no document has a NUL byte."""
+"""Tokens that cannot occur in a text, since no document contains NUL."""
 _END_BYTE, _MASK_BYTE = 0, 255
 
 
 def byte_files() -> dict[str, str]:
-    """Token b is byte b of the text's UTF-8 form, written as a byte-pair encoding without merges.
+    """The byte tokenizer, token b for byte b, as a byte-pair encoding without merges.
 
-    The NUL byte ends a document and pads, on the left, where ``generate`` wants it. Byte 255, which UTF-8 never has, is
-    the mask token of masked language models: all 256 tokens stay bytes.
+    The NUL byte ends a document and is the padding token, on the left as ``generate`` requires. Byte 255, which UTF-8
+    never contains, is the mask token of masked language models.
     """
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     special = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
@@ -28,7 +28,7 @@ def byte_files() -> dict[str, str]:
         "normalizer": None,
         "pre_tokenizer": level,
         "post_processor": None,
-        # If special tokens are kept, the mask decodes as its byte, which is no character.
+        # A kept mask token decodes as byte 255, which is no character.
         "decoder": {
             "type": "Sequence",
             "decoders": [{"type": "Replace", "pattern": {"String": MASK}, "content": _alphabet()[_MASK_BYTE]}, level],
@@ -51,11 +51,11 @@ def byte_files() -> dict[str, str]:
 
 
 def says_bytes(tokenizer: str) -> bool:
-    """Whether a ``tokenizer.json`` is :func:`byte_files`', of this release or an earlier one, saved by any library."""
+    """Whether a ``tokenizer.json`` holds the byte tokenizer, as this or an earlier release or any library saves it."""
     try:
-        found: Any = json.loads(tokenizer)
-        vocabulary, merges = found["model"]["vocab"], found["model"]["merges"]
-        added = {token["id"] for token in found["added_tokens"]}
+        content: Any = json.loads(tokenizer)
+        vocabulary, merges = content["model"]["vocab"], content["model"]["merges"]
+        added = {token["id"] for token in content["added_tokens"]}
     except (ValueError, KeyError, TypeError, RecursionError):
         return False
     if merges or not isinstance(vocabulary, dict) or len(vocabulary) != 256 or not added <= {_END_BYTE, _MASK_BYTE}:
@@ -66,7 +66,7 @@ def says_bytes(tokenizer: str) -> bool:
 
 
 def _alphabet() -> dict[int, str]:
-    """How byte-level tokenizers write each byte as one printable character: itself, or the next from U+0100 on.
+    """The printable character for each byte in byte-level encodings: itself, or the next from U+0100 on.
 
     Radford et al., "Language models are unsupervised multitask learners", 2019 (their code).
     """

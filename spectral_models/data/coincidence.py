@@ -1,4 +1,4 @@
-"""Which word is said while a tone sounds: a synthetic task that only two modalities side by side in time decide."""
+"""A synthetic task of two modalities: the label is the token at the time of a tone."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ def coincidence_batch(
     sample_rate: float = 4000,
     snr: float = 20.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Texts and waveforms over the same span of time: the label is the token in whose share of it a tone is heard.
+    """Texts and waveforms over the same span of time; the label is the token during which a tone sounds.
 
-    Token n of a text stands for the n-th of ``words`` equal parts of its waveform; all ``kinds`` of tokens come equally
-    often in each text, in random order. The tone, within a tenth of a quarter of the sample rate, fills one part; white
-    noise of size 0.1 covers everything. Texts and waveforms are, each by itself, as likely under one label as under any
-    other, and so is any sum of a score of the one and a score of the other: a label lies in where the tone stands
-    *and* in the whole order of the text.
+    Token n of a text corresponds to the n-th of ``words`` equal parts of its waveform. Each text contains all ``kinds``
+    of tokens equally often, in random order. The tone fills one part; its frequency is a quarter of the sample rate,
+    within 10 %. White noise of standard deviation 0.1 is added. Neither modality alone depends on the label, so no sum
+    of a score of the text and a score of the waveform predicts it.
 
-    snr: in decibels, the power of the tone while it lasts over that of the noise in all frequencies.
+    snr: power of the sounding tone over the power of the noise at all frequencies, in decibels.
     Returns (input_ids (batch, words), input_values (batch, samples), labels (batch,)), on the generator's device.
-    Raises DataError when the parts do not come out even.
+    Raises DataError unless kinds divides words and words divides samples.
     """
     if batch < 1 or kinds < 2 or words < kinds or words % kinds or samples % words:
         raise DataError(

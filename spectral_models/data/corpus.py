@@ -1,11 +1,11 @@
-"""A corpus: documents split into training and held-out ones, each joined into one sequence of tokens."""
+"""A text corpus: training and held-out documents, each side joined into one sequence of tokens."""
 
 from __future__ import annotations
 
 import hashlib
 import platform
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spectral_models.data.config import DataConfig
-from spectral_models.data.documents import Document, Documents, character_start, read_documents
+from spectral_models.data.documents import Documents, character_start, read_documents
 from spectral_models.data.tokenizer import ByteTokenizer, Tokenizer
 from spectral_models.data.windows import require_window
 from spectral_models.errors import DataError
@@ -27,27 +27,25 @@ class Corpus:
     """Training and validation tokens as integer tensors; an end token follows every document."""
 
     source: str
-    """The source; for ``stdlib`` with the Python version, on which results depend."""
+    """The source; ``stdlib`` comes with the Python version, on which results depend."""
     tokenizer: Tokenizer
     train: Tensor
     train_bytes: int
-    """The size of ``train`` in bytes, one for the end of each document."""
+    """Size of the training text in bytes, including one byte per document for its end."""
     validation: Tensor
     validation_text: bytes
-    """The held-out text for compressors, a NUL at the end of each document."""
+    """The held-out text, with a NUL at the end of each document: input of the reference compressor."""
     validation_bytes: int
-    """Bytes of the ``validation`` tokens after the first, which nothing predicts."""
+    """Bytes of the ``validation`` tokens after the first, which no position predicts."""
     train_documents: int
     validation_documents: int
-    """Documents held out; ``validation`` may hold fewer, because of ``validation_bytes``."""
-    duplicates: int
-    """Documents drawn to be held out but left out, because their text is also trained on."""
+    """Held-out documents, of which ``validation`` holds no more than the config's ``validation_bytes``."""
 
 
 def load_corpus(config: DataConfig, *, vocab_size: int = 256, tokenizer: Tokenizer | None = None) -> Corpus:
     """Read, split, tokenise and join the documents of a source.
 
-    tokenizer: replaces the config's. vocab_size: the model's, for a tokenizer that is learned.
+    tokenizer: replaces the config's. vocab_size: size of a learned tokenizer.
 
     Memory: one byte per byte of text, plus the held-out text. Tokenizers other than bytes add two bytes per token, or
     four for a vocabulary of more than 65,536.
@@ -56,9 +54,8 @@ def load_corpus(config: DataConfig, *, vocab_size: int = 256, tokenizer: Tokeniz
     for training, and if the tokenizer loses some of the held-out text.
     """
     documents = read_documents(config)
-    total = len(documents)
     try:
-        train, validation = _division(documents.views(), fraction=config.validation_fraction, seed=config.seed)
+        train, validation = split_documents(documents.views(), fraction=config.validation_fraction, seed=config.seed)
         held_out = _first(documents, validation, config.validation_bytes)
         text = documents.only(train)
         if tokenizer is None:
@@ -78,12 +75,11 @@ def load_corpus(config: DataConfig, *, vocab_size: int = 256, tokenizer: Tokeniz
         validation_bytes=held_out_bytes,
         train_documents=len(train),
         validation_documents=len(validation),
-        duplicates=total - len(train) - len(validation),
     )
 
 
 def tokens_of(text: bytes | bytearray, tokenizer: Tokenizer) -> Tensor:
-    """Documents that end in NULs as tokens, in which ``eos_token_id`` stands for the NUL. (N,) integers.
+    """The tokens (N,) of documents that each end in a NUL, which becomes ``eos_token_id``.
 
     Byte tokens share the memory of a bytearray: do not change it afterwards.
     """
@@ -100,7 +96,7 @@ def tokens_of(text: bytes | bytearray, tokenizer: Tokenizer) -> Tensor:
 
 
 def _texts(text: bytes | bytearray) -> Iterator[str]:
-    """The documents of a text, which end in NULs; the last may lack it."""
+    """The documents of a text, each ended by a NUL, which the last may lack."""
     start = 0
     while start < len(text):
         end = text.find(0, start)
@@ -110,11 +106,11 @@ def _texts(text: bytes | bytearray) -> Iterator[str]:
 
 
 def measured_tokens(text: bytes | bytearray, tokenizer: Tokenizer) -> tuple[Tensor, int]:
-    """Tokens to evaluate a model on, and the bytes of those after the first, which nothing predicts.
+    """Tokens to evaluate a model on, and the bytes of those after the first, which no position predicts.
 
     Byte tokens begin with the first byte. Other tokens begin with an end of document, so that every byte of the text is
-    predicted and bits per byte are comparable between tokenizers. Raises DataError for a tokenizer that loses text,
-    which would leave less to predict.
+    predicted and bits per byte are comparable between tokenizers. Raises DataError for a tokenizer that loses text:
+    its bits per byte would be too low.
     """
     tokens = tokens_of(text, tokenizer)
     if isinstance(tokenizer, ByteTokenizer):
@@ -132,53 +128,45 @@ def measured_tokens(text: bytes | bytearray, tokenizer: Tokenizer) -> tuple[Tens
 
 
 def sample(config: DataConfig, *, held_out: bool, limit: int) -> bytes:
-    """At most ``limit`` bytes of a source's documents, or of those that are held out, a NUL at the end of each."""
+    """At most ``limit`` bytes of all documents of a source, or of the held-out ones, a NUL at the end of each."""
     documents = read_documents(config)
     chosen: Iterable[int] = range(len(documents))
     if held_out:
-        _, chosen = _division(documents.views(), fraction=config.validation_fraction, seed=config.seed)
+        _, chosen = split_documents(documents.views(), fraction=config.validation_fraction, seed=config.seed)
     return _first(documents, chosen, limit)
 
 
 def _first(documents: Documents, indices: Iterable[int], limit: int | None) -> bytes:
-    """These documents as one text, a NUL at the end of each, cut to whole characters of at most ``limit`` bytes."""
-    found = bytearray()
+    """The documents at these indices, a NUL at the end of each, cut after ``limit`` bytes to whole characters."""
+    text = bytearray()
     for index in indices:
         start, end = documents.span(index)
-        # One byte more than the limit shows where its last character begins.
-        found += documents.text[start : end + 1 if limit is None else min(end + 1, start + limit + 1 - len(found))]
-        if limit is not None and len(found) > limit:
-            break
-    return bytes(found if limit is None or limit >= len(found) else found[: character_start(found, limit)])
+        # One byte beyond the limit shows whether a character ends there.
+        text += documents.text[start : end + 1 if limit is None else min(end + 1, start + limit + 1 - len(text))]
+        if limit is not None and len(text) > limit:
+            return bytes(text[: character_start(text, limit)])
+    return bytes(text)
 
 
 def split_documents(
-    documents: Sequence[Document], *, fraction: float, seed: int
-) -> tuple[list[Document], list[Document]]:
-    """The documents to train on, in their order, and the held-out ones, in the order of their draw.
+    documents: Iterable[tuple[str, bytes | memoryview]], *, fraction: float, seed: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The indices of training documents, ascending, and of held-out documents, in the order of their draws.
 
-    A document's draw is a number in [0, 1), a hash of the seed and its name. It is held out if its draw is below
-    ``fraction``, independently of other documents. A held-out document whose text is also trained on is dropped. If all
-    would be on one side, the least draw is held out, or the greatest trained on. Since held-out documents are ordered
-    by draw, their first bytes are a sample of all.
+    documents: names and contents. A document's draw is a number in [0, 1), a hash of the seed and its name. It is held
+    out if its draw is below ``fraction``, independently of other documents. A held-out document whose text is also
+    trained on is dropped. If all would be on one side, the least draw is held out, or the greatest trained on. Since
+    held-out documents are ordered by draw, their first bytes are a sample of all.
 
     Raises DataError for fewer than two different texts.
     """
-    train, validation = _division(((name, content) for name, content in documents), fraction=fraction, seed=seed)
-    return [documents[index] for index in train], [documents[index] for index in validation]
-
-
-def _division(
-    documents: Iterable[tuple[str, bytes | memoryview]], *, fraction: float, seed: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The indices of both sides: see :func:`split_documents`."""
     draws, texts = array("Q"), array("Q")
     for name, content in documents:
         draws.append(int.from_bytes(hashlib.sha256(f"{seed}\0{name}".encode()).digest()[:8], "big"))
         texts.append(int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big"))
     draw = np.frombuffer(draws, np.uint64)
     different, text = np.unique(np.frombuffer(texts, np.uint64), return_inverse=True)
-    latest = np.zeros(len(different), np.uint64)  # a text is held out only when all of its copies are
+    latest = np.zeros(len(different), np.uint64)  # a text is held out only if all of its copies are
     np.maximum.at(latest, text, draw)
     if len(different) < 2:
         raise DataError(

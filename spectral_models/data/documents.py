@@ -1,7 +1,7 @@
-"""Documents: named pieces of UTF-8 text, read from files, from the standard library or from a dataset.
+"""Documents: named pieces of UTF-8 text from files, from Python's standard library or from a dataset.
 
-The name of a document is its place in the source, independent of the source's path, so that the same documents are held
-out on every machine. All documents are read into one buffer.
+A document's name is its place in the source, independent of the source's path, so that the same documents are held out
+on every machine. All documents are read into one buffer.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from spectral_core.errors import suggestion
 from spectral_models.data.config import DataConfig
@@ -26,52 +26,34 @@ _SOURCES = (
 DATASETS = "datasets:"
 _JSON_LINES = (".jsonl", ".ndjson")
 _NOT_LIBRARY = frozenset({"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"})
-_GENERATED = (
-    "encodings/*",
-    "pydoc_data/*",
-    "_sysconfigdata*",
-    "html/entities.py",
-    "stringprep.py",
-    "re/_casefix.py",
-)
+_TABLES = ("encodings/*", "pydoc_data/*", "_sysconfigdata*", "html/entities.py", "stringprep.py", "re/_casefix.py")
 _BLOCK_BYTES = (1 << 10, 1 << 16)
 
 
-class Document(NamedTuple):
-    """A piece of text: its place in the source, and its UTF-8 bytes, free of NUL."""
-
-    name: str
-    content: bytes
-
-
 _Parts = tuple[str, Iterable[bytes]]
-"""A document's name, and its content in parts."""
+"""A document's name and the parts of its content."""
 
 
 class Documents:
-    """The documents of a source in one buffer, each followed by a NUL: about one byte of memory per byte of text.
+    """The documents of a source in one buffer, each followed by a NUL. Memory: about one byte per byte of text.
 
-    text: the buffer. names: of the documents, in their order.
+    text: the buffer. names: the documents' names, in order.
     """
 
     def __init__(self) -> None:
         self.text = bytearray()
         self.names: list[str] = []
-        self._ends = array("q")  # where their NULs are
+        self._ends = array("q")  # indices of the NULs
 
     def __len__(self) -> int:
         return len(self.names)
 
     def span(self, index: int) -> tuple[int, int]:
-        """The start of a document in the buffer, and the place of its NUL."""
+        """The indices of a document's first byte and of its NUL in the buffer."""
         return (self._ends[index - 1] + 1 if index else 0), self._ends[index]
 
-    def __iter__(self) -> Iterator[Document]:
-        for name, content in self.views():
-            yield Document(name, bytes(content))
-
     def views(self) -> Iterator[tuple[str, memoryview]]:
-        """Names and uncopied contents; each view is valid until the next."""
+        """Each document's name and content, without a copy; a view is valid until the next one."""
         with memoryview(self.text) as text:
             for index, name in enumerate(self.names):
                 start, end = self.span(index)
@@ -79,7 +61,7 @@ class Documents:
                     yield name, content
 
     def add(self, name: str, contents: Iterable[bytes]) -> None:
-        """Add a document by its parts, unless it is only whitespace."""
+        """Append a document, unless it is only whitespace."""
         start, blank = len(self.text), True
         for content in contents:
             self.text += content
@@ -106,7 +88,7 @@ class Documents:
     def in_blocks(self) -> Documents:
         """The single document split into blocks.
 
-        Each is a thirty-second of it, from 1 to 64 KiB, and ends at a line's end if there is one.
+        A block is 1/32 of the document, but 1 to 64 KiB, and ends at the end of a line if it holds one.
         """
         (name,), text = self.names, self.text
         (least, most), last = _BLOCK_BYTES, len(text) - 1
@@ -118,7 +100,7 @@ class Documents:
                 end = text.rfind(b"\n", start, end) + 1 or character_start(text, end)
             ends.append(end)
             start = end
-        # Makes room for a NUL after each block but the last, which has one; blocks then move to the left in turn.
+        # Every block but the last needs a NUL: make room in front, then move the blocks left one by one.
         text[:0] = bytes(more := len(ends) - 1)
         blocks, start = Documents(), 0
         with memoryview(text) as view:
@@ -133,12 +115,12 @@ class Documents:
 
 
 def read_documents(config: DataConfig) -> Documents:
-    """The documents of a source, in a fixed order, without those of only whitespace.
+    """The documents of a source, in a fixed order, without blank ones.
 
-    A directory gives one document per file (hidden files and folders are passed over), a JSONL file (``.jsonl``,
+    A directory gives one document per file (hidden files and folders are ignored), a JSONL file (``.jsonl``,
     ``.ndjson``) one per line, a dataset one per row of its ``train`` split, the standard library one per source file.
 
-    A source with a single document, such as a book, is cut into blocks.
+    A source with a single document, such as a book, is split into blocks.
 
     Raises DataError, with the file and the place in it, for anything that cannot be read as text.
     """
@@ -160,16 +142,15 @@ def read_documents(config: DataConfig) -> Documents:
 
 
 def _standard_library(root: Path) -> Iterator[_Parts]:
-    """The Python files below ``root`` that people wrote for use, by relative path.
+    """The Python files below ``root``, by relative path, without installed packages, tests and tables.
 
-    Left out: installed packages, test directories (``test``, ``tests``, ``idle_test``: fixtures, bad syntax, odd
-    encodings) and generated tables, which are long, repetitive and unlike code: ``encodings`` (character maps),
-    ``pydoc_data`` (the manual as one dictionary), ``_sysconfigdata*`` (this machine's build), ``html/entities.py``,
-    ``stringprep.py`` and ``re/_casefix.py`` (Unicode and entity tables).
+    Tests hold fixtures, bad syntax and odd encodings. Tables are long, repetitive and unlike code: ``encodings``
+    (character maps), ``pydoc_data`` (the manual as one dictionary), ``_sysconfigdata*`` (this machine's build),
+    ``html/entities.py``, ``stringprep.py`` and ``re/_casefix.py`` (Unicode and entity tables).
     """
-    for path, name in _below(root, root.rglob("*.py")):
-        generated = any(fnmatch(name, pattern) for pattern in _GENERATED)
-        if not generated and _NOT_LIBRARY.isdisjoint(name.split("/")):
+    for path, name in _named(root, root.rglob("*.py")):
+        table = any(fnmatch(name, pattern) for pattern in _TABLES)
+        if not table and _NOT_LIBRARY.isdisjoint(name.split("/")):
             yield name, pieces(path)
 
 
@@ -178,11 +159,7 @@ def _files(source: str, text_field: str) -> Iterator[_Parts]:
     if root.is_file():
         paths = [(root, root.name)]
     elif root.is_dir():
-        paths = [
-            (path, name)
-            for path, name in _below(root, root.rglob("*"))
-            if path.is_file() and not any(part.startswith(".") for part in name.split("/"))
-        ]
+        paths = visible_files(root)
     else:
         hint = suggestion(source, ["stdlib"])
         raise DataError(f"source {source!r}: no such file or directory ({root.absolute()}).{hint} {_SOURCES}.")
@@ -197,13 +174,25 @@ def _files(source: str, text_field: str) -> Iterator[_Parts]:
             yield name, pieces(path)
 
 
-def _below(root: Path, paths: Iterable[Path]) -> list[tuple[Path, str]]:
+def visible_files(root: Path) -> list[tuple[Path, str]]:
+    """The files below ``root`` with their relative names, ordered by name, without hidden files and folders."""
+    return [
+        (path, name)
+        for path, name in _named(root, root.rglob("*"))
+        if path.is_file() and not any(part.startswith(".") for part in name.split("/"))
+    ]
+
+
+def _named(root: Path, paths: Iterable[Path]) -> list[tuple[Path, str]]:
     """Paths with their names relative to ``root``, ordered by name."""
     return sorted(((path, path.relative_to(root).as_posix()) for path in paths), key=lambda pair: pair[1])
 
 
-def load_splits(source: str) -> Any:
-    """The splits of a dataset by name: ``datasets:NAME[:CONFIG]``. Raises DataError when it cannot be loaded."""
+def load_split(source: str, split: str) -> tuple[str, Any]:
+    """A split of ``datasets:NAME[:CONFIG]``: its name for errors, and the split.
+
+    Raises DataError if the dataset cannot be loaded or has no such split.
+    """
     name, _, subset = source.removeprefix(DATASETS).partition(":")
     if not name:
         raise DataError(f"source {source!r} names no dataset. {_SOURCES}.")
@@ -213,7 +202,7 @@ def load_splits(source: str) -> Any:
         from rich.text import Text
     try:
         with without_bars(), Console(stderr=True).status(Text(f"loading {name}")):
-            return _loaded(name, subset or None)
+            splits = _loaded(name, subset or None)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         cause = error.__cause__ or error
         raise DataError(
@@ -221,6 +210,9 @@ def load_splits(source: str) -> Any:
             f"{type(cause).__name__}: {cause}. "
             "Give a name from huggingface.co/datasets (with its config, if it has several) or a local dataset folder."
         ) from error
+    if split not in splits:
+        raise DataError(f"source {source!r}: has no split {split!r}, only {', '.join(splits)}.")
+    return f"{source}, split {split!r}", splits[split]
 
 
 def _loaded(name: str, subset: str | None) -> Any:
@@ -229,8 +221,8 @@ def _loaded(name: str, subset: str | None) -> Any:
     builder = datasets.load_dataset_builder(name, subset)
     with warnings.catch_warnings():
         if builder.name == "csv":
-            # If rows have more fields than the header, pandas takes the first column for row names. With
-            # index_col=False it warns instead, and drops fields.
+            # If rows are longer than the header, pandas reads the first column as row names. With index_col=False it
+            # drops fields and warns instead.
             builder = datasets.load_dataset_builder(name, subset, index_col=False)
             warnings.filterwarnings("error", "Length of header or names does not match")
         builder.download_and_prepare()
@@ -238,27 +230,24 @@ def _loaded(name: str, subset: str | None) -> Any:
 
 
 def _dataset(source: str, text_field: str) -> Iterator[_Parts]:
-    splits = load_splits(source)
-    if "train" not in splits:
-        raise DataError(f"source {source!r}: has no 'train' split, only {', '.join(splits)}. Save its text as JSONL.")
-    train = splits["train"]
+    where, train = load_split(source, "train")
     if text_field not in train.column_names:
-        raise missing_field(f"source {source!r}", text_field, train.column_names)
+        raise missing_field(where, text_field, train.column_names)
     for row, text in enumerate(train[text_field]):
-        yield f"train:{row}", [_content(text, f"source {source!r}, row {row}", text_field)]
+        yield f"train:{row}", [_content(text, f"{where}, row {row + 1}", text_field)]
 
 
 def missing_field(where: str, field: str, present: Iterable[str], *, setting: str = "text_field") -> DataError:
-    """The error of a record without that field. setting: the config field to change."""
+    """The error of a record without a field. setting: the option that names it."""
     fields = list(present)
+    listed = f"Its fields: {', '.join(fields) or 'none'}"
     return DataError(
-        f"{where}: no field {field!r}.{suggestion(field, fields)} "
-        f"Its fields: {', '.join(fields) or 'none'}. Name the right one: {setting}."
+        f"{where}: no field {field!r}.{suggestion(field, fields)} {listed}. Name the right one: {setting}."
     )
 
 
 def _content(value: object, where: str, text_field: str) -> bytes:
-    """A record's text as bytes; null is a record without text."""
+    """A record's text as UTF-8; null is an empty text."""
     if value is None:
         return b""
     if not isinstance(value, str):
@@ -270,8 +259,7 @@ def _content(value: object, where: str, text_field: str) -> bytes:
         content = value.encode()
     except UnicodeEncodeError as error:
         raise DataError(
-            f"{where}: field {text_field!r} is not text: character {error.start} is half of a surrogate pair. "
-            "Repair or remove the record."
+            f"{where}: field {text_field!r} is not text: half a surrogate pair at character {error.start}. Repair it."
         ) from None
     refuse_nul(content, f"{where}, field {text_field!r}")
     return content

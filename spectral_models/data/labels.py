@@ -1,4 +1,4 @@
-"""Labels as numbers: of classes, of several classes for a row, of tags for each word, and real values."""
+"""Labels of rows as tensors or numbers: one class, several classes, a tag for each word, real values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from spectral_models.data.source import Table
 from spectral_models.errors import DataError
 
 Names = tuple[str, ...] | None
-"""Of labels, by number; None where labels are numbers already."""
+"""Label names by number; None if the labels are numbers."""
 
 _RULE = "a label is a name or an integer from 0; for numbers use task: regression"
 _INTEGER = re.compile("0|[1-9][0-9]{0,17}")
@@ -27,58 +27,58 @@ _LARGEST = torch.finfo(torch.float32).max
 def class_numbers(
     table: Table, num_labels: int, names: Sequence[str] | None = None, *, role: str = "label"
 ) -> tuple[list[int], Names]:
-    """The number of each row's one label, and the names of the labels.
+    """The label of each row as a number, and the label names.
 
-    names: of the labels, by number, where the model has them. Without, a table of :func:`load` learns them from all
-    rows of the source: labels that are integers below ``num_labels`` are numbers already, and have no names; others
-    are names, numbered in their order. In any other table labels without names are numbers.
+    names: the model's label names, by number. If it has none, a table of :func:`load` learns them from all rows of the
+    source: labels that are integers below ``num_labels`` are numbers; other labels are names, numbered in sorted order.
+    In any other table, labels without names are numbers.
     Raises DataError, with the place, for labels that do not fit.
     """
-    rows, found = _numbered(table, role, num_labels, names, listed=False)
-    return [number for (number,) in rows], found
+    rows, learned = _numbered(table, role, num_labels, names, listed=False)
+    return [number for (number,) in rows], learned
 
 
 def multi_hot(
     table: Table, num_labels: int, names: Sequence[str] | None = None, *, role: str = "label"
 ) -> tuple[Tensor, Names]:
-    """(N, num_labels) floats, 1 for each label in a row's list, and the names of the labels: :func:`class_numbers`.
+    """(N, num_labels) floats, 1 for each label in a row's list, and the label names, as in :func:`class_numbers`.
 
-    A row may have no label: an empty list. Raises DataError, with the place, for cells that are no lists.
+    A list may be empty. Raises DataError, with the place, for cells that are not lists.
     """
-    rows, found = _numbered(table, role, num_labels, names, listed=True)
+    rows, learned = _numbered(table, role, num_labels, names, listed=True)
     hot = torch.zeros(len(rows), num_labels)
     for row, numbers in zip(hot, rows, strict=True):
         row[numbers] = 1.0
-    return hot, found
+    return hot, learned
 
 
 def tag_numbers(
     table: Table, num_labels: int, names: Sequence[str] | None = None, *, role: str = "tags"
 ) -> tuple[list[list[int]], Names]:
-    """The numbers of each row's tags, and the names of the tags: :func:`class_numbers`."""
+    """The numbers of each row's tags, and the tag names, as in :func:`class_numbers`."""
     return _numbered(table, role, num_labels, names, listed=True)
 
 
 def majority(numbers: Sequence[int]) -> float:
-    """The accuracy of a constant answer: the share of the most frequent label."""
+    """The accuracy of always predicting the most frequent label."""
     return max(Counter(numbers).values()) / len(numbers)
 
 
 def real_values(table: Table, *, role: str = "label") -> Tensor:
-    """(N,) floats where cells are numbers; (N, K) where they are lists of K numbers.
+    """(N,) floats if cells are numbers; (N, K) if they are lists of K numbers.
 
-    Raises DataError, with the place and the cell, for what is no finite number and for lists of different lengths.
+    Raises DataError, with the place and the cell, for anything but finite numbers and for lists of different lengths.
     """
     cells = table.columns[role]
     rows: list[list[float]] = []
     for index, cell in enumerate(cells):
-        values = cell if isinstance(cell, list) else [cell]
-        rows.append([_real(table, index, role, value) for value in values])
-        if not values or len(values) != len(rows[0]):
+        row = [_real(table, index, role, value) for value in (cell if isinstance(cell, list) else [cell])]
+        rows.append(row)
+        if not row or len(row) != len(rows[0]):
             wanted = f"{table.places[0]} has {len(rows[0])}" if rows[0] else "regression needs at least one"
-            raise table.error(index, role, f"holds {len(values)} numbers, and {wanted}. Give every row as many.")
-    found = torch.tensor(rows)
-    return found if any(isinstance(cell, list) for cell in cells) else found[:, 0]
+            raise table.error(index, role, f"holds {len(row)} numbers, and {wanted}. Give every row as many.")
+    values = torch.tensor(rows)
+    return values if any(isinstance(cell, list) for cell in cells) else values[:, 0]
 
 
 def _real(table: Table, index: int, role: str, cell: Any) -> float:
@@ -89,11 +89,8 @@ def _real(table: Table, index: int, role: str, cell: Any) -> float:
             value = math.nan
         if abs(value) <= _LARGEST:  # NaN is not below either
             return value
-    raise table.error(
-        index,
-        role,
-        f"holds {shown(cell)}; for regression a label is a finite number. For names use task: classification.",
-    )
+    rule = "for regression a label is a finite number. For names use task: classification."
+    raise table.error(index, role, f"holds {shown(cell)}; {rule}")
 
 
 def _numbered(
@@ -106,25 +103,22 @@ def _numbered(
     numbers = {str(number): number for number in range(num_labels)}
     known = numbers if names is None else {name: number for number, name in enumerate(names)}
     if not any(map(_NUMBER.fullmatch, known)) and not any(label in known for row in rows for label in row):
-        known = numbers  # a table that numbers labels which have names; names that are numbers mean themselves
+        known = numbers  # the table numbers labels that the model names; names that look like numbers stay names
     for place, row in zip(table.places, rows, strict=True):
         for label in row:
             if label not in known:
-                raise DataError(
-                    f"{table.source}, {place}: the label {label!r} is none of the model's: {', '.join(known)}."
-                    f"{suggestion(label, known)}"
-                )
+                unknown = f"the label {label!r} is none of the model's: {', '.join(known)}.{suggestion(label, known)}"
+                raise DataError(f"{table.source}, {place}: {unknown}")
     return [[known[label] for label in row] for row in rows], None if names is None else tuple(names)
 
 
 def _written(table: Table, role: str, listed: bool) -> list[list[str]]:
-    """Each row's labels, as they are written."""
+    """Each row's labels as strings."""
     rows: list[list[str]] = []
     for index, cell in enumerate(table.columns[role]):
         if listed and not isinstance(cell, list):
-            raise table.error(
-                index, role, f"holds {shown(cell)}; several labels are a list, or text that data.separator divides."
-            )
+            rule = "several labels are a list, or a text that data.separator divides."
+            raise table.error(index, role, f"holds {shown(cell)}; {rule}")
         row = cell if listed else [cell]
         for label in row:
             if not isinstance(label, int | str) or label == "":
@@ -134,16 +128,14 @@ def _written(table: Table, role: str, listed: bool) -> list[list[str]]:
 
 
 def _learned(table: Table, role: str, rows: list[list[str]], num_labels: int, named: bool) -> Names:
-    """The names of labels, numbered in their order; None where all are integers below ``num_labels``.
+    """The sorted label names; None if all labels are integers below ``num_labels``, or ``named`` is false.
 
-    named: whether they are wanted; else only checked.
+    Raises DataError for fewer than two labels, and for names of another number than ``num_labels``.
     """
     distinct = {label for row in rows for label in row}
     if len(distinct) < 2:
-        only = f"only one label, {next(iter(distinct))!r}" if distinct else "no label"
-        raise DataError(
-            f"{table.source} has {only}, and a classifier tells two or more apart. Add examples of another."
-        )
+        has = f"has only one label, {next(iter(distinct))!r}" if distinct else "has no label"
+        raise DataError(f"{table.source} {has}, and a classifier tells two or more apart. Add examples of another.")
     if not named:
         return None
     integers = all(map(_INTEGER.fullmatch, distinct))

@@ -1,4 +1,4 @@
-"""Multi-query associative recall (MQAR): the synthetic task that tells recall from fluency.
+"""Multi-query associative recall (MQAR), a synthetic task.
 
 Arora et al., "Zoology: Measuring and Improving Recall in Efficient Language Models", 2023.
 """
@@ -15,14 +15,14 @@ from spectral_models.loss import IGNORE
 def mqar_batch(
     batch: int, *, length: int, pairs: int, vocab_size: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Sequences that list keys with their values and later ask for each key once.
+    """Sequences that list keys with their values and later query each key once.
 
-    ``k₁ v₁ k₂ v₂ … kₚ vₚ`` fill the first 2·pairs positions; the keys come again, in random order, at random positions
-    of the rest, which is 0 elsewhere. Keys are different tokens of [1, V/2), values any of [V/2, V); every sequence
-    has a map of its own, so nothing can be learned by heart. The label at a query is the *value* of its key: what the
-    model puts out at the query's position is its answer, with no further shift. All other labels are -100.
+    ``k₁ v₁ k₂ v₂ … kₚ vₚ`` fill the first 2·pairs positions; each key occurs again at a random one of the other
+    positions, and the rest are 0. Keys are distinct tokens of [1, V/2), values any tokens of [V/2, V). Every sequence
+    draws its own map, so that it cannot be memorised. The label at a query is the *value* of its key, without a shift:
+    the output at the query's position is the answer. All other labels are -100.
 
-    Returns (input_ids, labels), both (batch, length), on the generator's device. Raises DataError when the pairs do not
+    Returns (input_ids, labels), both (batch, length), on the generator's device. Raises DataError if the pairs do not
     fit the length or the vocabulary.
     """
     half = vocab_size // 2
@@ -50,5 +50,5 @@ def mqar_batch(
 
 
 def _distinct(rows: int, bound: int, count: int, generator: torch.Generator) -> Tensor:
-    """In each row ``count`` different numbers below ``bound``, in random order."""
+    """(rows, count): in each row distinct integers below ``bound``, in random order."""
     return torch.rand(rows, bound, generator=generator, device=generator.device).argsort(dim=1)[:, :count]

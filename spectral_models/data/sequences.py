@@ -1,4 +1,4 @@
-"""Sequences to reverse or to sort: synthetic tasks that only the whole source, read token by token, decides."""
+"""Synthetic sequence-to-sequence tasks: reversing and sorting."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def sequences_batch(
     shortest: int = 4,
     longest: int = 32,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Random symbols, and the same backwards or in ascending order. Any symbol may occur several times.
+    """Random symbols, and as target the same symbols backwards or in ascending order.
 
-    Symbols are the tokens from 1 to ``symbols``; token 0 ends a target, and stands on padding. Each row has a length of
-    its own from ``shortest`` to ``longest``, padded on the right to ``longest``.
+    Symbols are the tokens from 1 to ``symbols`` and may repeat; token 0 ends a target and fills the padding. Each row
+    has a random length from ``shortest`` to ``longest``, padded on the right to ``longest``.
 
-    Returns (input_ids (batch, longest), attention_mask, labels (batch, longest + 1)), on the generator's device: labels
-    are the target and the 0 that ends it, then -100.
+    Returns (input_ids (batch, longest), attention_mask, labels (batch, longest + 1)), on the generator's device. Labels
+    are the target, a 0 that ends it, then -100.
     """
     if task not in get_args(SequenceTask):
         raise DataError(f"no task on sequences is called {task!r}: they are {', '.join(get_args(SequenceTask))}.")

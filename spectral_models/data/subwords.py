@@ -1,6 +1,6 @@
-"""Subword tokenizers: byte-pair encodings learned from the user's text, or any Hugging Face tokenizer.
+"""Subword tokenizers: byte-pair encodings learned from a text, or any Hugging Face tokenizer.
 
-Needs the ``tokenizers`` library, which is imported on use.
+They need the ``tokenizers`` library, which is imported on first use.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ _EOS = "<|endoftext|>"
 _UNKNOWN = "\ufffd"
 _GROWTH = 1000
 _LARGEST = 256 << 20
-"""Bytes of a tokenizer.json; the largest in use have 40 million."""
+"""Limit on the bytes of a tokenizer.json; the largest in use have 40 million."""
 
 
 class SubwordTokenizer(Tokenizer):
-    """A tokenizer of the ``tokenizers`` library, without its templates: no token is added before or after a text.
+    """A tokenizer of the ``tokenizers`` library, without its templates: no special tokens are added around a text.
 
-    Special tokens in a text are encoded as ordinary text. Unknown ids, which a model with a larger vocabulary may draw,
-    decode to U+FFFD.
+    Special tokens in a text are encoded as ordinary text. Unknown ids, which a model with a larger vocabulary may
+    generate, decode to U+FFFD.
     """
 
     def __init__(self, inner: tokenizers.Tokenizer, eos: str | None = None) -> None:
-        """eos: the token that ends a document, one of the tokenizer's; None for a tokenizer without one."""
+        """eos: the tokenizer's token that ends a document; None if it has none."""
         if not inner.get_vocab_size(with_added_tokens=True):
             raise DataError("the tokenizer has no tokens at all. Give another.")
         if (growth := _growth(inner.normalizer)) > _GROWTH:
-            raise DataError(f"the tokenizer may make {growth:,} characters of one. Give one that does not grow texts.")
+            raise DataError(f"the tokenizer may turn one character into {growth:,}. Give one that does not grow texts.")
         inner.no_padding()
         inner.no_truncation()
         inner.encode_special_tokens = True
@@ -59,28 +59,28 @@ class SubwordTokenizer(Tokenizer):
                 "the tokenizer does not say which token ends a document. Name it in the run's data config: "
                 "tokenizer: {type: file, path: ..., eos: TOKEN}."
             )
-        found = self._inner.token_to_id(self._eos)
-        assert found is not None
-        return found
+        token = self._inner.token_to_id(self._eos)
+        assert token is not None
+        return token
 
     @property
     def mask_token_id(self) -> int | None:
-        """``[MASK]`` or ``<mask>``; of a byte-level encoding the byte 255, which is in no UTF-8 text."""
+        """``[MASK]`` or ``<mask>``; in byte-level encodings byte 255, which UTF-8 never contains."""
         from tokenizers.decoders import ByteLevel
 
-        names = ("[MASK]", "<mask>", *("\xff" for _ in range(isinstance(self._inner.decoder, ByteLevel))))
-        found = (self._inner.token_to_id(name) for name in names)
-        return next((token for token in found if token is not None), None)
+        names = ["[MASK]", "<mask>"] + ["\xff"] * isinstance(self._inner.decoder, ByteLevel)
+        tokens = map(self._inner.token_to_id, names)
+        return next((token for token in tokens if token is not None), None)
 
     def encode(self, text: str | bytes) -> list[int]:
         return self.encode_batch([_text(text)])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         with _answering("the tokenizer cannot read the text"):
-            return [found.ids for found in self._inner.encode_batch_fast(texts, add_special_tokens=False)]
+            return [encoding.ids for encoding in self._inner.encode_batch_fast(texts, add_special_tokens=False)]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of tokens, special ones left out."""
+        """The text of tokens, without special tokens."""
         pieces: list[str] = []
         known: list[int] = []
         with _answering("the tokenizer cannot write the text"):
@@ -95,19 +95,22 @@ class SubwordTokenizer(Tokenizer):
     def stream(self) -> TextStream:
         return SubwordStream(self)
 
+    def spellings(self) -> list[str]:
+        return [self._inner.id_to_token(token) or "" for token in range(self.vocab_size)]
+
     def files(self) -> dict[str, str]:
-        """What transformers' AutoTokenizer reads as well."""
+        """The files that transformers' AutoTokenizer reads too."""
         settings = {"tokenizer_class": "PreTrainedTokenizerFast", **({"eos_token": self._eos} if self._eos else {})}
         return {TOKENIZER: self._inner.to_str(), SETTINGS: json.dumps(settings, indent=2) + "\n"}
 
 
 class SubwordStream(TextStream):
-    """Returns text once it no longer ends in U+FFFD. The preceding tokens are decoded again, as context."""
+    """Returns text once it no longer ends in U+FFFD. Decodes the preceding tokens again, as context."""
 
     def __init__(self, tokenizer: SubwordTokenizer) -> None:
         self._tokenizer = tokenizer
         self._ids: list[int] = []
-        self._shown = 0  # tokens whose text was returned
+        self._shown = 0  # number of tokens whose text was returned
 
     def push(self, token: int) -> str:
         self._ids.append(int(token))
@@ -150,9 +153,9 @@ def learn_bpe(texts: Iterable[str], vocab_size: int) -> SubwordTokenizer:
 
 
 def read_tokenizer(path: Path, eos: str | None = None) -> Tokenizer:
-    """A Hugging Face tokenizer from a ``tokenizer.json`` or its directory; a ByteTokenizer if it is one of bytes.
+    """A Hugging Face tokenizer from a ``tokenizer.json`` or its directory; a ByteTokenizer for files of one.
 
-    eos: the token that ends a document; by default the one in ``tokenizer_config.json`` beside it.
+    eos: the token that ends a document; by default the one in ``tokenizer_config.json`` beside the file.
     """
     file = path / TOKENIZER if path.is_dir() else path
     if not file.is_file():
@@ -161,7 +164,7 @@ def read_tokenizer(path: Path, eos: str | None = None) -> Tokenizer:
             "AutoTokenizer writes one: AutoTokenizer.from_pretrained(NAME).save_pretrained(DIRECTORY)."
         )
     if (size := file.stat().st_size) > _LARGEST:
-        raise DataError(f"{file} has {size:,} bytes, and a tokenizer at most {_LARGEST:,}. Give another.")
+        raise DataError(f"{file} has {size:,} bytes; a tokenizer may have {_LARGEST:,}. Give another.")
     if eos in (None, END) and says_bytes(file.read_text(encoding="utf-8", errors="replace")):
         return ByteTokenizer()
     library = _library()
@@ -184,7 +187,7 @@ def _named_eos(settings: Path) -> str | None:
 
 
 def _growth(normalizer: Any) -> int:
-    """The factor by which a tokenizer's normaliser may lengthen a text; the factors of its steps multiply."""
+    """Largest factor by which a normaliser may lengthen a text: the product over its steps."""
     growth = 1
     parts = [] if normalizer is None else [json.loads(normalizer.__getstate__())]
     while parts:
@@ -196,9 +199,9 @@ def _growth(normalizer: Any) -> int:
 
 @contextmanager
 def _answering(failure: str) -> Iterator[None]:
-    """Turns exceptions of the library, which are plain Exceptions or panics of Rust, into DataErrors.
+    """Turns exceptions of the library, plain Exceptions or Rust panics, into DataErrors.
 
-    It also panics if a pattern takes more than ten million steps on a text.
+    One cause of panics is a pattern that takes more than ten million steps on a text.
     """
     try:
         yield
@@ -223,8 +226,4 @@ def _text(text: str | bytes) -> str:
 def _library() -> Any:
     with needs_extra("a tokenizer of subwords needs", "train", DataError):
         import tokenizers
-        import tokenizers.decoders
-        import tokenizers.models
-        import tokenizers.pre_tokenizers
-        import tokenizers.trainers
     return tokenizers

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from spectral_models.data.documents import DATASETS, load_splits, missing_field
+from spectral_models.data.documents import DATASETS, load_split, missing_field
 from spectral_models.data.readers import File
 from spectral_models.data.source import Table
 from spectral_models.data.utf8 import lines, pieces, records
@@ -22,39 +22,29 @@ def read_columns(
 ) -> Table:
     """Columns of a table, or of a split of a dataset, by role.
 
-    columns: the name of each role's column. settings: of the config, which name columns, for errors. inputs: the roles
-    that a model reads.
-    Cells of .csv and .tsv are strings, as written; a .tsv has no quotes, so that a cell cannot hold a tab or line
-    break. Other cells may be numbers and lists. Numbers of a dataset's classes become their names; its images and audio
-    become a :class:`File` each, which is not decoded.
-    Raises DataError, with the place, for files that cannot be read, columns that are missing or ambiguous, rows of
-    another length than the header, and for a table without rows.
+    columns: column names by role. settings: the config's options that name columns, for errors. inputs: the roles that
+    a model reads.
+    Cells of .csv and .tsv are strings, as written; a .tsv has no quotes, so its cells hold no tabs or line breaks.
+    Other cells may be numbers and lists. Class numbers of a dataset become class names; its images and audio become
+    undecoded :class:`File` objects.
+    Raises DataError, with the place, for unreadable files, columns that are missing or ambiguous, rows that are longer
+    or shorter than the header, and tables without rows.
     """
     if source.startswith(DATASETS):
-        return dataset_columns(*dataset_split(source, split), columns, settings=settings, inputs=inputs)
+        return dataset_columns(*load_split(source, split), columns, settings=settings, inputs=inputs)
     path = Path(source).expanduser()
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES or not path.is_file():
-        what = "no such file" if suffix in SUFFIXES else "not a table this reads"
+        what = "no such file" if suffix in SUFFIXES else "not a table"
         raise DataError(
             f"source {str(path)!r}: {what}. Allowed: a file ({', '.join(SUFFIXES)}) or {DATASETS}NAME[:CONFIG]."
         )
     if suffix == ".parquet":
         return dataset_columns(source, _parquet(path), columns, settings=settings, inputs=inputs, folder=path.parent)
-    separated = suffix in (".csv", ".tsv")
-    wanted = tuple(dict.fromkeys(columns.values()))
-    rows = list(_separated(path, wanted, settings) if separated else _objects(path, wanted, settings))
-    cells = {column: [row[number] for row in rows] for number, column in enumerate(wanted)}
-    found = {role: cells[column] for role, column in columns.items()}
-    return _table(source, found, columns, inputs, {}, path.parent)
-
-
-def dataset_split(source: str, split: str) -> tuple[str, Any]:
-    """What to call a split of ``datasets:NAME[:CONFIG]`` in errors, and the split."""
-    splits = load_splits(source)
-    if split not in splits:
-        raise DataError(f"source {source!r}: has no split {split!r}, only {', '.join(splits)}.")
-    return f"{source}, split {split!r}", splits[split]
+    read = _separated if suffix in (".csv", ".tsv") else _objects
+    rows = list(read(path, list(columns.values()), settings))
+    cells = {role: [row[number] for row in rows] for number, role in enumerate(columns)}
+    return _table(source, cells, columns, inputs, path.parent)
 
 
 def dataset_columns(
@@ -66,30 +56,29 @@ def dataset_columns(
     inputs: Sequence[str] = ("input",),
     folder: Path | None = None,
 ) -> Table:
-    """:func:`read_columns` of a dataset that is loaded. where: what errors call it."""
-    found, names = {}, {}
+    """:func:`read_columns` of a loaded dataset. where: its name in errors."""
+    cells, names = {}, {}
     for role, column in columns.items():
         if column not in dataset.column_names:
             raise missing_field(where, column, dataset.column_names, setting=settings)
         feature = dataset.features[column]
         names[role] = getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None)
         if is_media(feature):
-            # What would decode the files is not asked to.
             encoded = dataset.cast_column(column, type(feature)(decode=False)).select_columns(column)
             empty = encoded.with_format("arrow")[:].column(0).is_null().to_pylist()
-            found[role] = [
+            cells[role] = [
                 None if none else File(f"{where}, row {row + 1}", partial(_content, encoded, row))
                 for row, none in enumerate(empty)
             ]
             continue
         try:
-            found[role] = list(dataset[column])
+            cells[role] = list(dataset[column])
         except Exception as error:  # pyarrow and datasets raise all kinds
             raise DataError(f"{where}: its rows cannot be read: {error}. Write the table again.") from error
-    table = _table(where, found, columns, inputs, names, folder)
+    table = _table(where, cells, columns, inputs, folder)
     for role, classes in names.items():
         if classes is not None:
-            found[role][:] = [_named(table, index, role, cell, classes) for index, cell in enumerate(found[role])]
+            cells[role][:] = [_named(table, index, role, cell, classes) for index, cell in enumerate(cells[role])]
     return table
 
 
@@ -99,48 +88,38 @@ def is_media(feature: Any) -> bool:
 
 
 def _table(
-    where: str,
-    found: dict[str, list[Any]],
-    titles: Mapping[str, str],
-    inputs: Sequence[str],
-    names: Mapping[str, Sequence[str] | None],
-    folder: Path | None,
+    where: str, cells: dict[str, list[Any]], titles: Mapping[str, str], inputs: Sequence[str], folder: Path | None
 ) -> Table:
-    count = len(next(iter(found.values())))
+    count = len(next(iter(cells.values())))
     if not count:
         raise DataError(f"{where}: no rows. Give a table with rows, or another split.")
-    places = [f"row {number}" for number in range(1, count + 1)]
-    return Table(where, found, places, tuple(inputs), titles, names, folder)
+    return Table(where, cells, [f"row {number}" for number in range(1, count + 1)], tuple(inputs), titles, folder)
 
 
 def _named(table: Table, index: int, role: str, cell: Any, names: Sequence[str]) -> Any:
-    """A class number, or numbers in lists, by name."""
+    """The name of a class number; of a list of them, the list of names."""
     if isinstance(cell, list):
         return [_named(table, index, role, number, names) for number in cell]
-    if cell is not None and not 0 <= int(cell) < len(names):  # -1 stands for no label
-        raise table.error(
-            index,
-            role,
-            f"holds {cell}, which is none of the {len(names)} labels. Leave rows without a label out, or choose "
-            "another split.",
-        )
+    if cell is not None and not 0 <= int(cell) < len(names):  # datasets write -1 for no label
+        remedy = "Leave rows without a label out, or choose another split."
+        raise table.error(index, role, f"holds {cell}, which is none of the {len(names)} labels. {remedy}")
     return None if cell is None else names[int(cell)]
 
 
 def _content(encoded: Any, row: int) -> bytes:
-    (found,) = encoded[row].values()
-    content: bytes | None = found["bytes"]
-    return Path(found["path"]).read_bytes() if content is None else content
+    (file,) = encoded[row].values()
+    content: bytes | None = file["bytes"]
+    return Path(file["path"]).read_bytes() if content is None else content
 
 
 def _separated(path: Path, columns: Sequence[str], settings: str) -> Iterator[list[str]]:
-    """Columns of a .csv or .tsv: all is text, as written. Every row has as many fields as the header names."""
+    """Columns of a .csv or .tsv as strings. Rows that are longer or shorter than the header are errors."""
     tabs = path.suffix.lower() == ".tsv"
-    # strict: a quote that nothing closes is an error; otherwise the rest of the file would be one field.
+    # strict refuses an unclosed quote, which would otherwise make the rest of the file one field.
     options: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {"strict": True}
     reader = csv.reader((f"{line}\n" for line in lines(pieces(path))), **options)
-    begins = 1  # the line on which a row does: a quoted field may hold line breaks
-    limit = csv.field_size_limit(max(csv.field_size_limit(), path.stat().st_size))  # 128 KiB otherwise
+    begins = 1  # first line of a row: a quoted field may hold line breaks
+    limit = csv.field_size_limit(max(csv.field_size_limit(), path.stat().st_size))  # default: 128 KiB
     try:
         header = next(reader, [])
         for column in columns:
@@ -159,16 +138,13 @@ def _separated(path: Path, columns: Sequence[str], settings: str) -> Iterator[li
     except csv.Error as error:
         raise DataError(f"{path}, line {begins}: cannot be read as {path.suffix}: {error}. Repair the row.") from None
     finally:
-        csv.field_size_limit(limit)  # it is the module's, for all readers
+        csv.field_size_limit(limit)  # the limit is global
 
 
 def _not_as_many(where: str, row: list[str], header: list[str], tabs: bool) -> DataError:
+    hint = "A field cannot hold a tab: remove it" if tabs else 'Put a field that holds a comma in quotes: "one, two"'
     if len(row) < len(header):
         hint = "Fill it up, or remove it"
-    else:
-        hint = (
-            "A field cannot hold a tab: remove it" if tabs else 'Put a field that holds a comma in quotes: "one, two"'
-        )
     return DataError(f"{where}: a row of {len(row)} fields, where the header has {len(header)}. {hint}.")
 
 
@@ -182,7 +158,7 @@ def _objects(path: Path, columns: Sequence[str], settings: str) -> Iterator[list
 
 
 def _parquet(path: Path) -> Any:
-    """A table of the datasets library, which knows the names of its labels."""
+    """The file as a Dataset, which keeps the class names of its labels."""
     with needs_extra(".parquet needs", "train", DataError):
         import datasets
         import pyarrow.parquet

@@ -1,17 +1,14 @@
-"""Sentences of words with a tag each: for token classification."""
+"""Sentences whose words have a tag each, for token classification."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field
-
-from spectral_core.config import Length
+from spectral_models.data.config import NonEmpty
 from spectral_models.data.documents import DATASETS
-from spectral_models.data.source import SourceConfig, Table
+from spectral_models.data.source import Table, TextRowsConfig
 from spectral_models.data.tables import read_columns
-from spectral_models.data.tokenizers import BytesConfig, TokenizerConfig
 from spectral_models.data.utf8 import lines, pieces
 from spectral_models.errors import DataError
 
@@ -19,32 +16,26 @@ _CONLL = (".conll", ".txt", ".bio", ".iob")
 _ROLES = ("tokens", "tags")
 
 
-class TaggedConfig(SourceConfig):
+class TaggedConfig(TextRowsConfig):
     """Sentences whose words have a tag each: named entities, parts of speech.
 
     source: a table with a row for each sentence (.jsonl, .parquet) or ``datasets:NAME[:CONFIG]``, with a list of words
     and one of as many tags; or a file (.conll, .txt, .bio, .iob) with a word and its tag on each line, the first and
     the last of its columns, and a blank line between sentences (Tjong Kim Sang & De Meulder, 2003). Lines that begin
-    with ``-DOCSTART-`` are passed over.
+    with ``-DOCSTART-`` are ignored.
     Roles: ``tokens``, a list of words for each row, and ``tags``, a list of names or numbers from 0.
     """
 
     type: Literal["tagged"] = "tagged"
 
-    tokens: Annotated[str, Field(min_length=1)] = "tokens"
-    """The column with the lists of words."""
+    tokens: NonEmpty = "tokens"
+    """The column of lists of words."""
 
-    tags: Annotated[str, Field(min_length=1)] = "tags"
-    """The column with the lists of tags."""
-
-    tokenizer: TokenizerConfig = BytesConfig()
-    """What a token is: ``bytes``, ``bpe``, learned from the words to train on, or ``{type: file, path: PATH}``."""
-
-    max_length: Length = 512
-    """Tokens of a sentence that are read; words beyond are neither learned nor judged."""
+    tags: NonEmpty = "tags"
+    """The column of lists of tags."""
 
     def table(self, source: str, split: str = "train") -> Table:
-        """Raises DataError, with the place, for cells that are no lists of words and for lists of other lengths."""
+        """Raises DataError, with the place, for cells that are not lists and for rows without one tag for each word."""
         path = Path(source).expanduser()
         if path.suffix.lower() in _CONLL and not source.startswith(DATASETS):
             table = _sentences(source, path)
@@ -57,9 +48,7 @@ class TaggedConfig(SourceConfig):
                 _check_list(table, index, role)
             words, tags = (table.columns[role][index] for role in _ROLES)
             if len(words) != len(tags):
-                raise table.error(
-                    index, "tags", f"holds {len(tags)} tags for {len(words)} words. Give each word one tag."
-                )
+                raise table.error(index, "tags", f"holds {len(tags)} tags for {len(words)} words. Give each word one.")
         return table
 
 
@@ -67,9 +56,7 @@ def _check_list(table: Table, index: int, role: str) -> None:
     cell: Any = table.columns[role][index]
     if not isinstance(cell, list) or not cell:
         found = "an empty list" if cell == [] else type(cell).__name__
-        raise table.error(
-            index, role, f"holds {found}; a row needs a list of {role}. Remove it, or write it as a list."
-        )
+        raise table.error(index, role, f"holds {found}; a row needs a list of {role}. Write one, or remove the row.")
     if role == "tokens" and (wrong := [word for word in cell if not isinstance(word, str) or not word.strip()]):
         raise table.error(index, role, f"holds {wrong[0]!r} as a word; words are texts that are not empty.")
 
@@ -84,10 +71,8 @@ def _sentences(source: str, path: Path) -> Table:
             inside = False
             continue
         if len(fields) < 2:
-            raise DataError(
-                f"{source}, line {number}: holds {line.strip()!r} alone; a line is a word and its tag, with a tab or "
-                "space between them, or blank."
-            )
+            alone = f"{source}, line {number}: holds {line.strip()!r} alone"
+            raise DataError(f"{alone}; a line is a word and its tag, with a tab or space between them, or blank.")
         if not inside:
             inside = True
             places.append(f"line {number}")

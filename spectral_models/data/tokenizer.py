@@ -15,7 +15,7 @@ _BATCH = 1 << 19  # characters
 class Tokenizer(ABC):
     """Text to token ids from 0 to vocab_size - 1, and back.
 
-    In language models ``decode(encode(text)) == text``; a corpus refuses a tokenizer that loses some of it.
+    For language models ``decode(encode(text)) == text``; a corpus refuses a tokenizer that loses some of it.
     """
 
     @property
@@ -25,23 +25,23 @@ class Tokenizer(ABC):
     @property
     @abstractmethod
     def eos_token_id(self) -> int:
-        """The token that ends a document; never part of an encoded text. Raises DataError if there is none."""
+        """The token that ends a document; encoded texts never contain it. Raises DataError if there is none."""
 
     @property
     def mask_token_id(self) -> int | None:
-        """Stands for a hidden token, and is in no text; None where there is none."""
+        """The token that replaces hidden ones; encoded texts never contain it. None if there is none."""
         return None
 
     @abstractmethod
     def encode(self, text: str | bytes) -> list[int]:
-        """The tokens of a text, without tokens before or after it."""
+        """The tokens of a text, without special tokens around it."""
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of each text."""
         return [self.encode(text) for text in texts]
 
     def encode_each(self, texts: Iterable[str]) -> Iterator[list[int]]:
-        """The tokens of each text, computed in batches of bounded size: lists of tokens take much memory."""
+        """The tokens of each text, computed in batches of bounded size to save memory."""
         batch: list[str] = []
         size = 0
         for text in texts:
@@ -59,6 +59,10 @@ class Tokenizer(ABC):
     @abstractmethod
     def stream(self) -> TextStream:
         """A decoder for tokens that arrive one by one."""
+
+    def spellings(self) -> list[str]:
+        """Of each id, the token as text; what tokenizers with the same meaning of ids have in common."""
+        return [self.decode([token]) for token in range(self.vocab_size)]
 
     def files(self) -> dict[str, str]:
         """The files to save in a checkpoint, contents by name."""
@@ -81,7 +85,7 @@ class TextStream(ABC):
 
 
 class ByteTokenizer(Tokenizer):
-    """Token b is byte b of the text's UTF-8 form; nothing is trained or shipped.
+    """Token b is byte b of the text in UTF-8.
 
     The NUL byte ends a document. Corpora refuse text that contains it, so token 0 has no other meaning.
     """
@@ -107,7 +111,7 @@ class ByteTokenizer(Tokenizer):
 
 
 class ByteStream(TextStream):
-    """Bytes wait for the rest of their character."""
+    """Holds bytes back until their character is complete."""
 
     def __init__(self, errors: str) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors)
@@ -122,7 +126,7 @@ class ByteStream(TextStream):
 
 
 def require_vocabulary(tokenizer: Tokenizer, vocab_size: int, path: str) -> None:
-    """Raise DataError unless that vocab_size has room for every token. path: of vocab_size in the config."""
+    """Raise DataError if the tokenizer has more than vocab_size tokens. path: the option's path in the config."""
     if vocab_size < tokenizer.vocab_size:
         raise DataError(
             f"{path} is {vocab_size}, and the tokenizer has {tokenizer.vocab_size} tokens. "
@@ -137,6 +141,5 @@ def _bytes(ids: Iterable[int]) -> bytes:
     except ValueError:
         wrong = next(token for token in tokens if not 0 <= token < 256)
         raise DataError(
-            f"token {wrong} is not a byte: the byte tokenizer knows 0 to 255. "
-            "A model that is used with it has vocab_size: 256."
+            f"token {wrong} is not a byte: the byte tokenizer has tokens 0 to 255. Its models have vocab_size: 256."
         ) from None

@@ -28,20 +28,20 @@ class BpeConfig(Config):
 
     type: Literal["bpe"] = "bpe"
     vocab_size: Annotated[Length, Field(ge=257)] | None = None
-    """Tokens at most: 256 bytes, one that ends a document, and merges. Null takes the model's vocab_size."""
+    """Largest vocabulary: 256 bytes, the end of a document, and merges. Null takes the model's vocab_size."""
 
     def build(self, texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
         return learn_bpe(texts, self.vocab_size or vocab_size)
 
 
 class FileConfig(Config):
-    """Any Hugging Face tokenizer, from a file."""
+    """A Hugging Face tokenizer from a file."""
 
     type: Literal["file"] = "file"
     path: Annotated[str, Field(min_length=1)]
-    """A tokenizer.json, or a directory that holds one."""
+    """A tokenizer.json or its directory."""
     eos: str | None = None
-    """The token that ends a document. Null takes the one that tokenizer_config.json beside the file names."""
+    """The token that ends a document. Null takes the one in tokenizer_config.json beside the file."""
 
     def build(self, texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
         return read_tokenizer(Path(self.path).expanduser(), self.eos)
@@ -52,7 +52,7 @@ _KINDS: dict[str, type[_Config]] = {"bytes": BytesConfig, "bpe": BpeConfig, "fil
 
 
 def _chosen(value: Any) -> _Config:
-    """A config, a mapping with ``type``, or a bare name for one with its defaults."""
+    """The config of a mapping with ``type``, or of a bare name, with its defaults."""
     if isinstance(value, _Config):
         return value
     data = {"type": value} if isinstance(value, str) else value

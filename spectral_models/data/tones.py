@@ -1,4 +1,4 @@
-"""Two tones in noise: a synthetic task that only the order of events in time decides."""
+"""A synthetic task of two tones in noise: the label is their order."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def tones_batch(
 ) -> tuple[Tensor, Tensor]:
     """Waveforms with a low and a high tone, one in each half: label 0 if the low one comes first, else 1.
 
-    Each tone lasts a quarter of the waveform, begins anywhere in its half that lets it end there, has any phase, and
-    lies within a tenth of an eighth or a third of the sample rate. White noise of size 0.1 covers everything. Whatever
-    averages over time, a mean mel spectrogram for one, holds the same for both labels.
+    Each tone lasts a quarter of the waveform, at a random place in its half, with a random phase. Its frequency is an
+    eighth or a third of the sample rate, within 10 %. White noise of standard deviation 0.1 is added. Averages over
+    time, such as a mean mel spectrogram, are equal for both labels.
 
-    snr: in decibels, the power of a tone while it lasts over that of the noise in all frequencies.
+    snr: power of a sounding tone over the power of the noise at all frequencies, in decibels.
     Returns (input_values (batch, samples), labels (batch,)), on the generator's device.
     """
     if batch < 1 or samples < 16:

@@ -1,4 +1,4 @@
-"""Reads text files piece by piece; files that are not UTF-8 are refused with the name of their encoding."""
+"""Reads UTF-8 text files in pieces; refuses other files, with their encoding if it is known."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spectral_models.errors import DataError
 
 _PIECE = 1 << 20
 _HEAD = 1 << 12
-_MARKS = (  # UTF-32 first: its little-endian mark begins like UTF-16's
+_MARKS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
     (codecs.BOM_UTF32_LE, "UTF-32"),
     (codecs.BOM_UTF32_BE, "UTF-32"),
     (codecs.BOM_UTF16_LE, "UTF-16"),
@@ -23,9 +23,9 @@ _MARKS = (  # UTF-32 first: its little-endian mark begins like UTF-16's
 
 
 def pieces(path: Path) -> Iterator[bytes]:
-    """A file's bytes, about a megabyte at a time: whole UTF-8 characters without NUL and byte-order mark.
+    """A file's bytes, about a megabyte at a time, cut at whole characters, without byte-order mark.
 
-    Raises DataError, with the path and the offset, for a file that cannot be read or has other contents.
+    Raises DataError, with the path and the offset, for files that cannot be read, are not UTF-8, or contain NUL.
     """
     try:
         with path.open("rb") as file:
@@ -37,7 +37,7 @@ def pieces(path: Path) -> Iterator[bytes]:
 
 
 def lines(contents: Iterable[bytes]) -> Iterator[str]:
-    """The lines of a text in pieces, without line feeds. A text that ends in a line feed has an empty last line."""
+    """The lines of a text in pieces, without line feeds; the last is empty if the text ends in a line feed."""
     rest: list[bytes] = []
     for piece in contents:
         *whole, last = piece.split(b"\n")
@@ -50,9 +50,9 @@ def lines(contents: Iterable[bytes]) -> Iterator[str]:
 
 
 def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a JSONL file with the numbers of their lines, blank lines left out.
+    """The objects of a JSONL file with their line numbers, without blank lines.
 
-    Raises DataError, with the line, for other values than objects and for repeated keys.
+    Raises DataError, with the line, for invalid JSON, values that are not objects, and repeated keys.
     """
     for number, line in enumerate(lines(pieces(path)), start=1):
         if not line.strip():
@@ -64,7 +64,7 @@ def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             raise DataError(
                 f"{where}: not JSON: {error.msg} at column {error.colno}. A JSONL file holds one object per line."
             ) from None
-        except (ValueError, RecursionError) as error:  # a number of too many digits, or too deep a nesting
+        except (ValueError, RecursionError) as error:  # too many digits, or too deep nesting
             raise DataError(f"{where}: cannot be read: {str(error).rstrip('.')}. Repair or remove the line.") from None
         if not isinstance(record, dict):
             raise DataError(f"{where}: holds {type(record).__name__}; a line is an object, as {{'text': '...'}}.")
@@ -72,7 +72,10 @@ def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def checked(contents: Iterable[bytes], where: str) -> Iterator[bytes]:
-    """Consecutive parts of a text, cut at whole characters. where: the text's name in errors."""
+    """The parts of a text, cut again at whole characters. where: the text's name in errors.
+
+    Raises DataError for text that is not UTF-8 or contains NUL.
+    """
     head, rest, offset = b"", b"", 0
     for content in contents:
         head = head or content[:_HEAD]
@@ -90,15 +93,15 @@ def checked(contents: Iterable[bytes], where: str) -> Iterator[bytes]:
 
 
 def refuse_nul(content: bytes, where: str, before: int = 0, head: bytes = b"") -> None:
-    """Raise DataError for a NUL. before: bytes of the text that precede the content. head: how the text begins."""
+    """Raise DataError for a NUL. before: the content's offset in its text. head: the first bytes of the text."""
     place = content.find(0)
     if place < 0:
         return
     if encoding := _encoding(head):
         raise _in_encoding(where, encoding)
     raise DataError(
-        f"{where}: NUL byte at offset {before + place}: a binary file, or text in UTF-16? NUL separates documents and "
-        "is never part of a text. Remove it, or leave this out."
+        f"{where}: NUL byte at offset {before + place}: a binary file, or text in UTF-16? NUL separates documents, so "
+        "texts cannot contain it. Remove it, or leave this out."
     )
 
 
@@ -118,7 +121,7 @@ def _in_encoding(where: str, encoding: str) -> DataError:
 
 
 def _encoding(head: bytes) -> str | None:
-    """UTF-16 or UTF-32, by its byte-order mark or, in Latin text, by NULs at every other byte or three of four."""
+    """UTF-16 or UTF-32, by the byte-order mark or the NULs that Latin text has in these encodings; else None."""
     for mark, name in _MARKS:
         if head.startswith(mark):
             return name
@@ -126,8 +129,9 @@ def _encoding(head: bytes) -> str | None:
         units = head[: len(head) // width * width]
         for order, high in (("LE", units[width - 1 :: width]), ("BE", units[::width])):
             if len(high) > 1 and high.count(0) > 0.6 * len(high) and units.count(0) > (width - 1) * 0.6 * len(high):
+                decoder = codecs.getincrementaldecoder(f"{name}-{order}")()  # accepts an incomplete last character
                 try:
-                    codecs.getincrementaldecoder(f"{name}-{order}")().decode(units)  # the last may be cut in half
+                    decoder.decode(units)
                 except UnicodeDecodeError:
                     continue
                 return f"{name}{order}"

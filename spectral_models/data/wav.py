@@ -1,4 +1,4 @@
-"""WAV files as samples of full scale 1: integers of 8, 16, 24 and 32 bits and floats of 32 and 64, RF64 as well.
+"""Reads WAV and RF64 files: integers of 8, 16, 24 and 32 bits, floats of 32 and 64 bits.
 
 Python's ``wave`` reads integers only, and before 3.12 refuses WAVE_FORMAT_EXTENSIBLE, which many recorders write.
 """
@@ -27,7 +27,7 @@ _FORMATS = {
     0x674F: "Vorbis",
     0xF1AC: "FLAC",
 }
-_GUID = bytes.fromhex("000000001000800000aa00389b71")  # what follows the tag in an extensible format's GUID
+_GUID = bytes.fromhex("000000001000800000aa00389b71")  # bytes after the tag in an extensible format's GUID
 _OTHERS = {
     b"ID3": "an MP3 file",
     b"fLaC": "a FLAC file",
@@ -41,14 +41,14 @@ _OTHERS = {
     b"#!AMR": "an AMR file",
 }
 _STREAMED = 0x7FFF0000
-"""A declared size of this or more that the file does not have is that of a stream: ffmpeg, sox and arecord each write
-another large number, or 0."""
+"""A declared size from here on that exceeds the file marks a stream: ffmpeg, sox and arecord write various large
+numbers, or 0."""
 _LOUDEST = 100.0
-"""Float samples may exceed full scale, but larger ones are integers that were not divided."""
+"""Floats may exceed full scale; beyond this limit they are integers that were not scaled."""
 
 
 class Format(NamedTuple):
-    """The format of a file's samples. width: bytes of a sample."""
+    """The format of a file's samples. width: bytes per sample."""
 
     tag: int
     channels: int
@@ -57,27 +57,27 @@ class Format(NamedTuple):
 
 
 def read_wav(content: bytes, name: str) -> tuple[NDArray[np.float64], int]:
-    """Samples (T, channels) of full scale 1, and the sample rate. name: the file's name in errors.
+    """Samples (T, channels) of full scale 1, and the sample rate in Hz. name: the file's name in errors.
 
-    A declared size of 0, or beyond 2 GiB and the file's own, means a stream, whose samples extend to the end of the
-    file. Raises DataError for other formats, truncated files, files without samples, and samples that are not finite or
-    exceed a hundred times full scale.
+    A declared size of 0, or one of about 2 GiB or more that exceeds the file, marks a stream: its samples extend to the
+    end of the file. Raises DataError for other formats, truncated files, files without samples, and samples that are
+    not finite or exceed a hundred times full scale.
     """
     form, data = _chunks(content, name)
     frame = form.width * form.channels
     if len(data) < frame:
-        raise DataError(f"{name} has no samples, and there is nothing in it to hear. Leave it out.")
+        raise DataError(f"{name} has no samples. Leave it out.")
     octets = np.frombuffer(data[: len(data) // frame * frame], np.uint8).reshape(-1, form.width)
     if form.tag == _FLOATS:
         samples = octets.view(f"<f{form.width}")[:, 0].astype(np.float64)
-        if not (loudest := np.abs(samples).max()) <= _LOUDEST:  # NaN is not below either
+        if not (loudest := np.abs(samples).max()) <= _LOUDEST:  # true for NaN
             raise DataError(
                 f"{name} has samples of {loudest:g}, where full scale is 1. Divide integers by their largest value "
-                "(32768 for 16 bits), and leave files with infinite samples or NaN out."
+                "(32768 for 16 bits); leave out files with infinite samples or NaN."
             )
     elif form.width == 1:
         samples = (octets[:, 0].astype(np.float64) - 128) / 128
-    else:  # little-endian and signed: into the high bytes of 32 bits, whatever the width
+    else:  # signed little-endian integers of any width go to the high bytes of 32 bits
         widened = np.zeros((len(octets), 4), np.uint8)
         widened[:, 4 - form.width :] = octets
         samples = widened.view("<i4")[:, 0] / 2**31
@@ -85,11 +85,11 @@ def read_wav(content: bytes, name: str) -> tuple[NDArray[np.float64], int]:
 
 
 def _chunks(content: bytes, name: str) -> tuple[Format, memoryview]:
-    """The format, and the bytes of the samples."""
+    """The format and the bytes of the samples."""
     if content[:4] not in (b"RIFF", b"RF64", b"BW64") or content[8:12] != b"WAVE":
         raise _no_wav(name, _kind(content))
     form: Format | None = None
-    large = 0  # the size of the data in RF64, whose field of 32 bits is all ones
+    large = 0  # RF64: size of the data, whose 32-bit field is all ones
     place, view = 12, memoryview(content)
     while place + 8 <= len(content):
         kind, size = struct.unpack_from("<4sI", content, place)
@@ -107,16 +107,16 @@ def _chunks(content: bytes, name: str) -> tuple[Format, memoryview]:
                 size = len(body)
             if len(body) < size:
                 raise DataError(
-                    f"{name} is cut off: {size:,} bytes of samples were written, and {len(body):,} are there. Get the "
-                    "whole file, or leave it out."
+                    f"{name} is cut off: it declares {size:,} bytes of samples and holds {len(body):,}. Get the whole "
+                    "file, or leave it out."
                 )
             return form, body[:size]
-        place += 8 + size + size % 2  # chunks begin at even places
+        place += 8 + size + size % 2  # chunks begin at even offsets
     raise _no_wav(name, "it ends before its samples")
 
 
 def _more_chunks(body: memoryview) -> bool:
-    """Whether the rest of a file consists of chunks, as after empty data; samples do not parse as chunks."""
+    """Whether the rest of a file parses as chunks, as after an empty data chunk; samples do not."""
     place = 0
     while place + 8 <= len(body):
         kind, size = struct.unpack_from("<4sI", body, place)
@@ -145,7 +145,7 @@ def _format(body: bytes, name: str) -> Format:
 
 
 def _kind(content: bytes) -> str:
-    """The kind of a file that is not WAV."""
+    """Why the content is not a WAV file."""
     for start, kind in _OTHERS.items():
         if content.startswith(start):
             return f"it is {kind}"

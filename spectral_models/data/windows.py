@@ -1,8 +1,7 @@
 """Windows of a sequence of tokens as map-style datasets: random ones for training, consecutive ones for evaluation.
 
-Labels are the *next* tokens, already shifted: ``labels[t]`` is the token after ``input_ids[t]``. The tokens are a 1-D
-integer tensor of any width; they are widened window by window, so a memory-mapped one (``torch.from_file``) stays on
-disk.
+``labels[t]`` is the token after ``input_ids[t]``. The tokens are a 1-D tensor of any integer dtype, converted to int64
+window by window, so that a memory-mapped one (``torch.from_file``) stays on disk.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from spectral_models.loss import IGNORE
 class RandomWindows(Dataset[dict[str, Tensor]]):
     """``count`` random windows of ``context`` tokens; item i is a function of (seed, i) alone.
 
-    So items do not depend on worker, process or order, and training that stopped at item i can continue from it.
+    Hence items do not depend on worker, process or order, and a resumed training continues at its item.
     """
 
     def __init__(self, tokens: Tensor, context: int, count: int, seed: int) -> None:
@@ -43,14 +42,14 @@ class RandomWindows(Dataset[dict[str, Tensor]]):
 class ContiguousWindows(Dataset[dict[str, Tensor]]):
     """Consecutive windows: every token but the first is a label exactly once.
 
-    The last window is padded on the right with token 0 and label -100, which a causal model needs no mask for.
-    text_bytes: bytes of text that the labels stand for; None if each is one byte.
+    The last window is padded on the right with token 0 and label -100; a causal model needs no mask for it.
+    text_bytes: size of the text that the labels encode; None if each label is one byte.
     """
 
     what = "windows"
 
     def __init__(self, tokens: Tensor, context: int, text_bytes: int | None = None) -> None:
-        require_window(tokens, min(context, 1))  # one token and its label are enough
+        require_window(tokens, min(context, 1))  # the only window may be shorter
         self.tokens, self.context = tokens, context
         self.text_bytes = len(tokens) - 1 if text_bytes is None else text_bytes
 
@@ -58,7 +57,7 @@ class ContiguousWindows(Dataset[dict[str, Tensor]]):
         return -(-(len(self.tokens) - 1) // self.context)
 
     def lengths(self) -> Tensor:
-        """(N,): all alike."""
+        """(N,): ``context`` for each window."""
         return torch.full((len(self),), self.context)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
@@ -79,13 +78,13 @@ def require_window(tokens: Tensor, context: int) -> None:
         raise DataError(f"tokens are {tokens.dtype} of shape {tuple(tokens.shape)}; a 1-D integer tensor is needed.")
     if len(tokens) <= context:
         raise DataError(
-            f"{len(tokens)} tokens are shorter than one window: context {context} needs {context + 1}, for the last "
-            "token's label. Give more text, or lower context."
+            f"{len(tokens)} tokens are shorter than a window: context {context} needs {context + 1}, one for the last "
+            "label. Give more text, or lower context."
         )
 
 
 def _checked(index: int, count: int) -> int:
-    """The index as a position from the start; IndexError ends iteration."""
+    """The index, counted from the start. Raises IndexError, which ends iteration."""
     if not -count <= index < count:
         raise IndexError(f"window {index} of {count}")
     return index % count

@@ -1,4 +1,4 @@
-"""What a change of a model's weights, quantisation for one, costs: the same measure before and after."""
+"""The effect of changed weights on a model, as by quantisation: a measure before and after."""
 
 from __future__ import annotations
 
@@ -23,73 +23,69 @@ _PIECES = 64
 
 @dataclass(frozen=True)
 class Change:
-    """measure: what was measured, and on what. before: None where the measure compares the two, and 1 is no change."""
+    """measure: its name, and what it was measured on. before: None if ``after`` compares both, and 1 is no change."""
 
     measure: str
     before: float | None
     after: float
 
 
-def changed(
+def measure_change(
     model: SpectralModel, change: Callable[[], object], text: bytes, source: str, tokenizer: Tokenizer
 ) -> Change:
-    """Call ``change``, which changes the model in place, and say by how much it did.
+    """Call ``change``, which changes the model in place, and measure its effect.
 
-    Decoders: bits per byte of the text. Models with labels: the share of inputs, or of tokens, that keep their label,
-    or their set of labels; of numbers, the cosine between those before and after. Models that embed: the mean cosine
-    between embeddings before and after. Their inputs are pieces of the text, or random where they read anything else.
-    source: what the text is called. Raises ConfigError for other models.
+    Decoders: bits per byte of the text, before and after. Classifiers: the share of inputs, or of tokens, that keep
+    their label or set of labels. Regression: the cosine between the numbers before and after. Models that embed: the
+    mean cosine between embeddings before and after. Inputs are pieces of the text; random for models that read anything
+    else. source: the text's name. Raises ConfigError for other models.
     """
-    config, specs = model.config, model.input_specs()
-    known = config.label_set
-    if not (model.continues_text or (specs and (known or config.pools))):
+    config, specs, labels = model.config, model.input_specs(), model.config.label_set
+    if not (model.continues_text or (specs and (labels or config.pools))):
         raise ConfigError(
-            f"a {config.type} has no measure of a change here; language models have, and models that label or embed "
-            "rows, and declare their inputs."
+            f"the change of a {config.type} cannot be measured: it must be a language model, or declare its inputs and "
+            "label or embed rows."
         )
     if model.continues_text:
         tokens, size = measured_tokens(text, tokenizer)
         windows = ContiguousWindows(tokens, specs[0].shape()[0], size)
-        before = bits_per_byte(model, windows)
+        bits = bits_per_byte(model, windows)
         change()
-        return Change(f"bits per byte of {size:,} bytes of {source}", before, bits_per_byte(model, windows))
+        return Change(f"bits per byte of {size:,} bytes of {source}", bits, bits_per_byte(model, windows))
     inputs, of = _inputs(specs, text, source, tokenizer)
-    wanted = "pooled" if known is None else "logits"
-    first = _outputs(model, inputs, wanted)
+    output = "logits" if labels else "pooled"
+    before = _outputs(model, inputs, output)
     change()
-    second = _outputs(model, inputs, wanted)
-    if known is None:
-        cosine = F.cosine_similarity(first, second, dim=-1).mean()
-        return Change(f"cosine of embeddings of {of}", None, float(cosine))
-    if known.problem == "regression":
-        cosine = F.cosine_similarity(first.flatten(), second.flatten(), dim=0)
-        return Change(f"cosine of numbers for {of}", None, float(cosine))
-    if known.problem == "multi_label_classification":
-        kept = ((first >= 0) == (second >= 0)).all(-1)
+    after = _outputs(model, inputs, output)
+    if labels is None:
+        measure, kept = f"cosine of embeddings of {of}", F.cosine_similarity(before, after, dim=-1)
+    elif labels.problem == "regression":
+        measure, kept = f"cosine of numbers for {of}", F.cosine_similarity(before.flatten(), after.flatten(), dim=0)
+    elif labels.problem == "multi_label_classification":
+        measure, kept = f"same label for {of}", ((before >= 0) == (after >= 0)).all(-1)
     else:
-        kept = first.argmax(-1) == second.argmax(-1)
-    return Change(f"same label for {of}", None, float(kept.double().mean()))
+        measure, kept = f"same label for {of}", before.argmax(-1) == after.argmax(-1)
+    return Change(measure, None, float(kept.double().mean()))
 
 
 def _inputs(
     specs: Sequence[InputSpec], text: bytes, source: str, tokenizer: Tokenizer
 ) -> tuple[list[dict[str, Tensor]], str]:
-    """Rows of their own, by the input's name, and what they are."""
+    """Batches of one row, by the input's name, and a description of all."""
     if len(specs) == 1 and specs[0].kind == "tokens":
         tokens, _ = measured_tokens(text, tokenizer)
         pieces = tokens.long().split(specs[0].shape()[0])[:_PIECES]
         return [{specs[0].name: piece[None]} for piece in pieces], f"{len(pieces)} pieces of {source}"
     generator = torch.Generator().manual_seed(0)
-    made = {spec.name: spec.example(_PIECES, generator) for spec in specs}
-    rows = [{name: values[row : row + 1] for name, values in made.items()} for row in range(_PIECES)]
+    rows = [{spec.name: spec.example(1, generator) for spec in specs} for _ in range(_PIECES)]
     return rows, f"{_PIECES} random inputs"
 
 
 @torch.no_grad()
-def _outputs(model: SpectralModel, inputs: list[dict[str, Tensor]], wanted: str) -> Tensor:
-    """The logits of each row, or of each token of all rows, or the embeddings: (N, D) in float64."""
+def _outputs(model: SpectralModel, inputs: list[dict[str, Tensor]], name: str) -> Tensor:
+    """An output of all rows, or of all tokens of all rows: (N, D) in float64."""
     with fixed_weights(model):
-        found = torch.cat([getattr(model.run(row), wanted).flatten(0, -2) for row in inputs]).double()
-    if not found.isfinite().all():
+        outputs = torch.cat([getattr(model.run(row), name).flatten(0, -2) for row in inputs]).double()
+    if not outputs.isfinite().all():
         raise not_numbers("outputs")
-    return found
+    return outputs

@@ -1,4 +1,4 @@
-"""The evaluation loop: what is read of each example, over batches and processes."""
+"""The evaluation loop, over batches and processes."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ OnBatch = Callable[[int], None]
 
 
 class Indexed(Protocol):
-    """Examples by index."""
+    """Examples by index: a map-style dataset."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Batch: ...
 
 
 @torch.no_grad()
-def over(
+def map_examples(
     model: SpectralModel,
     examples: Indexed,
     read: Callable[[SpectralModel, Batch], dict[str, Tensor]],
@@ -40,11 +40,12 @@ def over(
     batch_size: int = 32,
     on_batch: OnBatch | None = None,
 ) -> Arrays:
-    """What ``read`` gives of each example, each once: by name, an array (N, ...) in the order of the examples.
+    """Calls ``read`` on all examples, in batches: by name, arrays (N, ...) in the order of the examples.
 
-    read: tensors (B, ...) of a batch; ``losses`` must be finite, or UnsupportedInputError is raised. lengths: (N,);
-    batches then hold examples of similar lengths. The model should be in eval mode. Under torch.distributed each
-    process reads its share, and all get the same arrays. on_batch: called with the number of examples of each batch.
+    read: returns tensors (B, ...) by name for a batch. lengths: (N,), to batch examples of similar lengths together.
+    The model should be in eval mode. Under torch.distributed each process reads its share, and all get the same arrays.
+    on_batch: called with the number of examples of each batch. Raises UnsupportedInputError if ``losses`` are not
+    finite.
     """
     batch_size = whole("batch_size", batch_size, least=1)
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
@@ -53,22 +54,21 @@ def over(
     count = len(examples)
     order = torch.arange(count) if lengths is None else lengths.argsort(stable=True)
     mine: list[int] = order[rank::world].tolist()
-    found: list[tuple[list[int], Arrays]] = []
+    results: list[tuple[list[int], Arrays]] = []
     with fixed_weights(model):
         for start in range(0, len(mine), batch_size):
             indices = mine[start : start + batch_size]
-            batch = {
-                name: tensor.to(device) for name, tensor in collate([examples[index] for index in indices]).items()
-            }
-            found.append((indices, {name: tensor.cpu().numpy() for name, tensor in read(model, batch).items()}))
+            batch = collate([examples[index] for index in indices])
+            values = read(model, {name: tensor.to(device) for name, tensor in batch.items()})
+            results.append((indices, {name: tensor.cpu().numpy() for name, tensor in values.items()}))
             if on_batch is not None:
                 on_batch(len(indices))
     if distributed:
         shares: list[Any] = [None] * world
-        torch.distributed.all_gather_object(shares, found)
-        found = [batch for share in shares for batch in share]
-    back = np.argsort(np.concatenate([indices for indices, _ in found]), kind="stable")
-    arrays = {name: np.concatenate([batch[name] for _, batch in found])[back] for name in found[0][1]}
+        torch.distributed.all_gather_object(shares, results)
+        results = [result for share in shares for result in share]
+    back = np.argsort(np.concatenate([indices for indices, _ in results]), kind="stable")
+    arrays = {name: np.concatenate([values[name] for _, values in results])[back] for name in results[0][1]}
     if not np.isfinite(arrays.get("losses", 0.0)).all():
         raise not_numbers("losses")
     return arrays

@@ -1,4 +1,4 @@
-"""Tasks: what a model is trained for. Each brings a model and data together, with a loss and what is measured."""
+"""Tasks: what a model is trained for. A task has the data, the loss and the measures."""
 
 from spectral_models.tasks.config import TaskConfig
 

@@ -1,4 +1,4 @@
-"""Causal language models: the cross-entropy of next tokens, bits per byte."""
+"""Causal language modelling: cross-entropy of next tokens, measured in bits per byte."""
 
 from __future__ import annotations
 
@@ -10,31 +10,34 @@ from torch import Tensor
 
 from spectral_models.config import ModelConfig
 from spectral_models.data import DataConfig, RandomWindows, Tokenizer
-from spectral_models.data.config import AnyDataConfig
 from spectral_models.evaluation.bits import next_token_losses, xz_bits_per_byte
 from spectral_models.evaluation.loop import Arrays, Batch
 from spectral_models.loss import StepLoss
 from spectral_models.model import SpectralModel
 from spectral_models.tasks.config import Kinds, TaskConfig
+from spectral_models.tasks.corpus import CorpusTask
 from spectral_models.tasks.task import History, Reference
-from spectral_models.tasks.texts import CorpusTask, vocabulary_reasons
 
 
 class CausalLM(CorpusTask):
     """Next tokens of text; each held-out byte is predicted once. The reference is ``xz -9`` on the same bytes."""
 
     headline: ClassVar[str] = "bits_per_byte"
+    greater_is_better: ClassVar[bool] = False
 
     def __init__(self, model: ModelConfig, data: DataConfig, tokenizer: Tokenizer | None, split: str | None) -> None:
         super().__init__(model, data, tokenizer, split)
         self.held_out = self.windows
-        self.reference = Reference("xz -9 on the same bytes", "xz_bits_per_byte", xz_bits_per_byte(self.text))
+        self._xz = xz_bits_per_byte(self.text)
+
+    def references(self) -> tuple[Reference, ...]:
+        return (Reference("xz -9 on the same bytes", "xz_bits_per_byte", self._xz),)
 
     @staticmethod
     def loss(model: Any, batch: Batch, step_count: Tensor | int | None = None, **options: Any) -> StepLoss:
-        """Labels are shifted already."""
-        found: StepLoss = model.loss(batch["input_ids"], batch["labels"], step_count=step_count, **options)
-        return found
+        """The labels of windows are shifted already."""
+        loss: StepLoss = model.loss(batch["input_ids"], batch["labels"], step_count=step_count, **options)
+        return loss
 
     def examples(self, batch_size: int, steps: int, seed: int) -> RandomWindows:
         return self.random_windows(batch_size, steps, seed)
@@ -47,22 +50,14 @@ class CausalLM(CorpusTask):
 
     def metrics(self, judged: dict[str, float]) -> dict[str, Any]:
         assert self.corpus is not None
-        assert self.tokenizer is not None
-        assert self.reference is not None
-        return {
-            **judged,
-            self.reference.key: self.reference.value,
-            "tokens": self.tokenizer.vocab_size,
-            "bytes_per_token": self.corpus.train_bytes / len(self.corpus.train),
-        }
+        return {**super().metrics(judged), "bytes_per_token": self.corpus.train_bytes / len(self.corpus.train)}
 
     def draw(self, history: History, path: Path, title: str) -> None:
         from spectral_models.training.curve import plot_bits
 
         assert self.corpus is not None
-        assert self.reference is not None
         tokens_per_byte = len(self.corpus.train) / self.corpus.train_bytes
-        plot_bits(history, path, title=title, tokens_per_byte=tokens_per_byte, reference=self.reference.value)
+        plot_bits(history, path, title=title, tokens_per_byte=tokens_per_byte, reference=self._xz)
 
 
 class CausalLMConfig(TaskConfig):
@@ -71,10 +66,6 @@ class CausalLMConfig(TaskConfig):
     reads: ClassVar[Kinds] = (DataConfig,)
 
     type: Literal["causal_lm"] = "causal_lm"
-
-    def unsupported_reasons(self, model: ModelConfig, data: AnyDataConfig) -> list[str]:
-        found = super().unsupported_reasons(model, data)
-        return found or (vocabulary_reasons(model, data.tokenizer) if isinstance(data, DataConfig) else [])
 
     def architecture(self, model: ModelConfig) -> str:
         return "SpectralForCausalLM"

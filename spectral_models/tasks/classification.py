@@ -1,8 +1,9 @@
-"""Classification: one label of several for each row, or a set of them."""
+"""Classification of texts, images and recordings: one label, or a set of labels, for each."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import ClassVar, Literal
 
 import torch
@@ -13,25 +14,35 @@ from spectral_models.config import ModelConfig
 from spectral_models.data import Tokenizer
 from spectral_models.data.labelled import LabelledConfig
 from spectral_models.data.labels import class_numbers, majority, multi_hot
-from spectral_models.data.source import SourceConfig, Table
+from spectral_models.data.source import Table
 from spectral_models.errors import needs_extra
-from spectral_models.evaluation.accuracy import chosen_labels
 from spectral_models.evaluation.loop import Arrays, Batch
+from spectral_models.evaluation.tf_idf import tf_idf_accuracy
 from spectral_models.model import SpectralModel
 from spectral_models.tasks.labelled import LabelledTask, LabelledTaskConfig
 from spectral_models.tasks.task import Reference
 
 
 class Classification(LabelledTask):
-    """One label for each row. The reference is the accuracy of the most frequent held-out label."""
+    """One label for each row, compared with the most frequent held-out label and, for texts, with TF-IDF."""
 
     headline: ClassVar[str] = "accuracy"
+    greater_is_better: ClassVar[bool] = True
     units: ClassVar[Mapping[str, str]] = {"loss": " nats"}
 
-    def __init__(self, model: ModelConfig, data: SourceConfig, tokenizer: Tokenizer | None, split: str | None) -> None:
-        super().__init__(model, data, tokenizer, split)
+    def references(self) -> tuple[Reference, ...]:
         share = majority(torch.as_tensor(self.held_out.labels).tolist())
-        self.reference = Reference("always the most frequent label", "majority", share)
+        constant = Reference("always the most frequent label", "majority", share)
+        return (constant,) if self._tf_idf is None else (constant, Reference("TF-IDF", "tf_idf", self._tf_idf))
+
+    @cached_property
+    def _tf_idf(self) -> float | None:
+        """The accuracy of logistic regression on the same texts; None for files, and where nothing was trained on."""
+        if self.train_table is None or self.readers:
+            return None
+        tables = self.train_table, self.table
+        (texts, labels), held_out = ((table.texts(self.role), self.labels(table).tolist()) for table in tables)
+        return tf_idf_accuracy(texts, labels, *held_out)
 
     def labels(self, table: Table) -> Tensor:
         assert self.model.label_set is not None
@@ -39,14 +50,16 @@ class Classification(LabelledTask):
         return torch.tensor(numbers)
 
     def read(self, model: SpectralModel, batch: Batch) -> dict[str, Tensor]:
-        return chosen_labels(self.logits(model, batch), batch["labels"])
+        logits, labels = self.logits(model, batch), batch["labels"]
+        losses = F.cross_entropy(logits, labels, reduction="none").double()
+        return {"labels": labels, "chosen": logits.argmax(-1), "losses": losses}
 
     def measures(self, arrays: Arrays) -> dict[str, float]:
         with needs_extra("F1 and Matthews need", "train"):
             from sklearn.metrics import f1_score, matthews_corrcoef
 
         labels, chosen = arrays["labels"], arrays["chosen"]
-        several = len({*labels.tolist(), *chosen.tolist()}) > 1  # of one, scikit-learn warns and gives 0
+        several = len({*labels.tolist(), *chosen.tolist()}) > 1  # for a single label scikit-learn warns and returns 0
         return {
             "accuracy": float((labels == chosen).mean()),
             "loss": float(arrays["losses"].mean()),
@@ -56,9 +69,10 @@ class Classification(LabelledTask):
 
 
 class MultiLabelClassification(LabelledTask):
-    """A set of labels for each row: those of probability 0.5 or more."""
+    """A set of labels for each row. Predicted are those of probability 0.5 or more."""
 
     headline: ClassVar[str] = "f1_macro"
+    greater_is_better: ClassVar[bool] = True
     units: ClassVar[Mapping[str, str]] = {"loss": " nats"}
 
     def labels(self, table: Table) -> Tensor:
@@ -85,7 +99,7 @@ class MultiLabelClassification(LabelledTask):
 
 
 class ClassificationConfig(LabelledTaskConfig):
-    """A label for each text, image or recording, or a set of labels, as the model's ``problem_type`` says."""
+    """A label, or a set of labels, for each text, image or recording, as the model's ``problem_type`` says."""
 
     smooths_labels: ClassVar[bool] = True
 

@@ -1,4 +1,4 @@
-"""The config of a task: which models and data it takes, why it takes no others."""
+"""The config of a task: which models and data it supports, and why not others."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from spectral_core.config import PartConfig
 from spectral_models.config import ModelConfig, parts_of
 from spectral_models.data.config import AnyDataConfig
+from spectral_models.tasks.vocabulary import text_reasons
 
 if TYPE_CHECKING:
     from spectral_models.data import Tokenizer
@@ -14,16 +15,15 @@ if TYPE_CHECKING:
 
 
 Kinds = tuple[type[AnyDataConfig], ...]
-"""Configs of data, each with a ``type``."""
+"""Classes of data configs, each with a ``type``."""
 
 
 class TaskConfig(PartConfig):
-    """Names a task and its options.
+    """Base of the configs of tasks. A subclass defines :meth:`load`.
 
-    A subclass defines :meth:`load`. reads: the configs of data that the task can read, each with a ``type``.
-    smooths_labels: whether its loss takes ``label_smoothing``. like: another task, whose models it takes too.
-    uses_all_parameters: whether the loss of every batch depends on every parameter; else processes that train together
-    look for unused ones at each step.
+    reads: classes of the data configs that the task can read. smooths_labels: whether its loss takes
+    ``label_smoothing``. like: another task, whose models this one can train too. uses_all_parameters: whether the loss
+    of every batch depends on every parameter; if not, distributed training looks for unused parameters at each step.
     """
 
     must_return = (("unsupported_reasons", list),)
@@ -34,18 +34,18 @@ class TaskConfig(PartConfig):
     uses_all_parameters: ClassVar[bool] = True
 
     def data_kinds(self, model: ModelConfig) -> Kinds:
-        """Those of ``reads`` that fit a model, the default first."""
+        """The classes in ``reads`` that fit a model, the default first."""
         return self.reads
 
     def unfit(self, model: ModelConfig) -> str | None:
-        """Why the model is not one for this task, whatever the data."""
+        """Why the task cannot train the model, whatever the data; None if it can."""
         if {self.type, self.like} & set(model.tasks):
             return None
         others = f"only for {', '.join(model.tasks)}" if model.tasks else "for no task, since its config declares none"
         return f"a model of type {model.type!r} cannot be trained for {self.type}, {others}"
 
     def adapted(self, model: ModelConfig) -> ModelConfig:
-        """The config of the model that is trained, of one that fits: see :meth:`ModelConfig.for_task`."""
+        """The config of the model to train: see :meth:`ModelConfig.for_task`. model: one that the task can train."""
         return model.for_task(self.type if self.like is None or self.type in model.tasks else self.like)
 
     def unsupported_reasons(self, model: ModelConfig, data: AnyDataConfig) -> list[str]:
@@ -56,24 +56,24 @@ class TaskConfig(PartConfig):
         if not isinstance(data, kinds):
             wanted = " or ".join(repr(kind.model_fields["type"].default) for kind in kinds)
             return [f"{self.type} of a {described(model)} reads data of type {wanted}; got {data.type!r}"]
-        return []
+        return text_reasons(model, data)
 
     def architecture(self, model: ModelConfig) -> str | None:
-        """The class of ``integrations.huggingface`` that holds models for this task; None where none does."""
+        """The name of the Hugging Face class for the model, in ``integrations.huggingface``; None if there is none."""
         return None
 
     def load(
         self, model: ModelConfig, data: Any, *, tokenizer: Tokenizer | None = None, split: str | None = None
     ) -> Task:
-        """Read the data. tokenizer: in place of the one that the data's config describes.
+        """The task with its data read.
 
-        split: hold out all of that split of the source, and train on none. Raises DataError for data that cannot be
-        read, or that do not fit the model.
+        tokenizer: replaces the one in the data's config. split: hold out all of that split of the source, for
+        evaluation only. Raises DataError for data that cannot be read, or that do not fit the model.
         """
         raise NotImplementedError(f"{type(self).__name__} must define load(model, data)")
 
 
 def described(model: ModelConfig) -> str:
-    """The type of a model, and of the models inside it: ``classifier over 'vision_encoder'``."""
+    """A model's type, with those of the models inside it: ``classifier over 'vision_encoder'``."""
     inner = [repr(part.type) for _, part in parts_of(model) if isinstance(part, ModelConfig)]
     return f"{model.type} over {', '.join(inner)}" if inner else model.type

@@ -1,36 +1,38 @@
-"""Masked language models: tokens of a text that are hidden, predicted from both sides."""
+"""Masked language modelling: hidden tokens of a text, predicted from both sides."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from spectral_models.config import ModelConfig
 from spectral_models.data import ContiguousWindows, DataConfig, RandomWindows, Tokenizer
-from spectral_models.data.config import AnyDataConfig
 from spectral_models.errors import DataError
 from spectral_models.evaluation.loop import Arrays, Batch
 from spectral_models.inputs import TokenInput
-from spectral_models.loss import IGNORE, StepLoss
+from spectral_models.loss import IGNORE
 from spectral_models.model import SpectralModel
 from spectral_models.tasks.config import Kinds, TaskConfig
-from spectral_models.tasks.texts import CorpusTask, vocabulary_of, vocabulary_reasons
+from spectral_models.tasks.corpus import CorpusTask
+from spectral_models.tasks.vocabulary import vocabulary_of
 
-_LOGITS = 1 << 26
+_MOST_LOGITS = 1 << 26
+"""Computed at a time: 256 MiB in float32."""
 
 
 class MaskedWindows(Dataset[Batch]):
     """Windows of tokens, some of them hidden; item i is a function of (seed, i) alone.
 
-    Each token is chosen with probability ``share``, at least one in a window. 80 % of the chosen become ``mask``, 10 %
-    a random token below ``vocab_size``, and 10 % stay; the labels are what stood there, and IGNORE elsewhere (Devlin et
-    al., "BERT: pre-training of deep bidirectional transformers", 2019).
+    Each token is chosen with probability ``share``, at least one in a window. Of the chosen, 80 % become ``mask``, 10 %
+    a random token below ``vocab_size``, and 10 % stay. Labels are the original tokens where one was chosen, and IGNORE
+    elsewhere (Devlin et al., "BERT: pre-training of deep bidirectional transformers", 2019).
     """
 
     what = "windows"
@@ -54,75 +56,58 @@ class MaskedWindows(Dataset[Batch]):
         noise = torch.randint(self.vocab_size, (len(tokens),), generator=generator)
         hidden = torch.where(kind < 0.8, self.mask, torch.where(kind < 0.9, noise, tokens))
         return {
-            "input_ids": tokens.where(~chosen, hidden),
+            "inputs": tokens.where(~chosen, hidden),
             "labels": tokens.where(chosen, IGNORE),
             "attention_mask": real.long(),
         }
 
     def lengths(self) -> Tensor:
-        """(N,): all alike."""
+        """(N,): all the same."""
         return torch.full((len(self),), self.windows.context)
 
 
 class MaskedLM(CorpusTask):
-    """Tokens behind masks; the masks of held-out windows are the same at every evaluation."""
+    """Prediction of masked tokens. The masks of held-out windows are the same at every evaluation."""
 
     headline: ClassVar[str] = "accuracy"
+    greater_is_better: ClassVar[bool] = True
 
     def __init__(
-        self,
-        config: MaskedLMConfig,
-        model: ModelConfig,
-        data: DataConfig,
-        tokenizer: Tokenizer | None,
-        split: str | None,
+        self, share: float, model: ModelConfig, data: DataConfig, tokenizer: Tokenizer | None, split: str | None
     ) -> None:
         super().__init__(model, data, tokenizer, split)
-        self.config = config
-        assert self.tokenizer is not None
-        self._mask = self.tokenizer.mask_token_id
-        if self._mask is None:
-            self._mask = self.tokenizer.vocab_size
-            if vocabulary_of(model) <= self._mask:
-                raise DataError(
-                    f"the tokenizer has no mask token, and no id is free for one: its {self._mask} tokens fill the "
-                    f"model's vocabulary. Set the model's vocab_size to at least {self._mask + 1}."
-                )
+        self.share = share
+        mask, size = self.tokenizer.mask_token_id, self.tokenizer.vocab_size
+        if mask is None and vocabulary_of(model) <= size:
+            raise DataError(
+                f"the tokenizer has no mask token, and no id is free for one: its {size} tokens fill the model's "
+                f"vocabulary. Set the model's vocab_size to at least {size + 1}."
+            )
+        self._mask = size if mask is None else mask
         self.held_out: MaskedWindows = self._masked(self.windows, seed=0)
 
     def _masked(self, windows: RandomWindows | ContiguousWindows, seed: int) -> MaskedWindows:
-        assert self._mask is not None
-        assert self.tokenizer is not None
-        return MaskedWindows(windows, self.config.share, self._mask, self.tokenizer.vocab_size, seed)
+        return MaskedWindows(windows, self.share, self._mask, self.tokenizer.vocab_size, seed)
 
     def examples(self, batch_size: int, steps: int, seed: int) -> MaskedWindows:
         return self._masked(self.random_windows(batch_size, steps, seed), seed)
 
-    def loss(self, model: Any, batch: Batch, step_count: Tensor | int | None = None, **options: Any) -> StepLoss:
-        found: StepLoss = model.loss(
-            batch["input_ids"], batch["labels"], batch["attention_mask"], step_count=step_count, **options
-        )
-        return found
-
     def read(self, model: SpectralModel, batch: Batch) -> dict[str, Tensor]:
-        """Of each window: the summed cross-entropy of its chosen tokens (losses), their number, how many are right."""
+        """For each window: the summed cross-entropy of its chosen tokens (losses), their number, the number right."""
         spec = model.only_input
         assert isinstance(spec, TokenInput)
-        tokens, labels, mask = batch["input_ids"], batch["labels"], batch["attention_mask"]
-        rows = max(1, _LOGITS // (spec.vocab_size * tokens.shape[1]))
-        found: dict[str, list[Tensor]] = {"losses": [], "count": [], "right": []}
-        for part in torch.arange(len(tokens)).split(rows):
-            chosen = labels[part] != IGNORE
-            logits = model.run({spec.name: tokens[part]}, mask[part]).logits
-            scores = logits[chosen].double().log_softmax(-1)
-            true = labels[part][chosen]
-            of_row = torch.arange(len(part), device=tokens.device)[:, None].expand_as(chosen)[chosen]
-            zeros = scores.new_zeros(len(part))
-            nats = -scores.gather(1, true[:, None])[:, 0]
-            found["losses"].append(zeros.index_add(0, of_row, nats))
-            found["right"].append(zeros.index_add(0, of_row, (scores.argmax(-1) == true).double()))
-            found["count"].append(chosen.sum(1).double())
-        return {name: torch.cat(parts) for name, parts in found.items()}
+        tokens, labels, mask = batch["inputs"], batch["labels"], batch["attention_mask"]
+        rows = max(1, _MOST_LOGITS // (spec.vocab_size * tokens.shape[1]))
+        chosen = labels != IGNORE
+        losses, right = torch.zeros_like(labels, dtype=torch.double), torch.zeros_like(chosen)
+        for start in range(0, len(tokens), rows):
+            part = slice(start, start + rows)
+            here = chosen[part]
+            true = labels[part][here]
+            logits = model.run({spec.name: tokens[part]}, mask[part]).logits[here].double()
+            losses[part][here] = F.cross_entropy(logits, true, reduction="none")
+            right[part][here] = logits.argmax(-1) == true
+        return {"losses": losses.sum(1), "right": right.sum(1), "count": chosen.sum(1)}
 
     def measures(self, arrays: Arrays) -> dict[str, float]:
         count = arrays["count"].sum()
@@ -133,19 +118,15 @@ class MaskedLM(CorpusTask):
 class MaskedLMConfig(TaskConfig):
     """Prediction of hidden tokens from both sides.
 
-    The mask token is the tokenizer's own where it has one. For bytes and byte-level encodings it is that of the byte
-    255, which UTF-8 text never contains; else the first id above the tokenizer's.
+    The mask token is the tokenizer's own if it has one; for bytes and byte-level encodings it is the byte 255, which
+    UTF-8 text never contains; otherwise it is the first id after the tokenizer's vocabulary.
     """
 
     reads: ClassVar[Kinds] = (DataConfig,)
 
     type: Literal["masked_lm"] = "masked_lm"
     share: float = Field(default=0.15, gt=0, le=1)
-    """Share of the tokens that are predicted. 80 % of them are masked, 10 % replaced at random, 10 % left."""
-
-    def unsupported_reasons(self, model: ModelConfig, data: AnyDataConfig) -> list[str]:
-        found = super().unsupported_reasons(model, data)
-        return found or (vocabulary_reasons(model, data.tokenizer) if isinstance(data, DataConfig) else [])
+    """Share of the tokens to predict. Of these 80 % are masked, 10 % replaced at random and 10 % left as they are."""
 
     def architecture(self, model: ModelConfig) -> str:
         return "SpectralForMaskedLM"
@@ -153,4 +134,4 @@ class MaskedLMConfig(TaskConfig):
     def load(
         self, model: ModelConfig, data: DataConfig, *, tokenizer: Tokenizer | None = None, split: str | None = None
     ) -> MaskedLM:
-        return MaskedLM(self, model, data, tokenizer, split)
+        return MaskedLM(self.share, model, data, tokenizer, split)

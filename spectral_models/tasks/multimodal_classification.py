@@ -1,4 +1,4 @@
-"""Classification of rows of several modalities: texts, images and audio, any of which a row may lack."""
+"""Classification of rows of several modalities: texts, images and recordings. A row may lack some of them."""
 
 from __future__ import annotations
 
@@ -21,36 +21,33 @@ from spectral_models.model import SpectralModel
 from spectral_models.tasks.classification import Classification, MultiLabelClassification
 from spectral_models.tasks.config import Kinds, TaskConfig
 from spectral_models.tasks.labelled import LabelledTask
-from spectral_models.tasks.task import specs_of
-from spectral_models.tasks.texts import text_reasons
+from spectral_models.tasks.vocabulary import specs_of
 
 
 class ModalitiesTask(LabelledTask):
-    """Base of tasks on rows of several modalities, each a role of the table.
+    """Base of tasks on rows of several modalities, each a column of the table.
 
-    A model takes inputs and attention masks by modality, and leaves out those that a whole batch lacks; a batch whose
-    rows lack different ones goes through it in groups of rows that have the same.
+    A model takes inputs and attention masks by modality, and a modality can only be missing from a whole batch. So a
+    batch is split into groups of rows that have the same modalities.
     """
 
     def examples_of(self, table: Table, train: Table | None) -> ModalityExamples:
-        columns = {
-            name: table.files(name) if name in self.readers else _texts(table, name) for name in self.data.columns
-        }
-        texts = [name for name in columns if name not in self.readers]
+        texts = [name for name in self.data.columns if name not in self.readers]
+        columns = {name: _texts(table, name) if name in texts else table.files(name) for name in self.data.columns}
         tokenizer = None
         if texts:
             learned = [] if train is None else [text for name in texts for text in _texts(train, name)]
             tokenizer = self.tokenizer_for(text for text in learned if text is not None)
-        made = ModalityExamples(columns, self.labels(table), tokenizer, self.data.max_length, self.readers)
-        self.readers = made.readers
-        return made
+        examples = ModalityExamples(columns, self.labels(table), tokenizer, self.data.max_length, self.readers)
+        self.readers = examples.readers
+        return examples
 
     def loss(self, model: Any, batch: Batch, step_count: Tensor | int | None = None, **options: Any) -> StepLoss:
-        """The sum over groups, each divided by the count of the step: what one pass would give if rows were alike."""
+        """The groups' losses, each divided by ``step_count``, add up to the loss of the batch."""
         count = counted(batch["labels"])
-        of = count if step_count is None else step_count
+        step_count = count if step_count is None else step_count
         parts = [
-            model.loss(inputs, batch["labels"][rows], masks, step_count=of, **options)
+            model.loss(inputs, batch["labels"][rows], masks, step_count=step_count, **options)
             for rows, inputs, masks in _groups(batch)
         ]
         losses = {name: total / count for name, (total, _) in _weighted(parts, "losses").items()}
@@ -59,9 +56,9 @@ class ModalitiesTask(LabelledTask):
         return StepLoss(total, nats, count, losses=losses, metrics=metrics)
 
     def logits(self, model: SpectralModel, batch: Batch) -> Tensor:
-        found = [(rows, model(inputs, masks).logits.float()) for rows, inputs, masks in _groups(batch)]
-        back = torch.cat([rows for rows, _ in found]).argsort()
-        return torch.cat([logits for _, logits in found])[back]
+        groups = [(rows, model(inputs, masks).logits.float()) for rows, inputs, masks in _groups(batch)]
+        order = torch.cat([rows for rows, _ in groups]).argsort()
+        return torch.cat([logits for _, logits in groups])[order]
 
 
 class MultimodalClassification(ModalitiesTask, Classification):
@@ -73,9 +70,9 @@ class MultimodalMultiLabelClassification(ModalitiesTask, MultiLabelClassificatio
 
 
 class MultimodalClassificationConfig(TaskConfig):
-    """A label for rows of texts, images and audio, or a set of labels, as the model's ``problem_type`` says.
+    """A label, or a set of labels, for rows of texts, images and audio, as the model's ``problem_type`` says.
 
-    The model's inputs are the modalities; those that are not tokens have a reader of files by their name.
+    The model's inputs are the modalities; ``readers`` of its config has a reader for each that is not text.
     """
 
     reads: ClassVar[Kinds] = (ModalitiesConfig,)
@@ -85,35 +82,29 @@ class MultimodalClassificationConfig(TaskConfig):
     type: Literal["multimodal_classification"] = "multimodal_classification"
 
     def unsupported_reasons(self, model: ModelConfig, data: AnyDataConfig) -> list[str]:
-        found = super().unsupported_reasons(model, data)
-        if found or not isinstance(data, ModalitiesConfig):
-            return found
+        if self.unfit(model) or not isinstance(data, ModalitiesConfig):
+            return super().unsupported_reasons(model, data)
         specs, readers = specs_of(model), model.readers()
         if len(specs) < 2:
             return [f"{self.type} reads several inputs by name, and the model declares {len(specs)}"]
-        found = [
-            f"the model's input {spec.name!r} ({spec.kind}) is neither tokens nor has a reader of files"
+        unread = [
+            f"the model's input {spec.name!r} ({spec.kind}) is neither text nor has a reader of files"
             for spec in specs
             if spec.kind != "tokens" and spec.name not in readers
         ]
-        return found + text_reasons(model, data.tokenizer, data.max_length)
+        return unread + super().unsupported_reasons(model, data)
 
     def load(
-        self,
-        model: ModelConfig,
-        data: ModalitiesConfig,
-        *,
-        tokenizer: Tokenizer | None = None,
-        split: str | None = None,
+        self, model: ModelConfig, data: Any, *, tokenizer: Tokenizer | None = None, split: str | None = None
     ) -> LabelledTask:
         assert model.label_set is not None
         several = model.label_set.problem == "multi_label_classification"
-        made = MultimodalMultiLabelClassification if several else MultimodalClassification
-        return made(model, data.of([spec.name for spec in specs_of(model)]), tokenizer, split)
+        kind = MultimodalMultiLabelClassification if several else MultimodalClassification
+        return kind(model, data.of([spec.name for spec in specs_of(model)]), tokenizer, split)
 
 
 def _texts(table: Table, role: str) -> list[str | None]:
-    """The column as texts, None where a row lacks it. Raises DataError, with the place, for files."""
+    """A column of texts, None where a row lacks it. Raises DataError, with the place, for files."""
     cells = table.columns[role]
     for index, cell in enumerate(cells):
         if isinstance(cell, File):
@@ -123,7 +114,7 @@ def _texts(table: Table, role: str) -> list[str | None]:
 
 
 def _groups(batch: Batch) -> Iterator[tuple[Tensor, Batch, Batch]]:
-    """Rows that have the same modalities: their indices, inputs and attention masks, by modality."""
+    """Groups of rows with the same modalities: indices of the rows, inputs and attention masks by modality."""
     present = {name.removeprefix("present."): has for name, has in batch.items() if name.startswith("present.")}
     patterns, group = torch.stack(list(present.values()), 1).unique(dim=0, return_inverse=True)
     for number, pattern in enumerate(patterns.tolist()):
@@ -135,7 +126,7 @@ def _groups(batch: Batch) -> Iterator[tuple[Tensor, Batch, Batch]]:
 
 
 def _weighted(parts: Sequence[StepLoss], field: str) -> dict[str, tuple[Tensor, Tensor]]:
-    """By name, over the parts that have it: the sum of value times count, and the sum of counts."""
+    """By name, over the parts that report it: the sum of value times count, and the sum of the counts."""
     found: dict[str, tuple[Tensor, Tensor]] = {}
     for part in parts:
         for name, value in getattr(part, field).items():

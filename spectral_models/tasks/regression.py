@@ -1,4 +1,4 @@
-"""Regression: one number, or several, for each row."""
+"""Regression: one or several numbers for each text, image or recording."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ from spectral_models.tasks.task import Reference
 
 
 class Regression(LabelledTask):
-    """Numbers for each row, by squared error. The reference is the error of the held-out mean."""
+    """Numbers for each row, by squared error. The reference is the error of always predicting the held-out mean."""
 
     headline: ClassVar[str] = "mse"
+    greater_is_better: ClassVar[bool] = False
 
     def __init__(self, model: ModelConfig, data: SourceConfig, tokenizer: Tokenizer | None, split: str | None) -> None:
         super().__init__(model, data, tokenizer, split)
-        variance = float(torch.as_tensor(self.held_out.labels).double().var(0, correction=0).mean())
-        self.reference = Reference("always the mean", "variance", variance)
+        self._variance = float(torch.as_tensor(self.held_out.labels).double().var(0, correction=0).mean())
+
+    def references(self) -> tuple[Reference, ...]:
+        return (Reference("always the mean", "variance", self._variance),)
 
     def labels(self, table: Table) -> Tensor:
         numbers = real_values(table)
@@ -48,7 +51,7 @@ class Regression(LabelledTask):
         return {"labels": labels, "predicted": logits, "losses": (logits - labels).square().mean(-1)}
 
     def measures(self, arrays: Arrays) -> dict[str, float]:
-        """Correlations are means over the numbers of a row; 0 where one side is constant."""
+        """Correlations are averaged over the K numbers of a row; one with a constant is 0."""
         with needs_extra("correlations need", "train"):
             from scipy.stats import pearsonr, spearmanr
 
@@ -67,7 +70,7 @@ def _defined(correlation: Any, a: NDArray[Any], b: NDArray[Any]) -> float:
 
 
 class RegressionConfig(LabelledTaskConfig):
-    """A number for each text, image or recording, or several; as many as the model's ``num_labels``."""
+    """The model's ``num_labels`` numbers for each text, image or recording."""
 
     type: Literal["regression"] = "regression"
 

@@ -1,4 +1,4 @@
-"""A task with its data: the examples, the loss, and the numbers by which a model is judged."""
+"""The base of tasks: examples to train on, the loss, and the measures on held-out examples."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from spectral_models.config import ModelConfig
 from spectral_models.data import Tokenizer
 from spectral_models.data.batches import Examples, ShuffledBatches, padded
-from spectral_models.evaluation.loop import Arrays, Batch, Collate, Indexed, OnBatch, over
-from spectral_models.inputs import InputSpec
+from spectral_models.evaluation.loop import Arrays, Batch, Collate, Indexed, OnBatch, map_examples
 from spectral_models.loss import StepLoss
 from spectral_models.model import SpectralModel
 
 Fingerprint = dict[str, dict[str, Any]]
-"""Of each part of the data: how many examples of what it has, and their SHA-256 (``count``, ``what``, ``sha256``)."""
+"""By part of the data: the number of its examples, what they are, their SHA-256 (``count``, ``what``, ``sha256``)."""
 History = Sequence[dict[str, Any]]
-"""What training logged, a row for each time."""
+"""The rows that training logged."""
 
 
 class Reference(NamedTuple):
-    """What the headline compares with: a constant answer, say. key: its name among a run's metrics."""
+    """A value to compare the headline with, such as that of a constant prediction.
+
+    what: what has this value, for people. key: its name in ``metrics.json``.
+    """
 
     what: str
     key: str
@@ -34,7 +35,7 @@ class Reference(NamedTuple):
 
 
 class HeldOut(Indexed, Protocol):
-    """Examples to judge on. what: they are, in the plural. lengths: (N,), by which batches are made."""
+    """Held-out examples. what: a plural noun for them. lengths: (N,), for batches of similar lengths."""
 
     what: str
 
@@ -42,17 +43,19 @@ class HeldOut(Indexed, Protocol):
 
 
 class Task(ABC):
-    """What a run trains for, with its data read. Training and evaluation know no more of it than this.
+    """Base of tasks, with their data: the whole interface that training and evaluation use.
 
-    A subclass defines the loss of a batch (:meth:`loss`), what is read of each held-out example (:meth:`read`), and the
-    numbers made of that (:meth:`measures`).
+    A subclass defines what is computed for each held-out example (:meth:`read`), the measures from that
+    (:meth:`measures`), and, if the default does not fit, the loss of a batch (:meth:`loss`).
 
-    headline: the number that leads. digits: shown after the point. units: of numbers, by name. model: the config of the
-    model, with what the data add to it. tokenizer: None where no text is read. train: None where all examples are held
+    headline: the name of the main measure. greater_is_better: whether larger values of it are better; None if the class
+    does not say. digits: decimals shown. units: units of measures, by name. model: the model's config, completed from
+    the data: names of labels, sizes of images. tokenizer: None if no text is read. train: None if all examples are held
     out.
     """
 
     headline: ClassVar[str]
+    greater_is_better: ClassVar[bool | None] = None
     digits: ClassVar[int] = 4
     units: ClassVar[Mapping[str, str]] = {}
 
@@ -60,10 +63,9 @@ class Task(ABC):
     tokenizer: Tokenizer | None = None
     train: Examples | None
     held_out: HeldOut
-    reference: Reference | None = None
 
     def fingerprint(self) -> Fingerprint:
-        """What is trained and judged on; a run that is continued must read the same."""
+        """Identifies the data: a resumed run must have the same fingerprint."""
         assert self.train is not None
         assert isinstance(self.held_out, Examples)
         return {
@@ -72,60 +74,70 @@ class Task(ABC):
         }
 
     def examples(self, batch_size: int, steps: int, seed: int) -> Dataset[Batch]:
-        """One step's examples after another's, for all steps; each is a function of its index alone."""
+        """The training examples of all steps, one step after another; item i is a function of (seed, i) alone."""
         assert self.train is not None
         return ShuffledBatches(self.train, batch_size, steps, seed)
 
     collate: Collate = staticmethod(padded)
-    """Examples to a batch."""
+    """Makes a batch of examples."""
 
-    @abstractmethod
     def loss(self, model: Any, batch: Batch, step_count: Tensor | int | None = None, **options: Any) -> StepLoss:
-        """The loss of a batch. step_count: labels of the whole step, of which the batch is a part.
+        """The model's loss of a batch with ``inputs``, ``labels`` and, for sequences, ``attention_mask``.
 
-        options: ``label_smoothing``, if the task's config takes it.
+        step_count: number of labels of the whole optimiser step. options: ``label_smoothing``, if the task's config
+        takes it.
         """
+        mask = batch.get("attention_mask")
+        loss: StepLoss = model.loss(batch["inputs"], batch["labels"], mask, step_count=step_count, **options)
+        return loss
 
     @abstractmethod
     def read(self, model: SpectralModel, batch: Batch) -> dict[str, Tensor]:
-        """Tensors (B, ...) of a held-out batch, from which the measures are computed; the model is in eval mode."""
+        """Tensors (B, ...) by name, from which the measures are computed. batch: held-out; the model is in eval mode.
+
+        ``losses``, if there are any, must be finite.
+        """
 
     @abstractmethod
     def measures(self, arrays: Arrays) -> dict[str, float]:
-        """Numbers by name, the headline among them. arrays: what :meth:`read` gave of all held-out examples."""
+        """The measures by name, the headline included. arrays: (N, ...), by name, from :meth:`read` on all examples."""
 
     def judge(self, model: SpectralModel, *, batch_size: int = 32, on_batch: OnBatch | None = None) -> dict[str, float]:
-        """Held-out numbers by name. Every process calls it and gets the same ones."""
+        """The held-out measures by name. Under torch.distributed every process calls it and gets the same values."""
         options: dict[str, Any] = {"batch_size": batch_size, "on_batch": on_batch, "lengths": self.held_out.lengths()}
-        return self.measures(over(model, self.held_out, self.read, collate=self.collate, **options))
+        return self.measures(map_examples(model, self.held_out, self.read, collate=self.collate, **options))
+
+    def references(self) -> tuple[Reference, ...]:
+        """What to compare the headline with; asked for after training."""
+        return ()
 
     def metrics(self, judged: dict[str, float]) -> dict[str, Any]:
-        """What a run's metrics.json holds before its history."""
-        counts = {} if self.train is None else {self.train.what: len(self.train)}
+        """The contents of a run's ``metrics.json``, without the history. judged: from :meth:`judge`."""
         return {
             **judged,
-            **({} if self.reference is None else {self.reference.key: self.reference.value}),
-            **counts,
+            **{reference.key: reference.value for reference in self.references()},
+            **({} if self.train is None else {self.train.what: len(self.train)}),
             f"held_out_{self.held_out.what}": len(self.held_out),
             **({} if self.tokenizer is None else {"tokens": self.tokenizer.vocab_size}),
         }
 
     def lines(self, judged: dict[str, float]) -> list[tuple[str, str]]:
-        """Names and values for people: the headline first, what was measured last."""
+        """Names and values as text: the headline first, the size of the held-out data last."""
         ordered = {self.headline: judged[self.headline], **judged}
         shown = [
             (spelled(name), f"{value:.{self.digits}f}{self.units.get(name, '')}") for name, value in ordered.items()
         ]
-        if self.reference is not None:
+        if references := [f"{what}: {value:.{self.digits}f}" for what, _, value in self.references()]:
             name, value = shown[0]
-            shown[0] = (name, f"{value}  ({self.reference.what}: {self.reference.value:.{self.digits}f})")
+            shown[0] = (name, f"{value}  ({'; '.join(references)})")
         return [*shown, ("measured on", self.measured_on())]
 
     def measured_on(self) -> str:
+        """The size of the held-out data, as text."""
         return f"{len(self.held_out):,} {self.held_out.what}"
 
     def draw(self, history: History, path: Path, title: str) -> None:
-        """The learning curve, as a PNG."""
+        """Plot the learning curve to a PNG file."""
         from spectral_models.training.curve import plot_headline
 
         plot_headline(
@@ -135,15 +147,9 @@ class Task(ABC):
             headline=self.headline,
             digits=self.digits,
             what=self.held_out.what,
-            reference=self.reference and (self.reference.what, self.reference.value),
+            references={what: value for what, _, value in self.references()},
         )
 
 
 def spelled(name: str) -> str:
     return name.replace("_", " ")
-
-
-def specs_of(model: ModelConfig) -> tuple[InputSpec, ...]:
-    """The inputs of the model that a config describes."""
-    with torch.device("meta"):
-        return model.build().input_specs()

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from spectral_models.config import ModelConfig
 from spectral_models.data import DataError, Tokenizer
 from spectral_models.data.batches import TaggedExamples
-from spectral_models.data.config import AnyDataConfig
 from spectral_models.data.labels import majority, tag_numbers
 from spectral_models.data.source import Table
 from spectral_models.data.tagged import TaggedConfig
@@ -23,13 +22,13 @@ from spectral_models.model import SpectralModel
 from spectral_models.tasks.config import Kinds, TaskConfig
 from spectral_models.tasks.labelled import LabelledTask
 from spectral_models.tasks.task import Reference
-from spectral_models.tasks.texts import text_reasons
 
 
 class TokenClassification(LabelledTask):
-    """A tag for each word, at its first token. The reference is the accuracy of the most frequent held-out tag."""
+    """A tag for each word, predicted at its first token. The reference is the share of the most frequent tag."""
 
     headline: ClassVar[str] = "accuracy"
+    greater_is_better: ClassVar[bool] = True
     units: ClassVar[Mapping[str, str]] = {"loss": " nats"}
 
     def __init__(self, model: ModelConfig, data: TaggedConfig, tokenizer: Tokenizer | None, split: str | None) -> None:
@@ -38,8 +37,11 @@ class TokenClassification(LabelledTask):
         tags = torch.cat(list(self.held_out.labels))
         tags = tags[tags != IGNORE]
         if not len(tags):
-            raise DataError(f"{data.source}: the tokenizer makes nothing of any held-out word. Give another.")
-        self.reference = Reference("always the most frequent tag", "majority", majority(tags.tolist()))
+            raise DataError(f"{data.source}: the tokenizer has no token for any held-out word. Give another tokenizer.")
+        self._majority = majority(tags.tolist())
+
+    def references(self) -> tuple[Reference, ...]:
+        return (Reference("always the most frequent tag", "majority", self._majority),)
 
     def labels(self, table: Table) -> list[list[int]]:
         assert self.model.label_set is not None
@@ -52,12 +54,15 @@ class TokenClassification(LabelledTask):
         return TaggedExamples(table.columns["tokens"], self.labels(table), tokenizer, self.data.max_length)
 
     def read(self, model: SpectralModel, batch: Batch) -> dict[str, Tensor]:
-        """losses: (B,), sums over a sentence; labels and the likeliest tags: as wide as the longest sentence of all."""
+        """losses: (B,), summed over each sentence. labels, and chosen, the likeliest tags: (B, L).
+
+        L is the length of the longest held-out sentence, so that batches can be concatenated.
+        """
         logits, labels = self.logits(model, batch), batch["labels"]
         losses = F.cross_entropy(logits.mT, labels, reduction="none", ignore_index=IGNORE).double().sum(-1)
-        missing = self._longest - labels.shape[1]
-        wide = {"labels": labels.int(), "chosen": logits.argmax(-1).int()}
-        return {"losses": losses, **{name: F.pad(x, (0, missing), value=IGNORE) for name, x in wide.items()}}
+        more = (0, self._longest - labels.shape[1])
+        tags = {"labels": labels.int(), "chosen": logits.argmax(-1).int()}
+        return {"losses": losses, **{name: F.pad(x, more, value=IGNORE) for name, x in tags.items()}}
 
     def measures(self, arrays: Arrays) -> dict[str, float]:
         with needs_extra("F1 needs", "train"):
@@ -79,12 +84,6 @@ class TokenClassificationConfig(TaskConfig):
     smooths_labels: ClassVar[bool] = True
 
     type: Literal["token_classification"] = "token_classification"
-
-    def unsupported_reasons(self, model: ModelConfig, data: AnyDataConfig) -> list[str]:
-        found = super().unsupported_reasons(model, data)
-        if found or not isinstance(data, TaggedConfig):
-            return found
-        return text_reasons(model, data.tokenizer, data.max_length)
 
     def architecture(self, model: ModelConfig) -> str:
         return "SpectralForTokenClassification"

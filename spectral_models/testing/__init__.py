@@ -1,4 +1,4 @@
-"""What variants and tasks are held to: checks for third parties' as for ours.
+"""Conformance checks of model variants and tasks, third parties' included.
 
     MODELS = [ModelCase(load_config({"type": "acme/strand", ...}))]
 
@@ -6,7 +6,7 @@
     def test_it_keeps_its_promises(check, case):
         check(case)
 
-A :class:`TaskCase` has a model and data that the test writes; its checks are ``TASK_CHECKS``.
+For tasks: a :class:`TaskCase`, with a model and with data that the test writes, and ``TASK_CHECKS``.
 """
 
 from spectral_layers.testing.check import Check, checks_in, pairs

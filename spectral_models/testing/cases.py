@@ -1,8 +1,8 @@
-"""The cases that checks of models and tasks run on."""
+"""The cases for checks of models and tasks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,17 +21,16 @@ from spectral_models.tasks.task import Task
 
 @dataclass(frozen=True)
 class ModelCase:
-    """A variant to check, by a small config of it. tolerance: between outputs that should be equal, in float32.
+    """A variant to check, as a small config.
 
-    loss: of inputs by name, for a variant whose labels do not follow from its ``logits``.
+    tolerance: allowed difference of outputs that should be equal, in float32, relative to the largest.
     """
 
     config: ModelConfig
     tolerance: float = 1e-4
-    loss: Callable[[SpectralModel, Mapping[str, Tensor]], StepLoss] | None = None
 
     def build(self, **overrides: Any) -> SpectralModel:
-        """The model in eval mode, with random parameters: one that starts at zero would hide its faults."""
+        """The model in eval mode, with noise on all parameters: one that is 0 could hide an error."""
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.default_generator.manual_seed(1)
             model = build_model(self.config, **overrides)
@@ -47,8 +46,8 @@ class ModelCase:
     def outputs(self, model: SpectralModel, inputs: dict[str, Tensor], mask: Tensor | None = None) -> dict[str, Tensor]:
         """The declared outputs, by name."""
         with torch.no_grad():
-            found = model.run(inputs, mask)
-        return {name: getattr(found, name) for name in model.outputs()}
+            output = model.run(inputs, mask)
+        return {name: getattr(output, name) for name in model.outputs()}
 
     def require_equal(self, what: str, found: Tensor, expected: Tensor) -> None:
         """Raise AssertionError unless two outputs are equal, up to the tolerance relative to the largest value."""
@@ -76,7 +75,7 @@ class TaskCase:
 
     @cached_property
     def task(self) -> Task:
-        """With its data read."""
+        """The task, with its data read."""
         return self.config.load(self.config.adapted(self.model), self.data)
 
     def build(self) -> SpectralModel:
@@ -87,3 +86,16 @@ class TaskCase:
 
     def __str__(self) -> str:
         return self.config.type
+
+
+def descent(model: SpectralModel, loss: Callable[[int], StepLoss], *, steps: int, learning_rate: float) -> list[float]:
+    """Trains the model with Adam. loss: of each step, by its number. Returns the losses."""
+    optimizer = torch.optim.Adam(model.parameters(), learning_rate)
+    losses = []
+    for step in range(steps):
+        value = loss(step).loss
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        losses.append(float(value.detach()))
+    return losses

@@ -1,4 +1,4 @@
-"""Checks of a model variant: what it declares is what it does."""
+"""Checks of a model variant against its declarations."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ from spectral_models.checkpoint import load_checkpoint, save_checkpoint
 from spectral_models.export import export_model
 from spectral_models.inputs import ImageInput, InputSpec
 from spectral_models.labels import Problem
-from spectral_models.loss import StepLoss
 from spectral_models.model import SpectralModel
-from spectral_models.registries import architecture_of
-from spectral_models.testing.cases import ModelCase
+from spectral_models.registries import architecture_of, task_of
+from spectral_models.testing.cases import ModelCase, descent
 
 
 @for_all
 def check_it_builds_on_meta(case: ModelCase) -> None:
-    """On the meta device a model has the parameters that it has elsewhere, and no values."""
+    """On the meta device a model has the same parameters, without values."""
     expected = {name: tensor.shape for name, tensor in case.build().named_parameters()}
     with torch.device("meta"):
         model = case.config.build()
@@ -39,15 +38,15 @@ def check_it_builds_on_meta(case: ModelCase) -> None:
 
 @for_all
 def check_its_config_comes_back(case: ModelCase) -> None:
-    """A config is what its JSON says."""
+    """A config equals the one that its JSON is parsed to."""
     again = parse_model(case.config.model_dump(mode="json"))
     if again != case.config:
-        raise AssertionError(f"{case}: its config, dumped and read again, is another: {again!r}.")
+        raise AssertionError(f"{case}: its config, dumped and read again, differs: {again!r}.")
 
 
 @for_all
 def check_its_inputs_and_outputs_are_declared(case: ModelCase) -> None:
-    """``run`` takes what ``input_specs`` says, and gives finite tensors for ``outputs``, with the batch first."""
+    """``run`` takes the inputs of ``input_specs``, and returns ``outputs`` as finite tensors with the batch first."""
     model = case.build()
     if not model.input_specs() or not model.outputs():
         raise AssertionError(f"{case}: input_specs() and outputs() declare nothing; exports and commands need them.")
@@ -61,7 +60,7 @@ def check_its_inputs_and_outputs_are_declared(case: ModelCase) -> None:
 
 @for_all
 def check_labels_and_pooled_are_as_declared(case: ModelCase) -> None:
-    """Logits have a place for each label of ``label_set``; the output of a config that ``pools`` has pooled, (B, D)."""
+    """Logits have the size of ``label_set``; if the config ``pools``, the output has ``pooled``, (B, D)."""
     model, known = case.build(), case.config.label_set
     with torch.no_grad():
         output = model.run(case.inputs(model, 3))
@@ -69,12 +68,12 @@ def check_labels_and_pooled_are_as_declared(case: ModelCase) -> None:
     if known is not None and (not isinstance(logits, Tensor) or logits.shape[-1] != known.size):
         raise AssertionError(f"{case}: label_set declares {known.size} labels, and logits must have as many.")
     if case.config.pools and (not isinstance(pooled, Tensor) or pooled.dim() != 2):
-        raise AssertionError(f"{case}: its config says that it pools, and forward's output must have pooled, (B, D).")
+        raise AssertionError(f"{case}: its config has pools, so forward's output must have pooled, (B, D).")
 
 
 @for_all
 def check_rows_do_not_mix(case: ModelCase) -> None:
-    """A row's outputs are those of the row alone, whatever else is in the batch."""
+    """A row's outputs do not depend on other rows of the batch."""
     model = case.build()
     whole = case.inputs(model, 3)
     together = case.outputs(model, whole)
@@ -91,7 +90,7 @@ def _padded_input(case: ModelCase) -> InputSpec | None:
 
 @only_for(lambda case: _padded_input(case) is not None)
 def check_padding_changes_nothing(case: ModelCase) -> None:
-    """Whatever stands at padding of the masked input, outputs at real tokens, and those of rows, are as without it."""
+    """Values at padding of the masked input change neither outputs at real tokens nor those of rows."""
     model, spec = case.build(), _padded_input(case)
     assert spec is not None
     inputs = case.inputs(model, 2)
@@ -109,13 +108,13 @@ def check_padding_changes_nothing(case: ModelCase) -> None:
 
 @only_for(lambda case: case.config.decoder)
 def check_no_logit_sees_a_later_token(case: ModelCase) -> None:
-    """The causality check of foreign parts, on the whole model."""
+    """The model passes the causality check of third-party parts."""
     check_causality(case.config, suspects=[case.config.type])
 
 
 @only_for(lambda case: case.build().streams)
 def check_chunks_equal_one_pass(case: ModelCase) -> None:
-    """With a state, the tokens in chunks give the outputs of one pass."""
+    """Tokens in chunks, continued by a state, give the logits of one pass."""
     model = case.build()
     inputs = list(case.inputs(model, 2).values())
     *source, tokens = inputs
@@ -132,7 +131,7 @@ def check_chunks_equal_one_pass(case: ModelCase) -> None:
 
 @for_all
 def check_a_saved_model_is_the_same(case: ModelCase) -> None:
-    """A checkpoint that is loaded gives the outputs of the model that was saved."""
+    """A loaded checkpoint gives the outputs of the model that was saved."""
     model = case.build()
     inputs = case.inputs(model, 2)
     with tempfile.TemporaryDirectory() as directory:
@@ -143,9 +142,9 @@ def check_a_saved_model_is_the_same(case: ModelCase) -> None:
 
 @for_all
 def check_its_backend_reaches_every_operator(case: ModelCase) -> None:
-    """``fft`` of the config is the backend of every part, in the models inside it too, and no part goes past it.
+    """Every part, also of submodels, has the backend ``fft`` of the config, and transforms with nothing else.
 
-    The transforms of ``fft: xla`` are products of real matrices, so an FFT or a complex number is a part's own.
+    ``fft: xla`` multiplies by real matrices, so with it any FFT or complex tensor shows a part that bypasses it.
     """
     for path, module in case.build(fft="direct").named_modules():
         backend = vars(module).get("fft")
@@ -165,7 +164,7 @@ def check_its_backend_reaches_every_operator(case: ModelCase) -> None:
 
 @for_all
 def check_gradient_checkpointing_changes_no_gradient(case: ModelCase) -> None:
-    """Recomputed in the backward pass, blocks give the same gradients; the switch reaches the models inside."""
+    """``gradient_checkpointing`` changes no gradient, and is passed on to submodels."""
     model = case.build().train()
     inputs, found = case.inputs(model, 2), []
     for switch in (False, True):
@@ -177,7 +176,7 @@ def check_gradient_checkpointing_changes_no_gradient(case: ModelCase) -> None:
         found.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
     plain, again = found
     if plain.keys() != again.keys():
-        raise AssertionError(f"{case}: with gradient_checkpointing other parameters get gradients.")
+        raise AssertionError(f"{case}: gradient_checkpointing changes which parameters have gradients.")
     for name, gradient in plain.items():
         case.require_equal(f"the gradient of {name} with gradient_checkpointing", again[name], gradient)
     if left := [path for path, inner in model.submodels().items() if not inner.gradient_checkpointing]:
@@ -186,7 +185,7 @@ def check_gradient_checkpointing_changes_no_gradient(case: ModelCase) -> None:
 
 @for_all
 def check_it_exports(case: ModelCase) -> None:
-    """``torch.export`` makes a program of it, whose outputs are the model's (export_model compares them)."""
+    """``torch.export`` succeeds, and the program gives the model's outputs: export_model compares them."""
     model = case.build()
     lengths = {spec.name: spec.small[0] for spec in model.input_specs() if spec.has_length}
     size = next(
@@ -197,11 +196,11 @@ def check_it_exports(case: ModelCase) -> None:
 
 
 def labels_for(model: SpectralModel, batch: int) -> Tensor:
-    """Random labels of the form that the model's loss takes, by what it declares."""
+    """Random labels for the model's loss: of its ``label_set`` if it has one, else a class for each token."""
     generator, known = torch.Generator().manual_seed(3), model.config.label_set
-    case_logits = {spec.name: spec.example(batch, generator) for spec in model.input_specs()}
+    inputs = {spec.name: spec.example(batch, generator) for spec in model.input_specs()}
     with torch.no_grad():
-        shape = model.run(case_logits).logits.shape
+        shape = model.run(inputs).logits.shape
     if known is not None and len(shape) == 2:
         forms: dict[Problem, Tensor] = {
             "single_label_classification": torch.randint(known.size, (batch,), generator=generator),
@@ -212,42 +211,21 @@ def labels_for(model: SpectralModel, batch: int) -> Tensor:
     return torch.randint(shape[-1], shape[:2], generator=generator)
 
 
-def _loss(case: ModelCase, model: SpectralModel) -> StepLoss:
-    """Of four rows, always the same."""
-    inputs = case.inputs(model, 4)
-    if case.loss is not None:
-        return case.loss(model, inputs)
-    (first, *others) = inputs.values()
-    given: Any = inputs if others and not model.config.decoder else first
-    return model.loss(given, labels_for(model, 4))
-
-
-def _learns(case: ModelCase) -> bool:
-    tasks = case.config.tasks
-    return case.loss is not None or (
-        bool(tasks) and case.config.for_task(tasks[0]) == case.config and "logits" in case.build().outputs()
-    )
-
-
-@only_for(_learns)
+@only_for(lambda case: task_of(case.config) is not None and "logits" in case.build().outputs())
 def check_a_step_lowers_the_loss(case: ModelCase) -> None:
-    """Some steps on one batch lower the loss; the model's own, auxiliary losses included."""
+    """Eight steps on one batch lower the loss, auxiliary losses included."""
     model = case.build().train()
-    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    losses = []
-    for _ in range(8):
-        loss = _loss(case, model).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
+    inputs, labels = case.inputs(model, 4), labels_for(model, 4)
+    first, *others = inputs.values()
+    given: Any = inputs if others and not model.config.decoder else first
+    losses = descent(model, lambda _: model.loss(given, labels), steps=8, learning_rate=1e-2)
     if not losses[-1] < losses[0]:
-        raise AssertionError(f"{case}: eight steps on one batch must lower the loss; it went {losses}.")
+        raise AssertionError(f"{case}: eight steps on one batch must lower the loss; got {losses}.")
 
 
 @only_for(lambda case: architecture_of(case.config) is not None)
 def check_hugging_faces_class_holds_it(case: ModelCase) -> None:
-    """The class of its task wraps it, and what that saves it loads, with the same logits."""
+    """The Hugging Face class of its task wraps the model, saves it, and loads it with the same outputs."""
     from spectral_models.integrations import huggingface
 
     kind = getattr(huggingface, str(architecture_of(case.config)), None)

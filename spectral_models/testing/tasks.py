@@ -1,4 +1,4 @@
-"""Checks of a task on a small model and small data."""
+"""Checks of a task with a small model and small data."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from spectral_layers.testing.check import for_all, only_for
 from spectral_models.checkpoint import load_checkpoint
 from spectral_models.config import ModelConfig
 from spectral_models.data.config import AnyDataConfig
-from spectral_models.loss import counted
-from spectral_models.testing.cases import TaskCase
+from spectral_models.loss import StepLoss, counted
+from spectral_models.testing.cases import TaskCase, descent
 
 
 class _NoTask(ModelConfig):
@@ -32,28 +32,30 @@ class _Unread(AnyDataConfig):
 
 @for_all
 def check_it_says_what_it_does_not_support(case: TaskCase) -> None:
-    """No reasons against this model and data, and some against a model that does not declare the task."""
+    """``unsupported_reasons`` is empty for the case, and not for a model or data that the task does not support."""
     if reasons := case.config.unsupported_reasons(case.config.adapted(case.model), case.data):
-        raise AssertionError(f"{case}: it does not take the case's own model and data: {reasons}.")
+        raise AssertionError(
+            f"{case}: unsupported_reasons() must be empty for the case's model and data; got {reasons}."
+        )
     if not case.config.unsupported_reasons(_NoTask(), case.data):
-        raise AssertionError(f"{case}: unsupported_reasons() has nothing against a model that declares no task.")
+        raise AssertionError(f"{case}: unsupported_reasons() must not be empty for a model without tasks.")
     if not case.config.unsupported_reasons(case.config.adapted(case.model), _Unread(source="nowhere")):
-        raise AssertionError(f"{case}: unsupported_reasons() has nothing against data that the task does not read.")
+        raise AssertionError(f"{case}: unsupported_reasons() must not be empty for data that the task does not read.")
 
 
 @for_all
 def check_examples_depend_on_their_index_alone(case: TaskCase) -> None:
-    """The same example at the same index, in any order: training that was interrupted goes on exactly."""
+    """Example i is the same in every order of access: interrupted training continues exactly."""
     first, second = (case.task.examples(4, 3, 7) for _ in range(2))
     for index in (11, 0, 5):
         for name, value in first[index].items():
             if not torch.equal(value, second[index][name]) or not torch.equal(value, first[index][name]):
-                raise AssertionError(f"{case}: example {index} differs from read to read in {name!r}.")
+                raise AssertionError(f"{case}: example {index} differs between two reads in {name!r}.")
 
 
 @for_all
 def check_the_loss_divides_into_batches(case: TaskCase) -> None:
-    """The losses of a step's batches, each given the labels of the whole step, add up to the step's."""
+    """The losses of a step's batches, computed with the step's number of labels, add up to the loss of the step."""
     model, task = case.build().eval(), case.task
     rows = [task.examples(6, 1, 0)[index] for index in range(6)]
     whole = task.collate(rows)
@@ -66,7 +68,7 @@ def check_the_loss_divides_into_batches(case: TaskCase) -> None:
 
 @for_all
 def check_its_numbers_do_not_depend_on_the_batch_size(case: TaskCase) -> None:
-    """Finite held-out numbers, the headline among them, which JSON can hold."""
+    """The measures include the headline, are finite and JSON, and do not depend on the batch size."""
     model, task = case.build().eval(), case.task
     judged, again = (task.judge(model, batch_size=size) for size in (2, 5))
     if task.headline not in judged or not all(math.isfinite(value) for value in judged.values()):
@@ -81,25 +83,22 @@ def check_its_numbers_do_not_depend_on_the_batch_size(case: TaskCase) -> None:
 
 @for_all
 def check_training_lowers_the_loss(case: TaskCase) -> None:
-    """Some steps lower the mean loss of the batches."""
+    """Training lowers the mean loss of the batches."""
     model, task, size = case.build().train(), case.task, 8
     examples = task.examples(size, case.steps, 0)
-    optimizer = torch.optim.Adam(model.parameters(), case.learning_rate)
-    losses = []
-    for step in range(case.steps):
-        loss = task.loss(model, task.collate([examples[size * step + index] for index in range(size)])).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
+
+    def loss(step: int) -> StepLoss:
+        return task.loss(model, task.collate([examples[size * step + index] for index in range(size)]))
+
+    losses = descent(model, loss, steps=case.steps, learning_rate=case.learning_rate)
     third = max(1, case.steps // 3)
     if not sum(losses[-third:]) < sum(losses[:third]):
-        raise AssertionError(f"{case}: {case.steps} steps must lower the loss; it went {losses}.")
+        raise AssertionError(f"{case}: {case.steps} steps must lower the loss; got {losses}.")
 
 
 @only_for(lambda case: find_spec("transformers") is not None)
 def check_a_run_is_resumed_and_judged_alike(case: TaskCase) -> None:
-    """A run that is resumed finds its data and its numbers again, and the model that it saved has these numbers."""
+    """A resumed run, and the model that a run saved, have the measures of the run."""
     from spectral_models.training import load_run
     from spectral_models.training.run import train
 

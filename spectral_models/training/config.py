@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import (
+    AfterValidator,
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
@@ -23,18 +24,31 @@ from spectral_core.config import Config, Length, OneOf, Scale, Weight, Width
 from spectral_core.errors import shown
 from spectral_core.plain_data import is_file
 from spectral_models.assembly import list_models, load_config, read_yaml
+from spectral_models.checkpoint import read_checkpoint
 from spectral_models.config import ModelConfig
 from spectral_models.data.config import AnyDataConfig
 from spectral_models.overrides import override
 from spectral_models.registries import MODELS, TASKS
 from spectral_models.tasks import TaskConfig
 from spectral_models.tasks.config import described
+from spectral_models.transfer import completed
 
 _Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
+BY_TOTAL = ("cosine", "linear")
+"""Schedules whose rate at every step depends on the number of all steps."""
+
+
+def _share_or_steps(span: float) -> float:
+    if span > 1 and not span.is_integer():
+        raise ValueError("is a share of the steps up to 1, or a whole number of steps")
+    return span
+
+
+_Span = Annotated[float, Field(ge=0.0, le=1 << 32), AfterValidator(_share_or_steps)]
 
 
 class TrainingConfig(Config):
-    """AdamW with warm-up and cosine decay, gradients clipped; weight decay on linear and embedding weights only."""
+    """Optimiser, schedule and bookkeeping of a run. Gradients are clipped; only linear and embedding weights decay."""
 
     steps: Length = 500
     """Optimiser steps."""
@@ -42,13 +56,28 @@ class TrainingConfig(Config):
     """Sequences or examples per step over all processes and accumulated batches."""
     accumulation: Length = 1
     """Batches whose gradients are summed into one step."""
+    optimizer: Literal["adamw", "muon", "adafactor", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit"] = "adamw"
+    """muon: torch's, for the weights of linear layers inside blocks, its update scaled to the RMS of AdamW's; AdamW for
+    the rest. adafactor has no momentum. 8bit and paged: AdamW of bitsandbytes, which must be installed."""
     learning_rate: Scale = 2e-3
-    warmup: float = Field(default=0.1, ge=0.0, le=1.0)
-    """Share of the steps over which the rate rises to learning_rate."""
+    schedule: Literal["cosine", "linear", "warmup_stable_decay", "constant"] = "cosine"
+    """How the rate goes on after the warm-up: down to final_rate until the last step, or at learning_rate. With
+    warmup_stable_decay it stays at learning_rate until the cool-down, which is linear."""
+    warmup: _Span = Field(default_factory=lambda values: 0.1 if values.get("schedule") in BY_TOTAL else 20)
+    """Steps over which the rate rises to learning_rate, from 0 (from final_rate with linear and warmup_stable_decay): a
+    share of all steps up to 1, or their number. By default 0.1 for cosine and linear; else 20 steps, so that a run can
+    be resumed with more steps."""
+    cooldown: _Span = 0.2
+    """Steps over which warmup_stable_decay falls to final_rate at the end: a share of all steps, or their number."""
     final_rate: float = Field(default=0.1, ge=0.0, le=1.0)
-    """Where the cosine ends, relative to learning_rate."""
+    """Where the schedule ends, relative to learning_rate."""
+    rates: dict[str, Scale] = Field(default={})
+    """Factors on learning_rate by patterns of parameters' names: ``{"frontend.*": 0.1}``. The last match counts."""
+    freeze: tuple[str, ...] = ()
+    """Patterns of the names of parameters that stay as they begin: ``["frontend.*", "blocks.0.*"]``."""
     weight_decay: Weight = 0.1
     betas: tuple[_Momentum, _Momentum] = (0.9, 0.95)
+    """Of AdamW. Muon's momentum is 0.95."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of a label's weight that is spread over all labels; for classifiers."""
     clip: Scale = 1.0
@@ -57,14 +86,48 @@ class TrainingConfig(Config):
     """Autocast of matrix products; parameters, transforms and states stay in float32 or above. fp16 needs a GPU."""
     gradient_checkpointing: bool = False
     """Recompute blocks in the backward pass."""
+    ema: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Decay of an exponential moving average of the weights, 0.999 say, which is evaluated and saved in their place; in
+    the first steps (1 + n) / (10 + n) if that is smaller."""
     eval_every: Length = 100
     """Steps between evaluations on what is held out."""
+    best: bool = False
+    """Keep the weights of the best evaluation, by the task's first held-out number, instead of the last weights."""
+    patience: Length | None = None
+    """Stop after so many evaluations in a row that are no better than the best; the best weights are kept."""
     save_every: Length = 100
     """Steps between checkpoints."""
     keep: Width = Field(default=2, ge=2)
     """Checkpoints kept; at least two, so that one is whole while another is written."""
     log_every: Length = 10
+    trackers: tuple[str, ...] = ("tensorboard",)
+    """Where numbers are logged besides the run's directory: TensorBoard (in logs/) and any that transformers reports
+    to, as wandb, mlflow, trackio. Each must be installed, and reads its own environment variables."""
     seed: int = Field(default=0, ge=0, lt=1 << 32)
+
+    @property
+    def warmup_steps(self) -> int:
+        return self._number(self.warmup)
+
+    @property
+    def cooldown_steps(self) -> int:
+        """Steps over which the rate falls: the cool-down of warmup_stable_decay, all after the warm-up of linear."""
+        return self._number(self.cooldown) if self.schedule == "warmup_stable_decay" else self.steps - self.warmup_steps
+
+    def _number(self, span: float) -> int:
+        return round(span * self.steps if span <= 1 else span)
+
+    @model_validator(mode="after")
+    def _has_room(self) -> TrainingConfig:
+        spans = {"warmup": self.warmup_steps}
+        if self.schedule == "warmup_stable_decay":
+            spans["cooldown"] = self.cooldown_steps
+        if sum(spans.values()) > self.steps:
+            needed = " and ".join(f"a {name} of {steps} steps" for name, steps in spans.items())
+            raise ValueError(
+                f"training.steps {self.steps} has no room for {needed}: set training.{' or training.'.join(spans)}"
+            )
+        return self
 
 
 def _kind_of(data: type[AnyDataConfig]) -> str:
@@ -112,6 +175,9 @@ class RunConfig(Config):
     data: Annotated[SerializeAsAny[AnyDataConfig], _Data()] = cast(Any, {})
     """What it reads. Which types there are depends on the task."""
     training: TrainingConfig = TrainingConfig()
+    init_from: Annotated[str, Field(min_length=1)] | None = None
+    """A checkpoint, or the directory of a finished run, whose weights the model begins with; what the model leaves out
+    of the config is the checkpoint's. Null begins with random weights."""
 
     @field_validator("task", mode="after")
     @classmethod
@@ -144,7 +210,8 @@ class RunConfig(Config):
 def load_run(source: str | Path | Mapping[str, Any], changes: Mapping[str, Any] | None = None) -> RunConfig:
     """A validated run from a YAML file, a mapping, or a model preset's name with default data and training.
 
-    changes: values at dotted paths, ``{"training.steps": 100}``. In both, ``model`` may name a preset.
+    changes: values at dotted paths, ``{"training.steps": 100}``. In both, ``model`` may name a preset. With
+    ``init_from``, options of the model that are left out are those of that checkpoint.
     """
     changes = dict(changes or {})
     if isinstance(source, Mapping):
@@ -165,9 +232,17 @@ def load_run(source: str | Path | Mapping[str, Any], changes: Mapping[str, Any] 
             )
     if "model" in changes:
         data["model"] = changes.pop("model")
+    if "init_from" in changes:
+        data["init_from"] = changes.pop("init_from")
     model = data.get("model")
     if isinstance(model, str) and model not in MODELS:
         data["model"] = load_config(model).model_dump()
+    elif isinstance(data.get("init_from"), str):
+        task = data.get("task")
+        task = task.get("type") if isinstance(task, Mapping) else task
+        if "model.type" in changes and isinstance(model, Mapping | None):
+            model = {**(model or {}), "type": changes.pop("model.type")}
+        data["model"] = completed(model, read_checkpoint(data["init_from"])[0], task)
     elif isinstance(model, Mapping) and "type" not in model:
         data["model"] = {"type": "language_model", **model}
     data = override(data, changes, RunConfig)

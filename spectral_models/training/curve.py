@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def plot_bits(
         axes.plot(*zip(*training, strict=True), color="0.6", linewidth=1, label="training batches")
     if held_out:
         axes.plot(*zip(*held_out, strict=True), color="tab:blue", marker="o", label="held-out text")
-        _mark_last(axes, held_out, ".3f")
+        _mark_chosen(axes, history, held_out, ".3f")
     if reference is not None:
         axes.axhline(reference, color="tab:orange", linestyle="--", label=f"xz -9: {reference:.3f}")
     axes.set(xlabel="step", ylabel="bits per byte", title=title)
@@ -46,16 +46,16 @@ def plot_headline(
     headline: str,
     digits: int,
     what: str,
-    reference: tuple[str, float] | None,
+    references: Mapping[str, float],
 ) -> None:
-    """A held-out number above, with what it compares with; training and held-out loss below. what: was held out."""
+    """Above, the headline on held-out data (``what``) and values to compare it with; below, the losses."""
     figure = Figure(figsize=(8, 6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
     if values := _values(history, f"eval_{headline}"):
         upper.plot(*zip(*values, strict=True), color="tab:blue", marker="o", label=f"held-out {what}")
-        _mark_last(upper, values, f".{digits}f")
-    if reference is not None:
-        upper.axhline(reference[1], color="tab:orange", linestyle="--", label=f"{reference[0]}: {reference[1]:.3f}")
+        _mark_chosen(upper, history, values, f".{digits}f")
+    for (name, value), color in zip(references.items(), ("tab:orange", "tab:green"), strict=False):
+        upper.axhline(value, color=color, linestyle="--", label=f"{name}: {value:.3f}")
     upper.set(ylabel=headline.replace("_", " "), title=title)
     for name, label, style in (
         ("loss", "training batches", {"color": "0.6", "linewidth": 1}),
@@ -74,6 +74,10 @@ def _values(history: History, name: str) -> list[tuple[int, float]]:
     return [(row["step"], row[name]) for row in history if name in row]
 
 
-def _mark_last(axes: Any, values: Sequence[tuple[int, float]], digits: str) -> None:
-    last = values[-1]
-    axes.annotate(f"{last[1]:{digits}}", last, textcoords="offset points", xytext=(0, 8), ha="center", fontsize=9)
+def _mark_chosen(axes: Any, history: History, values: Sequence[tuple[int, float]], digits: str) -> None:
+    """The value of the weights that the run keeps: the best evaluation's, or the last."""
+    best = [row["best_step"] for row in history if "best_step" in row]
+    chosen = next(value for value in reversed(values) if not best or value[0] == best[-1])
+    axes.annotate(f"{chosen[1]:{digits}}", chosen, textcoords="offset points", xytext=(0, 8), ha="center", fontsize=9)
+    if best:
+        axes.plot(*chosen, color="tab:red", marker="o", linestyle="none", label=f"best: step {best[-1]}")

@@ -25,8 +25,8 @@ from spectral_models.errors import CheckpointError, not_written
 from spectral_models.record import CONFIG, SCHEMA_VERSION, read_record
 from spectral_models.seal import MARKER, read_json
 from spectral_models.tasks.task import Fingerprint
-from spectral_models.training.config import RunConfig
-from spectral_models.training.trainer import TRAINING_MARKER, newest_complete, processes_of, remove_newer
+from spectral_models.training.checkpoints import TRAINING_MARKER, newest_complete, processes_of, remove_newer
+from spectral_models.training.config import BY_TOTAL, RunConfig, TrainingConfig
 
 LOCK, RECORD, DATA = "run.lock", "run.yaml", "data.json"
 _log = logging.getLogger("spectral_models")
@@ -69,10 +69,12 @@ def claimed(directory: Path, *, leads: bool) -> Iterator[None]:
 def begin(run: RunConfig, directory: Path, *, resume: bool, leads: bool) -> Path | None:
     """Check that the run may begin or continue in its directory, and keep its config there.
 
-    Returns the checkpoint to continue from, if any. Raises ConfigError for a run that is there when resume is not
-    asked for, that is another, or whose config is lost; CheckpointError for one of an earlier release.
+    Returns the checkpoint to continue from, if any. A run that continues may have more steps than it began with, where
+    the rates of the steps so far stay as they were; :func:`keep_config` then writes that down. Raises ConfigError for a
+    run that is there when resume is not asked for, that is another, or whose config is lost; CheckpointError for one of
+    an earlier release.
     """
-    record = directory / RECORD
+    file = directory / RECORD
     begun = has_begun(directory)
     if begun and not resume:
         raise ConfigError(f"{directory} already holds a run. Continue it with --resume, or choose another --out.")
@@ -83,16 +85,17 @@ def begin(run: RunConfig, directory: Path, *, resume: bool, leads: bool) -> Path
             f"{SCHEMA_VERSION}. Finish the run with the release that began it, or choose another --out."
         )
     if begun:
-        if not record.exists():
+        if not file.exists():
             raise ConfigError(
-                f"{record} is missing, and nothing else says how the run there was begun. Put it back, or choose "
+                f"{file} is missing, and nothing else says how the run there was begun. Put it back, or choose "
                 "another --out."
             )
-        before = RunConfig.parse(read_yaml(record))
-        changed = sorted(key for key in type(run).model_fields if getattr(before, key) != getattr(run, key))
-        if changed:
+        before = RunConfig.parse(read_yaml(file))
+        if _is_longer(run, before):
+            newest = _checkpoint_to_extend(run.training, before.training, directory, newest)
+        elif changed := sorted(key for key in type(run).model_fields if getattr(before, key) != getattr(run, key)):
             raise ConfigError(
-                f"{directory} holds a run with another config (its {', '.join(changed)} differ, see {record}). "
+                f"{directory} holds a run with another config (its {', '.join(changed)} differ, see {file}). "
                 "Resume with the config it began with, or choose another --out."
             )
     if leads:
@@ -100,6 +103,41 @@ def begin(run: RunConfig, directory: Path, *, resume: bool, leads: bool) -> Path
         if resume:
             _clear(directory / "checkpoints", newest)
     return newest
+
+
+def _is_longer(run: RunConfig, before: RunConfig) -> bool:
+    """Whether it is the run of before with more steps; its warm-up may have become a number of steps."""
+    relaxed = {"steps": run.training.steps, "warmup": run.training.warmup}
+    same = before.model_copy(update={"training": before.training.model_copy(update=relaxed)}) == run
+    return same and run.training.steps > before.training.steps
+
+
+def _checkpoint_to_extend(
+    now: TrainingConfig, before: TrainingConfig, directory: Path, newest: Path | None
+) -> Path | None:
+    """The newest checkpoint up to which a run with more steps has the same rates. Raises ConfigError without one."""
+    refused = f"--resume cannot raise training.steps of the run in {directory} from {before.steps} to {now.steps}"
+    otherwise = f"begin another run from its weights: --from {directory} --out ANOTHER"
+    if now.schedule in BY_TOTAL:
+        raise ConfigError(
+            f"{refused}: every rate of its {now.schedule} schedule depends on the number of all steps. Instead "
+            f"{otherwise}."
+        )
+    if now.warmup_steps != before.warmup_steps:
+        same = before.warmup_steps if before.warmup_steps > 1 else before.warmup_steps / now.steps
+        raise ConfigError(
+            f"{refused} alone: its warm-up is a share of them, {before.warmup_steps} steps until now. Keep that with "
+            f"--set training.warmup={same}, or {otherwise}."
+        )
+    if newest is None or now.schedule == "constant":
+        return newest
+    falls = before.steps - before.cooldown_steps
+    if (earlier := newest_complete(directory / "checkpoints", until=falls)) is None:
+        raise ConfigError(
+            f"{refused}: its cool-down began behind step {falls}, and no checkpoint from before that is left. Instead "
+            f"{otherwise}."
+        )
+    return earlier
 
 
 def has_begun(directory: Path) -> bool:
@@ -157,8 +195,24 @@ def _write_down(run: RunConfig, directory: Path, begun: bool) -> None:
         )
         if not begun:  # once: a resumed run that the disk has no room for must not lose it
             shutil.rmtree(directory / "tokenizer", ignore_errors=True)  # of a run that was killed before it saved
-            described = yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False)
-            (directory / RECORD).write_text(described, encoding="utf-8")
+            (directory / RECORD).write_text(_described_run(run), encoding="utf-8")
+    except OSError as error:
+        raise not_written(f"cannot write to {directory}", error, ".", remedy="Choose another --out") from None
+
+
+def _described_run(run: RunConfig) -> str:
+    return yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False)
+
+
+def keep_config(run: RunConfig, directory: Path) -> None:
+    """Replace the config of a run that continues with more steps."""
+    file = directory / RECORD
+    if RunConfig.parse(read_yaml(file)) == run:
+        return
+    temporary = file.with_name(f".{RECORD}.writing-{os.getpid()}")
+    try:
+        temporary.write_text(_described_run(run), encoding="utf-8")
+        temporary.replace(file)
     except OSError as error:
         raise not_written(f"cannot write to {directory}", error, ".", remedy="Choose another --out") from None
 
@@ -169,7 +223,7 @@ def _clear(checkpoints: Path, newest: Path | None) -> None:
         _log.warning("no complete checkpoint in %s: training begins at step 0", checkpoints.parent)
         return
     for path in remove_newer(checkpoints, int(newest.name.rpartition("-")[2])):
-        _log.warning("%s was not complete and is removed; continuing from %s", path, newest.name)
+        _log.warning("%s is removed; training continues from %s, the newest that can be continued", path, newest.name)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if (before := processes_of(newest)) != processes:
         _log.warning(

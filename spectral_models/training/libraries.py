@@ -9,5 +9,4 @@ from spectral_models.quiet import quietly
 
 with quietly("torchao", "torch.utils._pytree"):
     import accelerate  # noqa: F401
-    import tensorboard  # noqa: F401
     import transformers.trainer  # noqa: F401

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from spectral_models.tasks.task import Task, spelled
+from spectral_models.transfer import Transfer
 
 
 def held_out_numbers(row: Mapping[str, float]) -> dict[str, float]:
@@ -18,18 +19,23 @@ def held_out_numbers(row: Mapping[str, float]) -> dict[str, float]:
 
 
 class TrainingProgress(TrainerCallback):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
-    """Steps, the training loss (nats per token or text, auxiliary losses included) and held-out numbers, on stderr.
+    """On stderr: where the weights come from, the steps, the training loss, and held-out numbers.
+
+    The training loss is in nats per token or text, auxiliary losses included.
 
     close() takes the bar off the screen; call it however training ends.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, began: Transfer | None = None) -> None:
         self._judged = task
+        self._began = began
         self._console = Console(stderr=True, highlight=False)
         self._bar: Progress | None = None
         self._task = TaskID(0)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.is_world_process_zero and self._began is not None:
+            self._console.print("\n".join(self._began.lines()), soft_wrap=True, markup=False)
         if state.is_world_process_zero and self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("training"),

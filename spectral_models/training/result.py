@@ -12,7 +12,8 @@ from spectral_models.tasks.task import Task
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """model: trained, in eval mode. history: everything that was logged. judged: the final held-out numbers, by name.
+    """model: trained, in eval mode. history: everything that was logged. judged: its held-out numbers, by name. step:
+    that its weights are of, the best one or the last.
 
     The numbers of metrics.json are attributes too: ``result.accuracy``, ``result.bits_per_byte``.
     """
@@ -22,6 +23,7 @@ class TrainingResult:
     directory: Path
     task: Task
     judged: dict[str, float]
+    step: int
 
     def __getattr__(self, name: str) -> Any:
         metrics = {} if name.startswith("_") else self.task.metrics(self.judged)
@@ -36,4 +38,5 @@ class TrainingResult:
             f"held-out {name:<15}  {value}"
             + "".join(f"; {other} {number}" for other, number in others)
             + f"  on {what}"
+            + (f"\nbest evaluation         step {self.step}" if "best_step" in self.history[-1] else "")
         )

@@ -11,25 +11,42 @@ import shutil
 from contextlib import closing
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
-from transformers import PrinterCallback, TrainingArguments, set_seed
-from transformers.utils import logging as transformers_logging
+from torch import Tensor
+from transformers import PrinterCallback, TrainerCallback, TrainerState, TrainingArguments, set_seed
 
 from spectral_core import ConfigError, SpectralError
 from spectral_models.assembly import build_model
 from spectral_models.checkpoint import save_checkpoint
 from spectral_models.errors import not_written
+from spectral_models.model import SpectralModel
+from spectral_models.record import read_record
+from spectral_models.seal import verify
 from spectral_models.tasks.task import Task
-from spectral_models.training.config import RunConfig, TrainingConfig
-from spectral_models.training.directory import begin, check_data, claimed, keep_tokenizer, kept_tokenizer
+from spectral_models.training import trackers
+from spectral_models.training.arguments import training_arguments
+from spectral_models.training.card import CURVE, write_card
+from spectral_models.training.checkpoints import CONTINUE, TRAINING_MARKER
+from spectral_models.training.config import RunConfig
+from spectral_models.training.directory import (
+    begin,
+    check_data,
+    claimed,
+    has_begun,
+    keep_config,
+    keep_tokenizer,
+    kept_tokenizer,
+)
+from spectral_models.training.optimizers import freeze
 from spectral_models.training.progress import TrainingProgress, held_out_numbers
 from spectral_models.training.result import TrainingResult
-from spectral_models.training.trainer import CONTINUE, SpectralTrainer
+from spectral_models.training.selection import Selection
+from spectral_models.training.trainer import SpectralTrainer
+from spectral_models.transfer import Transfer, check_tokenizer, first_tokenizer, transfer_weights
 
 
 def train(run: RunConfig, out: str | Path, *, resume: bool = False) -> TrainingResult:
-    """Train a model and leave it in the directory ``out``.
+    """Train a model and save it, with all that belongs to the run, in the directory ``out``.
 
     ===============  ======================================================================
     run.yaml         the whole config, defaults included
@@ -37,134 +54,121 @@ def train(run: RunConfig, out: str | Path, *, resume: bool = False) -> TrainingR
     run.lock         held while it runs; names the process
     tokenizer/       the tokenizer it began with, unless it reads bytes
     checkpoints/     the last few states of training, each whole or ignored
-    logs/            TensorBoard
-    model/           the finished model: :func:`spectral_models.load_checkpoint` reads it
+    logs/            TensorBoard, if it is among ``training.trackers``
+    model/           the finished model: :func:`spectral_models.load_checkpoint` reads it; README.md, its model card
     curve.png        learning curve
     metrics.json     the final held-out numbers, and what was logged
     ===============  ======================================================================
 
-    resume: continue from the newest complete checkpoint, to the same losses as a run that was never interrupted.
-    Under ``torchrun`` or ``accelerate launch`` the processes share each step's batch. Raises ConfigError when ``out``
-    holds a checkpoint, a run and resume is not asked for, or one with another config or other data, and when another
-    process trains there; DataError for data that cannot be read or do not fit the model, and then leaves no directory
-    that was not there before.
+    resume: continue from the newest complete checkpoint, to the same losses as a run that was never interrupted. The
+    run may have more steps than it began with, if its schedule is constant, or warmup_stable_decay with a checkpoint
+    from before the cool-down: it then ends with the weights of a run that had them from the start.
+    Under ``torchrun`` or ``accelerate launch`` the processes share each step's batch.
+
+    Raises ConfigError when ``out`` holds a checkpoint, a run and resume is not asked for, or one with another config or
+    other data, when another process trains there, and for a config that cannot be trained here; DataError for data that
+    cannot be read or do not fit the model. A directory that was not there before is not left behind.
     """
     if not str(out).strip():
         raise ConfigError("the run's directory has no name. Give one: --out DIRECTORY.")
     directory = Path(out)
-    share = _share(run.training)
+    arguments = training_arguments(run, directory)
+    reporting = trackers.callbacks(run.training.trackers, directory / "logs")
     leads = int(os.environ.get("RANK", "0")) == 0
     new = leads and not directory.exists()
     with claimed(directory, leads=leads):
         checkpoint = begin(run, directory, resume=resume, leads=leads)
         try:
-            arguments = _arguments(run, share, directory)
             try:
                 task = _load(run, directory, arguments)
+                _end_at_an_early_stop(run, task, checkpoint, arguments)
+                trainer, progress = _trainer(run, task, checkpoint, arguments, reporting)
             except SpectralError:
                 if new:
                     shutil.rmtree(directory)
                 raise
-            return _train(run, task, directory, checkpoint, arguments)
+            if leads:
+                keep_config(run, directory)
+            with closing(progress):
+                trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            return _finished(run, trainer, directory)
         except (OSError, SafetensorError) as error:
             raise not_written(f"the run in {directory} stopped", error, CONTINUE, remedy="Mend that") from error
 
 
 def _load(run: RunConfig, directory: Path, arguments: TrainingArguments) -> Task:
-    """The run's task with its data; the tokenizer is the one that the run began with."""
+    """The run's task with its data, and with the tokenizer that the run began with."""
     assert run.task is not None
-    with arguments.main_process_first():  # what it learns from the data, the others read
-        task = run.task.load(run.model, run.data, tokenizer=kept_tokenizer(directory))
+    with arguments.main_process_first():  # the other processes read the tokenizer that it learned
+        tokenizer = kept_tokenizer(directory)
+        if tokenizer is None and run.init_from is not None:
+            tokenizer = first_tokenizer(run.data, run.init_from)
+        task = run.task.load(run.model, run.data, tokenizer=tokenizer)
+        if run.init_from is not None and not has_begun(directory):
+            check_tokenizer(task.tokenizer, run.init_from)
         keep_tokenizer(directory, task.tokenizer)
         if arguments.process_index == 0:
             check_data(directory, task.fingerprint())
     return task
 
 
-def _train(
-    run: RunConfig, task: Task, directory: Path, checkpoint: Path | None, arguments: TrainingArguments
-) -> TrainingResult:
+def _end_at_an_early_stop(run: RunConfig, task: Task, checkpoint: Path | None, arguments: TrainingArguments) -> None:
+    """Let a run that stopped early train no further step when it is resumed.
+
+    Raises CheckpointError if the checkpoint of its best evaluation is missing or was changed.
+    """
+    selection = Selection.of(run.training, task)
+    if selection is None or checkpoint is None:
+        return
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    if (best := selection.best_step(state.log_history)) is not None:
+        verify(checkpoint.with_name(f"checkpoint-{best}"), TRAINING_MARKER)
+    if selection.is_over(state.log_history):
+        arguments.max_steps = state.global_step
+
+
+def _trainer(
+    run: RunConfig,
+    task: Task,
+    checkpoint: Path | None,
+    arguments: TrainingArguments,
+    reporting: list[TrainerCallback],
+) -> tuple[SpectralTrainer, TrainingProgress]:
     set_seed(run.training.seed)
     model = build_model(task.model)
     model.gradient_checkpointing = run.training.gradient_checkpointing
-    trainer = SpectralTrainer(task, model, run.training, arguments)
+    progress = TrainingProgress(task, _begin_from(run, model, checkpoint))
+    freeze(model, run.training.freeze)
+    trainer = SpectralTrainer(task, model, run.training, arguments, callbacks=[*reporting, progress])
     trainer.remove_callback(PrinterCallback)
-    progress = TrainingProgress(task)
-    trainer.add_callback(progress)
-    with closing(progress):
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    history = trainer.state.log_history
-    headline = f"eval_{task.headline}"
-    if not any(row["step"] == run.training.steps and headline in row for row in history):
+    return trainer, progress
+
+
+def _begin_from(run: RunConfig, model: SpectralModel, checkpoint: Path | None) -> Transfer | None:
+    """Put the weights of ``init_from`` into a new model; a run that is resumed has them, and their origin, already."""
+    if checkpoint is not None:
+        model.origin = read_record(checkpoint).get("init_from")
+        return None
+    return None if run.init_from is None else transfer_weights(model, run.init_from)
+
+
+def _finished(run: RunConfig, trainer: SpectralTrainer, directory: Path) -> TrainingResult:
+    """Evaluate a trained model if its last step was not, choose the weights to keep, and save what the run leaves."""
+    task, history = trainer.task, trainer.state.log_history
+    evaluated = f"eval_{task.headline}"
+    last = trainer.state.global_step
+    if not any(row["step"] == last and evaluated in row for row in history):
         trainer.evaluate()
-    last = next(row for row in reversed(history) if headline in row)
-    judged = held_out_numbers(last)
-    model.eval()
+    step = trainer.load_best()
+    if trainer.selection is not None:
+        trainer.log({"best_step": step})
+    judged = held_out_numbers(next(row for row in history if row["step"] == step and evaluated in row))
+    model = trainer.result.eval()
     if trainer.is_world_process_zero():
+        task.draw(history, directory / CURVE, f"{run.data.source}: {last} steps of {run.training.batch_size}")
         save_checkpoint(model, directory / "model", tokenizer=task.tokenizer)
-        training = run.training
-        title = f"{run.data.source}: {training.steps} steps of {training.batch_size}"
-        task.draw(history, directory / "curve.png", title)
+        write_card(run, task, judged, model.origin, sum(map(Tensor.numel, model.parameters())), directory / "model")
         rows = [dict(sorted(row.items())) for row in history]  # as they are read back from a checkpoint
-        written = json.dumps({**task.metrics(judged), "history": rows}, indent=2)
+        written = json.dumps({**task.metrics(judged), "step": step, "history": rows}, indent=2)
         (directory / "metrics.json").write_text(written + "\n", encoding="utf-8")
-    return TrainingResult(model, history, directory, task, judged)
-
-
-def _processes() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def _share(config: TrainingConfig) -> int:
-    """Sequences per process and accumulated batch; refuses what cannot be divided or run here."""
-    processes = _processes()
-    share, rest = divmod(config.batch_size, processes * config.accumulation)
-    if rest or not share:
-        raise ConfigError(
-            f"training.batch_size {config.batch_size} must be a multiple of processes x accumulation = "
-            f"{processes} x {config.accumulation}."
-        )
-    if config.precision == "fp16" and not torch.cuda.is_available():
-        raise ConfigError("training.precision fp16 needs a GPU. Use bf16 or float32.")
-    return share
-
-
-def _arguments(run: RunConfig, share: int, directory: Path) -> TrainingArguments:
-    assert run.task is not None
-    config = run.training
-    cuda = torch.cuda.is_available()
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(directory / "logs")
-    transformers_logging.set_verbosity_error()
-    return TrainingArguments(
-        output_dir=str(directory / "checkpoints"),
-        max_steps=config.steps,
-        per_device_train_batch_size=share,
-        gradient_accumulation_steps=config.accumulation,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr_rate": config.final_rate},
-        warmup_steps=round(config.warmup * config.steps),
-        weight_decay=config.weight_decay,
-        adam_beta1=config.betas[0],
-        adam_beta2=config.betas[1],
-        max_grad_norm=config.clip,
-        bf16=config.precision == "bf16",
-        fp16=config.precision == "fp16",
-        eval_strategy="steps",
-        eval_steps=config.eval_every,
-        save_strategy="steps",
-        save_steps=config.save_every,
-        save_total_limit=None,  # SpectralTrainer deletes
-        logging_steps=config.log_every,
-        disable_tqdm=True,  # TrainingProgress reports instead
-        report_to=["tensorboard"],
-        seed=config.seed,
-        data_seed=config.seed,
-        train_sampling_strategy="sequential",  # examples are in random order by themselves
-        dataloader_pin_memory=cuda,
-        remove_unused_columns=False,
-        ddp_find_unused_parameters=not run.task.uses_all_parameters,
-        ddp_backend="gloo" if _processes() > 1 and not cuda else None,
-        use_cpu=not cuda,
-        average_tokens_across_devices=True,
-    )
+    return TrainingResult(model, history, directory, task, judged, step)

@@ -4,34 +4,26 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from spectral_layers import Filter
-from spectral_layers.projection import Projection
-from spectral_models.checkpoint import WEIGHTS, write_files
-from spectral_models.errors import CheckpointError, not_written
+from spectral_models.checkpoint import WEIGHTS, write_files, write_weights
 from spectral_models.evaluation.loop import Batch
 from spectral_models.loss import StepLoss, counted
 from spectral_models.model import SpectralModel
-from spectral_models.record import CONFIG
-from spectral_models.seal import sealed, verify, write_marker
+from spectral_models.seal import verify, write_marker
 from spectral_models.tasks.task import Task
+from spectral_models.training.average import Average, UpdateAverage
+from spectral_models.training.checkpoints import TRAINED, TRAINING_MARKER, numbered, saving, step_of
 from spectral_models.training.config import TrainingConfig
+from spectral_models.training.optimizers import MuonWithAdamW, parameter_groups
+from spectral_models.training.selection import Selection
 from spectral_models.weights import put_weights, read_weights
-
-TRAINING_MARKER = "training-complete.json"
-CONTINUE = ", then continue from the last complete checkpoint with --resume."
-_NEEDED = (CONFIG, WEIGHTS, "optimizer.pt", "scheduler.pt", "trainer_state.json")
-"""What a run cannot continue without; and the random states of its processes."""
 
 
 class InTraining(nn.Module):
@@ -68,30 +60,55 @@ class RunningMeans:
 
 
 class LogAtCheckpoints(TrainerCallback):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
-    """Logs with every checkpoint: the mean loss since the last log is not saved, and would lose steps on resuming."""
+    """Logs with every checkpoint: the mean loss since the last log is not saved, and would lose steps on resuming.
+
+    evaluations: with every evaluation too, as the best ones are saved.
+    """
+
+    def __init__(self, *, evaluations: bool) -> None:
+        self.evaluations = evaluations
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        control.should_log = control.should_log or control.should_save
+        control.should_log |= control.should_save or (self.evaluations and control.should_evaluate)
 
 
 class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
     """Trainer for a task and a model of its."""
 
-    def __init__(self, task: Task, model: SpectralModel, training: TrainingConfig, args: TrainingArguments) -> None:
+    def __init__(
+        self,
+        task: Task,
+        model: SpectralModel,
+        training: TrainingConfig,
+        args: TrainingArguments,
+        callbacks: list[TrainerCallback],
+    ) -> None:
         self.task = task
-        self.kept = training.keep
+        self.training = training
+        self.selection = Selection.of(training, task)
         self.spectral_model = model
+        self.groups = parameter_groups(model, training)
         self.reported = RunningMeans()
         smoothing: dict[str, Any] = {"label_smoothing": training.label_smoothing} if training.label_smoothing else {}
         loss = partial(task.loss, **smoothing)
         super().__init__(
             model=InTraining(model, loss),
             args=args,
-            train_dataset=task.examples(training.batch_size, training.steps, training.seed),
+            callbacks=callbacks,
+            train_dataset=task.examples(training.batch_size, args.max_steps, training.seed),
             data_collator=task.collate,
             eval_dataset=(),  # the task judges; Trainer only wants to be told that there is something to judge on
         )
-        self.add_callback(LogAtCheckpoints)
+        self.add_callback(LogAtCheckpoints(evaluations=self.selection is not None))
+        # After super().__init__, which moves the model to its device.
+        self.average = None if training.ema is None else Average(model, training.ema)
+        if self.average is not None:
+            self.add_callback(UpdateAverage(self.average, model))
+
+    @property
+    def result(self) -> SpectralModel:
+        """The model that is evaluated and saved: the average of the weights, if the run keeps one."""
+        return self.spectral_model if self.average is None else self.average.module
 
     def compute_loss(
         self,
@@ -117,14 +134,12 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
         here = sum((counted(batch["labels"]) for batch in batches), start=torch.tensor(0)).to(device)
         return batches, self.accelerator.gather(here).sum()
 
-    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Weights of linear layers and embeddings; kernels, gates, norms and biases are not pulled towards zero."""
-        filters = {part for module in model.modules() if isinstance(module, Filter) for part in module.modules()}
-        return [
-            f"{name}.weight"
-            for name, module in model.named_modules()
-            if isinstance(module, nn.Linear | nn.Embedding | Projection) and module not in filters
-        ]
+    def get_optimizer_cls_and_kwargs(
+        self, args: TrainingArguments, model: nn.Module | None = None
+    ) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+        """Transformers' class for the optimiser's name, with our groups of parameters."""
+        optimizer, options = super().get_optimizer_cls_and_kwargs(args, model)
+        return MuonWithAdamW if self.training.optimizer == "muon" else optimizer, {**options, "params": self.groups}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the parts' metrics to every training log; of the last one keeps what does not depend on the session.
@@ -148,78 +163,60 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """The task's held-out numbers, without autocast: what the saved model gives."""
-        was_training = self.spectral_model.training
-        self.spectral_model.eval()
-        judged = self.task.judge(self.spectral_model)
-        self.spectral_model.train(was_training)
+        was_training = self.result.training
+        self.result.eval()
+        judged = self.task.judge(self.result)
+        self.result.train(was_training)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in judged.items()}
         self.log(metrics)
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        if self.selection is not None:
+            self.control.should_training_stop |= self.selection.is_over(self.state.log_history)
+            is_best = self.selection.best_step(self.state.log_history) == self.state.global_step
+            self.control.should_save |= is_best or self.control.should_training_stop
         return metrics
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """The model alone, in our format; no pickled arguments."""
+        """The model alone, in our format, and beside an average the weights that are trained; no pickled arguments."""
         if self.args.should_save:
             directory = Path(output_dir or self.args.output_dir)
             directory.mkdir(parents=True, exist_ok=True)
-            write_files(self.spectral_model, directory, self.task.tokenizer)
+            write_files(self.result, directory, self.task.tokenizer)
+            if self.average is not None:
+                write_weights(self.spectral_model, directory / TRAINED)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         directory = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        with _saving(directory):
+        with saving(directory):
             super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             files = [path.name for path in directory.iterdir() if path.is_file() and path.name != TRAINING_MARKER]
-            with _saving(directory):
+            with saving(directory):
                 write_marker(directory, TRAINING_MARKER, sorted(files))
             # By step: Trainer would go by time, and a clock that was set back makes the newest the oldest.
-            for path in _numbered(directory.parent)[: -self.kept]:
-                shutil.rmtree(path)
+            best = None if self.selection is None else self.selection.best_step(self.state.log_history)
+            for path in numbered(directory.parent)[: -self.training.keep]:
+                if step_of(path) != best:
+                    shutil.rmtree(path)
+
+    def load_best(self) -> int:
+        """Put the weights of the best evaluation into the model, if the run keeps them. Returns their step.
+
+        Raises CheckpointError for a checkpoint that is missing or not as it was written.
+        """
+        last: int = self.state.global_step
+        best = None if self.selection is None else self.selection.best_step(self.state.log_history)
+        if best is None or best == last:
+            return last
+        directory = Path(self.args.output_dir) / f"checkpoint-{best}"
+        verify(directory, TRAINING_MARKER)
+        self._load_from_checkpoint(str(directory))
+        return best
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        file = Path(resume_from_checkpoint) / WEIGHTS
-        put_weights(self.spectral_model, read_weights(file), file)
-
-
-@contextmanager
-def _saving(directory: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, SafetensorError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
-        raise not_written(f"could not save {directory}", error, CONTINUE) from error
-
-
-def newest_complete(directory: Path) -> Path | None:
-    """The newest training checkpoint that has all it needs, as it was written; None when there is none."""
-    for path in reversed(_numbered(directory)):
-        try:
-            verify(path, TRAINING_MARKER, _NEEDED)
-        except CheckpointError:
-            continue
-        if processes_of(path):
-            return path
-    return None
-
-
-def processes_of(checkpoint: Path) -> int:
-    """How many processes kept their random states in a training checkpoint."""
-    return sum(fnmatch(name, "rng_state*.pth") for name in sealed(checkpoint, TRAINING_MARKER))
-
-
-def remove_newer(directory: Path, step: int) -> list[Path]:
-    """Delete the checkpoints beyond a step: interrupted ones, which would be taken for recent ones and kept."""
-    newer = [path for path in _numbered(directory) if _step(path) > step]
-    for path in newer:
-        shutil.rmtree(path)
-    return newer
-
-
-def _numbered(directory: Path) -> list[Path]:
-    """Checkpoints in the order of their steps."""
-    found = [path for path in directory.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
-    return sorted(found, key=_step)
-
-
-def _step(path: Path) -> int:
-    return int(path.name.removeprefix("checkpoint-"))
+        directory = Path(resume_from_checkpoint)
+        put_weights(self.result, read_weights(directory / WEIGHTS), directory / WEIGHTS)
+        if self.average is not None:
+            put_weights(self.spectral_model, read_weights(directory / TRAINED), directory / TRAINED)
+            self.average.n_averaged.fill_(step_of(directory))

@@ -1,1 +1,1 @@
-"""Model variants, one a file, each with its config."""
+"""Model variants: one file each, with the model and its config."""

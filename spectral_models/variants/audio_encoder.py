@@ -1,4 +1,4 @@
-"""The audio encoder: audio in, an embedding of each band of each frame and of the whole out."""
+"""The audio encoder: embeddings of the frequency bands of frames, and of recordings."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from spectral_models.variants.plane_encoder import PlaneEncoder, PlaneEncoderCon
 
 
 class AudioEncoder(PlaneEncoder):
-    """Mel bands and their places, blocks, norm, pooling.
+    """Mel bands and their positions, blocks, norm, pooling.
 
-    The plane is frames down and bands across. Separable mixing goes along time first, in each band by itself, then
-    along frequency, in each frame by itself: there a spectral mixer works on the spectrum of a log spectrum, the
-    cepstrum. As a sequence, frames follow each other, each with its bands in order.
+    The plane has frames as rows and bands as columns. Separable mixing alternates between time, within each band, and
+    frequency, within each frame; there a spectral mixer works on the spectrum of a log spectrum, the cepstrum. As a
+    sequence, the plane is read frame by frame.
     """
 
+    config: AudioEncoderConfig
     first_down: ClassVar[bool] = True
 
     def forward(
@@ -34,14 +35,14 @@ class AudioEncoder(PlaneEncoder):
     ) -> EncoderOutput:
         """input_values: (B, T) samples, about -1 to 1. attention_mask: (B, T), nonzero at real samples.
 
-        Padding may stand on either side and changes nothing. hidden, of frames and bands, begins at index 0 in every
-        row. sample_rate: of the audio, if known, to be held against the model's. Raises UnsupportedInputError for
-        another rate, another kind of input and empty rows.
+        Padding may be on either side and does not affect the output. Real tokens of ``hidden`` begin at index 0 in
+        every row. sample_rate: of the audio, if known. Raises UnsupportedInputError for a rate other than the model's,
+        another kind of input and empty rows.
         """
-        expected = getattr(self.config.frontend, "sample_rate", None)
+        expected = self.config.reader().sample_rate
         if sample_rate is not None and expected is not None and sample_rate != expected:
             raise UnsupportedInputError(
-                f"this model hears {expected:g} samples a second; the audio has {sample_rate:g}. Resample it, or build "
+                f"this model reads {expected:g} samples a second; the audio has {sample_rate:g}. Resample it, or build "
                 "the model with that frontend.sample_rate."
             )
         if attention_mask is None:
@@ -50,32 +51,32 @@ class AudioEncoder(PlaneEncoder):
         return self.encode(input_values, alignment.rows.lengths)
 
     def input_specs(self) -> tuple[AudioInput, ...]:
-        rate = getattr(self.config.frontend, "sample_rate", None)
+        rate = self.config.reader().sample_rate
         return (AudioInput("input_values", small=self.small_input(), masked=True, sample_rate=rate),)
 
 
 class AudioEncoderConfig(PlaneEncoderConfig):
-    """Audio to embeddings, of frames' bands and of wholes, mixed along time and along frequency."""
+    """Audio to embeddings of frames' bands and of recordings, mixed along time and along frequency."""
 
     modality: ClassVar[Modality] = "audio"
 
     type: Literal["audio_encoder"] = "audio_encoder"
     frontend: Annotated[FrontEndConfig, OneOf(FRONTENDS)] = MelConfig(bands=8)
-    """What makes features of audio."""
+    """Maps audio to features."""
     mixing: Literal["sequence", "separable"] = "separable"
-    """Mixers take turns along time and frequency, or go through frames and bands as one sequence."""
+    """Mix alternately along time and along frequency, or frames and bands as one sequence."""
 
     @model_validator(mode="after")
     def _has_bands(self) -> AudioEncoderConfig:
         if self.mixing == "separable" and isinstance(self.frontend, MelConfig) and self.frontend.bands == 1:
             raise problem(
                 ("frontend", "bands"),
-                "with one band there is no frequency to mix along: give several, or use mixing: sequence.",
+                "with one band there is no frequency to mix along. Give several, or use mixing: sequence.",
             )
         return self
 
     def reader(self) -> AudioReader:
-        """For WAV files of the front end's ``sample_rate``; of any if it has none."""
+        """Reads WAV files at the front end's ``sample_rate``; at any rate if it has none."""
         return AudioReader(getattr(self.frontend, "sample_rate", None))
 
     def build(self) -> AudioEncoder:

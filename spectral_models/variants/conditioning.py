@@ -1,7 +1,8 @@
-"""A decoder that reads a source: a language model with a fusion in front of each of its blocks."""
+"""A decoder conditioned on a source: a language model with a fusion in front of each block."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -17,26 +18,26 @@ from spectral_models.config import BlockConfig
 from spectral_models.variants.language_model import DecoderConfig, LanguageModel, fingerprint
 
 SOURCE, TARGET = "source", "target"
-"""What the streams of a fusion are called here."""
-_FRESH = "prepared"
-"""Where a block's state holds its fusion's while the mixer has seen nothing."""
+"""Names of the fusion's streams."""
+_PREPARED = "prepared"
+"""Key of the fusion's state before the first target token."""
 
 
 class SourceBlock(Block, Entered):
-    """x <- fusion(x, source), then the block. Its state holds what the fusion reads of the source, and the mixer's."""
+    """x <- fusion(x, source), then the block. Its state holds the states of the fusion and the mixer."""
 
     def __init__(self, config: BlockConfig, context: LayerContext, *, path: str, fusion: FusionConfig) -> None:
         super().__init__(config, context, path=path)
         with under("fusion"):
             self.fusion = fusion.build(context)
             if not self.fusion.streams:
-                raise ConfigError(f"{fusion.type!r} cannot stream: it has no state from which a decoder could go on.")
+                raise ConfigError(f"{fusion.type!r} cannot stream: it has no state for a decoder to continue.")
 
     @entry
     def prepare(self, source: Stream) -> State:
-        """The state of a target of no tokens yet."""
-        read = self.fusion.prepare({SOURCE: source})
-        return State(type(self).__name__, read.position, parts={_FRESH: read})
+        """The state before the first target token."""
+        prepared = self.fusion.prepare({SOURCE: source})
+        return State(type(self).__name__, prepared.position, parts={_PREPARED: prepared})
 
     def forward(
         self,
@@ -47,9 +48,9 @@ class SourceBlock(Block, Entered):
         rotation: Rotation | None = None,
     ) -> BlockOutput:
         if state is None:
-            raise StateError("a decoder that reads a source begins with its state: make one with prepare(source).")
-        fresh = _FRESH in state.parts
-        read, past = (state.part(_FRESH), None) if fresh else (state.part("fusion"), state.part("mixer"))
+            raise StateError("a decoder that reads a source begins with its state: call prepare(source).")
+        first = _PREPARED in state.parts
+        read, past = (state.part(_PREPARED), None) if first else (state.part("fusion"), state.part("mixer"))
         target = {TARGET: Stream(x, rows, "causal")}
         fused = self.fusion(target, TARGET, state=read, return_state=return_state)
         output = super().forward(fused.y, rows, past, return_state, rotation)
@@ -60,18 +61,19 @@ class SourceBlock(Block, Entered):
 
 
 class SourceDecoderConfig(DecoderConfig):
-    """What the configs of models whose decoder reads a source share."""
+    """Base of the configs of models with a decoder that reads a source."""
 
     fusion: Annotated[FusionConfig, OneOf(FUSIONS)] = part("source_product")
-    """What brings the source, whole, to each block of the decoder and keeps that causal."""
+    """Conditions each decoder block on the whole source; causal in the target."""
 
 
 class SourceDecoder(LanguageModel):
-    """A language model that always continues a state, the first of which :meth:`prepare` makes of a source."""
+    """A language model that always continues a state; :meth:`prepare` makes the first one from a source."""
+
+    config: SourceDecoderConfig
 
     def __init__(self, config: SourceDecoderConfig) -> None:
         super().__init__(config)
-        self.config: SourceDecoderConfig
         known = fingerprint(config, config.fusion)
         self._state_owner = f"{type(self).__name__} ({config.hidden_dim} wide, mixers and fusion {known})"
 
@@ -79,12 +81,11 @@ class SourceDecoder(LanguageModel):
         return SourceBlock(config, context, path=path, fusion=self.config.fusion)
 
     def prepare(self, source: Stream) -> State:
-        """The state of targets of no tokens yet: all that the blocks ever read of the source, computed once."""
+        """The state before the first target token: everything that the blocks read of the source, computed once."""
         parts: dict[str, State] = {}
+        again = self.gradient_checkpointing and torch.is_grad_enabled()
         for index, block in enumerate(self.blocks):
             assert isinstance(block, SourceBlock)
-            if self.gradient_checkpointing and torch.is_grad_enabled():
-                parts[str(index)] = checkpoint(block.prepare, source, use_reentrant=False)
-            else:
-                parts[str(index)] = block.prepare(source)
+            run = partial(checkpoint, block.prepare, use_reentrant=False) if again else block.prepare
+            parts[str(index)] = run(source)
         return State(self._state_owner, parts["0"].position, parts=parts)

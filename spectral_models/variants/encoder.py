@@ -1,17 +1,18 @@
-"""The text encoder: tokens in, an embedding of each and of the whole out, and what stands behind masked ones."""
+"""The text encoder: embeddings of tokens and of texts; optionally logits of masked tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spectral_core import UnsupportedInputError
-from spectral_core.config import Length
+from spectral_core.config import Length, problem
 from spectral_layers.entry import entry
 from spectral_layers.frontends.base import Modality
 from spectral_layers.frontends.tokens import Tokens
@@ -27,10 +28,11 @@ from spectral_models.variants.vocabulary import VocabularyConfig
 class TextEncoder(Encoder):
     """Embedding and position, blocks, norm, pooling; with ``masked_lm`` a head over the vocabulary."""
 
+    config: TextEncoderConfig
+    frontend: Tokens
+
     def __init__(self, config: TextEncoderConfig) -> None:
         super().__init__(config, config.tokens())
-        self.config: TextEncoderConfig
-        self.frontend: Tokens
         self.head = MaskedHead(config) if config.masked_lm else None
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> EncoderOutput:
@@ -38,7 +40,7 @@ class TextEncoder(Encoder):
 
         attention_mask: (B, L), nonzero at real tokens.
 
-        Padding may stand on either side and changes nothing; each row has a token at least. Raises
+        Padding may be on either side and does not affect the output; each row has at least one token. Raises
         UnsupportedInputError for ids out of range, empty rows and rows over a declared limit.
         """
         output = self._encoded(input_ids, attention_mask)
@@ -68,11 +70,11 @@ class TextEncoder(Encoder):
         *,
         step_count: Tensor | int | None = None,
     ) -> StepLoss:
-        """How badly the tokens behind masked ones were predicted; at other places there are no logits.
+        """Cross-entropy at masked tokens, the only ones whose logits are computed.
 
-        labels: (B, L), what stood at masked places; IGNORE (-100) at all others, and padding counts for nothing.
-        step_count: see :meth:`StepLoss.of`. Raises UnsupportedInputError without a head, and for labels that do not
-        fit.
+        labels: (B, L), the original tokens at masked positions and IGNORE (-100) elsewhere; labels at padding are
+        ignored too. step_count: see :meth:`StepLoss.of`. Raises UnsupportedInputError without a head, and for labels
+        that do not fit.
         """
         if self.head is None:
             raise UnsupportedInputError("this encoder has no head over its vocabulary. Build it with masked_lm: true.")
@@ -83,8 +85,8 @@ class TextEncoder(Encoder):
         masked = labels != IGNORE
         head = partial(self.head, tied=self.frontend.logits)
         nats = token_nats(output.hidden[masked], labels[masked], head, vocab_size=self.config.vocab_size)
-        logits = partial(head, output.hidden)
-        return StepLoss.of(nats, masked.sum(), output.losses, output.metrics, step_count, logits) + output
+        report = output.losses, output.metrics
+        return StepLoss.of(nats, masked.sum(), *report, step_count, partial(head, output.hidden)) + output
 
     def _encoded(self, input_ids: Tensor, attention_mask: Tensor | None) -> EncoderOutput:
         if attention_mask is None:
@@ -110,28 +112,50 @@ class MaskedHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
     def forward(self, x: Tensor, tied: Callable[[Tensor], Tensor]) -> Tensor:
-        """tied: the products with E; no module, which offloading hooks would move as they move tensors."""
+        """tied: multiplies by E. A function, since offloading hooks would move a module's weights like any tensor."""
         return tied(self.norm(F.gelu(self.proj(x)))) + self.bias
 
 
 class TextEncoderConfig(VocabularyConfig, EncoderConfig):
-    """Text to embeddings, of tokens and of rows, with masked pooling; optionally a masked-language-model head."""
+    """Text to embeddings of tokens and of texts; optionally with a masked-language-model head."""
 
     modality: ClassVar[Modality] = "text"
-
     type: Literal["encoder"] = "encoder"
     max_length: Length | None = None
-    """Tokens of a text that the commands read; training writes its data's here. Null reads all that the parts can take.
-    Tensors are not cut."""
+    """Tokens of a text that commands read; training sets it to that of its data. Null reads as many as the parts can
+    take. Input tensors are never cut."""
     masked_lm: bool = False
-    """A head over the vocabulary, for training on masked tokens."""
+    """Add a head over the vocabulary, for training on masked tokens."""
+    causal: bool = False
+    """Features at t depend on tokens up to t only, as in a language model, whose weights then fit. The defaults are a
+    language model's too: the block ``hybrid``, no position; ``pooling`` is ``last``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _causal_defaults(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or data.get("causal") is not True:
+            return data
+        block = {} if data.get("layers") is not None else {"block": "hybrid"}
+        return {"position": "none", "pooling": "last", **block, **data}
+
+    @model_validator(mode="after")
+    def _sees_what_it_needs(self) -> TextEncoderConfig:
+        if self.causal and self.masked_lm:
+            raise ValueError("masked_lm needs both sides of a token, and a causal encoder sees one; set one to false")
+        if self.causal and self.pooling == "cls":
+            raise problem(("pooling",), "cls stands in front of the row, where a causal encoder sees nothing of it.")
+        return self
+
+    @property
+    def direction(self) -> Literal["causal", "bidirectional"]:
+        return "causal" if self.causal else "bidirectional"
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        return ("masked_lm", *super().tasks, "token_classification")
+        return (*(() if self.causal else ("masked_lm",)), *super().tasks, "token_classification")
 
     def for_task(self, task: str) -> ModelConfig:
-        """For labels without the head over the vocabulary, which would get no gradient."""
+        """For tasks with labels the head over the vocabulary, which would get no gradient, is left out."""
         changed = self.model_copy(update={"masked_lm": task == "masked_lm"})
         return changed if changed.masked_lm else super(TextEncoderConfig, changed).for_task(task)
 

@@ -1,4 +1,4 @@
-"""What models share that put a label on each row or each token: a linear head over vectors, and its loss."""
+"""The bases of models that label rows or tokens: a linear head over vectors, and its loss."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from torch import Tensor, nn
 from spectral_core.config import Width, problem
 from spectral_core.trees import tree
 from spectral_layers import Report
+from spectral_models.block import under
 from spectral_models.config import ModelConfig
+from spectral_models.inputs import InputSpec
 from spectral_models.labels import LabelSet, Problem
 from spectral_models.loss import StepLoss
 from spectral_models.model import SpectralModel
+from spectral_models.variants.encoding import EncoderConfig
 
 
 @tree
@@ -27,17 +30,14 @@ class ClassifierOutput(Report):
 
 
 class Labeller(SpectralModel):
-    """Base of models with logits = W dropout(x) + b. A variant makes the head, and gives it the vectors x."""
+    """Base of models with logits = W dropout(x) + b. A variant calls :meth:`make_head`, and computes x."""
 
+    config: HeadConfig
     dropout: nn.Dropout
     head: nn.Linear
 
-    def __init__(self, config: HeadConfig) -> None:
-        super().__init__(config)
-        self.config: HeadConfig
-
     def make_head(self, width: int) -> None:
-        """The head over vectors of that width; call it last, after the modules whose output it reads are built."""
+        """Add the head over vectors of that width. Call it last, so that other modules are initialised before it."""
         self.dropout = nn.Dropout(self.config.dropout)
         self.head = nn.Linear(width, self.config.num_labels)
         nn.init.normal_(self.head.weight, std=0.02)
@@ -61,31 +61,44 @@ class Labeller(SpectralModel):
         step_count: Tensor | int | None = None,
         **options: Any,
     ) -> StepLoss:
-        """The loss of the ``problem`` in the config's label set, and the auxiliary losses.
+        """The loss of the label set's ``problem``, plus the auxiliary losses.
 
-        inputs, attention_mask, options: as forward takes them. labels: (B,) integers from 0 to num_labels - 1, or
-        (B, L) of tokens, where IGNORE (-100) counts for nothing, for cross-entropy; (B, num_labels) numbers from 0 to
-        1, of labels that are each right or not, for binary cross-entropy; (B, num_labels) or, of one, (B,) numbers for
-        squared errors.
-        label_smoothing: see :meth:`StepLoss.of_labels`; step_count: :meth:`StepLoss.of`. Raises UnsupportedInputError
-        for labels that do not fit, and as forward.
+        inputs, attention_mask, options: arguments of forward. labels, for cross-entropy: (B,) integers from 0 to
+        num_labels - 1, or (B, L) of tokens, where IGNORE (-100) is left out; for binary cross-entropy: (B, num_labels)
+        floats from 0 to 1; for squared error: (B, num_labels) floats, or (B,) if num_labels is 1. label_smoothing: see
+        :meth:`StepLoss.of_labels`. step_count: see :meth:`StepLoss.of`. Raises UnsupportedInputError for labels that
+        do not fit, and as forward does.
         """
         output = self(inputs, attention_mask, **options)
-        problem, extra = self.config.label_set.problem, (output.losses, output.metrics)
-        return StepLoss.of_labels(problem, output.logits, labels, *extra, step_count, label_smoothing) + output
+        problem, report = self.config.label_set.problem, (output.losses, output.metrics)
+        return StepLoss.of_labels(problem, output.logits, labels, *report, step_count, label_smoothing) + output
+
+
+class EncoderLabeller(Labeller):
+    """Base of labellers over one encoder, the config's ``encoder``."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        encoder: EncoderConfig = config.encoder
+        with under("encoder"):
+            self.encoder = encoder.build()
+        self.make_head(encoder.hidden_dim)
+
+    def input_specs(self) -> tuple[InputSpec, ...]:
+        return self.encoder.input_specs()
 
 
 class HeadConfig(ModelConfig):
-    """What the configs of all models with labels share."""
+    """Base of the configs of models with labels."""
 
     pools: ClassVar[bool] = True
 
     num_labels: Width = 2
-    """Labels run from 0 to num_labels - 1; in regression, how many numbers there are."""
+    """Number of labels, or of predicted numbers in regression."""
     labels: tuple[str, ...] | None = Field(default=None, max_length=1 << 16)
-    """Their names, in order; training writes those of its data here."""
+    """Names of the labels, in order; training sets them to those of its data."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Dropout on the vectors that the head reads, in training."""
+    """Dropout in front of the head, in training."""
 
     @property
     def label_set(self) -> LabelSet:
@@ -95,7 +108,7 @@ class HeadConfig(ModelConfig):
     def _names_fit(self) -> HeadConfig:
         if self.num_labels == 1 and self.label_set.problem == "single_label_classification":
             raise problem(
-                ("num_labels",), "one of 2 labels or more is chosen; with problem_type: regression 1 is a number."
+                ("num_labels",), "classification needs 2 labels or more; for one number use problem_type: regression."
             )
         if self.labels is not None and (len(self.labels), len(set(self.labels))) != (self.num_labels,) * 2:
             raise ValueError(f"labels must be num_labels = {self.num_labels} different names; got {self.labels}")
@@ -103,11 +116,11 @@ class HeadConfig(ModelConfig):
 
 
 class LabellerConfig(HeadConfig):
-    """What the configs of models share that put a label on each row."""
+    """Base of the configs of models that label rows."""
 
     problem_type: Problem = "single_label_classification"
-    """What logits mean: scores of labels, of which one is right (softmax); of labels, each right or not (sigmoid); or
-    numbers. In Hugging Face's words."""
+    """What logits are, in Hugging Face's terms: scores of exclusive labels (softmax), of independent labels (sigmoid),
+    or numbers."""
 
     @property
     def tasks(self) -> tuple[str, ...]:

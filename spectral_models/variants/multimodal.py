@@ -1,4 +1,4 @@
-"""The multimodal model: what several named encoders read, fused; one logit for each label, out."""
+"""The multimodal model: logits of labels from several named encoders, fused."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from spectral_models.variants.labelling import ClassifierOutput, Labeller, Label
 
 
 class Multimodal(Labeller):
-    """logits = W dropout(pooled) + b, from the modalities m that are there:
+    """logits = W dropout(pooled) + b, from the modalities m that are present:
 
     x_m = P_m encoder_m(input_m), y_m = fusion(x, m), z_m = y_m + feedforward(norm(y_m)),
     pooled = mean over m of pool(norm(z_m)).
 
-    P_m projects an encoder of another width than the model's, and is the identity else. Tokens of streams meet in the
-    fusion, before anything is pooled; the feed-forward then sees, at each token, what the others bring to it. Every
-    modality is fused on in turn, by the same fusion and feed-forward, so that no one has to be there, and M modalities
-    cost M fusions. Padding changes nothing.
+    P_m projects from the encoder's width to the model's; it is the identity if they are equal. Tokens of all modalities
+    are fused before pooling. Each modality is the fusion's target once, with the same fusion and feed-forward, so any
+    may be missing, and M modalities cost M fusions. Padding does not affect the logits.
 
-    Losses and metrics are named by path: ``encoders.audio.layers.0.…``, ``fusion.audio.…`` (on that target).
+    Losses and metrics are named by path: ``encoders.audio.layers.0.…``, ``fusion.audio.…`` (audio as the target).
     """
+
+    config: MultimodalConfig
 
     def __init__(self, config: MultimodalConfig) -> None:
         super().__init__(config)
-        self.config: MultimodalConfig
         dim, norm = config.hidden_dim, NORMS[config.norm]
         self.encoders = nn.ModuleDict()
         self.projections = nn.ModuleDict()
@@ -47,7 +47,7 @@ class Multimodal(Labeller):
                 self.encoders[name] = encoder.build()
             if encoder.hidden_dim != dim:
                 self.projections[name] = nn.Linear(encoder.hidden_dim, dim, bias=False)
-        # Sorted: weights that a fusion keeps by their order must not depend on that of a config's keys.
+        # Sorted, so that a fusion's weights do not depend on the order of the config's keys.
         context = LayerContext(dim, causal=False, fft=config.build_fft(), streams=tuple(sorted(config.encoders)))
         with under("fusion"):
             self.fusion = config.fusion.build(context)
@@ -63,19 +63,25 @@ class Multimodal(Labeller):
         attention_mask: Mapping[str, Tensor] | None = None,
         **options: Mapping[str, Any],
     ) -> ClassifierOutput:
-        """inputs: by modality, what its encoder takes. Any modality may be missing, not all; rows belong together.
+        """inputs: inputs of the encoders by modality, with the same batch size; any may be missing, but not all.
 
-        attention_mask, options: what else the encoders take, by modality too: ``sample_rate={"audio": 16_000}``.
-        Raises UnsupportedInputError for names that no encoder has, no modality at all, batches of different sizes, and,
-        with the modality's name in front, for what its encoder refuses.
+        attention_mask, options: other arguments of the encoders, by modality too: ``sample_rate={"audio": 16_000}``.
+        Raises UnsupportedInputError for names that are no modality, no modality at all, batches of different sizes,
+        and, with the modality's name in front, for inputs that its encoder refuses.
         """
-        given = options if attention_mask is None else {"attention_mask": attention_mask, **options}
-        self._check(inputs, given)
+        options = options if attention_mask is None else {"attention_mask": attention_mask, **options}
+        self._check(inputs, options)
         streams, report = {}, Report()
         for name in (name for name in self.encoders if name in inputs):
-            encoded = self._encode(name, inputs[name], {key: of[name] for key, of in given.items() if name in of})
+            arguments = {key: of[name] for key, of in options.items() if name in of}
+            try:
+                self._encoder(name).refuse_unknown(arguments.keys() - {"attention_mask"})
+                encoded: EncoderOutput = self.encoders[name](inputs[name], **arguments)
+            except UnsupportedInputError as error:
+                raise UnsupportedInputError(f"{name}: {error}") from error
             report += encoded.under(f"encoders.{name}")
-            streams[name] = self._stream(name, encoded)
+            x = self.projections[name](encoded.hidden) if name in self.projections else encoded.hidden
+            streams[name] = Stream.of(x, encoded.mask)
         pooled = []
         for name, stream in streams.items():
             fused = self.fusion(streams, name)
@@ -86,11 +92,11 @@ class Multimodal(Labeller):
         return ClassifierOutput(self.logits(mean), mean) + report
 
     def input_specs(self) -> tuple[InputSpec, ...]:
-        """The encoders' inputs by modality, at full length: masks would stand behind more than the first."""
-        found = {name: self._encoder(name).input_specs() for name in self.encoders}
-        if any(len(specs) != 1 for specs in found.values()):
+        """The encoders' inputs by modality, without masks: :meth:`run` takes one for the first input only."""
+        inputs = {name: self._encoder(name).only_input for name in self.encoders}
+        if None in inputs.values():
             return ()
-        return tuple(replace(spec, name=name, masked=False) for name, (spec,) in found.items())
+        return tuple(replace(spec, name=name, masked=False) for name, spec in inputs.items() if spec is not None)
 
     def run(self, inputs: Mapping[str, Tensor], attention_mask: Tensor | None = None) -> ClassifierOutput:
         output: ClassifierOutput = self(inputs, attention_mask)
@@ -100,21 +106,6 @@ class Multimodal(Labeller):
         encoder = self.encoders[name]
         assert isinstance(encoder, Encoder)
         return encoder
-
-    def _encode(self, name: str, inputs: Tensor, options: dict[str, Any]) -> EncoderOutput:
-        try:
-            self._encoder(name).refuse_unknown(set(options) - {"attention_mask"})
-            output: EncoderOutput = self.encoders[name](inputs, **options)
-        except UnsupportedInputError as error:
-            raise UnsupportedInputError(f"{name}: {error}") from error
-        return output
-
-    def _stream(self, name: str, encoded: EncoderOutput) -> Stream:
-        """Its tokens in the model's width, each row from index 0."""
-        x = encoded.hidden
-        if name in self.projections:
-            x = self.projections[name](x)
-        return Stream.of(x, encoded.mask)
 
     def _check(self, inputs: Mapping[str, Tensor], options: Mapping[str, Mapping[str, Any]]) -> None:
         known = ", ".join(self.encoders)
@@ -146,30 +137,30 @@ class Multimodal(Labeller):
 
 
 class MultimodalConfig(LabellerConfig):
-    """One label for what several encoders read, by name: any modality may be missing."""
+    """Labels for rows of several modalities, each with an encoder; any modality may be missing."""
 
     type: Literal["multimodal"] = "multimodal"
     encoders: dict[str, AnyEncoder] = Field(max_length=16)
-    """An encoder for each modality, by the modality's name. What they pool is not used: fused tokens are pooled."""
+    """An encoder for each modality, by name. Their ``pooling`` is not used: fused tokens are pooled."""
     hidden_dim: Width = 256
-    """Width in which modalities meet. Encoders of another width are projected to it."""
+    """Width of the fusion. Outputs of encoders of another width are projected to it."""
     fusion: Annotated[FusionConfig, OneOf(FUSIONS)] = part("cross_modal")
-    """What brings all modalities together on one of them."""
+    """Combines all modalities at the tokens of one of them."""
     feedforward: Annotated[FeedForwardConfig, OneOf(FEEDFORWARDS)] = part("swiglu")
-    """What changes each fused token by itself."""
+    """Applied to each fused token."""
     norm: Literal["rms_norm", "layer_norm"] = "rms_norm"
     """Normalisation in front of the feed-forward, and of pooling."""
     pooling: Literal["mean", "max", "last"] = "mean"
-    """How a fused modality becomes a vector: the mean or the largest of its tokens, or its last."""
+    """How a fused modality becomes a vector: the mean or maximum of its tokens, or the last one."""
 
     @field_validator("encoders")
     @classmethod
-    def _can_be_told_apart(cls, encoders: dict[str, Any]) -> dict[str, Any]:
+    def _names_are_valid(cls, encoders: dict[str, Any]) -> dict[str, Any]:
         if len(encoders) < 2:
             raise ValueError("two modalities or more are fused; a classifier has one encoder.")
-        taken = nn.ModuleDict()
+        reserved = nn.ModuleDict()
         for name in encoders:
-            if not name or "." in name or hasattr(taken, name):
+            if not name or "." in name or hasattr(reserved, name):
                 raise ValueError(f"{shown(name)} cannot name a modality: it is empty, has a dot or is PyTorch's own.")
         return encoders
 

@@ -1,4 +1,4 @@
-"""What all variants share: a front end, positions, a stack of blocks and a norm; and the config of it."""
+"""The base of variants with a stack of blocks: a front end, positions, the blocks and a norm; and its config."""
 
 from __future__ import annotations
 
@@ -33,48 +33,52 @@ from spectral_models.model import SpectralModel
 
 
 @dataclass(frozen=True)
-class Way:
-    """How a block goes through the features: here as one sequence; a subclass may take them apart into several.
+class Layout:
+    """How (B, L, D) is reshaped into sequences for a block: here not at all; a subclass may split it into several.
 
-    rows and rotation: of the sequences that :meth:`enter` makes.
+    rows and rotation: of these sequences.
     """
 
     rows: Rows | None = None
     rotation: Rotation | None = None
 
-    def enter(self, x: Tensor) -> Tensor:
-        """The features (B, L, D) as the block is to see them."""
+    def split(self, x: Tensor) -> Tensor:
+        """(B, L, D) -> the sequences, (N, M, D)."""
         return x
 
-    def leave(self, y: Tensor) -> Tensor:
-        """What the block made of them, as features (B, L, D) again."""
+    def merge(self, y: Tensor) -> Tensor:
+        """The sequences, (N, M, D) -> (B, L, D): inverse of :meth:`split`."""
         return y
 
 
 @tree
 @dataclass
 class StackOutput(Report):
-    """x: (B, L, D). states: of the blocks that gave one, by index. losses and metrics: named by layer."""
+    """x: (B, L, D). states: of the blocks that returned one, by index. losses, metrics: named by layer."""
 
     x: Tensor
     states: dict[str, State] = field(default_factory=dict)
 
 
 class StackedModel(SpectralModel):
-    """Front end and position, ``num_layers`` blocks, norm. A variant adds what goes in and what comes out.
+    """Base of variants with a front end, a position, ``num_layers`` blocks and a norm. A variant defines ``forward``.
 
-    The front end makes features (B, L, D) of the inputs, with D = ``hidden_dim``; every block maps (B, L, D) to the
-    same shape. A variant's ``forward`` calls, in this order: the front end; ``position.check_limit`` and
-    ``position.embed``; :meth:`through_blocks`; the norm. Rows begin at index 0 there: left padding is gathered away
-    before (:func:`spectral_layers.rows.aligned`), and outputs are scattered back. It passes on the report of
-    :class:`StackOutput`. Mixers, front end and position are causal or not as the config's ``decoder`` says.
+    The front end maps inputs to (B, L, D), D = ``hidden_dim``, and every block to the same shape again. ``forward``
+    calls, in this order: the front end; ``position.check_limit`` and ``position.embed``; :meth:`through_blocks`; the
+    norm. All of them need rows that begin at index 0: remove left padding first (:func:`spectral_layers.rows.aligned`)
+    and scatter the outputs back. The output includes the losses and metrics of :class:`StackOutput`. Mixers, front end
+    and position are causal or not as the config's ``direction`` says.
     """
+
+    config: StackConfig
 
     def __init__(self, config: StackConfig, frontend: FrontEndConfig) -> None:
         super().__init__(config)
-        self.config: StackConfig
         context = LayerContext(
-            hidden_dim=config.hidden_dim, causal=config.decoder, fft=config.build_fft(), max_seq_len=config.max_seq_len
+            hidden_dim=config.hidden_dim,
+            causal=config.direction == "causal",
+            fft=config.build_fft(),
+            max_seq_len=config.max_seq_len,
         )
         with under("frontend"):
             self.frontend = frontend.build(context)
@@ -84,14 +88,14 @@ class StackedModel(SpectralModel):
         self.norm = NORMS[config.blocks[-1].norm](config.hidden_dim)
 
     def make_block(self, config: BlockConfig, context: LayerContext, path: str) -> Block:
-        """A block from its config, which stands at that path. A variant may add to it."""
+        """Build a block. path: of its config, for errors. A variant may override it to build another kind of block."""
         return Block(config, context, path=path)
 
     @property
     def length_limit(self) -> int | None:
         """The longest sequence all parts can take; None for no limit."""
         limits = [self.position.length_limit, *(mixer.length_limit for mixer in self.mixers())]
-        return min((limit for limit in limits if limit is not None), default=None)
+        return min(filter(None, limits), default=None)
 
     def mixers(self) -> Iterator[Mixer]:
         """The mixers of all blocks, in order."""
@@ -100,27 +104,27 @@ class StackedModel(SpectralModel):
             yield block.mixer
 
     def through_blocks(
-        self, x: Tensor, ways: Sequence[Way], state: State | None = None, return_state: bool = False
+        self, x: Tensor, layouts: Sequence[Layout], state: State | None = None, return_state: bool = False
     ) -> StackOutput:
-        """The features behind the last block, before the norm: (B, L, D) -> (B, L, D).
+        """The features after the last block, before the norm: (B, L, D) -> (B, L, D).
 
-        ways: how blocks go through them, taken in turn, a block each. state: one with a part for each block, by index,
-        from ``states`` of an earlier call; return_state: whether to give the next. With ``gradient_checkpointing`` the
-        backward pass runs each block again.
+        layouts: block i has layout i modulo their number. state: has a part for each block, by index, from ``states``
+        of an earlier call. return_state: return ``states``. With ``gradient_checkpointing`` the backward pass
+        recomputes each block.
         """
         passed = StackOutput(x)
         reported = reported_layers()
         for index, block in enumerate(self.blocks):
             if reported == "all":
                 passed.hidden_states[str(index)] = passed.x
-            way = ways[index % len(ways)]
+            layout = layouts[index % len(layouts)]
             past = None if state is None else state.part(str(index))
-            given = way.enter(passed.x), way.rows, past, return_state, way.rotation
+            inputs = layout.split(passed.x), layout.rows, past, return_state, layout.rotation
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                output = checkpoint(_run_again, block, *given, use_reentrant=False)
+                output = checkpoint(_recomputed, block, *inputs, use_reentrant=False)
             else:
-                output = block(*given)
-            passed.x = way.leave(output.x)
+                output = block(*inputs)
+            passed.x = layout.merge(output.x)
             passed += output.under(f"layers.{index}")
             if output.state is not None:
                 passed.states[str(index)] = output.state
@@ -129,16 +133,14 @@ class StackedModel(SpectralModel):
         return passed
 
 
-def _run_again(
-    block: Block, x: Tensor, rows: Rows | None, state: State | None, return_state: bool, rotation: Rotation | None
-) -> BlockOutput:
-    """A block that the backward pass recomputes: each run consumes a state of its own."""
-    output: BlockOutput = block(x, rows, None if state is None else state.clone(), return_state, rotation)
+def _recomputed(block: Block, x: Tensor, rows: Rows | None, state: State | None, *others: Any) -> BlockOutput:
+    """Runs a block with a copy of the state: a call consumes its state, and the backward pass calls again."""
+    output: BlockOutput = block(x, rows, None if state is None else state.clone(), *others)
     return output
 
 
 class StackConfig(ModelConfig):
-    """What the configs of all variants share."""
+    """Base of the configs of variants with a stack of blocks."""
 
     hidden_dim: Width = 256
     """Width of the residual stream."""
@@ -147,23 +149,23 @@ class StackConfig(ModelConfig):
     fft: Annotated[FFTBackendConfig, OneOf(FFT_BACKENDS)] | None = part("auto")
     """FFT backend of every spectral operator. A named one never falls back to another."""
     position: Annotated[PositionConfig, OneOf(POSITIONS)] = part("none")
-    """How tokens are told where they stand. Causal mixers know their order without it."""
+    """Encoding of token positions. Causal mixers know the order of tokens without it."""
     block: BlockConfig | None = None
     """The block, or its name, repeated num_layers times."""
     layers: Blocks | None = None
-    """Instead of block: several blocks, or their names, taken in turn up to num_layers. Without either, a decoder takes
-    the block ``hybrid``, an encoder ``dense``, and the config has it written out."""
+    """Instead of block: several blocks, or their names, repeated in turn up to num_layers. By default a decoder has the
+    block ``hybrid`` and an encoder ``dense``, written out in the config."""
     max_seq_len: Length | None = None
-    """The context a model is meant for. It limits the parts with one parameter per position, and nothing else."""
+    """Longest sequence for parts with one parameter per position; other parts have no limit."""
 
     @model_validator(mode="before")
     @classmethod
-    def _take_turns(cls, data: Any) -> Any:
+    def _write_out_blocks(cls, data: Any) -> Any:
         fields = ("block", "layers")
         if isinstance(data, Mapping) and all(
             data.get(name) is None and cls.model_fields[name].default is None for name in fields
         ):
-            # Whoever keeps this config keeps the blocks of today, whatever the default becomes.
+            # Written out, so that a saved config keeps its blocks when the default changes.
             data = {**data, "block": "hybrid" if cls.decoder else "dense", "layers": None}
         return block_as_layers(data)
 
@@ -171,17 +173,16 @@ class StackConfig(ModelConfig):
     def _mixers_fit(self) -> StackConfig:
         if self.block is not None and self.layers:
             raise ValueError("give either block (one kind) or layers (several in turn), not both; set one to null")
-        direction = "causal" if self.decoder else "bidirectional"
-        paths = [f"layers.{index}" for index in range(len(self.layers))] if self.layers else ["block"]
-        for path, block in zip(paths, self.blocks, strict=False):
-            if direction not in block.mixer.directions:
+        for index, block in enumerate(self.blocks):
+            if self.direction not in block.mixer.directions:
+                path = ("layers", index) if self.layers else ("block",)
                 why = (
-                    "sees the whole sequence, and a language model may not see the future. Causal"
-                    if self.decoder
+                    "sees the whole sequence, and a causal model may not see the future. Causal"
+                    if self.direction == "causal"
                     else "sees the past only, and an encoder reads both ways. Bidirectional"
                 )
-                fitting = [name for name, config in MIXERS.configs().items() if direction in config.directions]
-                raise problem((*path.split("."), "mixer"), f"{block.mixer.type!r} {why} mixers: {', '.join(fitting)}.")
+                fitting = [name for name, config in MIXERS.configs().items() if self.direction in config.directions]
+                raise problem((*path, "mixer"), f"{block.mixer.type!r} {why} mixers: {', '.join(fitting)}.")
         return self
 
     @property

@@ -1,59 +1,45 @@
-"""The token classifier: text in; one logit for each label, for each token, out."""
+"""The token classifier: logits of labels for each token of a text."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import field_validator
 from torch import Tensor
 
 from spectral_core.config import part
-from spectral_models.block import under
-from spectral_models.inputs import InputSpec
 from spectral_models.labels import LabelSet
 from spectral_models.variants.encoding import AnyEncoder, EncoderConfig
-from spectral_models.variants.labelling import ClassifierOutput, HeadConfig, Labeller
+from spectral_models.variants.labelling import ClassifierOutput, EncoderLabeller, HeadConfig
 
 
-class TokenClassifier(Labeller):
-    """logits = W dropout(hidden) + b at each token, which sees the whole row. Padding changes nothing.
+class TokenClassifier(EncoderLabeller):
+    """logits = W dropout(hidden) + b at each token, from the whole row. Padding does not affect the logits.
 
     Labels at padding must be IGNORE (-100).
     """
 
-    def __init__(self, config: TokenClassifierConfig) -> None:
-        super().__init__(config)
-        self.config: TokenClassifierConfig
-        with under("encoder"):
-            self.encoder = config.encoder.build()
-        self.make_head(config.encoder.hidden_dim)
-
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> ClassifierOutput:
-        """As the encoder. logits: (B, L, num_labels), arbitrary at padding."""
+        """The encoder's arguments. Returns logits (B, L, num_labels), arbitrary at padding."""
         encoded = self.encoder(input_ids, attention_mask)
         return ClassifierOutput(self.logits(encoded.hidden), encoded.pooled) + encoded
-
-    def input_specs(self) -> tuple[InputSpec, ...]:
-        return self.encoder.input_specs()
 
 
 class TokenClassifierConfig(HeadConfig):
     """One label for each token of a text: named entities, parts of speech."""
 
+    tasks: ClassVar[tuple[str, ...]] = ("token_classification",)
+
     type: Literal["token_classifier"] = "token_classifier"
     encoder: AnyEncoder = part("encoder")
-    """The encoder, of text; its ``pooling`` is not used by the labels."""
+    """A text encoder. Its ``pooling`` does not affect the logits."""
 
     @field_validator("encoder")
     @classmethod
     def _reads_tokens(cls, encoder: EncoderConfig) -> EncoderConfig:
         if encoder.modality != "text":
-            raise ValueError(f"{encoder.type!r} reads {encoder.modality}, and tokens of text are labelled; use encoder")
+            raise ValueError(f"{encoder.type!r} reads {encoder.modality}, and tokens of text are labelled. Use encoder")
         return encoder
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        return ("token_classification",)
 
     @property
     def label_set(self) -> LabelSet:

@@ -1,4 +1,4 @@
-"""The vision encoder: images in, an embedding of each patch and of the whole out."""
+"""The vision encoder: embeddings of patches and of images."""
 
 from __future__ import annotations
 
@@ -23,21 +23,19 @@ _Positive = Annotated[tuple[Scale, ...], Field(min_length=1, max_length=1024)]
 
 
 class VisionEncoder(PlaneEncoder):
-    """Patches and their places, blocks, norm, pooling. Separable mixing goes along rows first."""
+    """Patches and their positions, blocks, norm, pooling. Separable mixing begins with the rows."""
 
-    def __init__(self, config: VisionEncoderConfig) -> None:
-        super().__init__(config)
-        self.config: VisionEncoderConfig
+    config: VisionEncoderConfig
 
     def forward(self, pixel_values: Tensor, attention_mask: None = None) -> EncoderOutput:
-        """pixel_values: (B, C, H, W) in floating point, of about unit variance. Images take no attention mask.
+        """pixel_values: (B, C, H, W) in floating point, of about unit variance. attention_mask: must be None.
 
         Raises UnsupportedInputError for images of another size or kind.
         """
         if attention_mask is not None:
             raise UnsupportedInputError(
-                "a vision_encoder takes no attention mask: images of a batch have one size. Resize or pad them, or "
-                "give images of another size in a batch of their own."
+                "a vision_encoder takes no attention mask: all images of a batch have one size. Resize or pad them, or "
+                "make a batch for each size."
             )
         size = self.config.image_size
         if size is not None and tuple(pixel_values.shape[-2:]) != size:
@@ -48,41 +46,41 @@ class VisionEncoder(PlaneEncoder):
         return self.encode(pixel_values)
 
     def input_specs(self) -> tuple[ImageInput, ...]:
-        channels, *size = self.small_input()
-        return (
-            ImageInput(
-                "pixel_values", small=(channels, *(self.config.image_size or size)), size=self.config.image_size
-            ),
-        )
+        (channels, *small), size = self.small_input(), self.config.image_size
+        return (ImageInput("pixel_values", small=(channels, *(size or small)), size=size),)
 
 
 class VisionEncoderConfig(PlaneEncoderConfig):
-    """Images to embeddings, of patches and of wholes, mixed as a sequence or along rows and columns."""
+    """Images to embeddings of patches and of images, mixed as a sequence or along rows and columns."""
 
     modality: ClassVar[Modality] = "image"
 
     type: Literal["vision_encoder"] = "vision_encoder"
     frontend: Annotated[FrontEndConfig, OneOf(FRONTENDS)] = part("patches")
-    """What makes features of images."""
+    """Maps images to features."""
     image_size: tuple[Width, Width] | None = None
-    """Height and width all images must have, in pixels; null takes any that patches divide, until training on files
-    writes theirs here."""
+    """Height and width of all images, in pixels. Null takes any size that patches divide; training on files sets it to
+    the size of its images."""
     image_mean: _PerChannel = (0.5,)
-    """What is taken from pixels, from 0 to 1, of files: for all channels, or for each. Tensors go in as they are."""
+    """Subtracted from the pixels of files, which are from 0 to 1: one value, or one per channel. Input tensors are not
+    normalised."""
     image_std: _Positive = (0.5,)
-    """What the rest is then divided by: with both 0.5, pixels run from -1 for black to 1 for white."""
+    """Divides the difference. With mean and std 0.5, pixels range from -1 (black) to 1 (white)."""
 
     @model_validator(mode="after")
     def _patches_fit(self) -> VisionEncoderConfig:
-        front = self.frontend
-        channels = front.channels if isinstance(front, PatchesConfig) else None
+        front, size = self.frontend, self.image_size
+        if not isinstance(front, PatchesConfig):
+            return self
         for name in ("image_mean", "image_std"):
-            if channels is not None and len(found := getattr(self, name)) not in (1, channels):
-                raise problem((name,), f"one number for all channels or {channels}, one for each; got {len(found)}.")
-        if self.image_size and isinstance(front, PatchesConfig) and any(side % front.size for side in self.image_size):
-            height, width = self.image_size
+            if (count := len(getattr(self, name))) not in (1, front.channels):
+                raise problem(
+                    (name,), f"one number for all channels, or one for each of {front.channels}; got {count}."
+                )
+        if size and any(side % front.size for side in size):
             raise problem(
-                ("image_size",), f"{height} x {width} leaves a rest: patches are {front.size} x {front.size} pixels."
+                ("image_size",),
+                f"{size[0]} x {size[1]} is not a multiple of the patches' {front.size} x {front.size} pixels.",
             )
         return self
 
@@ -90,7 +88,7 @@ class VisionEncoderConfig(PlaneEncoderConfig):
         return self.model_copy(update={"image_size": image_size or self.image_size})
 
     def reader(self) -> ImageReader:
-        """For files with as many channels as the front end's ``channels``; in colour if it does not say."""
+        """Reads files with the front end's number of ``channels``, by default 3."""
         front = self.frontend
         return ImageReader(
             channels=getattr(front, "channels", 3),

@@ -166,13 +166,13 @@ def test_auto_chooses_reports_and_plans_once(caplog: pytest.LogCaptureFixture) -
         for _ in range(3):
             y = convolve(U, K, backend=auto)
     assert relative_error(y, oracle_convolve(U, K)) < 1e-6
-    assert [str(plan) for plan in auto.plans.values()] == [
+    assert [str(plan) for plan in auto._plans.values()] == [
         "auto → torch; refusing: no CUDA device, dtype torch.float32 unsupported"
     ]
     assert len(caplog.records) == 1
     assert "auto → torch; refusing: no CUDA device" in caplog.text
     modulate(U, backend=auto)
-    assert len(auto.plans) == 2, "another operator is another class of request"
+    assert len(auto._plans) == 2, "another operator is another class of request"
 
 
 def test_the_plans_of_auto_do_not_grow_with_every_length_it_meets(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +180,7 @@ def test_the_plans_of_auto_do_not_grow_with_every_length_it_meets(monkeypatch: p
     auto = AutoFFT((TorchFFT(),))
     for length in range(1, 30):
         assert modulate(torch.ones(1, 1, length), backend=auto).shape[-1] == length
-        assert 1 <= len(auto.plans) <= 8
+        assert 1 <= len(auto._plans) <= 8
 
 
 @pytest.mark.parametrize(
@@ -214,20 +214,20 @@ def test_auto_plans_for_gradients_of_any_input(needs_it: str) -> None:
     auto = AutoFFT((ForwardOnly(), TorchFFT()))
     given = {"u": U.clone(), "kernel": K.clone(), "skip": torch.ones(3), "post_gate": U.clone()}
     convolve(**given, backend=auto)
-    assert [plan.backend.name for plan in auto.plans.values()] == ["forward_only"]
+    assert [plan.backend.name for plan in auto._plans.values()] == ["forward_only"]
     given[needs_it].requires_grad_()
     convolve(**given, backend=auto)
-    assert [plan.backend.name for plan in auto.plans.values()] == ["forward_only", "torch"]
+    assert [plan.backend.name for plan in auto._plans.values()] == ["forward_only", "torch"]
     with torch.no_grad():
         convolve(**given, backend=auto)
-    assert len(auto.plans) == 2, "without autograd, no gradient is needed"
+    assert len(auto._plans) == 2, "without autograd, no gradient is needed"
 
 
 def test_auto_plans_modulation_for_gradients_of_its_fields() -> None:
     auto = AutoFFT((ForwardOnly(), TorchFFT()))
     modulate(U, torch.ones(5), backend=auto)
     modulate(U, torch.ones(5, requires_grad=True), backend=auto)
-    assert [plan.backend.name for plan in auto.plans.values()] == ["forward_only", "torch"]
+    assert [plan.backend.name for plan in auto._plans.values()] == ["forward_only", "torch"]
 
 
 def test_a_named_backend_refuses_gradients_it_cannot_give() -> None:

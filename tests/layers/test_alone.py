@@ -104,7 +104,7 @@ def test_errors_come_with_suggestions() -> None:
     with pytest.raises(ConfigError, match="fourier cannot be causal, only bidirectional"):
         PARTS["Fourier"](dim=8, causal=True)
     context = LayerContext(8, True, fft_backend("torch"))
-    with pytest.raises(ConfigError, match=r"has a config, and beside it options: short_taps"):
+    with pytest.raises(ConfigError, match=r"got a config and also options: short_taps"):
         GatedConvolution(context, GatedConvolution.config_class(), short_taps=2)
     with pytest.raises(ConfigError, match="dim: unknown key"):
         GatedConvolution(context, dim=4)

@@ -131,7 +131,7 @@ def test_a_misspelt_modality_is_named_with_a_suggestion() -> None:
 
 
 def test_configs_that_cannot_work() -> None:
-    with pytest.raises(ConfigError, match="modalities need names of their own; got"):
+    with pytest.raises(ConfigError, match="modalities must have distinct names that are not empty; got"):
         CrossModalConfig.parse({"modalities": ["text", "text"]})
     with pytest.raises(ConfigError, match="modalities: The list should have at least 2 items"):
         CrossModalConfig.parse({"modalities": ["text"]})

@@ -161,7 +161,7 @@ def test_token_features_begin_at_one_size_at_any_width(embed_dim: int | None) ->
 @pytest.mark.parametrize(
     ("config", "inputs", "message"),
     [
-        (PatchesConfig(), torch.randn(1, 3, 30, 32), "patches of 16 x 16; 30 x 32 leaves a rest. Resize or pad them"),
+        (PatchesConfig(), torch.randn(1, 3, 30, 32), "multiples of the patch size 16; got 30 x 32. Resize or pad the"),
         (PatchesConfig(), torch.randn(1, 1, 32, 32), r"\(B, C, H, W\) floats with C = 3; got \(1, 1, 32, 32\)"),
         (PatchesConfig(), torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "uint8 .*Scale integer pixels"),
         (PatchesConfig(), torch.randn(1, 3, 0, 32), "0 x 32"),
@@ -220,5 +220,5 @@ def test_a_tone_is_heard_in_its_band_alone() -> None:
 
 
 def test_bands_share_the_filters_equally() -> None:
-    with pytest.raises(ConfigError, match="equal parts of the n_mels = 80 filters; 7 leave a rest"):
+    with pytest.raises(ConfigError, match="bands must divide n_mels = 80; got 7"):
         MelConfig.parse({"bands": 7})

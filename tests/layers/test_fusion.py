@@ -86,10 +86,13 @@ def test_a_third_party_s_fusion_passes_the_kit(check: Check[FusionCase], case: F
 def test_refusals_say_what_came_and_what_to_do() -> None:
     given, sound = streams(), streams()["sound"].x
     refused = {
-        r"to fuse on 'video', which is not among the streams given: text, sound\.": (given, "video"),
-        r"D = 8; 'sound' is \(2, 11, 4\).*Project it": ({**given, "sound": Stream(sound[..., :4])}, "text"),
+        r"the target 'video' is not among the streams: text, sound\.": (given, "video"),
+        r"'sound' .* D = 8; got \(2, 11, 4\).*Project it": (
+            {**given, "sound": Stream(sound[..., :4])},
+            "text",
+        ),
         r"'sound' has 1 rows, another stream 2": ({**given, "sound": Stream(sound[:1])}, "text"),
-        r"2 rows of 'sound' and lengths \(3,\)": ({**given, "sound": Stream(sound, Rows(torch.ones(3)))}, "text"),
+        r"'sound' has 2 rows, and lengths are \(3,\)": ({**given, "sound": Stream(sound, Rows(torch.ones(3)))}, "text"),
     }
     for message, (wrong, target) in refused.items():
         with pytest.raises(UnsupportedInputError, match=message):

@@ -8,7 +8,7 @@ from torch import nn
 
 from spectral_core import fft_backend
 from spectral_layers import FEEDFORWARDS, MIXERS, LayerContext
-from spectral_layers.initialisation import begin_reading, begin_writing
+from spectral_layers.initialisation import init_input_projections, init_output_projections
 from spectral_layers.projection import Projection
 
 PARTS = [("mixer", entry.name) for entry in MIXERS] + [("feedforward", entry.name) for entry in FEEDFORWARDS]
@@ -19,9 +19,9 @@ PARTS = [("mixer", entry.name) for entry in MIXERS] + [("feedforward", entry.nam
 def test_what_is_read_has_the_size_of_the_stream(layer: type[nn.Module], width: int) -> None:
     torch.manual_seed(0)
     projection = layer(width, 256, bias=False)
-    begin_reading(projection)
+    init_input_projections(projection)
     assert projection(torch.randn(256, width)).std().item() == pytest.approx(1.0, rel=0.05)
-    begin_writing(projection)
+    init_output_projections(projection)
     assert projection.weight.std().item() == pytest.approx(0.02, rel=0.05)
 
 

@@ -50,8 +50,8 @@ def dense(part: MoE, x: Tensor) -> Tensor:
     """Every expert on every token, those not among the k likeliest weighed by 0."""
     probability = part.router(x).softmax(-1)
     rank = probability.argsort(-1, descending=True).argsort(-1)
-    kept = torch.where(rank < part.active, probability, 0.0)
-    if part.active > 1:
+    kept = torch.where(rank < part.config.active, probability, 0.0)
+    if part.config.active > 1:
         kept = kept / kept.sum(-1, keepdim=True)
     return sum(kept[..., e, None] * expert(x).y for e, expert in enumerate(part.experts))
 
@@ -161,7 +161,7 @@ def test_padding_goes_to_no_expert() -> None:
     for expert in part.experts:
         expert.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
     output = part(x, rows=rows)
-    assert sum(seen) == part.active * (LENGTH + 4)
+    assert sum(seen) == part.config.active * (LENGTH + 4)
     assert not output.y[1, 4:].any()
     torch.testing.assert_close(output.y[1, :4], part(x).y[1, :4], rtol=1e-12, atol=1e-12)
 

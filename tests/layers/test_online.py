@@ -14,12 +14,12 @@ from spectral_core import fft_backend
 from spectral_layers import Filter, FilterConfig, FilterContext, Rows, State, online
 from spectral_layers.filters.implicit import ImplicitConfig
 from spectral_layers.filters.spectrum import SpectrumConfig
-from spectral_layers.kept import Kept
 from spectral_layers.mixers.gated_convolution import GatedConvolutionConfig
 from spectral_layers.mixers.spectral_product import SpectralProductConfig
 from spectral_layers.online import RUN, OnlineConvolution, OnlineFilter, OnlineProduct
 from spectral_layers.testing import MixerCase
 from spectral_layers.testing.streaming import continued, run
+from spectral_layers.weight_cache import WeightCache
 
 CHANNELS, LENGTH = 3, 700
 FFT = fft_backend("torch")
@@ -59,7 +59,7 @@ class Filtered:
 
     def after(self, u: Tensor, rows: Rows | None = None) -> OnlineConvolution:
         held = OnlineFilter.after(self.filter, FFT, u, rows)
-        held.kernels = Kept()  # a stream's, as its state has it
+        held.kernels = WeightCache()  # a stream's, as its state has it
         return held
 
     def direct(self, u: Tensor) -> Tensor:

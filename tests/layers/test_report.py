@@ -16,7 +16,6 @@ from spectral_models.loss import StepLoss
 from spectral_models.variants.encoding import EncoderOutput
 from spectral_models.variants.labelling import ClassifierOutput
 from spectral_models.variants.language_model import LanguageModelOutput
-from spectral_models.variants.seq2seq import Seq2SeqOutput
 from spectral_models.variants.stack import StackOutput
 
 ONE, TWO = torch.tensor(1.0), torch.tensor(2.0)
@@ -32,7 +31,6 @@ OUTPUTS = [
     EncoderOutput(ONE, TWO, None, **SAID),
     ClassifierOutput(ONE, TWO, **SAID),
     LanguageModelOutput(ONE, None, **SAID),
-    Seq2SeqOutput(ONE, None, **SAID),
     StepLoss(ONE, TWO, ONE, **SAID),
 ]
 

@@ -103,13 +103,6 @@ def test_span_takes_columns_and_zeros_outside(starts: list[int], width: int, len
     assert torch.equal(span(x, torch.tensor(starts), width), direct_span(x, starts, width))
 
 
-@pytest.mark.parametrize("start", [-6, -2, 0, 2, 4])
-@pytest.mark.parametrize("width", [0, 1, 5, 9])
-def test_span_from_one_start_is_span_from_equal_starts(start: int, width: int) -> None:
-    x = torch.rand(3, 2, 5)
-    assert torch.equal(span(x, start, width), direct_span(x, [start] * 3, width))
-
-
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=3), st.integers(1, 4))
 def test_append_puts_each_row_behind_its_own_past(fill: list[int], width: int) -> None:

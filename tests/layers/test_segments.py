@@ -89,11 +89,11 @@ def test_one_token_is_convolved_as_many_are(copies: int) -> None:
     torch.nn.init.normal_(short.bias)
     x = torch.randn(2, 5, 9, dtype=torch.float64)
     whole = short.each(x)
-    recent = short.remember(x[..., :1], None, None)
+    recent = short.next_past(x[..., :1], None, None)
     for t in range(1, 9):
         for one, many in zip(short.each(x[..., t : t + 1], recent), whole, strict=True):
             torch.testing.assert_close(one, many[..., t : t + 1])
-        recent = short.remember(x[..., t : t + 1], None, recent)
+        recent = short.next_past(x[..., t : t + 1], None, recent)
 
 
 @pytest.mark.parametrize("lengths", [None, (1200, 40)])
@@ -107,8 +107,8 @@ def test_causal_gating_takes_its_blocks_in_groups(
     rows = None if lengths is None else Rows(torch.tensor(lengths))
     whole = mixer(x, rows=rows)
     designed: list[int] = []
-    design = mixer._designed
-    monkeypatch.setattr(mixer, "_designed", lambda used: designed.append(len(used)) or design(used))
+    design = mixer._design
+    monkeypatch.setattr(mixer, "_design", lambda used: designed.append(len(used)) or design(used))
     with torch.no_grad():
         grouped = mixer(x, rows=rows)
     assert max(designed) <= 32 < sum(designed)

@@ -72,7 +72,9 @@ def test_phases_stay_exact_at_distant_positions() -> None:
     place = torch.tensor([0, 1, 2 * PHASES - 1])
     # Frequencies are odd multiples of pi / 2E: phases repeat after 4E tokens.
     far = place + 4 * PHASES * 10**6
-    torch.testing.assert_close(torch.cos(fusion._turns(far)), torch.cos(fusion._turns(place)), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        torch.cos(fusion._position_phases(far)), torch.cos(fusion._position_phases(place)), atol=1e-6, rtol=0
+    )
 
 
 def test_one_source_is_asked_for() -> None:

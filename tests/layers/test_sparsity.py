@@ -273,8 +273,8 @@ def test_reported_is_the_response_of_the_kernel_and_not_the_wish() -> None:
     segments = torch.zeros(1, 8, 128 + 128, dtype=torch.float64)
     mixer.block = 128
     segments[..., 128] = 1.0
-    _, _, kernel = mixer._designed(segments)
-    out = torch.fft.irfft(torch.fft.rfft(mixer._full(kernel, 1), 256) * torch.fft.rfft(segments), 256)[..., 128:]
+    _, _, kernel = mixer._design(segments)
+    out = torch.fft.irfft(torch.fft.rfft(mixer._per_channel(kernel, 1), 256) * torch.fft.rfft(segments), 256)[..., 128:]
     torch.testing.assert_close(torch.fft.rfft(out, 256).abs()[0, 0], response.realised[0, 0, 0])
     power = torch.fft.rfft(out, 64 * 1024).abs()[0, 0].square()
     nearest = torch.arange(power.shape[-1]) / 1024
@@ -290,13 +290,13 @@ def test_a_decoder_reports_the_energy_that_passes() -> None:
     mixer = mixer_with(Chosen(CONTEXT, bins=(8, 9, 10)), causal=True, gate=Flat(CONTEXT, gain=1.5))
     tones = torch.stack([torch.sin(2 * torch.pi * k / 64 * time) for k in (9, 20)])
     value = 100 * tones[:, None].expand(2, 8, 96)
-    inputs, _, blocks = mixer._placed(value, None)
+    inputs, _, blocks = mixer._with_past(value, None)
     segments = mixer._segments(inputs, slice(0, blocks))
-    passing, stopped = (mixer._designed(segments[row, 2:])[0].metrics["sparsity.kept_energy"] for row in (0, 1))
+    passing, stopped = (mixer._design(segments[row, 2:])[0].metrics["sparsity.kept_energy"] for row in (0, 1))
     assert passing.item() == pytest.approx(1.0, abs=0.05)
     assert stopped.item() < 1e-4
     # Before its first token a row is silent, and what passes of silence is a share of bins, not everything.
-    silent = mixer._designed(segments[0, :1])[0].metrics["sparsity.kept_energy"].item()
+    silent = mixer._design(segments[0, :1])[0].metrics["sparsity.kept_energy"].item()
     assert silent == pytest.approx(6 / 64, abs=0.01)
 
 

@@ -68,7 +68,7 @@ def test_a_state_saved_in_part_names_what_it_lacks() -> None:
 
 
 def test_loading_what_is_no_state_says_so() -> None:
-    with pytest.raises(StateError, match="not a saved state: they name no position"):
+    with pytest.raises(StateError, match="not a saved state: they have no position"):
         State.load({"model:weight": torch.ones(2)})
     with pytest.raises(StateError, match="not a saved state"):
         State.load({})
@@ -123,7 +123,7 @@ def test_a_reserve_reaches_back_from_any_place(sizes: list[int]) -> None:
             earlier = state.clone().rewind(tokens, part)
             assert earlier.position.tolist() == [seen - tokens]
             assert earlier["sum"].item() == sum(range(seen - tokens))
-        with pytest.raises(StateError, match=f"cannot rewind by {reserve + 1} tokens: {min(reserve, seen)} can be"):
+        with pytest.raises(StateError, match=f"cannot rewind by {reserve + 1} tokens: {min(reserve, seen)} of "):
             state.rewind(reserve + 1, part)
 
 
@@ -164,7 +164,7 @@ def test_rows_that_advance_unequally_begin_a_reserve_anew() -> None:
     state = counting(torch.ones(2, 5, 1), state)
     ragged = State("sum", state.position + torch.tensor([1, 2]), {"sum": state["sum"] + 1})
     ragged.record(state, torch.ones(2, 2, 1), ragged=True)
-    with pytest.raises(StateError, match="cannot rewind by 1 tokens: 0 can be, of 3 reserved"):
+    with pytest.raises(StateError, match="cannot rewind by 1 tokens: 0 of 3 reserved tokens are available"):
         ragged.rewind(1, part)
     assert counting(torch.ones(2, 1, 1), ragged).rewind(1, part).position.tolist() == [6, 7]
 

@@ -87,7 +87,7 @@ def test_what_one_direction_keeps_is_not_taken_for_the_other_s() -> None:
     x = torch.randn(1, DIM, 13, dtype=torch.float64)
 
     def both() -> list[Tensor]:
-        centered = mixer.filter.prepared_with(mixer.reverse, 13, fft)
+        centered = mixer.filter.prepared(13, fft, mixer.reverse)
         causal = mixer.filter.prepared(13, fft)
         return [convolve(x, causal, backend=fft), convolve(x, centered, mode="centered", backend=fft)]
 

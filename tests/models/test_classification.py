@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from copy import copy
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,6 @@ from spectral_models import build_model, load_checkpoint, load_tokenizer
 from spectral_models.cli.commands import app
 from spectral_models.data import DataError
 from spectral_models.data.batches import ShuffledBatches, TextExamples, padded
-from spectral_models.evaluation import judge_classifier
 from spectral_models.training import load_run
 from spectral_models.training.directory import kept_tokenizer
 from spectral_models.training.result import TrainingResult
@@ -122,10 +122,11 @@ def test_held_out_numbers_are_counted_over_every_text_by_itself(finished):
             nats.append(-float(logits.log_softmax(-1)[label]))
     assert finished.accuracy == right / len(data.items)
     assert finished.loss == pytest.approx(math.fsum(nats) / len(nats), rel=1e-5)
-    wrong = TextExamples(data.items, (data.labels + 1) % 3, tokenizer, 24)
-    judged = judge_classifier(finished.model, wrong, batch_size=7)
-    assert judged.accuracy <= 1 - finished.accuracy
-    assert judged.loss > 1
+    wrong = copy(finished.task)
+    wrong.held_out = TextExamples(data.items, (data.labels + 1) % 3, tokenizer, 24)
+    judged = wrong.judge(finished.model, batch_size=7)
+    assert judged["accuracy"] <= 1 - finished.accuracy
+    assert judged["loss"] > 1
 
 
 def test_the_loss_of_a_step_is_smoothed_cross_entropy_however_it_is_divided(table, tmp_path):
@@ -297,7 +298,7 @@ def test_evaluate_needs_something_to_measure_on(finished, tmp_path):
     bare = Path(shutil.copytree(finished.directory / "model", tmp_path / "bare"))
     ended = evaluated(bare)
     assert isinstance(ended.exception, ConfigError)
-    assert "lies in no run" in str(ended.exception)
+    assert "belongs to no run" in str(ended.exception)
 
 
 def test_the_example_trains_as_it_is_written(table, tmp_path):

@@ -126,16 +126,16 @@ def test_labels_that_are_none_are_refused(labels: Tensor, message: str) -> None:
 def test_options_of_another_encoder_are_refused() -> None:
     with pytest.raises(UnsupportedInputError, match=r"type is 'encoder', .* no option 'sample_rate'; it has none"):
         made()(torch.randint(13, (2, 5)), sample_rate=16_000)
-    with pytest.raises(UnsupportedInputError, match=r"'audio_encoder', .* no option 'rate'; it has only sample_rate"):
+    with pytest.raises(UnsupportedInputError, match=r"'audio_encoder', .* no option 'rate'; it has sample_rate"):
         made("audio_encoder")(torch.randn(2, 200), rate=16_000)
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"encoder": "language_model"}, r"^encoder: 'language_model' is no encoder\. Encoders: .*vision_encoder"),
-        ({"encoder": "classifier"}, "^encoder: 'classifier' is no encoder"),
-        ({"num_labels": 1}, "^num_labels: one of 2 labels or more is chosen"),
+        ({"encoder": "language_model"}, r"^encoder: 'language_model' is not an encoder\. Encoders: .*vision_encoder"),
+        ({"encoder": "classifier"}, "^encoder: 'classifier' is not an encoder"),
+        ({"num_labels": 1}, "^num_labels: classification needs 2 labels or more"),
         ({"encoder.pooling": "sum"}, r"^encoder\.pooling: "),
         ({"encoder.block.mixer": "holographic"}, r"^encoder\.block\.mixer: 'holographic' sees the past only"),
         ({"encoder.block.mixr": "fourier"}, r"^encoder\.block\.mixr: unknown key\. Did you mean 'mixer'"),

@@ -227,11 +227,11 @@ def test_what_cannot_be_exported_is_one_message(language, spectral, tmp_path, mo
     (tmp_path / "folder.pt2").mkdir()
     spectral("export", language, tmp_path / "folder.pt2", "--length", 8).refused(r"cannot write .*folder\.pt2")
     pictures = saved(tmp_path / "vision", {"type": "classifier", "encoder": {**PATCHES, **FOURIER}})
-    spectral("export", pictures, made).refused(r"a program has one: give a size, as in 224 224")
+    spectral("export", pictures, made).refused(r"a program has one. Give a size, as in 224 224")
     spectral("export", pictures, made, "--size", -4, 8).refused(
         r"at least one row and one column; got a size of -4 x 8"
     )
-    spectral("export", pictures, made, "--size", 9, 8).refused(r"patches of 4 x 4; 9 x 8 leaves a rest")
+    spectral("export", pictures, made, "--size", 9, 8).refused(r"multiples of the patch size 4; got 9 x 8")
     spectral("export", pictures, made, "--length", 8).refused(r"a classifier of images has no input with a length")
     fixed = {"type": "classifier", "encoder": {**PATCHES, **FOURIER, "image_size": [8, 8]}}
     spectral("export", saved(tmp_path / "fixed", fixed), made, "--size", 4, 8).refused(

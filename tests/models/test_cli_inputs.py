@@ -139,7 +139,7 @@ def test_a_sound_is_the_mean_of_its_channels(sounds, spectral, tmp_path, width):
 
 def test_a_sound_of_another_rate_or_kind(sounds, spectral, tmp_path):
     fast = record(tmp_path / "fast.wav", np.zeros((100, 1)), rate=16000)
-    spectral("embed", sounds, fast).refused(r"has 16000 samples a second, and this model hears 8000.*Convert it: sox")
+    spectral("embed", sounds, fast).refused(r"has 16000 samples a second, and this model needs 8000.*Convert it: sox")
     spectral("embed", sounds, record(tmp_path / "none.wav", np.zeros((0, 1)))).refused("has no samples")
     (tmp_path / "text.wav").write_text("no sound at all")
     spectral("embed", sounds, tmp_path / "text.wav").refused(r"text\.wav is no WAV file of plain samples")
@@ -180,7 +180,7 @@ def test_nothing_to_read_is_one_clear_error(texts, spectral, tmp_path, command):
     (tmp_path / "gap.txt").write_text("one\n\ntwo\n")
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
-    spectral(command, texts).refused(r"give what to read, or --file FILE")
+    spectral(command, texts).refused(r"give inputs, or --file FILE")
     spectral(command, texts, "a", "--file", tmp_path / "gap.txt").refused(r"not both")
     spectral(command, texts, "a", " ").refused(r"text 2 is empty, and there is nothing in it to read")
     spectral(command, texts, "--file", tmp_path / "gap.txt").refused(r"line 2 of .*gap\.txt is empty")

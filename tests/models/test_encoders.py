@@ -217,13 +217,13 @@ def test_lines_take_a_plane_apart_and_put_it_together(batch: int, down: bool) ->
     grid, x = (4, 5), torch.randn(batch, 20, 6)
     theta = torch.randn(1, 20, 3)
     rotation, rows = Rotation(theta.cos(), theta.sin()), Rows(torch.tensor([20, 5, 10])[:batch])
-    way = Lines.through(grid, down=down, batch=batch, rows=rows, rotation=rotation)
-    lines = way.enter(x)
+    layout = Lines.of(grid, down=down, batch=batch, rows=rows, rotation=rotation)
+    lines = layout.split(x)
     assert lines.shape == (batch * (5 if down else 4), 4 if down else 5, 6)
-    assert torch.equal(way.leave(lines), x)
-    assert torch.equal(way.enter(rotation(x)), way.rotation(lines))
+    assert torch.equal(layout.merge(lines), x)
+    assert torch.equal(layout.split(rotation(x)), layout.rotation(lines))
     real = torch.arange(20) < rows.lengths[:, None]
-    assert torch.equal(way.leave(way.rows.mask(lines.shape[1])[..., None])[..., 0], real)
+    assert torch.equal(layout.merge(layout.rows.mask(lines.shape[1])[..., None])[..., 0], real)
 
 
 @pytest.mark.parametrize("config", [IMAGE, AUDIO], ids=lambda c: c["type"])
@@ -235,8 +235,8 @@ def test_two_blocks_connect_all_places_of_a_plane(config: dict[str, Any]) -> Non
         for index in (0, x.x.shape[1] // 2, x.x.shape[1] - 1):
             changed = x.x.clone()
             changed[:, index] += 1
-            ways = model.ways(x.grid, x.x, None, None)
-            moved = model.through_blocks(changed, ways).x - model.through_blocks(x.x, ways).x
+            layouts = model.layouts(x.grid, x.x, None, None)
+            moved = model.through_blocks(changed, layouts).x - model.through_blocks(x.x, layouts).x
             reached.append((moved.abs().amax(-1) > 1e-9).all())
     assert all(reached)
 
@@ -339,7 +339,7 @@ def test_a_mixer_of_the_past_only_is_refused_with_those_that_fit(mixer: str) -> 
     [
         (IMAGE, {"frontend": "mel"}, r"^frontend: 'mel' takes audio, and the vision_encoder image\..*: patches\."),
         (AUDIO, {"frontend": "tokens"}, r"^frontend: 'tokens' takes text, and the audio_encoder audio\..*: mel\."),
-        (IMAGE, {"image_size": [8, 5]}, r"^image_size: 8 x 5 leaves a rest: patches are 2 x 2 pixels"),
+        (IMAGE, {"image_size": [8, 5]}, r"^image_size: 8 x 5 is not a multiple of the patches' 2 x 2 pixels"),
         (IMAGE, {"mixing": "separable", "pooling": "cls"}, r"^pooling: a 'cls' token stands on no row or column"),
         (IMAGE, {"mixing": "separable", "num_layers": 1}, r"^num_layers: .* needs 2 layers or more"),
         (IMAGE, {"mixing": "rows"}, r"^mixing: Input should be 'sequence' or 'separable'"),
@@ -366,7 +366,7 @@ def test_configs_that_cannot_work_are_refused_with_their_path(
         (TEXT, {}, (torch.randn(1, 1, 4, 4),), r"input_ids are \(B, L\) integers"),
         (TEXT, {"position": "learned", "max_seq_len": 5}, (tokens(1, 6),), "limited to 5 tokens.*got 6"),
         (IMAGE, {}, (tokens(1, 4),), r"images are \(B, C, H, W\) floats"),
-        (IMAGE, {}, (torch.randn(1, 1, 4, 5),), "4 x 5 leaves a rest"),
+        (IMAGE, {}, (torch.randn(1, 1, 4, 5),), "got 4 x 5. Resize or pad"),
         (IMAGE, {"image_size": [8, 4]}, (torch.randn(1, 1, 4, 8),), r"of 8 x 4 \(image_size.*; got \(1, 1, 4, 8\)"),
         (IMAGE, {"image_size": [8, 4]}, (torch.randn(4),), r"of 8 x 4 \(image_size.*; got \(4,\)"),
         (IMAGE, {}, (torch.randn(1, 1, 4, 4), torch.ones(1, 4)), "takes no attention mask"),
@@ -384,5 +384,5 @@ def test_inputs_that_do_not_fit_are_refused_in_words(
 def test_sound_of_another_rate_is_refused() -> None:
     model, sound = build_model(AUDIO), torch.zeros(1, 99)
     assert model(sound, sample_rate=2000).pooled.shape == (1, 16)
-    with pytest.raises(UnsupportedInputError, match=r"hears 2000 samples a second; the audio has 16000\. Resample it"):
+    with pytest.raises(UnsupportedInputError, match=r"reads 2000 samples a second; the audio has 16000\. Resample it"):
         model(sound, sample_rate=16_000)

@@ -13,7 +13,7 @@ import torch
 from spectral_models import build_model
 from spectral_models.data import ByteTokenizer, ContiguousWindows
 from spectral_models.evaluation import bits_per_byte, xz_bits_per_byte
-from spectral_models.evaluation.change import changed
+from spectral_models.evaluation.change import measure_change
 
 CONTEXT = 16
 MODEL = {
@@ -139,7 +139,7 @@ def test_a_change_of_every_kind_of_labelled_model_is_measured(kind: str) -> None
                 if name.startswith("head") or kind == "embeddings":
                     parameter.neg_()
 
-    same = changed(model, lambda: None, text, "it", ByteTokenizer())
+    same = measure_change(model, lambda: None, text, "it", ByteTokenizer())
     assert (same.measure, same.before, same.after) == (measure, None, pytest.approx(1.0))
-    other = changed(model, turned_round, text, "it", ByteTokenizer())
+    other = measure_change(model, turned_round, text, "it", ByteTokenizer())
     assert other.after < 0.6, other

@@ -73,7 +73,7 @@ def test_nothing_inside_a_chunk_is_kept(feedforward: str, inner: int) -> None:
 
 
 def test_experts_are_refused_with_the_path() -> None:
-    with pytest.raises(ConfigError, match=r"block\.feedforward_chunk: moe reports something of all its tokens"):
+    with pytest.raises(ConfigError, match=r"block\.feedforward_chunk: moe computes losses or metrics over all tokens"):
         made("moe", 8)
     with pytest.raises(ConfigError, match=r"layers\.1\.feedforward_chunk: .*Leave feedforward_chunk null"):
         build_model({"layers": ["dense", {"type": "moe", "feedforward_chunk": 8}]})

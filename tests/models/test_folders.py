@@ -180,7 +180,10 @@ def test_a_picture_is_turned_as_its_camera_says(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"image_mean": [0.1, 0.2, 0.3]}, r"encoder.image_mean: one number for all channels or 1, one for each; got 3"),
+        (
+            {"image_mean": [0.1, 0.2, 0.3]},
+            r"encoder.image_mean: one number for all channels, or one for each of 1; got 3",
+        ),
         ({"image_std": [0.0]}, r"encoder.image_std.0: Input should be greater than 0"),
         ({"image_mean": []}, r"encoder.image_mean: .*at least 1 item"),
     ],

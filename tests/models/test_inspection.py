@@ -416,7 +416,7 @@ def refused(message: str, *arguments: object) -> None:
 
 def test_errors_say_what_to_do(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refused(r"no checkpoint directory at .*/runs, .*Presets: .*, base, .*, tiny", tmp_path / "runs")
-    refused(r"preset is called so\. Did you mean 'tiny'", "tinny")
+    refused(r"preset has this name\. Did you mean 'tiny'", "tinny")
     refused(r"no layer 9", checkpoint, "--layers", "0,9")
     refused(r"--layers 1,x: 'x' is no layer\. Write", checkpoint, "--layers", "1,x")
     refused(r"'3-1' is no layer", checkpoint, "--layers", "3-1")

@@ -175,7 +175,7 @@ def test_files_that_are_no_tables_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"nowhere.csv': no such file"):
         read_table(str(tmp_path / "nowhere.csv"))
     (tmp_path / "t.xlsx").write_text("x")
-    with pytest.raises(DataError, match=r"not a table this reads. Allowed: .*\.csv"):
+    with pytest.raises(DataError, match=r"not a table. Allowed: .*\.csv"):
         read_table(str(tmp_path / "t.xlsx"))
     (tmp_path / "t.parquet").write_text("not parquet")
     with pytest.raises(DataError, match=r"t.parquet: cannot be read as .parquet"):

@@ -181,7 +181,7 @@ def test_a_diverged_model_has_no_results(spectral, diverged, text, tmp_path, com
     places |= {name: tmp_path / name for name in ("OUT.npy", "OUT.pt2")}
     ended = spectral(command, diverged / of, *(places.get(option, option) for option in options))
     assert ended.code == 1
-    assert "are not numbers: its weights are not, as after a training that diverged" in ended.err
+    assert "are not numbers: its weights are NaN or infinite, as after training that diverged" in ended.err
     assert ended.out == ""
     assert {path.name for path in tmp_path.iterdir()} == {"table.csv"}
 

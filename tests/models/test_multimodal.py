@@ -234,7 +234,10 @@ def test_an_exported_model_gives_the_same_logits_without_an_fft_call() -> None:
         ({"encoders": {"text": "encoder"}}, r"^encoders: two modalities or more are fused; a classifier has one"),
         ({"encoders": {**ENCODERS, "keys": "encoder"}}, r"^encoders: 'keys' cannot name a modality"),
         ({"encoders": {**ENCODERS, "a.b": "encoder"}}, r"^encoders: 'a\.b' cannot name a modality: .* has a dot"),
-        ({"encoders.text": "language_model"}, r"^encoders\.text: 'language_model' is no encoder\. Encoders: .*vision"),
+        (
+            {"encoders.text": "language_model"},
+            r"^encoders\.text: 'language_model' is not an encoder\. Encoders: .*vision",
+        ),
         ({"encoders.sound.frontend": "tokens"}, r"^encoders\.sound\.frontend: 'tokens' takes text"),
         ({"encoders.text.block": {"mixr": "fourier"}, "encoders.text.layers": None}, r"^encoders\.text\.block\.mixr: "),
         (
@@ -242,7 +245,7 @@ def test_an_exported_model_gives_the_same_logits_without_an_fft_call() -> None:
             r"^fusion: 'source_product' is for decoders.*Fusions of modalities: cross_modal",
         ),
         ({"fusion.heads": 2}, r"^fusion\.heads: unknown key\. Did you mean 'head_dim'"),
-        ({"num_labels": 1}, r"^num_labels: one of 2 labels or more is chosen"),
+        ({"num_labels": 1}, r"^num_labels: classification needs 2 labels or more"),
         ({"pooling": "cls"}, r"^pooling: Input should be 'mean', 'max' or 'last'"),
     ],
 )
@@ -269,7 +272,7 @@ def test_what_cannot_be_built_is_refused_with_the_whole_path() -> None:
         ({**row(), "text": torch.ones(2, 4).long()}, {}, r"batches differ in size: text \(2, 4\).*, picture \(1, 1, 4"),
         ({"text": torch.tensor([[13]])}, {}, r"^text: .*from 0 to 12"),
         ({"picture": torch.randn(1, 1, 6, 4)}, {}, r"^picture: this model takes images of 4 x 6 .* got \(1, 1, 6, 4"),
-        ({"sound": row()["sound"]}, {"sample_rate": {"sound": 16_000}}, r"^sound: this model hears 2000 samples"),
+        ({"sound": row()["sound"]}, {"sample_rate": {"sound": 16_000}}, r"^sound: this model reads 2000 samples"),
         ({"sound": row()["sound"]}, {"sample_rate": 16_000}, r"sample_rate come by modality, .*got int"),
         ({"text": row()["text"]}, {"sample_rate": {"sound": 2000}}, r"sample_rate are given for 'sound', whose input"),
         (

@@ -165,8 +165,8 @@ def test_names_and_mappings_take_turns_in_layers() -> None:
         ({"block": {"type": "sparse", "mixer": {"filter": {"modes": 8}}}}, "block.mixer.filter: unknown key."),
         ({"block": {"type": "sparse", "mixer": {"gates": {"1": {"bands": 8}}}}}, "block: mixer.gates.1.bands: '1' is"),
         ({"block": "sparse", "layers": ["dense"]}, "config: give either block (one kind) or layers"),
-        ({"block": "hybrid", "layers": ["dense"]}, "block: 'hybrid' is 2 blocks in turn, not one; name it in layers."),
-        ({"layers": []}, "layers: give one block at least"),
+        ({"block": "hybrid", "layers": ["dense"]}, "block: 'hybrid' is 2 blocks in turn, not one. Name it in layers."),
+        ({"layers": []}, "layers: The list should have at least 1 item, not 0"),
     ],
 )
 def test_what_is_wrong_is_said_at_its_path(data: dict[str, Any], message: str) -> None:

@@ -20,7 +20,7 @@ from spectral_models import ModelConfig, build_model, load_checkpoint, save_chec
 from spectral_models.block import Block
 from spectral_models.config import BlockConfig
 from spectral_models.data import ByteTokenizer
-from spectral_models.evaluation.change import changed
+from spectral_models.evaluation.change import measure_change
 from spectral_models.export import export_model
 from spectral_models.inputs import FeatureInput, TokenInput
 from spectral_models.labels import LabelSet
@@ -203,7 +203,7 @@ def test_commands_label_embed_and_draw_what_it_declares(spectral, tmp_path):
     table.write_text("text,label\nACGT,coding\nTTGA,junk\nGGGG,promoter\n")
     judged = spectral("evaluate", saved, "--data", table)
     assert "measured on  3 texts" in judged.out, judged
-    same = changed(model, lambda: None, b"ACGT" * 100, "strands", ByteTokenizer())
+    same = measure_change(model, lambda: None, b"ACGT" * 100, "strands", ByteTokenizer())
     assert (same.measure, same.after) == ("same label for 2 pieces of strands", 1.0)
 
 

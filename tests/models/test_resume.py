@@ -28,10 +28,10 @@ from spectral_models.errors import not_written
 from spectral_models.record import CONFIG
 from spectral_models.seal import write_marker
 from spectral_models.training import RunConfig, load_run
+from spectral_models.training.checkpoints import TRAINING_MARKER, newest_complete, remove_newer
 from spectral_models.training.directory import begin, claimed
 from spectral_models.training.result import TrainingResult
 from spectral_models.training.run import train
-from spectral_models.training.trainer import TRAINING_MARKER, newest_complete, remove_newer
 
 # Saved every fifth step and logged every fourth, so that no checkpoint would fall on a log by itself.
 RUN = {

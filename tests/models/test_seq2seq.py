@@ -268,16 +268,16 @@ def test_the_name_alone_is_a_model() -> None:
 
 def test_a_state_and_a_source_exclude_each_other(model: Seq2Seq) -> None:
     ids, state = targets(2, 3), model.prepare(sources(2, 7))
-    with pytest.raises(StateError, match="knows its source: beside it give input_ids None"):
+    with pytest.raises(StateError, match="contains its source: with a state give input_ids None"):
         model(sources(2, 7), ids, state=state)
     for more in ({"attention_mask": torch.ones(2, 7)}, {"sample_rate": 2000}):
-        with pytest.raises(StateError, match="nothing else about a source"):
+        with pytest.raises(StateError, match="nothing else of a source"):
             model(None, ids, state=state, **more)
     with pytest.raises(UnsupportedInputError, match=r"a target needs a source.*prepare\(input_ids\)"):
         model(None, ids)
     with pytest.raises(StateError, match=r"2 rows, the input 3\. Use select"):
         model(None, targets(3, 3), state=state)
-    with pytest.raises(StateError, match=r"begins with its state: make one with prepare"):
+    with pytest.raises(StateError, match=r"begins with its state: call prepare"):
         model.decoder(ids)
     with pytest.raises(UnsupportedInputError, match=r"each target has its source; got input_ids \(2, 7\)"):
         model(sources(2, 7), targets(3, 3))
@@ -304,8 +304,8 @@ ENCODERS = "audio_encoder, encoder, vision_encoder"
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"encoder": "language_model"}, rf"^encoder: 'language_model' is no encoder\. Encoders: {ENCODERS}"),
-        ({"encoder": "seq2seq"}, r"^encoder: 'seq2seq' is no encoder"),
+        ({"encoder": "language_model"}, rf"^encoder: 'language_model' is not an encoder\. Encoders: {ENCODERS}"),
+        ({"encoder": "seq2seq"}, r"^encoder: 'seq2seq' is not an encoder"),
         ({"encoder.pooling": "sum"}, r"^encoder\.pooling: "),
         ({"layers.1.mixer": "fourier"}, r"^layers\.1\.mixer: 'fourier' sees the whole sequence"),
         ({"encoder.block.mixer": "holographic"}, r"^encoder\.block\.mixer: 'holographic' sees the past only"),
@@ -364,7 +364,7 @@ def test_a_sources_sample_rate_is_checked_in_generation_too() -> None:
     model = made(encoder={"type": "audio_encoder", "frontend": mel, "hidden_dim": 16, "num_layers": 2, "block": FAST})
     sound = torch.randn(2, 200, dtype=torch.float64)
     assert model.generate(sound, sample_rate=2000, max_new_tokens=2, stop_tokens=()).shape == (2, 2)
-    with pytest.raises(UnsupportedInputError, match=r"hears 2000 samples a second; the audio has 8000"):
+    with pytest.raises(UnsupportedInputError, match=r"reads 2000 samples a second; the audio has 8000"):
         model.generate(sound, sample_rate=8000)
     with pytest.raises(UnsupportedInputError, match=r"'encoder', .* no option 'sample_rate'"):
         made()(sources(1, 4), targets(1, 2), sample_rate=8000)

@@ -45,8 +45,8 @@ def test_masks_are_those_of_bert_and_functions_of_their_index() -> None:
         chosen = item["labels"] != IGNORE
         assert chosen.any()
         assert torch.equal(item["labels"][chosen], true[chosen])
-        assert torch.equal(item["input_ids"][~chosen], true[~chosen])
-        hidden, was = item["input_ids"][chosen], true[chosen]
+        assert torch.equal(item["inputs"][~chosen], true[~chosen])
+        hidden, was = item["inputs"][chosen], true[chosen]
         kinds["mask"] += int((hidden == 255).sum())
         kinds["same"] += int((hidden == was).sum())
         kinds["all"] += int(chosen.sum())
@@ -73,7 +73,7 @@ def test_the_numbers_are_those_of_each_masked_token_by_itself(text: Path) -> Non
     with torch.no_grad():
         for index in range(len(task.held_out)):
             item = task.held_out[index]
-            logits = model(item["input_ids"][None], item["attention_mask"][None]).logits[0].double()
+            logits = model(item["inputs"][None], item["attention_mask"][None]).logits[0].double()
             for place in (item["labels"] != IGNORE).nonzero().flatten().tolist():
                 label = int(item["labels"][place])
                 nats -= float(logits[place].log_softmax(-1)[label])

@@ -20,8 +20,9 @@ from spectral_models import build_model, load_checkpoint, load_tokenizer
 from spectral_models.data.batches import padded
 from spectral_models.data.readers import File
 from spectral_models.training import load_run
+from spectral_models.training.arguments import training_arguments
 from spectral_models.training.result import TrainingResult
-from spectral_models.training.run import _arguments, train
+from spectral_models.training.run import train
 from spectral_models.training.trainer import InTraining
 
 BLOCK = {"hidden_dim": 16, "num_layers": 1, "layers": [{"mixer": "fourier", "feedforward": "mlp"}]}
@@ -212,7 +213,7 @@ def test_batches_that_lack_a_modality_train_in_several_processes(table: Path, tm
     assert any(f"inputs.{name}" not in batch for name in MODEL["encoders"])
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:
-        for unused in (_arguments(run, 8, tmp_path).ddp_find_unused_parameters, False):
+        for unused in (training_arguments(run, tmp_path).ddp_find_unused_parameters, False):
             model = InTraining(build_model(task.model), task.loss)
             shared = DistributedDataParallel(model, find_unused_parameters=unused)
             shared(batch).loss.backward()

@@ -105,10 +105,10 @@ ADTS = b"\xff\xf1\x50\x80" * 10
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (PLAIN[:400], r"is cut off: 602 bytes of samples were written, and 356 are there"),
+        (PLAIN[:400], r"is cut off: it declares 602 bytes of samples and holds 356"),
         (
             riff(chunk(b"ds64", LARGE), FORM, chunk(b"data", DATA[:99], 0xFFFFFFFF), kind=b"RF64"),
-            r"is cut off: 602 byt",
+            r"is cut off: it declares 602 byt",
         ),
         (riff(FORM, chunk(b"data", b"")), r"has no samples"),
         (riff(FORM, chunk(b"data", b"\1")), r"has no samples"),

@@ -6,7 +6,7 @@ import pkgutil
 import re
 import types
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate
@@ -626,6 +626,15 @@ def test_a_variant_cannot_opt_out_of_what_its_base_promises() -> None:
 def test_a_decoder_that_reads_a_source_is_held_to_the_same(kind: str, name: str) -> None:
     with pytest.raises(PluginError, match=rf"not causal.*looks ahead: {kind} '{name}' of acme-parts\."):
         build_model(config(kind, name, **SEQ2SEQ))
+
+
+def test_a_causal_encoder_is_held_to_its_direction_inside_a_classifier() -> None:
+    """It is a language model's body: what would leak there is refused here, and what is causal let through."""
+    for name, leaks in (("whole_spectrum", True), ("mean", False)):
+        model = config("mixer", f"acme/{name}")
+        encoder = {**model, "type": "encoder", "causal": True}
+        with pytest.raises(PluginError, match="not causal") if leaks else nullcontext():
+            build_model({"type": "classifier", "encoder": encoder})
 
 
 def test_an_encoder_s_parts_may_see_the_whole_source() -> None:

@@ -171,7 +171,7 @@ def test_auto_chooses_it(on_device: torch.device) -> None:
     u, kernel = noise(1, 3, 50, seed=0), noise(3, 50, seed=1)
     y = convolve(u.to(on_device), kernel.to(on_device), backend=auto)
     assert relative_error(y.cpu(), oracle_convolve(u, kernel)) < 2e-6
-    assert {plan.backend.name for request, plan in auto.plans.items() if request.device == "xla"} == {"xla"}
+    assert {plan.backend.name for request, plan in auto._plans.items() if request.device == "xla"} == {"xla"}
 
 
 def test_doctor_tells_of_the_device() -> None:

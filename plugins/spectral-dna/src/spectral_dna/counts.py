@@ -14,7 +14,6 @@ from spectral_models.data import DataError, Tokenizer
 from spectral_models.data.labelled import LabelledTextsConfig
 from spectral_models.data.labels import real_values
 from spectral_models.data.source import Table
-from spectral_models.evaluation.accuracy import logits_of
 from spectral_models.evaluation.loop import Arrays, Batch
 from spectral_models.model import SpectralModel
 from spectral_models.tasks.config import Kinds
@@ -25,6 +24,7 @@ class Counts(LabelledTask):
     """Expected counts. pearson: the correlation of log(1 + count) with log(1 + expected count)."""
 
     headline: ClassVar[str] = "pearson"
+    greater_is_better: ClassVar[bool] = True
 
     def labels(self, table: Table) -> Tensor:
         counts = real_values(table)
@@ -38,7 +38,7 @@ class Counts(LabelledTask):
         return counts
 
     def read(self, model: SpectralModel, batch: Batch) -> dict[str, Tensor]:
-        logits, counts = logits_of(model, batch).double(), batch["labels"].double()
+        logits, counts = self.logits(model, batch).double(), batch["labels"].double()
         losses = F.poisson_nll_loss(logits, counts, reduction="none").mean(-1)
         return {"counts": counts, "expected": logits.exp(), "losses": losses}
 

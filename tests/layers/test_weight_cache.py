@@ -1,4 +1,4 @@
-"""No way of writing weights leaves anything computed from the old ones; what is kept is asked for, and ends."""
+"""Values computed from weights follow every change of them; only scopes and streams cache them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from torch.func import functional_call, stack_module_state, vmap
 from spectral_core import convolve, fft_backend
 from spectral_layers import FILTERS, MIXERS, Filter, FilterContext, LayerContext, fixed_weights
 from spectral_layers.filters.resonant import Resonant
-from spectral_layers.kept import kept
 from spectral_layers.mixers.gated_convolution import GatedConvolution, GatedConvolutionConfig
 from spectral_layers.mixers.multiscale import MultiscaleConfig
 from spectral_layers.state import State
 from spectral_layers.testing import filter_cases, fusion_cases, gate_cases, mixer_cases
 from spectral_layers.testing.weights import answers
+from spectral_layers.weight_cache import cached
 
 FFT = fft_backend("torch")
 Write = Callable[[nn.Module, nn.Module], None]
@@ -403,8 +403,8 @@ def test_any_value_may_be_kept(counted: tuple[GatedConvolution, Counted]) -> Non
 
     with torch.no_grad():
         with fixed_weights(mixer):
-            assert kept(mixer.in_proj, "bfloat16", None, copied) is kept(mixer.in_proj, "bfloat16", None, copied)
-        assert kept(mixer.in_proj, "bfloat16", None, copied) is not kept(mixer.in_proj, "bfloat16", None, copied)
+            assert cached(mixer.in_proj, "bfloat16", None, copied) is cached(mixer.in_proj, "bfloat16", None, copied)
+        assert cached(mixer.in_proj, "bfloat16", None, copied) is not cached(mixer.in_proj, "bfloat16", None, copied)
     assert len(made) == 3
 
 
