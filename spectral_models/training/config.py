@@ -31,6 +31,7 @@ from spectral_models.overrides import override
 from spectral_models.registries import MODELS, TASKS
 from spectral_models.tasks import TaskConfig
 from spectral_models.tasks.config import described
+from spectral_models.training.lora import LoraConfig
 from spectral_models.transfer import completed
 
 _Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -75,6 +76,8 @@ class TrainingConfig(Config):
     """Factors on learning_rate by patterns of parameters' names: ``{"frontend.*": 0.1}``. The last match counts."""
     freeze: tuple[str, ...] = ()
     """Patterns of the names of parameters that stay as they begin: ``["frontend.*", "blocks.0.*"]``."""
+    lora: LoraConfig | None = None
+    """Train low-rank adapters of linear layers, not their weights; for runs that begin from a checkpoint."""
     weight_decay: Weight = 0.1
     betas: tuple[_Momentum, _Momentum] = (0.9, 0.95)
     """Of AdamW. Muon's momentum is 0.95."""
@@ -201,6 +204,10 @@ class RunConfig(Config):
             return self
         # Not by assignment, as configs are frozen, nor in a copy: a validator must return its own instance.
         self.__dict__["model"] = self.task.adapted(self.model)
+        if self.training.lora is not None and self.init_from is None:
+            raise ValueError("training.lora adapts a checkpoint's weights: name the checkpoint, --from or init_from")
+        if self.training.lora is not None and self.training.optimizer == "muon":
+            raise ValueError("training.optimizer muon is for whole weight matrices, not for training.lora; use adamw")
         if reasons := self.task.unsupported_reasons(self.model, self.data):
             raise ValueError("; ".join(reasons))
         known = self.model.label_set
