@@ -101,11 +101,11 @@ def _tokens_at(x: Tensor, index: Tensor) -> Tensor:
 
 
 def aligned(inputs: Tensor, mask: Tensor, *, name: str) -> tuple[Tensor, Alignment]:
-    """Inputs (B, L) shifted by :meth:`Alignment.gather`, and the alignment that shifts outputs back.
+    """Inputs (B, L, ...) shifted by :meth:`Alignment.gather`, and the alignment that shifts outputs back.
 
     name: name of the inputs in error messages. Raises UnsupportedInputError for a mask of another shape or with holes.
     """
-    if mask.shape != inputs.shape:
+    if mask.shape != inputs.shape[:2]:
         raise UnsupportedInputError(f"the attention mask {describe(mask)} must have {name}' shape {describe(inputs)}.")
     alignment = Alignment.of(mask)
     return alignment.gather(inputs), alignment

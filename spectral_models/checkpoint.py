@@ -7,11 +7,13 @@ model.safetensors    all parameters and buffers, under the model's own names
 tokenizer.json       the tokenizer, with tokenizer_config.json beside it; without both a model of text reads bytes
 preprocessor_...     preprocessor_config.json, of a model of images or audio: how config.json says they are read, for
                      Hugging Face
+modeling_...         modeling_spectral_networks.py, by which Hugging Face's Auto classes find ours: see shim.py
 complete.json        size and SHA-256 of the others, of config.json only of our fields: see seal.py; written last
 ===================  =====================================================================================
 
 Files are written to a temporary directory beside the target, synced, and renamed into place: a reader never sees half a
-checkpoint, and an interrupted save keeps the previous one. ``config.json`` is also a Hugging Face config.
+checkpoint, and an interrupted save keeps the previous one. Other files beside a checkpoint, such as a model card, are
+kept by the next save. ``config.json`` is also a Hugging Face config.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import json
 import os
 import shutil
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +43,7 @@ from spectral_models.model import SpectralModel
 from spectral_models.quantization import SCHEME, flattened, int8_layers
 from spectral_models.record import CONFIG, config_of, int8_of, make_record, read_record
 from spectral_models.seal import MARKER, read_stably, sealed, sync, verify, write_marker
+from spectral_models.shim import SHIM, TEXT, in_shim
 from spectral_models.weights import fitting, put_weights, read_weights
 
 WEIGHTS, PREPROCESSOR = "model.safetensors", "preprocessor_config.json"
@@ -49,8 +53,9 @@ def save_checkpoint(model: SpectralModel, path: str | Path, *, tokenizer: Tokeni
     """Write a model and its config to the directory ``path``, replacing a checkpoint that is there.
 
     tokenizer: saved beside the model, for :func:`load_tokenizer` and Hugging Face's tools.
-    Raises CheckpointError if the disk is full, the path cannot be written, or it holds files other than a checkpoint's,
-    and if the model is not a SpectralModel; the previous checkpoint is kept.
+    Files beside a checkpoint that no save wrote are kept. Raises CheckpointError if the disk is full, the path cannot
+    be written, or is anything but a checkpoint or an empty directory, and if the model is not a SpectralModel; the
+    previous checkpoint is kept.
     """
     if not isinstance(model, SpectralModel):
         raise CheckpointError(
@@ -61,11 +66,13 @@ def save_checkpoint(model: SpectralModel, path: str | Path, *, tokenizer: Tokeni
     target = Path(os.path.realpath(path))  # a link keeps pointing where it did
     temporary = target.with_name(f".{target.name}.writing-{os.getpid()}")
     try:
-        _check_replaceable(target)
+        kept = _foreign(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(target)
         temporary.mkdir()
         write_files(model, temporary, tokenizer)
+        for item in kept:
+            _link(item, temporary / item.name)
         _swap(temporary, target)
     except (OSError, SafetensorError) as error:
         raise not_written(
@@ -133,7 +140,7 @@ def _read_tokenizer(directory: Path) -> Tokenizer:
 
 def write_files(model: SpectralModel, directory: Path, tokenizer: Tokenizer | None = None) -> None:
     """The files of a checkpoint, synced, the marker last."""
-    beside = {**preprocessor(model.config), **({} if tokenizer is None else tokenizer.files())}
+    beside = {**companions(model.config), **({} if tokenizer is None else tokenizer.files())}
     for name, content in beside.items():
         (directory / name).write_text(content, encoding="utf-8")
     record = {**make_record(model.config), **_ends(tokenizer)}
@@ -160,18 +167,25 @@ def _ends(tokenizer: Tokenizer | None) -> dict[str, int]:
         return {}
 
 
-def preprocessor(config: ModelConfig) -> dict[str, str]:
-    """The preprocessor file, by name, of a model that reads images or recordings; empty for other models."""
+def companions(config: ModelConfig) -> dict[str, str]:
+    """Hugging Face's files beside a model, by name: the shim, and of one of images or audio the preprocessor's."""
     reader = config.reader()
     settings = {} if reader is None else reader.settings()
-    return {PREPROCESSOR: json.dumps(settings, indent=2) + "\n"} if settings else {}
+    if name := settings.get("image_processor_type"):
+        settings["auto_map"] = {"AutoImageProcessor": in_shim(name)}
+    return {SHIM: TEXT, **({PREPROCESSOR: json.dumps(settings, indent=2) + "\n"} if settings else {})}
 
 
 def own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous tensors without shared memory, which safetensors refuses."""
+    """Contiguous tensors without shared memory, which safetensors refuses. Raises CheckpointError for those on meta."""
     made: dict[str, Tensor] = {}
     taken: set[int] = set()
     for name, tensor in tensors.items():
+        if tensor.is_meta:
+            raise CheckpointError(
+                f"{name} holds no values here: it is offloaded, or on the meta device. Save the model before that; "
+                "save_pretrained of our Hugging Face classes fetches what accelerate has offloaded."
+            )
         memory = tensor.untyped_storage().data_ptr()
         made[name] = tensor.clone(memory_format=torch.contiguous_format) if memory in taken else tensor.contiguous()
         taken.add(memory)
@@ -215,23 +229,41 @@ def _check_size(config: ModelConfig, stored: Mapping[str, Tensor], directory: Pa
     fitting(model, stored, directory / WEIGHTS, int8)
 
 
-def _check_replaceable(target: Path) -> None:
-    """Raise CheckpointError if replacing the target would delete files other than a checkpoint's."""
+def _foreign(target: Path) -> list[Path]:
+    """What lies in a checkpoint and no save wrote. Raises CheckpointError for a target that is not a checkpoint."""
     if not target.exists():
-        return
-    names = {item.name for item in target.iterdir()} if target.is_dir() else {target.name}
-    foreign = names - {CONFIG, WEIGHTS, MARKER, TOKENIZER, SETTINGS, PREPROCESSOR}
-    if not foreign and CONFIG in names and MARKER not in names:
+        return []
+    items = list(target.iterdir()) if target.is_dir() else [target]
+    names = {item.name for item in items}
+    foreign = names - {CONFIG, WEIGHTS, MARKER, TOKENIZER, SETTINGS, PREPROCESSOR, SHIM}
+    if CONFIG in names and MARKER in names:
+        with suppress(CheckpointError):  # of a damaged marker
+            foreign = names - {MARKER, SHIM, *sealed(target)}
+        return [item for item in items if item.name in foreign]
+    if not foreign and CONFIG in names:
         try:
             read_record(target)
         except CheckpointError:
             foreign = {CONFIG}  # of another program
     if foreign:
         raise CheckpointError(
-            f"{target} exists and is not a checkpoint, or not only one: it holds {', '.join(sorted(foreign)[:5])}"
-            f"{', ...' if len(foreign) > 5 else ''}. "
-            "Choose another path; nothing was overwritten."
+            f"{target} exists and is not a checkpoint: it holds {', '.join(sorted(foreign)[:5])}"
+            f"{', ...' if len(foreign) > 5 else ''}. Choose another path; nothing was overwritten."
         )
+    return []
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file or directory under another path, as hard links where the file system has them."""
+    if source.is_dir() and not source.is_symlink():
+        target.mkdir()
+        for item in source.iterdir():
+            _link(item, target / item.name)
+    elif not target.exists():  # what the save wrote under the same name stays
+        try:
+            os.link(source, target, follow_symlinks=False)
+        except OSError:
+            shutil.copy2(source, target, follow_symlinks=False)
 
 
 def _remove_abandoned(target: Path) -> None:

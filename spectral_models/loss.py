@@ -81,7 +81,7 @@ class StepLoss(Report):
         check_labels(labels, logits.shape[:-1], logits.shape[-1])
         flat = _float32(logits.flatten(0, -2))
         nats = F.cross_entropy(flat, labels.long().flatten(), reduction="sum", label_smoothing=label_smoothing)
-        return cls.of(nats, counted(labels), losses, metrics, step_count)
+        return cls.of(nats, counted(labels), losses, metrics, step_count, lambda: logits)
 
     @classmethod
     def of_labels(
@@ -113,9 +113,9 @@ class StepLoss(Report):
         if readable(wanted) and not ((wanted >= 0) & (wanted <= 1) if binary else wanted.isfinite()).all():
             raise UnsupportedInputError(f"labels are {'from 0 to 1' if binary else 'finite'}; got {describe(labels)}.")
         measure = F.binary_cross_entropy_with_logits if binary else F.mse_loss
-        logits = _float32(logits)
-        nats = measure(logits, wanted.to(logits.dtype), reduction="sum")
-        return cls.of(nats, counted(wanted), losses, metrics, step_count)
+        wide = _float32(logits)
+        nats = measure(wide, wanted.to(wide.dtype), reduction="sum")
+        return cls.of(nats, counted(wanted), losses, metrics, step_count, lambda: logits)
 
 
 def counted(labels: Tensor) -> Tensor:

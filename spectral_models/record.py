@@ -16,6 +16,7 @@ from spectral_models.errors import CheckpointError
 from spectral_models.quantization import SCHEME
 from spectral_models.registries import MODELS, architecture_of
 from spectral_models.seal import read_json
+from spectral_models.shim import auto_map
 
 SCHEMA_VERSION = 4
 """Schemas 1 and 2 omit the default block, and their defaults differ; neither scales embeddings. Up to schema 3, the
@@ -33,6 +34,7 @@ def make_record(config: ModelConfig) -> dict[str, Any]:
     return {
         "model_type": "spectral",
         **({} if architecture is None else {"architectures": [architecture]}),
+        "auto_map": auto_map(architecture),
         "schema_version": SCHEMA_VERSION,
         "framework_version": __version__,
         "spectral": config.model_dump(mode="json"),

@@ -1,8 +1,8 @@
 """The marker of a checkpoint: written last, it lists the files that belong to it and seals their contents.
 
 Files are sealed by size and SHA-256. In ``config.json`` and ``tokenizer_config.json``, which hold other programs'
-settings too, only our own fields are sealed, so a ``pad_token_id`` or a ``torch_dtype`` may be changed on a hub. Hashes
-are cached for as long as a file's inode, size and times stay the same.
+settings too, only our own fields are sealed, so a ``pad_token_id`` or a ``torch_dtype`` may be changed on a hub. Model
+cards and code are synced and not sealed. Hashes are cached for as long as a file's inode, size and times stay the same.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ _OURS: Mapping[str, tuple[str, ...]] = {
     "tokenizer_config.json": ("eos_token",),
 }
 """The sealed fields of files that hold fields of other programs too."""
+_UNSEALED = (".md", ".py")
+"""Endings of files that may be edited: a model card, the code that lets Hugging Face load the checkpoint."""
 _LARGEST_JSON = 16 << 20
 _RECENT_NS = 2_000_000_000
 """On coarse file systems, a younger file may be written again without a change of its times."""
@@ -41,6 +43,8 @@ def write_marker(directory: Path, name: str, files: Iterable[str]) -> None:
     for file in files:
         path = directory / file
         sync(path)
+        if path.suffix in _UNSEALED:
+            continue
         if file in _OURS:
             entries[file] = {"fields_sha256": _fields_digest(path)}
         else:

@@ -80,8 +80,11 @@ class Tokens(FrontEnd[TokensConfig], Entered):
             nn.init.normal_(self.proj.weight, std=embed_dim**-0.5)
 
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> FrontEndOutput:
-        """inputs: (B, L) integers from 0 to V - 1."""
+        """inputs: (B, L) integers from 0 to V - 1, or in their place (B, L, embed_dim) rows as E has them."""
         tensor = isinstance(inputs, Tensor)
+        if tensor and inputs.shape[2:] == (self.embed_dim,) and inputs.is_floating_point() and inputs.shape[1]:
+            self.check_lengths(inputs[..., 0], lengths)
+            return self._features(inputs, lengths)
         if not tensor or inputs.dim() != 2 or inputs.dtype not in _INTEGERS or inputs.shape[1] < 1:
             raise UnsupportedInputError(
                 f"input_ids are (B, L) integers with at least one token; got {describe(inputs)}."
@@ -96,7 +99,9 @@ class Tokens(FrontEnd[TokensConfig], Entered):
                     f"token ids run from 0 to {self.vocab_size - 1} (vocab_size {self.vocab_size}); "
                     f"got {low} to {high}. Use the tokenizer the model was made for, or a larger vocab_size."
                 )
-        x = self.embedding(inputs.long())
+        return self._features(self.embedding(inputs.long()), lengths)
+
+    def _features(self, x: Tensor, lengths: Tensor | None) -> FrontEndOutput:
         if self.proj is not None:
             x = self.proj(x)
         return FrontEndOutput(self.embed_scale * x, None if lengths is None else Rows(lengths))

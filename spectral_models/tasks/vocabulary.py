@@ -28,6 +28,8 @@ def text_reasons(model: ModelConfig, data: AnyDataConfig) -> list[str]:
     """
     options = dict(data)
     tokenizer, max_length = options.get("tokenizer"), options.get("max_length")
+    if tokenizer is None:
+        return []
     try:
         specs = [spec for spec in specs_of(model) if isinstance(spec, TokenInput)]
     except Exception:  # a part that cannot be built on the meta device, or at all: build_model reports it

@@ -36,7 +36,9 @@ class TextEncoder(Encoder):
         self.head = MaskedHead(config) if config.masked_lm else None
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> EncoderOutput:
-        """input_ids: (B, L) integers below vocab_size. attention_mask: (B, L), nonzero at real tokens.
+        """input_ids: (B, L) integers below vocab_size, or (B, L, embed_dim) embeddings in their place.
+
+        attention_mask: (B, L), nonzero at real tokens.
 
         Padding may be on either side and does not affect the output; each row has at least one token. Raises
         UnsupportedInputError for ids out of range, empty rows and rows over a declared limit.
@@ -76,7 +78,7 @@ class TextEncoder(Encoder):
         """
         if self.head is None:
             raise UnsupportedInputError("this encoder has no head over its vocabulary. Build it with masked_lm: true.")
-        check_labels(labels, input_ids.shape, self.config.vocab_size)
+        check_labels(labels, input_ids.shape[:2], self.config.vocab_size)
         output = self._encoded(input_ids, attention_mask)
         if output.mask is not None:
             labels = labels.where(output.mask, IGNORE)
@@ -84,7 +86,7 @@ class TextEncoder(Encoder):
         head = partial(self.head, tied=self.frontend.logits)
         nats = token_nats(output.hidden[masked], labels[masked], head, vocab_size=self.config.vocab_size)
         report = output.losses, output.metrics
-        return StepLoss.of(nats, masked.sum(), *report, step_count, partial(head, output.hidden))
+        return StepLoss.of(nats, masked.sum(), *report, step_count, partial(head, output.hidden)) + output
 
     def _encoded(self, input_ids: Tensor, attention_mask: Tensor | None) -> EncoderOutput:
         if attention_mask is None:
@@ -92,6 +94,7 @@ class TextEncoder(Encoder):
         input_ids, alignment = aligned(input_ids, attention_mask, name="input_ids")
         output = self.encode(input_ids, alignment.rows.lengths)
         output.hidden = alignment.scatter(output.hidden)
+        output.hidden_states = {name: alignment.scatter(x) for name, x in output.hidden_states.items()}
         output.mask = attention_mask != 0
         return output
 

@@ -114,6 +114,7 @@ class Encoder(StackedModel):
         x = self.norm(passed.x)
         if self.cls is not None:
             pooled, x = x[:, 0], x[:, 1:]
+            passed.hidden_states = {name: tokens[:, 1:] for name, tokens in passed.hidden_states.items()}
         else:
             pooled = pool(x, rows, self.config.pooling)
         return EncoderOutput(x, pooled, mask) + passed

@@ -71,7 +71,7 @@ class Labeller(SpectralModel):
         """
         output = self(inputs, attention_mask, **options)
         problem, report = self.config.label_set.problem, (output.losses, output.metrics)
-        return StepLoss.of_labels(problem, output.logits, labels, *report, step_count, label_smoothing)
+        return StepLoss.of_labels(problem, output.logits, labels, *report, step_count, label_smoothing) + output
 
 
 class EncoderLabeller(Labeller):

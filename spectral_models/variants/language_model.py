@@ -75,11 +75,12 @@ class LanguageModel(StackedModel):
     ) -> LanguageModelOutput:
         """Logits at every position, each from its own and earlier tokens only.
 
-        input_ids: (B, L) integers below vocab_size. attention_mask: (B, L), nonzero at real tokens, with padding on
-        either side; logits at padding are arbitrary. state: the tokens continue its rows, by L >= 1 each. A full pass,
-        any chunks and single tokens give the same logits. logits_to_keep: return logits of the last real tokens only,
-        (B, logits_to_keep, V), arbitrary before a row's first token; 0 keeps all. Raises UnsupportedInputError for ids
-        out of range and sequences over a declared limit, StateError for a state that does not fit.
+        input_ids: (B, L) integers below vocab_size, or (B, L, embed_dim) embeddings in their place. attention_mask:
+        (B, L), nonzero at real tokens, with padding on either side; logits at padding are arbitrary. state: the tokens
+        continue its rows, by L >= 1 each. A full pass, any chunks and single tokens give the same logits.
+        logits_to_keep: return logits of the last real tokens only, (B, logits_to_keep, V), arbitrary before a row's
+        first token; 0 keeps all. Raises UnsupportedInputError for ids out of range and sequences over a declared limit,
+        StateError for a state that does not fit.
         """
         if logits_to_keep < 0:
             raise UnsupportedInputError(f"logits_to_keep is a number of tokens, 0 for all; got {logits_to_keep}.")
@@ -104,14 +105,14 @@ class LanguageModel(StackedModel):
         labels at padding are left out. state: the tokens continue it, and it is consumed. step_count: see
         :meth:`StepLoss.of`. Raises UnsupportedInputError for labels that do not fit, and as :meth:`forward` does.
         """
-        check_labels(labels, input_ids.shape, self.config.vocab_size)
+        check_labels(labels, input_ids.shape[:2], self.config.vocab_size)
         found = self.features(input_ids, attention_mask, state, False)
         if found.alignment is not None:
             real = found.alignment.rows.mask(found.x.shape[1])
             labels = found.alignment.gather(labels).where(real, IGNORE)
         nats = token_nats(found.x, labels, self.logits, vocab_size=self.config.vocab_size)
         logits = partial(self._all_logits, found)
-        return StepLoss.of(nats, (labels != IGNORE).sum(), found.losses, found.metrics, step_count, logits)
+        return StepLoss.of(nats, (labels != IGNORE).sum(), found.losses, found.metrics, step_count, logits) + found
 
     @entry
     def logits(self, x: Tensor) -> Tensor:
@@ -148,7 +149,10 @@ class LanguageModel(StackedModel):
             before = positions.new_zeros(x.shape[0]) if state is None else state.position
             advance = x.shape[1] if rows is None else rows.lengths
             following = State(self._state_owner, before + advance, parts=passed.states)
-            following.record(state, input_ids, ragged=rows is not None)
+            # A journal repeats ids: embeddings begin a new one, as ragged rows do.
+            following.record(state, input_ids, ragged=rows is not None or input_ids.is_floating_point())
+        if alignment is not None:
+            passed.hidden_states = {name: alignment.scatter(x) for name, x in passed.hidden_states.items()}
         return Features(self.norm(passed.x), rows, alignment, following) + passed
 
     def input_specs(self) -> tuple[TokenInput, ...]:

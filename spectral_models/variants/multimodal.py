@@ -99,8 +99,7 @@ class Multimodal(Labeller):
         return tuple(replace(spec, name=name, masked=False) for name, spec in inputs.items() if spec is not None)
 
     def run(self, inputs: Mapping[str, Tensor], attention_mask: Tensor | None = None) -> ClassifierOutput:
-        assert attention_mask is None, "no input here is masked"
-        output: ClassifierOutput = self(inputs)
+        output: ClassifierOutput = self(inputs, attention_mask)
         return output
 
     def _encoder(self, name: str) -> Encoder:

@@ -143,7 +143,7 @@ class Seq2Seq(SpectralModel):
         state, report = self._encoded(input_ids, decoder_input_ids, attention_mask, state, options)
         found = self.decoder.loss(decoder_input_ids, labels, decoder_attention_mask, state=state)
         report += found.under("decoder")
-        return StepLoss.of(found.nats, found.count, report.losses, report.metrics, step_count, found.logits)
+        return StepLoss.of(found.nats, found.count, report.losses, report.metrics, step_count, found.logits) + report
 
     @torch.no_grad()
     def generate(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Tensor:

@@ -26,6 +26,7 @@ from spectral_layers import (
     Rows,
     State,
 )
+from spectral_layers.report import reported_layers
 from spectral_models.block import NORMS, Block, BlockOutput, under
 from spectral_models.config import BlockConfig, Blocks, ModelConfig, block_as_layers
 from spectral_models.model import SpectralModel
@@ -112,7 +113,10 @@ class StackedModel(SpectralModel):
         recomputes each block.
         """
         passed = StackOutput(x)
+        reported = reported_layers()
         for index, block in enumerate(self.blocks):
+            if reported == "all":
+                passed.hidden_states[str(index)] = passed.x
             layout = layouts[index % len(layouts)]
             past = None if state is None else state.part(str(index))
             inputs = layout.split(passed.x), layout.rows, past, return_state, layout.rotation
@@ -124,6 +128,8 @@ class StackedModel(SpectralModel):
             passed += output.under(f"layers.{index}")
             if output.state is not None:
                 passed.states[str(index)] = output.state
+        if reported != "none":
+            passed.hidden_states[str(len(self.blocks))] = self.norm(passed.x)
         return passed
 
 

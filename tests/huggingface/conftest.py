@@ -18,6 +18,7 @@ from transformers import (
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     Trainer,
     TrainingArguments,
 )
@@ -73,7 +74,12 @@ class Kind:
             "input_values": 0.1 * torch.randn(rows, 200, generator=generator),
         }
         name = self.cls.main_input_name
-        return {name: inputs[name], "labels": torch.arange(rows) % 3 if "num_labels" in self.config else tokens}
+        return {name: inputs[name], "labels": self.labels(rows, tokens)}
+
+    def labels(self, rows: int, tokens: Tensor) -> Tensor:
+        if "num_labels" not in self.config:
+            return tokens
+        return tokens % 3 if self.config["type"] == "token_classifier" else torch.arange(rows) % 3
 
     def logits(self, model: Any) -> Tensor:
         """Of the batch, from a model of ours or a class around it."""
@@ -93,6 +99,11 @@ KINDS = {
     "masked": Kind(hf.SpectralForMaskedLM, AutoModelForMaskedLM, {**TEXT, "masked_lm": True}),
     "seq2seq": Kind(hf.SpectralForSeq2SeqLM, AutoModelForSeq2SeqLM, SEQ2SEQ),
     "text": Kind(hf.SpectralForSequenceClassification, AutoModelForSequenceClassification, classifier(TEXT)),
+    "tokens": Kind(
+        hf.SpectralForTokenClassification,
+        AutoModelForTokenClassification,
+        {"type": "token_classifier", "num_labels": 3, "encoder": TEXT},
+    ),
     "pictures": Kind(hf.SpectralForImageClassification, AutoModelForImageClassification, classifier(PICTURES)),
     "sound": Kind(hf.SpectralForAudioClassification, AutoModelForAudioClassification, classifier(SOUND)),
 }

@@ -6,12 +6,10 @@ import sys
 from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
 
-import spectral_models.integrations.huggingface  # noqa: F401  # registers our models
-
 checkpoint, folder = sys.argv[1:]
 found = simple_evaluate(
     model="hf",
-    model_args={"pretrained": checkpoint, "max_length": 64},
+    model_args={"pretrained": checkpoint, "max_length": 64, "trust_remote_code": True},
     tasks=["local_text", "local_choice", "local_answer"],
     task_manager=TaskManager(include_path=folder, include_defaults=False),
     device="cpu",

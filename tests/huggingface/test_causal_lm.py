@@ -140,6 +140,7 @@ def test_what_is_saved_loads_both_ways(model, tokens, tmp_path):
         "config.json",
         "generation_config.json",
         "model.safetensors",
+        "modeling_spectral_networks.py",
     ]
     ours = load_checkpoint(tmp_path / "saved")
     theirs = SpectralForCausalLM.from_pretrained(tmp_path / "saved")

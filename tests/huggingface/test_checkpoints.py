@@ -27,7 +27,7 @@ from spectral_models.quantization import quantize
 from spectral_models.record import CONFIG
 from spectral_models.seal import MARKER, write_marker
 
-FILES = {"complete.json", "config.json", "model.safetensors"}
+FILES = {"complete.json", "config.json", "model.safetensors", "modeling_spectral_networks.py"}
 
 
 def test_what_either_side_writes_the_other_reads(kind, tmp_path):

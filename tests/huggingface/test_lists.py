@@ -22,6 +22,7 @@ TASKS = {
     "masked": "fill-mask",
     "seq2seq": "text2text-generation",
     "text": "text-classification",
+    "tokens": "token-classification",
     "pictures": "image-classification",
     "sound": "audio-classification",
 }
@@ -64,7 +65,8 @@ def test_the_loss_that_transformers_names_is_the_models(name, kinds, mine):
     batch = kind.batch()
     output = model(**batch)
     if "num_labels" in kind.config:
-        found = model.loss_function(labels=batch["labels"], pooled_logits=output.logits, config=model.config)
+        given = "logits" if name == "tokens" else "pooled_logits"
+        found = model.loss_function(labels=batch["labels"], config=model.config, **{given: output.logits})
     else:
         found = model.loss_function(logits=output.logits, labels=batch["labels"], vocab_size=40)
     torch.testing.assert_close(found, output.loss)

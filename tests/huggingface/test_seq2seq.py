@@ -99,14 +99,33 @@ def test_labels_make_the_target_as_collators_do(model):
 
 
 def test_a_trainer_generates_and_pads_what_it_judges(model, tmp_path):
-    """Seq2SeqTrainer without a tokenizer asks the config what to pad with."""
+    """Seq2SeqTrainer without a tokenizer asks the config what to pad with; it trains and evaluates by generating."""
     rows = [{"input_ids": [5, 6, 7], "labels": [7, 6, 5, 1]}, {"input_ids": [8, 9], "labels": [9, 8, 1]}]
     quiet = {"report_to": [], "use_cpu": True, "disable_tqdm": True}
     arguments = Seq2SeqTrainingArguments(
-        str(tmp_path), predict_with_generate=True, generation_max_length=NEW, dataloader_pin_memory=False, **quiet
+        str(tmp_path),
+        predict_with_generate=True,
+        generation_max_length=NEW,
+        dataloader_pin_memory=False,
+        max_steps=2,
+        eval_strategy="steps",
+        eval_steps=1,
+        save_strategy="no",
+        **quiet,
     )
     collate = DataCollatorForSeq2Seq(byte_tokenizer(), model=model)
-    found = Seq2SeqTrainer(model, arguments, data_collator=collate).predict(rows).predictions
+    shapes = []
+    training = Seq2SeqTrainer(
+        model,
+        arguments,
+        data_collator=collate,
+        train_dataset=rows,
+        eval_dataset=rows,
+        compute_metrics=lambda found: shapes.append(found.predictions.shape) or {},
+    )
+    training.train()
+    assert len(shapes) == 2
+    found = training.predict(rows).predictions
     for row, made in zip(rows, found, strict=True):
         alone = model.generate(torch.tensor([row["input_ids"]]), max_length=NEW, do_sample=False)[0].tolist()
         assert made.tolist() == alone + [0] * (len(made) - len(alone))

@@ -73,6 +73,24 @@ class TaggerConfig(TableConfig):
         return ("standin/tags",)
 
 
+class Weighed(Table):
+    """Its loss counts the first label ten times, and hands on no logits."""
+
+    def loss(self, input_ids: Tensor, labels: Tensor, attention_mask: Tensor | None = None, **options: Any) -> StepLoss:
+        logits = self(input_ids).logits.flatten(0, 1)
+        nats = F.cross_entropy(logits, labels.flatten(), torch.tensor([10.0, 1.0, 1.0]), reduction="sum")
+        return StepLoss.of(nats, (labels != -100).sum(), {"more": nats.new_ones(())}, {}, **options)
+
+
+class WeighedConfig(TaggerConfig):
+    """Labels of tokens, by a loss of its own."""
+
+    type: Literal["standin/weighed"] = "standin/weighed"
+
+    def build(self) -> Weighed:
+        return Weighed(self)
+
+
 class BigramConfig(TableConfig):
     """Next tokens."""
 
@@ -116,7 +134,7 @@ class Plugin:
 
     @hookimpl
     def spectral_register_models(self, register: Any) -> None:
-        for config in (TaggerConfig, BigramConfig, LonelyConfig):
+        for config in (TaggerConfig, WeighedConfig, BigramConfig, LonelyConfig):
             register("model", config.model_fields["type"].default, config, summary="A stand-in.")
         for task in (TagsConfig, AloneConfig):
             register("task", task.model_fields["type"].default, task, summary="A stand-in.")
@@ -153,6 +171,24 @@ def test_tokens_get_labels(tagger, trainer, tmp_path):
     assert again.config.id2label == {0: "vowel", 1: "other", 2: "space"}
     pipe = pipeline("token-classification", model=again, tokenizer=hf.byte_tokenizer(), ignore_labels=["other"])
     assert [(found["entity"], found["start"]) for found in pipe("be i")] == [("vowel", 1), ("space", 2), ("vowel", 3)]
+
+
+def test_a_loss_of_the_models_own_is_the_one_that_is_trained(standin, trainer, tmp_path):
+    """With its auxiliary losses in training alone; predictions have logits, whether or not the loss hands them on."""
+    model = hf.SpectralForTokenClassification.wrap(build_model({"type": "standin/weighed"})).train()
+    ids = torch.tensor([list(b"a bee is")] * 4)
+    labels = torch.where(ids == 32, 2, 0)
+    own = model.model.loss(ids, labels)
+    torch.testing.assert_close(model(ids, labels=labels).loss, own.loss)
+    output = model.eval()(ids, labels=labels)
+    torch.testing.assert_close(output.loss, own.nats / own.count)
+    torch.testing.assert_close(output.logits, model(ids).logits)
+    training = trainer(model, tmp_path, {"input_ids": ids, "labels": labels})
+    result = training.predict(training.eval_dataset)
+    assert result.metrics["test_loss"] == pytest.approx((own.nats / own.count).item(), rel=1e-4)
+    torch.testing.assert_close(torch.as_tensor(result.predictions), output.logits)
+    with pytest.raises(UnsupportedInputError, match="reports no hidden states"):
+        model(ids, output_hidden_states=True)
 
 
 def test_a_decoder_without_a_state_generates(standin):

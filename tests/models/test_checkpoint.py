@@ -29,10 +29,13 @@ from spectral_core.backends.torch_fft import TorchFFT
 from spectral_core.plugins import HOST, Registrar
 from spectral_models import CheckpointError, build_model, load_checkpoint, load_config, save_checkpoint
 from spectral_models.checkpoint import WEIGHTS, load_tokenizer, write_files
+from spectral_models.data.byte_files import byte_files
 from spectral_models.data.subwords import learn_bpe
+from spectral_models.data.tokenizer import ByteTokenizer
 from spectral_models.model import SpectralModel
 from spectral_models.record import CONFIG
 from spectral_models.seal import MARKER, verify, write_marker
+from spectral_models.shim import SHIM, TEXT
 from spectral_models.variants.language_model import LanguageModelConfig
 
 SMALL = {
@@ -44,7 +47,7 @@ SMALL = {
         {"mixer": {"type": "holographic", "head_dim": 8, "phases": 8}},
     ],
 }
-FILES = {CONFIG, WEIGHTS, MARKER}
+FILES = {CONFIG, WEIGHTS, MARKER, SHIM}
 IDS = torch.arange(12)[None]
 
 
@@ -673,12 +676,46 @@ def test_a_directory_that_is_no_checkpoint_is_never_replaced(tmp_path: Path, con
     assert {item.name: item.read_text() for item in tmp_path.iterdir()} == content
 
 
-def test_files_beside_a_checkpoints_own_are_never_deleted(saved: Path) -> None:
-    """A training checkpoint holds the optimizer too; replacing the directory would delete it."""
-    (saved / "optimizer.pt").write_text("state")
-    with pytest.raises(CheckpointError, match=r"it holds optimizer\.pt"):
-        save_checkpoint(made(1), saved)
+def test_what_no_save_wrote_is_kept(saved: Path) -> None:
+    """A card, settings of other programs, folders and links; by a save of ours after one of Hugging Face's too."""
+    (saved / "README.md").write_text("# Mine")
+    (saved / "generation_config.json").write_text("{}")
+    (saved / "logs" / "first").mkdir(parents=True)
+    (saved / "logs" / "first" / "events").write_text("seen")
+    (saved / "latest").symlink_to("logs/first")
+    for seed in (1, 2):
+        save_checkpoint(made(seed), saved)
+        assert names(saved) == {*FILES, "README.md", "generation_config.json", "logs", "latest"}
+        assert (saved / "README.md").read_text() == "# Mine"
+        assert (saved / "latest" / "events").read_text() == "seen"
+        assert (saved / "latest").is_symlink()
+        assert torch.equal(logits(load_checkpoint(saved)), logits(made(seed)))
+    assert names(saved.parent) == {"model"}
+
+
+def test_a_tokenizer_that_a_save_wrote_is_not_kept(tmp_path: Path) -> None:
+    """One that was put there later is."""
+    saved = save_checkpoint(made(), tmp_path / "model", tokenizer=ByteTokenizer())
+    save_checkpoint(made(1), saved)
+    assert names(saved) == FILES
+    for name, text in byte_files().items():
+        (saved / name).write_text(text)
+    save_checkpoint(made(2), saved)
+    assert names(saved) == {*FILES, *byte_files()}
+
+
+def test_a_card_and_the_shim_may_be_edited(saved: Path) -> None:
+    """They are not sealed, whoever writes the marker."""
+    (saved / "README.md").write_text("# Mine")
+    write_marker(saved, MARKER, [CONFIG, WEIGHTS, SHIM, "README.md"])
+    assert set(json.loads((saved / MARKER).read_text())) == {CONFIG, WEIGHTS}
+    for name in (SHIM, "README.md"):
+        (saved / name).write_text("# changed")
+    verify(saved)
     assert torch.equal(logits(load_checkpoint(saved)), logits(made()))
+    save_checkpoint(made(1), saved)
+    assert (saved / "README.md").read_text() == "# changed"
+    assert (saved / SHIM).read_text() == TEXT
 
 
 def test_a_file_in_the_way_is_never_replaced(tmp_path: Path) -> None:

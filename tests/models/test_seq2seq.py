@@ -277,7 +277,7 @@ def test_a_state_and_a_source_exclude_each_other(model: Seq2Seq) -> None:
         model(None, ids)
     with pytest.raises(StateError, match=r"2 rows, the input 3\. Use select"):
         model(None, targets(3, 3), state=state)
-    with pytest.raises(StateError, match=r"begins with its state: make one with prepare"):
+    with pytest.raises(StateError, match=r"begins with its state: call prepare"):
         model.decoder(ids)
     with pytest.raises(UnsupportedInputError, match=r"each target has its source; got input_ids \(2, 7\)"):
         model(sources(2, 7), targets(3, 3))

@@ -156,7 +156,7 @@ def test_an_encoder_becomes_a_token_classifier_for_the_task() -> None:
     ("changes", "message"),
     [
         ({"encoder": "vision_encoder"}, "'vision_encoder' reads image, and tokens of text are labelled"),
-        ({"num_labels": 1}, "num_labels: one of 2 labels"),
+        ({"num_labels": 1}, "num_labels: classification needs 2 labels"),
         ({"labels": ["a", "b"]}, "labels must be num_labels = 3 different names"),
     ],
 )

@@ -78,6 +78,7 @@ def test_a_run_of_bytes_leaves_a_tokenizer_beside_its_model(baseline):
         "complete.json",
         "config.json",
         "model.safetensors",
+        "modeling_spectral_networks.py",
         "tokenizer.json",
         "tokenizer_config.json",
     }

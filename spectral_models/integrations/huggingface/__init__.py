@@ -4,6 +4,7 @@ from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
     AutoImageProcessor,
+    AutoModel,
     AutoModelForAudioClassification,
     AutoModelForCausalLM,
     AutoModelForImageClassification,
@@ -14,6 +15,7 @@ from transformers import (
     Wav2Vec2FeatureExtractor,
 )
 
+from spectral_models.integrations.huggingface.base import SpectralHFModel
 from spectral_models.integrations.huggingface.cache import SpectralCache
 from spectral_models.integrations.huggingface.causal_lm import SpectralForCausalLM
 from spectral_models.integrations.huggingface.classification import (
@@ -29,6 +31,7 @@ from spectral_models.integrations.huggingface.seq2seq import SpectralForSeq2SeqL
 from spectral_models.integrations.huggingface.tokenizer import byte_tokenizer
 
 AutoConfig.register(SpectralHFConfig.model_type, SpectralHFConfig)
+AutoModel.register(SpectralHFConfig, SpectralHFModel)
 AutoModelForCausalLM.register(SpectralHFConfig, SpectralForCausalLM)
 AutoModelForMaskedLM.register(SpectralHFConfig, SpectralForMaskedLM)
 AutoModelForSeq2SeqLM.register(SpectralHFConfig, SpectralForSeq2SeqLM)
@@ -49,6 +52,7 @@ __all__ = [
     "SpectralForSequenceClassification",
     "SpectralForTokenClassification",
     "SpectralHFConfig",
+    "SpectralHFModel",
     "SpectralImageProcessor",
     "byte_tokenizer",
 ]

@@ -28,9 +28,16 @@ class SpectralForSequenceClassification(SpectralForClassification):
     listed = modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **options: Any
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        *,
+        inputs_embeds: Tensor | None = None,
+        **options: Any,
     ) -> Any:
-        return self.answered({"input_ids": input_ids}, attention_mask, labels, options)
+        inputs = {"input_ids": self.token_inputs(input_ids, inputs_embeds)}
+        return self.answered(inputs, attention_mask, labels, options)
 
 
 class SpectralForImageClassification(SpectralForClassification):
@@ -68,7 +75,14 @@ class SpectralForTokenClassification(SpectralPreTrainedModel):
     accepts_loss_kwargs = True
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **options: Any
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        *,
+        inputs_embeds: Tensor | None = None,
+        **options: Any,
     ) -> Any:
         """labels: (B, L) integers from 0 to num_labels - 1, -100 at tokens that have none, and at padding."""
-        return self.answered({"input_ids": input_ids}, attention_mask, labels, options)
+        inputs = {"input_ids": self.token_inputs(input_ids, inputs_embeds)}
+        return self.answered(inputs, attention_mask, labels, options)

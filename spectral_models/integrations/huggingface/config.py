@@ -56,7 +56,10 @@ class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers 
     """
 
     model_type: ClassVar[str] = "spectral"
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "hidden", "pooled", "losses", "metrics"]
+    keys_to_ignore_at_inference: ClassVar[list[str]] = [
+        *("past_key_values", "hidden", "pooled", "losses", "metrics"),
+        *("hidden_states", "encoder_hidden_states", "decoder_hidden_states"),
+    ]
 
     vocab_size = _Told("vocab_size")
     hidden_size = _Told("hidden_dim")
@@ -90,6 +93,10 @@ class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers 
         super().__init__(**{**dict.fromkeys(_TOKENS), **kwargs})
 
     @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
+        """Nothing: see the models' own."""
+
+    @classmethod
     def of(cls, config: ModelConfig, **kwargs: Any) -> SpectralHFConfig:
         """kwargs: what Hugging Face keeps beside a model: ``id2label``, ``label2id``."""
         return cls(config.model_dump(mode="json"), **kwargs)
@@ -109,5 +116,7 @@ class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers 
     def to_dict(self) -> dict[str, Any]:
         """All of Hugging Face's keys, and beside them what a checkpoint's config.json holds."""
         record = {} if self.spectral is None else make_record(self.model_config())
-        made = {**super().to_dict(), **record}
+        # PEFT's prompt tuning asks every model for a width and a number of heads, and uses the width.
+        asked = {"hidden_size": self.hidden_size, "num_attention_heads": 1} if hasattr(self, "hidden_size") else {}
+        made = {**super().to_dict(), **asked, **record}
         return {**made, "architectures": self.architectures} if self.architectures else made

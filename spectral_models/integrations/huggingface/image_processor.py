@@ -48,6 +48,10 @@ class SpectralImageProcessor(BaseImageProcessor):  # type: ignore[misc]  # trans
         self.size = None if size is None else dict(size)
         self.image_mean, self.image_std = list(image_mean), list(image_std)
 
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoImageProcessor") -> None:
+        """Nothing: see the models' own."""
+
     def preprocess(
         self, images: Any, return_tensors: str | None = None, input_data_format: str | None = None, **options: Any
     ) -> BatchFeature:

@@ -21,10 +21,17 @@ class SpectralForMaskedLM(SpectralPreTrainedModel):
     accepts_loss_kwargs = True
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **options: Any
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        *,
+        inputs_embeds: Tensor | None = None,
+        **options: Any,
     ) -> Any:
         """labels: (B, L), the tokens that stood at masked places, -100 everywhere else.
 
         In training with labels the loss is made of masked places only, and logits if they are read.
         """
-        return self.answered({"input_ids": input_ids}, attention_mask, labels, options)
+        inputs = {"input_ids": self.token_inputs(input_ids, inputs_embeds)}
+        return self.answered(inputs, attention_mask, labels, options)

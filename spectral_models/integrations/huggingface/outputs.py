@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
 from spectral_core import UnsupportedInputError
+from spectral_layers import Report
 from spectral_models.integrations.huggingface.cache import SpectralCache
 
 Logits = Tensor | Callable[[], Tensor] | None
+HiddenStates = tuple[Tensor, ...] | dict[str, tuple[Tensor, ...]]
+"""Of all layers; where a model has several stacks that have no name in Hugging Face, of each by its name."""
 
 
 class WhenRead:
@@ -61,7 +64,9 @@ class SpectralOutput(OutputWhenRead):
 
     logits: of rows (B, num_labels), or of tokens (B, L, V) or (B, L, num_labels), or of the columns that were asked
     for; in training with labels a language model's are computed when they are read. past_key_values: what continues the
-    rows, if asked for. hidden (B, L, D), pooled (B, D): of the classes that say so; None where logits wait to be read.
+    rows, if asked for. hidden (B, L, D), pooled (B, D): of the classes that say so, without labels.
+    hidden_states, of the two halves of a model of text to text encoder_hidden_states and decoder_hidden_states: with
+    output_hidden_states, for N blocks N + 1 tensors (B, L, D), what each block reads and the final norm's output.
     """
 
     loss: Tensor | None = None
@@ -71,21 +76,38 @@ class SpectralOutput(OutputWhenRead):
     pooled: Tensor | None = None
     losses: dict[str, Tensor] | None = None
     metrics: dict[str, Tensor] | None = None
+    hidden_states: HiddenStates | None = None
+    encoder_hidden_states: tuple[Tensor, ...] | None = None
+    decoder_hidden_states: tuple[Tensor, ...] | None = None
+
+
+def hidden_states_of(report: Report) -> dict[str, Any]:
+    """What a report says of hidden states, by the names of an output's fields."""
+    stacks: dict[str, tuple[Tensor, ...]] = {}
+    for name, x in report.hidden_states.items():
+        path = name.rpartition(".")[0]
+        stacks[path] = (*stacks.get(path, ()), x)
+    fields: dict[str, Any] = {}
+    for path, states in stacks.items():
+        if path in ("", "encoder", "decoder"):
+            fields[f"{path}_hidden_states".removeprefix("_")] = states
+        else:
+            fields.setdefault("hidden_states", {})[path.removeprefix("encoders.")] = states
+    return fields
 
 
 def when_read(
-    logits: Callable[[], Tensor] | None, model: nn.Module, kept: slice | Tensor = slice(None)
+    logits: Callable[[], Tensor] | None, model: nn.Module, device: str, kept: slice | Tensor = slice(None)
 ) -> Callable[[], Tensor] | None:
     """Logits of a training step, computed later as they would have been now: under the autocast of now.
 
-    kept: of which columns. In float32 where autocast is on, as mixed precision hands out what a model returns. Raises
-    UnsupportedInputError once a parameter has changed.
+    device: the type of the device that computes them. kept: of which columns. In float32 where autocast is on, as mixed
+    precision hands out what a model returns. Raises UnsupportedInputError once a parameter has changed.
     """
     if logits is None:
         return None
     parameters = list(model.parameters())
     versions = [parameter._version for parameter in parameters]
-    device = parameters[0].device.type
     autocast = torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device)
 

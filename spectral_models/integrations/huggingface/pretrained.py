@@ -8,6 +8,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,19 +17,20 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.core_model_loading import WeightRenaming
+from transformers.integrations.accelerate import load_offloaded_parameter
 from transformers.utils import cached_file
 
 from spectral_core import ConfigError, UnsupportedInputError
 from spectral_layers.frontends.base import FrontEnd
 from spectral_layers.frontends.tokens import Tokens
+from spectral_layers.report import with_hidden_states
 from spectral_models.assembly import build_model
-from spectral_models.checkpoint import WEIGHTS, own_memory, preprocessor
+from spectral_models.checkpoint import WEIGHTS, companions, own_memory
 from spectral_models.errors import CheckpointError
 from spectral_models.inputs import TokenInput
 from spectral_models.integrations.huggingface.cache import SpectralCache
 from spectral_models.integrations.huggingface.config import SpectralHFConfig
-from spectral_models.integrations.huggingface.outputs import SpectralOutput, when_read
-from spectral_models.labels import Problem
+from spectral_models.integrations.huggingface.outputs import SpectralOutput, hidden_states_of, when_read
 from spectral_models.loss import StepLoss
 from spectral_models.model import SpectralModel
 from spectral_models.quantization import int8_layers
@@ -56,8 +58,8 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
 
     A class belongs to a task, and holds any model whose task names it (:meth:`TaskConfig.architecture`).
 
-    holds: what these models are, in messages. gives: what else of the model's output is in the class's. in_chunks:
-    whether training makes the loss without the logits of all tokens.
+    holds: what these models are, in messages; None for all models. gives: what else of the model's output is in the
+    class's. in_chunks: whether training computes the loss without the logits of all tokens.
     listed: transformers' names of the classes of a task, by which Trainer (label smoothing), pipelines and model cards
     know a class; Auto classes do not enter those that they register. loss_named: what ``loss_function`` is.
     """
@@ -65,13 +67,14 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
     config_class = SpectralHFConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
+    _no_split_modules: ClassVar[list[str]] = ["Block", "SourceBlock", "Tokens"]
     accepts_loss_kwargs = False
 
-    holds: ClassVar[str]
+    holds: ClassVar[str | None]
     gives: ClassVar[tuple[str, ...]] = ()
     in_chunks: ClassVar[bool] = False
     listed: ClassVar[MutableMapping[str, str]]
-    loss_named: ClassVar[str]
+    loss_named: ClassVar[str | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Enter a class, a user's or FSDP's subclass too, in transformers' list of its task.
@@ -90,7 +93,7 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
                 "the model has another config than this one. Use wrap(model), with as many labels as it has."
             )
         fitting = architecture_of(described)
-        if fitting not in {base.__name__ for base in type(self).__mro__}:
+        if self.holds is not None and fitting not in {base.__name__ for base in type(self).__mro__}:
             task = task_of(described)
             if fitting is not None:
                 instead = f"Use {fitting}"
@@ -104,6 +107,10 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
         self.loss_type = self.loss_named  # transformers guesses it from the class's name
         self.model: Any = build_model(described) if model is None else model
         self.post_init()
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoModel") -> None:
+        """Nothing: the shim beside a checkpoint is how Auto classes find our code, and no save copies a module."""
 
     @classmethod
     def wrap(cls, model: SpectralModel, **kwargs: Any) -> Any:
@@ -207,18 +214,24 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
             name: kwargs.pop(name) for name in ("repo_id", "commit_message", "private", "create_pr") if name in kwargs
         }
         whole = self.state_dict() if state_dict is None else state_dict
-        weights = own_memory({name.removeprefix(_INSIDE): tensor for name, tensor in whole.items()})
+        weights = own_memory({name.removeprefix(_INSIDE): self._fetched(name, whole[name]) for name in whole})
         size = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
         kwargs.update(max_shard_size=size + 1, save_original_format=False)
         super().save_pretrained(save_directory, is_main_process, weights, **kwargs)
         if is_main_process:
-            beside = preprocessor(self.model.config)
+            beside = companions(self.model.config)
             for name, content in beside.items():
                 (Path(save_directory) / name).write_text(content, encoding="utf-8")
             shutil.copymode(Path(save_directory) / CONFIG, Path(save_directory) / WEIGHTS)
             write_marker(Path(save_directory), MARKER, [CONFIG, WEIGHTS, *beside])
             if push_to_hub:
                 self.push_to_hub(hub.pop("repo_id", Path(save_directory).name), token=kwargs.get("token"), **hub)
+
+    def _fetched(self, name: str, tensor: Tensor) -> Tensor:
+        """A weight, from where accelerate has offloaded it."""
+        with suppress(ValueError):  # of a weight on the meta device that nobody offloaded
+            return load_offloaded_parameter(self, name) if tensor.is_meta else tensor
+        return tensor
 
     def answered(
         self,
@@ -231,45 +244,81 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
         kept: slice | Tensor = slice(None),
         **options: Any,
     ) -> Any:
-        """The forward pass of every class: what the model makes of its inputs, and the loss of labels as it takes them.
+        """The forward pass of every class.
 
-        inputs: by the names that forward has for them, in the model's order. asked: what else forward was given,
-        of which it takes num_items_in_batch and return_dict. kept: columns of the logits. options: of the model.
+        inputs: by the names that forward has for them, in the model's order. asked: what else forward was given, of
+        which it takes num_items_in_batch, output_hidden_states and return_dict. kept: columns of the logits. options:
+        of the model. With labels the loss is the model's own, auxiliary losses included in training alone; for
+        predictions of tokens in evaluation it is the cross-entropy of the logits, which are computed anyway.
         """
         step_count, return_dict = asked.pop("num_items_in_batch", None), asked.pop("return_dict", None)
+        wanted = asked.pop("output_hidden_states", None)
+        wanted = self.config.output_hidden_states if wanted is None else wanted
         refuse(asked)
         if attention_mask is not None:
             options["attention_mask"] = attention_mask
-        if labels is not None and self.training and self.in_chunks:
-            if cache is not None:
-                raise UnsupportedInputError("in training, labels go without a cache: leave use_cache false.")
-            (_, first), *others = inputs.items()
-            found = self.model.loss(first, labels, step_count=step_count, **dict(others), **options)
-            answer = SpectralOutput(found.loss, when_read(found.logits, self.model, kept))
-        else:
-            if cache is not None:
-                options = {"state": cache.state, "return_state": True} | options
-            found = self.model(*inputs.values(), **options)
-            if cache is not None:
-                cache.take(found.state, list(inputs.values())[-1].shape[1])
-            loss = None if labels is None else self._loss(found, labels, step_count)
-            also = {name: getattr(found, name, None) for name in self.gives}
-            answer = SpectralOutput(loss, found.logits[:, kept], cache, **also)
+        with with_hidden_states("all" if wanted else "none"):
+            if labels is None or (self.in_chunks and not self.training):
+                if cache is not None:
+                    options = {"state": cache.begun(), "return_state": True} | options
+                found = self.model(*inputs.values(), **options)
+                if cache is not None:
+                    cache.take(found.state, list(inputs.values())[-1])
+                loss = None if labels is None else StepLoss.of_logits(found.logits, labels, {}, {}, step_count).loss
+                also = {name: getattr(found, name, None) for name in self.gives}
+                answer = SpectralOutput(loss, found.logits[:, kept], cache, **also)
+            else:
+                if any(tensor.is_meta and tensor.requires_grad for tensor in self.parameters()):
+                    raise UnsupportedInputError(
+                        "offloaded weights get no gradients: accelerate fetches copies for each call, and PEFT puts "
+                        "adapters where the weights are. Train the model without offloading."
+                    )
+                if cache is not None:
+                    raise UnsupportedInputError("in training, labels go without a cache: leave use_cache false.")
+                found = self._loss(inputs, labels, step_count, options)
+                loss = found.loss if self.training else StepLoss.of(found.nats, found.count, {}, {}, step_count).loss
+                answer = SpectralOutput(loss, self._logits(found, inputs, options, kept))
+        if wanted:
+            if not found.hidden_states:
+                raise UnsupportedInputError(
+                    f"output_hidden_states: a {self.model.config.type} reports no hidden states here. Leave it out."
+                )
+            for name, states in hidden_states_of(found).items():
+                setattr(answer, name, states)
         if self.training or labels is not None:  # pipelines take tensors only
             answer.losses, answer.metrics = found.losses, found.metrics
         return answer.to_tuple() if return_dict is False else answer
 
-    def _loss(self, found: Any, labels: Tensor, step_count: Tensor | int | None) -> Tensor:
-        """Of an output's logits; with the auxiliary losses in training alone."""
+    def _loss(
+        self, inputs: Mapping[str, Any], labels: Tensor, step_count: Tensor | int | None, options: dict[str, Any]
+    ) -> StepLoss:
+        """The model's own."""
         known = self.model.config.label_set
-        problem: Problem = "single_label_classification" if known is None else known.problem
-        if known is not None and self.config.problem_type not in (None, problem):
+        if known is not None and self.config.problem_type not in (None, known.problem):
             raise ConfigError(
-                f"problem_type {self.config.problem_type!r} was set behind a model that is built for {problem!r}. Give "
-                "it to from_pretrained(path, problem_type=...), or build the model with it."
+                f"problem_type {self.config.problem_type!r} was set behind a model that is built for "
+                f"{known.problem!r}. Give it to from_pretrained(path, problem_type=...), or build the model with it."
             )
-        losses = found.losses if self.training else {}
-        return StepLoss.of_labels(problem, found.logits, labels, losses, {}, step_count).loss
+        (_, first), *others = inputs.items()
+        found: StepLoss = self.model.loss(first, labels, step_count=step_count, **dict(others), **options)
+        return found
+
+    def _logits(self, found: StepLoss, inputs: Mapping[str, Any], options: dict[str, Any], kept: slice | Tensor) -> Any:
+        """Of the call whose loss was ``found``: computed now, or when they are read where training needs none."""
+        if self.in_chunks:
+            return when_read(found.logits, self.model, found.loss.device.type, kept)
+        if found.logits is not None:
+            return found.logits()
+        return None if self.training else self.model(*inputs.values(), **options).logits
+
+    def token_inputs(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
+        """The one of both that was given: ids (B, L), or in their place what the embedding gives for them."""
+        if inputs_embeds is not None and not any(isinstance(module, Tokens) for module in self.model.modules()):
+            raise UnsupportedInputError(f"a {self.model.config.type} takes no inputs_embeds. Give input_ids.")
+        found = inputs_embeds if input_ids is None else input_ids
+        if found is None or (input_ids is not None and inputs_embeds is not None):
+            raise UnsupportedInputError("give input_ids or inputs_embeds, one of the two.")
+        return found
 
     def get_input_embeddings(self) -> nn.Module:
         # Of a source's and a target's, the first: the source's.

@@ -10,7 +10,9 @@ from transformers.models.auto import modeling_auto
 from transformers.utils import ModelOutput
 
 from spectral_core import UnsupportedInputError
+from spectral_layers.report import with_hidden_states
 from spectral_models.integrations.huggingface.cache import CachedGenerationMixin, SpectralCache
+from spectral_models.integrations.huggingface.outputs import hidden_states_of
 from spectral_models.integrations.huggingface.pretrained import SpectralPreTrainedModel, refuse
 
 
@@ -21,6 +23,7 @@ class SpectralSourceOutput(ModelOutput):  # type: ignore[misc]
     last_hidden_state: Tensor | None = None
     pooled: Tensor | None = None
     mask: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
 
     @property
     def hidden(self) -> Tensor:
@@ -48,6 +51,7 @@ class SpectralForSeq2SeqLM(CachedGenerationMixin, SpectralPreTrainedModel):
         past_key_values: SpectralCache | None = None,
         labels: Tensor | None = None,
         *,
+        inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
         **options: Any,
     ) -> Any:
@@ -63,14 +67,16 @@ class SpectralForSeq2SeqLM(CachedGenerationMixin, SpectralPreTrainedModel):
         if state is None and encoder_outputs is not None:
             state = self.model.read(encoder_outputs)
         if state is not None:
-            input_ids = attention_mask = None
+            source = attention_mask = None
+        else:
+            source = self.token_inputs(input_ids, inputs_embeds)
         if decoder_input_ids is None and labels is None:
             raise UnsupportedInputError(
                 "there is no target: give decoder_input_ids, from the start token on, or labels."
             )
         if decoder_input_ids is None and not self.training:
             decoder_input_ids = self.model.decoder_inputs(labels)
-        inputs = {"input_ids": input_ids, "decoder_input_ids": decoder_input_ids}
+        inputs = {"input_ids": source, "decoder_input_ids": decoder_input_ids}
         known: dict[str, Any] = {"decoder_attention_mask": decoder_attention_mask, "state": state}
         return self.answered(inputs, attention_mask, labels, options, cache=cache, **known)
 
@@ -91,8 +97,16 @@ class _Source(nn.Module):
         self.encoder = encoder
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, return_dict: bool | None = None, **options: Any
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        *,
+        inputs_embeds: Tensor | None = None,
+        output_hidden_states: bool = False,
+        return_dict: bool | None = None,
+        **options: Any,
     ) -> SpectralSourceOutput:
         refuse(options)
-        found = self.encoder(input_ids, attention_mask)
-        return SpectralSourceOutput(found.hidden, found.pooled, found.mask)
+        with with_hidden_states("all" if output_hidden_states else "none"):
+            found = self.encoder(inputs_embeds if input_ids is None else input_ids, attention_mask)
+        return SpectralSourceOutput(found.hidden, found.pooled, found.mask, **hidden_states_of(found))
