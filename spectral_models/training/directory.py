@@ -26,7 +26,8 @@ from spectral_models.record import CONFIG, SCHEMA_VERSION, read_record
 from spectral_models.seal import MARKER, read_json
 from spectral_models.tasks.task import Fingerprint
 from spectral_models.training.checkpoints import TRAINING_MARKER, newest_complete, processes_of, remove_newer, step_of
-from spectral_models.training.config import BY_TOTAL, RunConfig, TrainingConfig
+from spectral_models.training.config import RunConfig
+from spectral_models.training.options import BY_TOTAL, TrainingConfig
 
 LOCK, RECORD, DATA = "run.lock", "run.yaml", "data.json"
 _log = logging.getLogger("spectral_models")
