@@ -255,6 +255,16 @@ def test_a_run_resumed_with_more_steps_is_one_that_had_them_from_the_start(text,
         return make_run(text, schedule=schedule, steps=steps, **SPANS[schedule])
 
     short = train(with_steps(8), tmp_path / "run")
+    before = {path: path.read_bytes() for path in short.directory.rglob("*.*") if path.is_file()}
+    del before[short.directory / "run.lock"]
+    content = text.read_bytes()
+    text.write_bytes(content + b"more")
+    try:
+        with pytest.raises(ConfigError, match="begun with other data"):
+            train(with_steps(12), short.directory, resume=True)
+    finally:
+        text.write_bytes(content)
+    assert {path: path.read_bytes() for path in before} == before, "no checkpoint is deleted before all is checked"
     whole = train(with_steps(12), tmp_path / "whole")
     longer = train(with_steps(12), short.directory, resume=True)
     timeless = [[{k: v for k, v in row.items() if k != "epoch"} for row in one.history] for one in (longer, whole)]
