@@ -67,9 +67,12 @@ class Tokens(FrontEnd[TokensConfig], Entered):
     al., "Attention is all you need", 2017 (s).
     """
 
+    bias: ClassVar[None] = None
+    """Of the head that the transposed embedding is: none."""
+
     def setup(self, config: TokensConfig, context: LayerContext) -> None:
         hidden_dim, embed_dim = context.hidden_dim, config.embed_dim or context.hidden_dim
-        self.vocab_size, self.embed_dim = config.vocab_size, embed_dim
+        self.vocab_size, self.embed_dim, self.hidden_dim = config.vocab_size, embed_dim, hidden_dim
         self.embed_scale = config.embed_scale or math.sqrt(hidden_dim)
         self.feature_size = self.embed_scale * _INITIAL_STD
         self.embedding = Embedding(config.vocab_size, embed_dim)
@@ -105,6 +108,13 @@ class Tokens(FrontEnd[TokensConfig], Entered):
         if self.proj is not None:
             x = self.proj(x)
         return FrontEndOutput(self.embed_scale * x, None if lengths is None else Rows(lengths))
+
+    @property
+    def weight(self) -> Tensor:
+        """(V, D): W in logits = x W^T, as a linear head has it; computed unless it is the embedding's."""
+        plain = self.proj is None and isinstance(self.embedding, Embedding)
+        weight = self.embedding.weight
+        return weight if plain else self.logits(torch.eye(self.hidden_dim).to(weight)).T
 
     @entry
     def logits(self, x: Tensor) -> Tensor:

@@ -163,12 +163,11 @@ class CachedGenerationMixin(GenerationMixin):  # type: ignore[misc]  # transform
                 f"cache_implementation {generation_config.cache_implementation!r}: there are no keys and values to "
                 "keep, and the state is one. Leave it out."
             )
+        assisted = generation_mode == GenerationMode.ASSISTED_GENERATION or bool(generation_config.is_assistant)
         # Elsewhere the first call makes one: PEFT puts its virtual tokens in front only where there is none yet.
-        chunks = generation_config.use_cache and generation_config.prefill_chunk_size is not None
-        if chunks and self.model.streams and model_kwargs.get("past_key_values") is None:
+        early = generation_config.use_cache and (assisted or generation_config.prefill_chunk_size is not None)
+        if early and self.model.streams and model_kwargs.get("past_key_values") is None:
             model_kwargs["past_key_values"] = SpectralCache()
         cache = model_kwargs.get("past_key_values")
         if isinstance(cache, SpectralCache):
-            cache.recording = generation_mode == GenerationMode.ASSISTED_GENERATION or bool(
-                generation_config.is_assistant
-            )
+            cache.recording = assisted

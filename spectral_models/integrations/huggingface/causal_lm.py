@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.models.auto import modeling_auto
 
 from spectral_models.generation.rollback import MOST_PENDING
+from spectral_models.integrations.huggingface.base import SpectralHFModel
 from spectral_models.integrations.huggingface.cache import CachedGenerationMixin, SpectralCache
 from spectral_models.integrations.huggingface.pretrained import SpectralPreTrainedModel
 from spectral_models.loss import IGNORE
+from spectral_models.variants.language_model import LanguageModel
 
 
 class SpectralForCausalLM(CachedGenerationMixin, SpectralPreTrainedModel):
@@ -22,6 +24,23 @@ class SpectralForCausalLM(CachedGenerationMixin, SpectralPreTrainedModel):
     listed = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     loss_named = "ForCausalLM"
     accepts_loss_kwargs = True
+
+    @property
+    def base_model(self) -> SpectralHFModel:
+        """The same model with hidden states for its output, of which TRL's trainers compute logits themselves.
+
+        Not a submodule: it shares all weights.
+        """
+        base: SpectralHFModel | None = self.__dict__.get("_base")
+        if base is None or base.model is not self.model:
+            base = self.__dict__["_base"] = SpectralHFModel(self.config, self.model)
+        return base
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        """The module with the head's weight (V, D): of a tied head the front end. None of models without such a one."""
+        if not isinstance(self.model, LanguageModel):
+            return None
+        return self.model.frontend if self.model.head is None else self.model.head
 
     def forward(
         self,

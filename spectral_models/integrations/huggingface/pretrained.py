@@ -358,6 +358,11 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
 def refuse(options: Mapping[str, Any]) -> None:
     """Raise UnsupportedInputError for what Hugging Face offers models and ours have not, if it is asked for."""
     asked = sorted(name for name, value in options.items() if value is not None and value is not False)
+    if {"position_ids", "seq_idx", "cu_seq_lens_q"} & set(asked):
+        raise UnsupportedInputError(
+            f"{', '.join(asked)}: packed and padding-free batches hold several documents in a row, which these models "
+            "would mix. Use packing=False and padding_free=False, and leave position_ids out: rows begin at 0."
+        )
     if asked:
         raise UnsupportedInputError(
             f"{', '.join(asked)}: these models neither take nor give it. They have no attention weights, and read "
