@@ -36,6 +36,7 @@ from spectral_models.training.directory import (
     keep_config,
     keep_tokenizer,
     kept_tokenizer,
+    remove_later,
 )
 from spectral_models.training.lora import add_adapters, merge_adapters, save_adapter
 from spectral_models.training.optimizers import freeze
@@ -91,6 +92,8 @@ def train(run: RunConfig, out: str | Path, *, resume: bool = False) -> TrainingR
                 raise
             if leads:
                 keep_config(run, directory)
+                if resume:
+                    remove_later(directory / "checkpoints", checkpoint)
             with closing(progress):
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
             return _finished(run, trainer, directory)
