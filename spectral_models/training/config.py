@@ -101,6 +101,10 @@ class RunConfig(Config):
             return self
         # Not by assignment, as configs are frozen, nor in a copy: a validator must return its own instance.
         self.__dict__["model"] = self.task.adapted(self.model)
+        if self.training.lora is not None and self.init_from is None:
+            raise ValueError("training.lora adapts a checkpoint's weights: name the checkpoint, --from or init_from")
+        if self.training.lora is not None and self.training.optimizer == "muon":
+            raise ValueError("training.optimizer muon is for whole weight matrices, not for training.lora; use adamw")
         if reasons := self.task.unsupported_reasons(self.model, self.data):
             raise ValueError("; ".join(reasons))
         known = self.model.label_set

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from spectral_core.config import Config, Length, Scale, Weight, Width
+from spectral_models.training.lora import LoraConfig
 
 _Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
 BY_TOTAL = ("cosine", "linear")
@@ -50,6 +51,8 @@ class TrainingConfig(Config):
     """Factors on learning_rate by patterns of parameters' names: ``{"frontend.*": 0.1}``. The last match counts."""
     freeze: tuple[str, ...] = ()
     """Patterns of the names of parameters that stay as they begin: ``["frontend.*", "blocks.0.*"]``."""
+    lora: LoraConfig | None = None
+    """Train low-rank adapters of linear layers, not their weights; for runs that begin from a checkpoint."""
     weight_decay: Weight = 0.1
     betas: tuple[_Momentum, _Momentum] = (0.9, 0.95)
     """Of AdamW. Muon's momentum is 0.95."""
