@@ -114,7 +114,7 @@ def test_a_state_is_rewound_to_embeddings_and_no_further(kinds):
         state = model(ids[:, :4], return_state=True).state
         state.reserve(rewind=8)
         state = model(model.frontend.embedding(ids[:, 4:8]), state=state, return_state=True).state
-        with pytest.raises(StateError, match="cannot rewind by 1 tokens: 0 can be"):
+        with pytest.raises(StateError, match="cannot rewind by 1 tokens: 0 of 8 reserved"):
             model.rewind(state, 1)
 
 

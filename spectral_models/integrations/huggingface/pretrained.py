@@ -227,6 +227,15 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
             if push_to_hub:
                 self.push_to_hub(hub.pop("repo_id", Path(save_directory).name), token=kwargs.get("token"), **hub)
 
+    def _upload_modified_files(self, working_dir: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        """Push the model card of the checkpoint that the model was loaded from, if the weights are still its own."""
+        saved, source = Path(working_dir), Path(self.config._name_or_path or working_dir)
+        if (source / MARKER).is_file() and sealed(source).get(WEIGHTS) == sealed(saved)[WEIGHTS]:
+            for card in (source / "README.md", source / "curve.png"):
+                if card.is_file() and source != saved:
+                    shutil.copyfile(card, saved / card.name)
+        return super()._upload_modified_files(working_dir, *args, **kwargs)
+
     def _fetched(self, name: str, tensor: Tensor) -> Tensor:
         """A weight, from where accelerate has offloaded it."""
         with suppress(ValueError):  # of a weight on the meta device that nobody offloaded
