@@ -1,4 +1,4 @@
-"""``spectral generate --interactive``: a user's lines and the model's answers form one text."""
+"""``spectral generate --interactive``: a user's lines, each answered by the model."""
 
 from __future__ import annotations
 
@@ -10,33 +10,32 @@ from types import FrameType
 
 from spectral_core import SpectralError
 from spectral_models.cli.console import errors, show, show_error
-from spectral_models.data import Tokenizer
-from spectral_models.generation.session import Session
+from spectral_models.cli.turns import Turns
 
 _HELP = "Lines and answers are one text. /reset forgets it; Ctrl-C stops an answer; /quit or Ctrl-D ends."
 
 
-def converse(begin: Callable[[], Session], tokenizer: Tokenizer, prompt: str, max_new_tokens: int) -> bool:
-    """Answer each line of the standard input, continuing the text so far. begin: returns an empty session.
+def converse(begin: Callable[[], Turns], prompt: str, max_new_tokens: int) -> bool:
+    """Answer each line of the standard input, continuing the text so far. begin: returns turns without any yet.
 
-    The text is as on a terminal: each line with its line end, unless it ends in a backslash, the answer, and a line end
-    if the answer has none. A pipe gets the answers only. Returns False if the input is a pipe and an answer failed.
+    A line has its line end, unless it ends in a backslash. A pipe gets the answers only. Returns False if the input is
+    a pipe and an answer failed.
     """
     terminal = sys.stdin.isatty()
     if terminal:
         errors.print(_HELP, style="dim")
-    session = begin()
+    turns = begin()
     lines = _typed() if terminal else (line.rstrip("\n") for line in sys.stdin)
-    answered = not prompt or _answer(session, tokenizer, prompt, max_new_tokens)
+    answered = not prompt or _answered(turns, prompt, max_new_tokens)
     for line in lines:
         command = line.strip()
         if command == "/quit":
             break
         if command == "/reset":
-            session = begin()
+            turns = begin()
             continue
         text = line[:-1] if line.endswith("\\") else f"{line}\n"
-        answered = _answer(session, tokenizer, text, max_new_tokens) and answered
+        answered = _answered(turns, text, max_new_tokens) and answered
     return answered or terminal
 
 
@@ -60,31 +59,35 @@ def _ask() -> str | None:
         return None
 
 
-def _answer(session: Session, tokenizer: Tokenizer, text: str, max_new_tokens: int) -> bool:
-    """Append to the text and print the model's continuation, or an error. Returns whether it succeeded."""
-    ids = tokenizer.encode(text.encode(errors="surrogateescape"))
-    session.append(ids or ([tokenizer.eos_token_id] if session.empty else []))  # a document begins after another's end
-    stream, ended, last = tokenizer.stream(), False, ""
+def answer(turns: Turns, text: str, max_new_tokens: int) -> None:
+    """Ask, and print what the model answers."""
+    tokenizer, answered, ended = turns.tokenizer, "", False
+    stream = tokenizer.stream()
+    turns.ask(text)
+    with _interruptible() as stopped:
+        for _ in range(max_new_tokens):
+            token = turns.session.draw()
+            ended = token == tokenizer.eos_token_id
+            if ended:
+                break
+            piece = stream.push(token)
+            show(piece)
+            answered += piece
+            if stopped():
+                break
+    rest = stream.finish()
+    answered += rest
+    show(rest if answered.endswith("\n") else f"{rest}\n")
+    turns.answered(answered, ended=ended)
+
+
+def _answered(turns: Turns, text: str, max_new_tokens: int) -> bool:
+    """The same, but an error is printed. Returns whether there was none."""
     try:
-        with _interruptible() as stopped:
-            for _ in range(max_new_tokens):
-                token = session.draw()
-                ended = token == tokenizer.eos_token_id
-                if ended:
-                    break
-                piece = stream.push(token)
-                show(piece)
-                last = piece or last
-                if stopped():
-                    break
+        answer(turns, text, max_new_tokens)
     except SpectralError as error:
         show_error(f"{error} /reset begins a new text.")
         return False
-    last = (last + stream.finish())[-1:]
-    if last != "\n":
-        show("\n")
-        if not ended:
-            session.append(tokenizer.encode("\n"))
     return True
 
 

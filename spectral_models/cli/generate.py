@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,19 @@ from torch import Tensor
 from spectral_core import ConfigError
 from spectral_models.checkpoint import load_checkpoint, load_tokenizer
 from spectral_models.cli.console import show
-from spectral_models.cli.conversation import converse
+from spectral_models.cli.conversation import answer, converse
 from spectral_models.cli.inputs import batches, read_items
+from spectral_models.cli.turns import Chat, Text, Turns
 from spectral_models.data import Tokenizer
+from spectral_models.data.byte_files import TOKENIZER
 from spectral_models.data.tokenizer import TextStream
 from spectral_models.generation import generate as continue_text
+from spectral_models.generation.drafts import drafter_of
 from spectral_models.generation.sampling import Sampling
 from spectral_models.generation.session import Session
 from spectral_models.generation.settings import MOST_NEW_TOKENS
+from spectral_models.inputs import TokenInput
+from spectral_models.model import SpectralModel
 
 
 def generate(
@@ -41,8 +47,17 @@ def generate(
     repetition_penalty: float = typer.Option(1.0, help="Above 1 makes repeated tokens less likely."),
     seed: int = typer.Option(0, min=0, max=(1 << 63) - 1, help="The same seed draws the same text."),
     fft: str = typer.Option(None, help="FFT backend, instead of the checkpoint's."),
+    prompt_lookup_num_tokens: int = typer.Option(
+        None, min=1, help="Draft so many tokens at most from the text itself, for the model to verify in one call."
+    ),
+    assistant: Path | None = typer.Option(
+        None, help="Checkpoint of a smaller language model with the same tokenizer, which drafts tokens."
+    ),
     interactive: bool = typer.Option(
         False, "--interactive", "-i", help="Answer line after line, each in the context of all before it."
+    ),
+    chat: bool = typer.Option(
+        False, help="Lines, or the prompt, are messages of a user: written by the tokenizer's chat template."
     ),
 ) -> None:
     """Continue a prompt with a language model, or turn sources into targets with a seq2seq, as they are drawn.
@@ -50,7 +65,9 @@ def generate(
     Each token is computed once; the state carries the past. With --interactive,
     the lines you type and the answers are one text, of which nothing is read
     twice. A line that ends in a backslash goes without its line end. /reset
-    forgets the text; Ctrl-C stops an answer; /quit or Ctrl-D ends.
+    With --chat they are messages, as the chat template of the tokenizer has them. /reset
+    forgets the text; Ctrl-C stops an answer; /quit or Ctrl-D ends. Drafts change the
+    time, and nothing else.
 
       spectral generate runs/mine --prompt "def " --temperature 0.5
 
@@ -65,6 +82,8 @@ def generate(
         "top_k": top_k,
         "top_p": top_p,
         "repetition_penalty": repetition_penalty,
+        "prompt_lookup_num_tokens": prompt_lookup_num_tokens,
+        "assistant": None if assistant is None else _assistant(assistant, load_tokenizer(checkpoint), checkpoint),
     }
     if model.config.reads_source and model.streams:
         if interactive:
@@ -80,11 +99,20 @@ def generate(
     if file is not None:
         raise ConfigError("--file holds sources, and a language model continues one text: give it as --prompt.")
     tokenizer = load_tokenizer(checkpoint)
-    if interactive:
-        generator = torch.Generator().manual_seed(seed)
-        if not converse(
-            lambda: Session(model, sampling=sampling, generator=generator), tokenizer, prompt, max_new_tokens
-        ):
+    if interactive or chat:
+        spec, generator = model.only_input, torch.Generator().manual_seed(seed)
+        assert isinstance(spec, TokenInput)
+        drafter = partial(drafter_of, prompt_lookup_num_tokens, options["assistant"], spec.vocab_size)
+
+        def session() -> Session:
+            return Session(model, sampling=sampling, generator=generator, drafter=drafter())
+
+        def begin() -> Turns:
+            return Chat(session, tokenizer) if chat else Text(session, tokenizer)
+
+        if not interactive:
+            answer(begin(), prompt, max_new_tokens)
+        elif not converse(begin, prompt, max_new_tokens):
             raise typer.Exit(1)
         return
     ids = tokenizer.encode(prompt.encode(errors="surrogateescape"))
@@ -100,6 +128,14 @@ def generate(
         **options,
     )
     show(stream.finish() + "\n")
+
+
+def _assistant(path: Path, tokenizer: Tokenizer, checkpoint: Path) -> SpectralModel:
+    """The model that drafts, which must read the same tokens."""
+    other = load_tokenizer(path)
+    if type(other) is not type(tokenizer) or other.files().get(TOKENIZER) != tokenizer.files().get(TOKENIZER):
+        raise ConfigError(f"the assistant {path} has another tokenizer than {checkpoint}. Give one that shares it.")
+    return load_checkpoint(path)
 
 
 def _targets(model: Any, tokenizer: Tokenizer, sources: list[str], options: dict[str, Any], seed: int) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from spectral_models.data.chat import TEMPLATE
+
 TOKENIZER, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 END, MASK = "\0", "\0<mask>\0"
 """Tokens that cannot occur in a text, since no document contains NUL."""
 _END_BYTE, _MASK_BYTE = 0, 255
 
 
-def byte_files() -> dict[str, str]:
+def byte_files(chat_template: str = TEMPLATE) -> dict[str, str]:
     """The byte tokenizer, token b for byte b, as a byte-pair encoding without merges.
 
     The NUL byte ends a document and is the padding token, on the left as ``generate`` requires. Byte 255, which UTF-8
@@ -43,6 +45,7 @@ def byte_files() -> dict[str, str]:
         "padding_side": "left",
         "clean_up_tokenization_spaces": False,
         "model_input_names": ["input_ids", "attention_mask"],
+        "chat_template": chat_template,
     }
     return {
         TOKENIZER: json.dumps(tokenizer, indent=2) + "\n",

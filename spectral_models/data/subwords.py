@@ -6,12 +6,14 @@ They need the ``tokenizers`` library, which is imported on first use.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from spectral_models.data.byte_files import END, SETTINGS, TOKENIZER, says_bytes
+from spectral_models.data.chat import TEMPLATE
 from spectral_models.data.tokenizer import ByteTokenizer, TextStream, Tokenizer
 from spectral_models.errors import CheckpointError, DataError, needs_extra
 from spectral_models.seal import read_json
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     import tokenizers
 
 _EOS = "<|endoftext|>"
+_SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
+CHAT_TEMPLATE = "chat_template.jinja"
 _UNKNOWN = "\ufffd"
 _GROWTH = 1000
 _LARGEST = 256 << 20
@@ -33,8 +37,18 @@ class SubwordTokenizer(Tokenizer):
     generate, decode to U+FFFD.
     """
 
-    def __init__(self, inner: tokenizers.Tokenizer, eos: str | None = None) -> None:
-        """eos: the tokenizer's token that ends a document; None if it has none."""
+    def __init__(
+        self,
+        inner: tokenizers.Tokenizer,
+        eos: str | None = None,
+        *,
+        chat_template: str | None = None,
+        special_tokens: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """eos: the tokenizer's token that ends a document; None if it has none.
+
+        special_tokens: those that the chat template may write; eos is one of them.
+        """
         if not inner.get_vocab_size(with_added_tokens=True):
             raise DataError("the tokenizer has no tokens at all. Give another.")
         if (growth := _growth(inner.normalizer)) > _GROWTH:
@@ -46,6 +60,8 @@ class SubwordTokenizer(Tokenizer):
             raise DataError(f"the tokenizer has no token {eos[:80]!r} to end a document. Give one that it has: eos.")
         self._inner = inner
         self._eos = eos
+        self.chat_template = chat_template
+        self.special_tokens = {**special_tokens, **({} if eos is None else {"eos_token": eos})}
 
     @property
     def vocab_size(self) -> int:
@@ -79,6 +95,15 @@ class SubwordTokenizer(Tokenizer):
         with _answering("the tokenizer cannot read the text"):
             return [encoding.ids for encoding in self._inner.encode_batch_fast(texts, add_special_tokens=False)]
 
+    def encode_chat(self, text: str) -> list[int]:
+        with _answering("the tokenizer cannot read the text"):
+            self._inner.encode_special_tokens = False
+            try:
+                ids: list[int] = self._inner.encode(text, add_special_tokens=False).ids
+            finally:
+                self._inner.encode_special_tokens = True
+        return ids
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of tokens, without special tokens."""
         pieces: list[str] = []
@@ -100,7 +125,9 @@ class SubwordTokenizer(Tokenizer):
 
     def files(self) -> dict[str, str]:
         """The files that transformers' AutoTokenizer reads too."""
-        settings = {"tokenizer_class": "PreTrainedTokenizerFast", **({"eos_token": self._eos} if self._eos else {})}
+        settings: dict[str, str] = {"tokenizer_class": "PreTrainedTokenizerFast", **self.special_tokens}
+        if self.chat_template is not None:
+            settings["chat_template"] = self.chat_template
         return {TOKENIZER: self._inner.to_str(), SETTINGS: json.dumps(settings, indent=2) + "\n"}
 
 
@@ -149,7 +176,7 @@ def learn_bpe(texts: Iterable[str], vocab_size: int) -> SubwordTokenizer:
         show_progress=False,
     )
     inner.train_from_iterator(texts, trainer)
-    return SubwordTokenizer(inner, _EOS)
+    return SubwordTokenizer(inner, _EOS, chat_template=TEMPLATE)
 
 
 def read_tokenizer(path: Path, eos: str | None = None) -> Tokenizer:
@@ -165,25 +192,34 @@ def read_tokenizer(path: Path, eos: str | None = None) -> Tokenizer:
         )
     if (size := file.stat().st_size) > _LARGEST:
         raise DataError(f"{file} has {size:,} bytes; a tokenizer may have {_LARGEST:,}. Give another.")
+    named, template = _named(file.with_name(SETTINGS), eos)
     if eos in (None, END) and says_bytes(file.read_text(encoding="utf-8", errors="replace")):
-        return ByteTokenizer()
+        return ByteTokenizer(template or TEMPLATE)
     library = _library()
     with _answering(f"{file} is not a tokenizer of the tokenizers library"):
         inner = library.Tokenizer.from_file(str(file))
-    return SubwordTokenizer(inner, eos or _named_eos(file.with_name(SETTINGS)))
+    return SubwordTokenizer(inner, eos or named.get("eos_token"), chat_template=template, special_tokens=named)
 
 
-def _named_eos(settings: Path) -> str | None:
-    if not settings.is_file():
-        return None
+def _named(settings: Path, eos: str | None) -> tuple[dict[str, str], str | None]:
+    """The special tokens that ``tokenizer_config.json`` names, and the chat template in it or in a file beside it."""
     try:
-        token = read_json(settings).get("eos_token")
+        found = read_json(settings) if settings.is_file() else {}
     except CheckpointError as error:
-        raise DataError(f"{error} Or name eos yourself.") from None
-    token = token.get("content") if isinstance(token, dict) else token
-    if not isinstance(token, str | None):
-        raise DataError(f"{settings} is damaged: its eos_token is no text. Repair it, or name eos yourself.")
-    return token
+        if eos is None:
+            raise DataError(f"{error} Or name eos yourself.") from None
+        found = {}
+    named: dict[str, str] = {}
+    for name in _SPECIAL:
+        token = found.get(name)
+        token = token.get("content") if isinstance(token, dict) else token
+        if isinstance(token, str):
+            named[name] = token
+        elif token is not None and name == "eos_token" and eos is None:
+            raise DataError(f"{settings} is damaged: its eos_token is no text. Repair it, or name eos yourself.")
+    beside = settings.with_name(CHAT_TEMPLATE)
+    template = beside.read_text(encoding="utf-8", errors="replace") if beside.is_file() else found.get("chat_template")
+    return named, template if isinstance(template, str) else None  # several by name are for tools
 
 
 def _growth(normalizer: Any) -> int:

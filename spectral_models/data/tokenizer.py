@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import codecs
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
-from spectral_models.data.byte_files import byte_files
+from spectral_models.data.byte_files import END, MASK, byte_files
+from spectral_models.data.chat import TEMPLATE
 from spectral_models.errors import DataError
 
 _BATCH = 1 << 19  # characters
@@ -16,7 +18,13 @@ class Tokenizer(ABC):
     """Text to token ids from 0 to vocab_size - 1, and back.
 
     For language models ``decode(encode(text)) == text``; a corpus refuses a tokenizer that loses some of it.
+
+    chat_template: Jinja that renders conversations (:mod:`spectral_models.data.chat`), or None. special_tokens:
+    their texts by Hugging Face's names, such as ``eos_token``, which the template may write.
     """
+
+    chat_template: str | None = None
+    special_tokens: Mapping[str, str] = MappingProxyType({})
 
     @property
     @abstractmethod
@@ -51,6 +59,10 @@ class Tokenizer(ABC):
                 yield from self.encode_batch(batch)
                 batch, size = [], 0
         yield from self.encode_batch(batch)
+
+    def encode_chat(self, text: str) -> list[int]:
+        """The tokens of a rendered conversation, in which special tokens are themselves."""
+        return self.encode(text)
 
     @abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
@@ -93,6 +105,10 @@ class ByteTokenizer(Tokenizer):
     vocab_size = 256
     eos_token_id = 0
     mask_token_id = 255  # no byte of UTF-8
+    special_tokens = MappingProxyType({"eos_token": END, "pad_token": END, "mask_token": MASK})
+
+    def __init__(self, chat_template: str = TEMPLATE) -> None:
+        self.chat_template: str = chat_template
 
     def encode(self, text: str | bytes) -> list[int]:
         """The tokens of a text, or of bytes that need not be text."""
@@ -107,7 +123,7 @@ class ByteTokenizer(Tokenizer):
 
     def files(self) -> dict[str, str]:
         """Files for Hugging Face's tools; this class does not read them."""
-        return byte_files()
+        return byte_files(self.chat_template)
 
 
 class ByteStream(TextStream):

@@ -11,10 +11,13 @@ from spectral_core import ConfigError, UnsupportedInputError
 from spectral_core.axes import describe
 from spectral_layers import State, fixed_weights
 from spectral_models.generation.beams import Beams
+from spectral_models.generation.drafts import drafter_of
 from spectral_models.generation.draws import Draws
 from spectral_models.generation.prefill import CHUNK, CausalModel, prefill, prompt_lengths
 from spectral_models.generation.sampling import Sampling
 from spectral_models.generation.settings import Settings
+from spectral_models.generation.speculation import Speculation
+from spectral_models.model import SpectralModel
 
 
 @torch.no_grad()
@@ -36,6 +39,8 @@ def generate(
     stop_tokens: Collection[int] = (),
     pad_token_id: int = 0,
     prefill_chunk: int | None = CHUNK,
+    prompt_lookup_num_tokens: int | None = None,
+    assistant: SpectralModel | None = None,
     generator: torch.Generator | None = None,
     on_token: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
@@ -47,6 +52,9 @@ def generate(
     longer ones) and early_stopping: see :class:`Beams`. num_return_sequences: R, consecutive samples of each prompt, or
     its R best beams, best first. stop_tokens: end a row; the token is kept and followed by pad_token_id. prefill_chunk:
     tokens of a prompt read at a time, all for None; see :func:`prefill`.
+    prompt_lookup_num_tokens, assistant: how several tokens are drafted for the model to verify in one call, for one
+    prompt alone. The former drafts so many tokens at most from the text itself, the latter is a smaller language model
+    with the same vocabulary. Neither changes what is drawn, up to the rounding of logits: see :class:`Speculation`.
     on_token: called with each step's (B R,) drawn tokens; not for beams. generator: for reproducible sampling. The
     model should be in eval mode, since dropout is not disabled. Its weights must not change meanwhile, not even by
     ``on_token`` (:func:`spectral_layers.fixed_weights`).
@@ -61,6 +69,8 @@ def generate(
         num_return_sequences=num_return_sequences,
         stop_tokens=stop_tokens,
         pad_token_id=pad_token_id,
+        prompt_lookup_num_tokens=prompt_lookup_num_tokens,
+        assistant=assistant,
     )
     _check_helpers(settings, generator, on_token)
     lengths = prompt_lengths(input_ids, attention_mask, state)
@@ -78,6 +88,8 @@ def generate(
             f"the longest prompt and {max_new_tokens} new tokens need {needed} positions; the model has {limit}. "
             "Ask for fewer, or build the model with a larger max_seq_len."
         )
+    if assistant is not None and state is not None:
+        raise ConfigError("assistant has not read what the state holds. Leave out the state, and give the whole text.")
     logits, state = prefill(model, input_ids, attention_mask, state=state, chunk=prefill_chunk)
     settings.check_vocabulary(logits.shape[1])
     if logits.shape[1] - 1 > torch.iinfo(input_ids.dtype).max:
@@ -94,7 +106,12 @@ def generate(
         search = Beams(batch, settings, device)
     else:
         search = Draws(batch * settings.copies, settings, generator, device)
-    with fixed_weights(model):
+    speculation = None
+    drafter = drafter_of(settings.prompt_lookup_num_tokens, assistant, logits.shape[1])
+    if drafter is not None:
+        text = input_ids[mask != 0][None]
+        speculation = Speculation(model, drafter, text, state, most=text.shape[1] + max_new_tokens - 1)
+    with fixed_weights(model), fixed_weights(assistant):
         while True:
             tokens, parents = search.advance(settings.sampling.penalised(logits, seen))
             tokens = tokens.to(input_ids.dtype)
@@ -105,6 +122,9 @@ def generate(
             if parents is not None:
                 seen, state = seen[parents], _selected(state, parents)
             seen = seen.scatter(1, tokens[:, None].long(), True)
+            if speculation is not None:
+                logits = speculation.read(tokens[:, None])
+                continue
             output = model(tokens[:, None], state=state, return_state=True)
             logits, state = output.logits[:, -1], output.state
 

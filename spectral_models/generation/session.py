@@ -6,26 +6,36 @@ from collections.abc import Iterable
 
 import torch
 
-from spectral_layers import State
-from spectral_models.generation.prefill import CausalModel, prefill
+from spectral_models.generation.drafts import Drafter
+from spectral_models.generation.prefill import CausalModel
 from spectral_models.generation.sampling import Sampling
+from spectral_models.generation.speculation import Speculation
 
 
 class Session:
-    """The decoding state of one text, and the tokens at its end that the model has not read yet."""
+    """One text, and the tokens at its end that the model has not read yet."""
 
-    def __init__(self, model: CausalModel, *, sampling: Sampling, generator: torch.Generator | None = None) -> None:
-        """generator: for reproducible sampling. The model should be in eval mode, since dropout is not disabled."""
-        self.model = model
+    def __init__(
+        self,
+        model: CausalModel,
+        *,
+        sampling: Sampling,
+        generator: torch.Generator | None = None,
+        drafter: Drafter | None = None,
+    ) -> None:
+        """generator: for reproducible sampling. drafter: of this text alone; see :class:`Speculation`.
+
+        The model should be in eval mode, since dropout is not disabled.
+        """
         self.sampling = sampling
         self.generator = generator
-        self._state: State | None = None
+        self._text = Speculation(model, drafter, most=getattr(model, "length_limit", None))
         self._unread: list[int] = []
         self._seen: set[int] = set()
 
     @property
     def empty(self) -> bool:
-        return self._state is None and not self._unread
+        return self._text.empty and not self._unread
 
     def append(self, tokens: Iterable[int]) -> None:
         """Append tokens to the text; the next draw reads them."""
@@ -38,7 +48,7 @@ class Session:
         Raises UnsupportedInputError, and leaves the text unchanged, if it would exceed the model's limit.
         """
         assert self._unread, "an empty text has no next token"
-        logits, self._state = prefill(self.model, torch.tensor([self._unread]), state=self._state)
+        logits = self._text.read(torch.tensor([self._unread]))
         self._seen.update(self._unread)
         seen = torch.zeros_like(logits, dtype=torch.bool)
         seen[0, list(self._seen)] = True

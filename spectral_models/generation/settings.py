@@ -27,6 +27,8 @@ class Settings:
     num_return_sequences: int
     stop_tokens: Collection[int]
     pad_token_id: int
+    prompt_lookup_num_tokens: int | None = None
+    assistant: object = None
 
     def __post_init__(self) -> None:
         for name, least, most in (
@@ -34,8 +36,10 @@ class Settings:
             ("num_beams", 1, _MOST_ROWS),
             ("num_return_sequences", 1, _MOST_ROWS),
             ("pad_token_id", None, None),
+            ("prompt_lookup_num_tokens", 1, MOST_NEW_TOKENS),
         ):
-            object.__setattr__(self, name, whole(name, getattr(self, name), least=least, most=most))
+            if name != "prompt_lookup_num_tokens" or self.prompt_lookup_num_tokens is not None:
+                object.__setattr__(self, name, whole(name, getattr(self, name), least=least, most=most))
         # Sequences of n tokens are scored by n^length_penalty, which float32 must hold.
         object.__setattr__(self, "length_penalty", real("length_penalty", self.length_penalty, least=-5, most=5))
         object.__setattr__(self, "stop_tokens", _tokens("stop_tokens", self.stop_tokens))
@@ -48,8 +52,19 @@ class Settings:
         """Sequences that are computed for each prompt."""
         return max(self.num_beams, self.num_return_sequences)
 
+    @property
+    def assisted(self) -> bool:
+        """Whether drafts are verified, of which a batch of several rows would accept different lengths."""
+        return self.prompt_lookup_num_tokens is not None or self.assistant is not None
+
     def check_batch(self, rows: int) -> None:
-        """Raise ConfigError if that many prompts need too much memory."""
+        """Raise ConfigError if that many prompts need too much memory, or cannot be drafted together."""
+        if self.assisted and rows * self.copies > 1:
+            raise ConfigError(
+                f"assistant and prompt_lookup_num_tokens decode one sequence at a time; got {rows} prompts with "
+                f"num_beams {self.num_beams} and num_return_sequences {self.num_return_sequences}. Leave them out, or "
+                "call generate for each prompt."
+            )
         tokens = rows * self.num_beams * self.max_new_tokens if self.num_beams > 1 else 0
         if rows * self.copies > _MOST_ROWS or tokens > _MOST_TOKENS:
             raise ConfigError(

@@ -37,19 +37,26 @@ _COMMANDS = {
 
 
 def write_card(
-    run: RunConfig, task: Task, judged: dict[str, float], origin: Mapping[str, Any] | None, parameters: int, path: Path
+    run: RunConfig,
+    task: Task,
+    judged: dict[str, float],
+    step: int,
+    origin: Mapping[str, Any] | None,
+    parameters: int,
+    path: Path,
 ) -> None:
     """Write the card to the directory of a saved model, with a copy of the run's curve.
 
-    judged: the held-out numbers. origin: of :class:`SpectralModel`.
+    judged: the held-out numbers. step: that the weights are of. origin: of :class:`SpectralModel`.
     """
-    (path / CARD).write_text(_card(run, task, judged, origin, parameters), encoding="utf-8")
+    (path / CARD).write_text(_card(run, task, judged, step, origin, parameters), encoding="utf-8")
     shutil.copyfile(path.parent / CURVE, path / CURVE)
 
 
 def _card(
-    run: RunConfig, task: Task, judged: dict[str, float], origin: Mapping[str, Any] | None, parameters: int
+    run: RunConfig, task: Task, judged: dict[str, float], step: int, origin: Mapping[str, Any] | None, parameters: int
 ) -> str:
+    when = f"at step {step}, the best evaluation on these data" if run.training.keeps_best else "after the last step"
     architecture = architecture_of(task.model) or ""
     source = run.data.source
     about = ModelCardData(
@@ -76,7 +83,7 @@ Spectral Networks {__version__}. {began}
 
 ## Results
 
-On data that training never saw, after the last step, for one seed ({run.training.seed}):
+On data that training never saw, {when}, for one seed ({run.training.seed}):
 
 | | |
 |---|---|

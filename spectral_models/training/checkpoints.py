@@ -17,14 +17,15 @@ from spectral_models.seal import sealed, verify
 
 TRAINING_MARKER = "training-complete.json"
 TRAINED = "trained.safetensors"
-"""Weights to continue from, where the model's own are their average."""
+"""The weights to continue from in checkpoints whose model has the average of the weights."""
 CONTINUE = ", then continue from the last complete checkpoint with --resume."
 _NEEDED = (CONFIG, WEIGHTS, "optimizer.pt", "scheduler.pt", "trainer_state.json")
-"""What a run cannot continue without; and the random states of its processes."""
+"""Files without which a run cannot continue. It also needs the random states of its processes."""
 
 
 @contextmanager
 def saving(directory: Path) -> Iterator[None]:
+    """Raise CheckpointError for files that cannot be written inside the block."""
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
@@ -32,9 +33,9 @@ def saving(directory: Path) -> Iterator[None]:
 
 
 def newest_complete(directory: Path, until: int | None = None) -> Path | None:
-    """The newest training checkpoint that has all it needs, as it was written; None when there is none.
+    """The newest checkpoint with all files that resuming needs, unchanged since they were written; None without one.
 
-    until: the last step that counts.
+    until: ignore checkpoints of later steps.
     """
     for path in reversed(numbered(directory)):
         if until is not None and step_of(path) > until:
@@ -49,12 +50,12 @@ def newest_complete(directory: Path, until: int | None = None) -> Path | None:
 
 
 def processes_of(checkpoint: Path) -> int:
-    """How many processes kept their random states in a training checkpoint."""
+    """The number of processes whose random states a checkpoint holds."""
     return sum(fnmatch(name, "rng_state*.pth") for name in sealed(checkpoint, TRAINING_MARKER))
 
 
 def remove_newer(directory: Path, step: int) -> list[Path]:
-    """Delete the checkpoints beyond a step: interrupted ones, which would be taken for recent ones and kept."""
+    """Delete the checkpoints of later steps, and return their paths."""
     newer = [path for path in numbered(directory) if step_of(path) > step]
     for path in newer:
         shutil.rmtree(path)
@@ -62,7 +63,7 @@ def remove_newer(directory: Path, step: int) -> list[Path]:
 
 
 def numbered(directory: Path) -> list[Path]:
-    """Checkpoints in the order of their steps."""
+    """The checkpoints, complete or not, in the order of their steps."""
     found = [path for path in directory.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
     return sorted(found, key=step_of)
 

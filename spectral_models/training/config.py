@@ -1,4 +1,4 @@
-"""What a training run is: a model, data, and how to train."""
+"""Configs of training runs: a model, a task, data, and how to train."""
 
 from __future__ import annotations
 
@@ -85,12 +85,12 @@ class TrainingConfig(Config):
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     """Autocast of matrix products; parameters, transforms and states stay in float32 or above. fp16 needs a GPU."""
     gradient_checkpointing: bool = False
-    """Recompute blocks in the backward pass."""
+    """Recompute blocks in the backward pass instead of storing their activations."""
     ema: float | None = Field(default=None, gt=0.0, lt=1.0)
     """Decay of an exponential moving average of the weights, 0.999 say, which is evaluated and saved in their place; in
     the first steps (1 + n) / (10 + n) if that is smaller."""
     eval_every: Length = 100
-    """Steps between evaluations on what is held out."""
+    """Steps between evaluations on held-out data."""
     best: bool = False
     """Keep the weights of the best evaluation, by the task's first held-out number, instead of the last weights."""
     patience: Length | None = None
@@ -98,12 +98,16 @@ class TrainingConfig(Config):
     save_every: Length = 100
     """Steps between checkpoints."""
     keep: Width = Field(default=2, ge=2)
-    """Checkpoints kept; at least two, so that one is whole while another is written."""
+    """Checkpoints kept; at least two, so that one is complete while another is written."""
     log_every: Length = 10
     trackers: tuple[str, ...] = ("tensorboard",)
     """Where numbers are logged besides the run's directory: TensorBoard (in logs/) and any that transformers reports
     to, as wandb, mlflow, trackio. Each must be installed, and reads its own environment variables."""
     seed: int = Field(default=0, ge=0, lt=1 << 32)
+
+    @property
+    def keeps_best(self) -> bool:
+        return self.best or self.patience is not None
 
     @property
     def warmup_steps(self) -> int:
@@ -137,7 +141,7 @@ def _kind_of(data: type[AnyDataConfig]) -> str:
 
 @dataclass(frozen=True)
 class _Data:
-    """Annotation: the config of data that the run's task reads, as a config or a mapping, by its ``type``."""
+    """Annotation: validates data as a config of a type that the run's task reads."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.with_info_plain_validator_function(self.resolve)
@@ -150,12 +154,12 @@ class _Data:
 
     @staticmethod
     def resolve(value: object, info: core_schema.ValidationInfo) -> AnyDataConfig:
-        """Without a ``type``, of the first kind that the task reads for the model."""
+        """Data without a ``type`` are of the first type that the task reads for the model."""
         model, task = info.data.get("model"), info.data.get("task")
         if isinstance(value, AnyDataConfig):
             return value
         if model is None or task is None:
-            return AnyDataConfig.model_construct(type="", source="")  # what is wrong there is the error
+            return AnyDataConfig.model_construct(type="", source="")  # the error of the model or the task is reported
         kinds = {_kind_of(kind): kind for kind in (*task.data_kinds(model), *task.reads)}
         kind = value.get("type", next(iter(kinds))) if isinstance(value, Mapping) else None
         if not isinstance(kind, str) or kind not in kinds:
@@ -173,7 +177,7 @@ class RunConfig(Config):
     task: Annotated[TaskConfig, OneOf(TASKS)] | None = None
     """What the model is trained for; null takes the model's default: ``classification`` for a classifier."""
     data: Annotated[SerializeAsAny[AnyDataConfig], _Data()] = cast(Any, {})
-    """What it reads. Which types there are depends on the task."""
+    """What the model is trained on. The types of data depend on the task."""
     training: TrainingConfig = TrainingConfig()
     init_from: Annotated[str, Field(min_length=1)] | None = None
     """A checkpoint, or the directory of a finished run, whose weights the model begins with; what the model leaves out
@@ -195,7 +199,7 @@ class RunConfig(Config):
     def _fits(self) -> RunConfig:
         if self.task is None:
             return self
-        # A frozen config takes no assignment, and a validator must return the instance it was given.
+        # Not by assignment, as configs are frozen, nor in a copy: a validator must return its own instance.
         self.__dict__["model"] = self.task.adapted(self.model)
         if reasons := self.task.unsupported_reasons(self.model, self.data):
             raise ValueError("; ".join(reasons))

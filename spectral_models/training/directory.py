@@ -1,4 +1,4 @@
-"""The directory of a run: who may write to it, and whether a run may begin or continue there."""
+"""The directory of a run: its lock, its config, and whether a run may begin or continue there."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from spectral_models.errors import CheckpointError, not_written
 from spectral_models.record import CONFIG, SCHEMA_VERSION, read_record
 from spectral_models.seal import MARKER, read_json
 from spectral_models.tasks.task import Fingerprint
-from spectral_models.training.checkpoints import TRAINING_MARKER, newest_complete, processes_of, remove_newer
+from spectral_models.training.checkpoints import TRAINING_MARKER, newest_complete, processes_of, remove_newer, step_of
 from spectral_models.training.config import BY_TOTAL, RunConfig, TrainingConfig
 
 LOCK, RECORD, DATA = "run.lock", "run.yaml", "data.json"
@@ -34,10 +34,10 @@ _log = logging.getLogger("spectral_models")
 
 @contextmanager
 def claimed(directory: Path, *, leads: bool) -> Iterator[None]:
-    """Make a run's directory and hold it against other runs, until the block or the process ends.
+    """Create a run's directory and lock it against other runs, until the block or the process ends.
 
-    leads: whether this is the process that writes; the others of a run rely on it. Raises ConfigError, naming the
-    holder, where another run holds the directory, and for one that is a checkpoint's.
+    leads: whether this process writes; the other processes of a run take no lock. Raises ConfigError, naming the owner,
+    if another run has locked the directory, and for the directory of a checkpoint.
     """
     held = [name for name in (CONFIG, WEIGHTS, MARKER, TRAINING_MARKER) if (directory / name).exists()]
     if held:
@@ -54,12 +54,12 @@ def claimed(directory: Path, *, leads: bool) -> Iterator[None]:
         raise not_written(f"cannot write to {directory}", error, ".", remedy="Choose another --out") from None
     with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system frees it when a process ends, however it does
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released with the process, even a killed one
         except BlockingIOError:
             lock.seek(0)
-            holder = lock.read(1000).strip() or "another process"
+            owner = lock.read(1000).strip() or "another process"
             raise ConfigError(
-                f"{directory} is in use by {holder}. Wait until that ends, end it, or choose another --out."
+                f"{directory} is in use by {owner}. Wait until that ends, end it, or choose another --out."
             ) from None
         except OSError as error:
             _log.warning("%s cannot be locked (%s): let no other run write there", directory, error.strerror)
@@ -67,12 +67,12 @@ def claimed(directory: Path, *, leads: bool) -> Iterator[None]:
 
 
 def begin(run: RunConfig, directory: Path, *, resume: bool, leads: bool) -> Path | None:
-    """Check that the run may begin or continue in its directory, and keep its config there.
+    """Check that the run may begin or continue in its directory.
 
-    Returns the checkpoint to continue from, if any. A run that continues may have more steps than it began with, where
-    the rates of the steps so far stay as they were; :func:`keep_config` then writes that down. Raises ConfigError for a
-    run that is there when resume is not asked for, that is another, or whose config is lost; CheckpointError for one of
-    an earlier release.
+    Returns the checkpoint to continue from, if any. A run may continue with more steps than it began with, if that
+    leaves the learning rates up to the checkpoint as they were. Raises ConfigError if a run is there and resume is not
+    set, for a run with another config, and for one whose config is lost; CheckpointError for a run of an earlier
+    release.
     """
     file = directory / RECORD
     begun = has_begun(directory)
@@ -81,13 +81,13 @@ def begin(run: RunConfig, directory: Path, *, resume: bool, leads: bool) -> Path
     newest = newest_complete(directory / "checkpoints") if resume else None
     if newest is not None and (schema := read_record(newest)["schema_version"]) != SCHEMA_VERSION:
         raise CheckpointError(
-            f"{newest} has schema version {schema}, and models began otherwise then than in this release, which writes "
-            f"{SCHEMA_VERSION}. Finish the run with the release that began it, or choose another --out."
+            f"{newest} has schema version {schema}, and this release, which writes {SCHEMA_VERSION}, initialises "
+            "models differently. Finish the run with the release that began it, or choose another --out."
         )
     if begun:
         if not file.exists():
             raise ConfigError(
-                f"{file} is missing, and nothing else says how the run there was begun. Put it back, or choose "
+                f"{file} is missing, and nothing else says with which config the run began. Put it back, or choose "
                 "another --out."
             )
         before = RunConfig.parse(read_yaml(file))
@@ -99,14 +99,16 @@ def begin(run: RunConfig, directory: Path, *, resume: bool, leads: bool) -> Path
                 "Resume with the config it began with, or choose another --out."
             )
     if leads:
-        _write_down(run, directory, begun)
+        _sign(directory)
+        if not begun:  # remove what a run left that was killed before it saved
+            shutil.rmtree(directory / "tokenizer", ignore_errors=True)
         if resume:
             _clear(directory / "checkpoints", newest)
     return newest
 
 
 def _is_longer(run: RunConfig, before: RunConfig) -> bool:
-    """Whether it is the run of before with more steps; its warm-up may have become a number of steps."""
+    """Whether the configs differ in a larger number of steps alone, and perhaps in the form of the warm-up."""
     relaxed = {"steps": run.training.steps, "warmup": run.training.warmup}
     same = before.model_copy(update={"training": before.training.model_copy(update=relaxed)}) == run
     return same and run.training.steps > before.training.steps
@@ -115,7 +117,10 @@ def _is_longer(run: RunConfig, before: RunConfig) -> bool:
 def _checkpoint_to_extend(
     now: TrainingConfig, before: TrainingConfig, directory: Path, newest: Path | None
 ) -> Path | None:
-    """The newest checkpoint up to which a run with more steps has the same rates. Raises ConfigError without one."""
+    """The newest checkpoint up to which more steps leave the learning rates as they were.
+
+    Raises ConfigError if there is none, and for schedules that depend on the number of steps.
+    """
     refused = f"--resume cannot raise training.steps of the run in {directory} from {before.steps} to {now.steps}"
     otherwise = f"begin another run from its weights: --from {directory} --out ANOTHER"
     if now.schedule in BY_TOTAL:
@@ -141,18 +146,18 @@ def _checkpoint_to_extend(
 
 
 def has_begun(directory: Path) -> bool:
-    """Whether a run there has saved anything to continue from."""
+    """Whether a run there has saved a checkpoint or its model."""
     return (directory / "model").exists() or any((directory / "checkpoints").glob("checkpoint-*"))
 
 
 def check_data(directory: Path, now: Fingerprint) -> None:
-    """Raise ConfigError unless a run that is continued reads what it began with; keep that of a run that begins."""
+    """Write the fingerprint of a new run's data. Raises ConfigError if a resumed run began with other data."""
     file = directory / DATA
     if has_begun(directory) and file.exists():
         before = read_json(file)
         changed = [part for part, found in now.items() if found != before.get(part)]
         if changed:
-            counts = [f"{part}: {_described(before.get(part))} then, {_described(now[part])} now" for part in changed]
+            counts = [f"{part}: {_summary(before.get(part))} then, {_summary(now[part])} now" for part in changed]
             raise ConfigError(
                 f"the run in {directory} was begun with other data ({'; '.join(counts)}). Give it the data it began "
                 "with, or begin another run in another --out."
@@ -164,12 +169,12 @@ def check_data(directory: Path, now: Fingerprint) -> None:
 
 
 def kept_tokenizer(directory: Path) -> Tokenizer | None:
-    """The tokenizer that a run began with: not learned again when it is resumed, nor by a second process."""
+    """The tokenizer that a run began with, for when it is resumed and for its other processes; None without one."""
     return read_tokenizer(directory / "tokenizer") if (directory / "tokenizer" / TOKENIZER).exists() else None
 
 
 def keep_tokenizer(directory: Path, tokenizer: Tokenizer | None) -> None:
-    """Keep it there, whole or not at all; bytes need no keeping."""
+    """Save the tokenizer in the run's directory, completely or not at all. Bytes need no file."""
     target = directory / "tokenizer"
     if tokenizer is None or target.exists() or isinstance(tokenizer, ByteTokenizer):
         return
@@ -181,53 +186,43 @@ def keep_tokenizer(directory: Path, tokenizer: Tokenizer | None) -> None:
     temporary.rename(target)
 
 
-def _described(part: object) -> str:
+def _summary(part: object) -> str:
     if not isinstance(part, dict):
         return "none"
     return f"{part.get('count')} {part.get('what')} with SHA-256 {str(part.get('sha256'))[:8]}..."
 
 
-def _write_down(run: RunConfig, directory: Path, begun: bool) -> None:
-    since = time.strftime("%Y-%m-%d %H:%M:%S %z")
-    try:
-        (directory / LOCK).write_text(
-            f"process {os.getpid()} on {socket.gethostname()} since {since}\n", encoding="utf-8"
-        )
-        if not begun:  # once: a resumed run that the disk has no room for must not lose it
-            shutil.rmtree(directory / "tokenizer", ignore_errors=True)  # of a run that was killed before it saved
-            (directory / RECORD).write_text(_described_run(run), encoding="utf-8")
-    except OSError as error:
-        raise not_written(f"cannot write to {directory}", error, ".", remedy="Choose another --out") from None
-
-
-def _described_run(run: RunConfig) -> str:
-    return yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False)
-
-
 def keep_config(run: RunConfig, directory: Path) -> None:
-    """Replace the config of a run that continues with more steps."""
+    """Write the run's config, completely or not at all, unless it is there already."""
     file = directory / RECORD
-    if RunConfig.parse(read_yaml(file)) == run:
+    text = yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False)
+    if file.exists() and file.read_text(encoding="utf-8") == text:
         return
     temporary = file.with_name(f".{RECORD}.writing-{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(file)
+
+
+def _sign(directory: Path) -> None:
+    """Name this process in the lock, for others that find it taken."""
+    owner = f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S %z')}\n"
     try:
-        temporary.write_text(_described_run(run), encoding="utf-8")
-        temporary.replace(file)
+        (directory / LOCK).write_text(owner, encoding="utf-8")
     except OSError as error:
         raise not_written(f"cannot write to {directory}", error, ".", remedy="Choose another --out") from None
 
 
 def _clear(checkpoints: Path, newest: Path | None) -> None:
-    """Say where a resumed run goes on, and delete what it passed over."""
+    """Log where a resumed run continues, and delete later checkpoints."""
     if newest is None:
         _log.warning("no complete checkpoint in %s: training begins at step 0", checkpoints.parent)
         return
-    for path in remove_newer(checkpoints, int(newest.name.rpartition("-")[2])):
+    for path in remove_newer(checkpoints, step_of(newest)):
         _log.warning("%s is removed; training continues from %s, the newest that can be continued", path, newest.name)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if (before := processes_of(newest)) != processes:
         _log.warning(
-            "%s has the random states of %d processes, and this run has %d: what is random goes on otherwise",
+            "%s has the random states of %d processes, and this run has %d: dropout continues with other numbers",
             newest,
             before,
             processes,

@@ -1,6 +1,6 @@
-"""What training needs of other packages, imported before anything else: a missing one is reported before a run begins.
+"""Imports the libraries that training needs, so that a missing one is reported before a run begins.
 
-transformers imports torchao where it is installed, and torchao says which of its kernels are not for this machine.
+transformers imports torchao if it is installed, which warns about kernels that it cannot load.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from spectral_models.transfer import Transfer
 
 
 def held_out_numbers(row: Mapping[str, float]) -> dict[str, float]:
-    """What a task's judgement added to the log, under its own names."""
+    """The held-out numbers in a row of the log, under the task's own names."""
     return {name.removeprefix("eval_"): value for name, value in row.items() if name.startswith("eval_")}
 
 
@@ -27,11 +27,11 @@ class TrainingProgress(TrainerCallback):  # type: ignore[misc]  # transformers c
     """
 
     def __init__(self, task: Task, began: Transfer | None = None) -> None:
-        self._judged = task
+        self._task = task
         self._began = began
         self._console = Console(stderr=True, highlight=False)
         self._bar: Progress | None = None
-        self._task = TaskID(0)
+        self._steps = TaskID(0)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.is_world_process_zero and self._began is not None:
@@ -46,12 +46,12 @@ class TrainingProgress(TrainerCallback):  # type: ignore[misc]  # transformers c
                 console=self._console,
                 transient=True,
             )
-            self._task = self._bar.add_task("", total=state.max_steps, completed=state.global_step)
+            self._steps = self._bar.add_task("", total=state.max_steps, completed=state.global_step)
             self._bar.start()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self._bar is not None:
-            self._bar.update(self._task, completed=state.global_step)
+            self._bar.update(self._steps, completed=state.global_step)
 
     def on_log(
         self,
@@ -65,11 +65,11 @@ class TrainingProgress(TrainerCallback):  # type: ignore[misc]  # transformers c
             return
         where = f"step {state.global_step:>{len(str(state.max_steps))}}/{state.max_steps}"
         logs = logs or {}
-        if f"eval_{self._judged.headline}" in logs:
-            numbers = ", ".join(f"{spelled(n)} {v:.{self._judged.digits}f}" for n, v in held_out_numbers(logs).items())
+        if f"eval_{self._task.headline}" in logs:
+            numbers = ", ".join(f"{spelled(n)} {v:.{self._task.digits}f}" for n, v in held_out_numbers(logs).items())
             self._console.print(f"{where}  held-out {numbers}", soft_wrap=True)
         elif "loss" in logs and self._bar is not None:
-            self._bar.update(self._task, description=f"loss {logs['loss']:.3f}")
+            self._bar.update(self._steps, description=f"loss {logs['loss']:.3f}")
         elif "loss" in logs:
             self._console.print(f"{where}  loss {logs['loss']:.3f}", soft_wrap=True)
 

@@ -1,4 +1,4 @@
-"""What a run leaves in memory."""
+"""The result of a run."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from spectral_models.tasks.task import Task
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """model: trained, in eval mode. history: everything that was logged. judged: its held-out numbers, by name. step:
-    that its weights are of, the best one or the last.
+    """A trained model and its numbers.
 
-    The numbers of metrics.json are attributes too: ``result.accuracy``, ``result.bits_per_byte``.
+    model: in eval mode. history: the log. judged: the model's held-out numbers, by name. step: after which it had these
+    weights, the last step or that of the best evaluation. The numbers of metrics.json are attributes too:
+    ``result.accuracy``, ``result.bits_per_byte``.
     """
 
     model: SpectralModel
@@ -32,7 +33,7 @@ class TrainingResult:
         return metrics[name]
 
     def report(self) -> str:
-        """The headline, with what it compares with and the other numbers."""
+        """The held-out numbers for people, the main one first."""
         (name, value), *others, (_, what) = self.task.lines(self.judged)
         return (
             f"held-out {name:<15}  {value}"

@@ -167,7 +167,8 @@ def _finished(run: RunConfig, trainer: SpectralTrainer, directory: Path) -> Trai
     if trainer.is_world_process_zero():
         task.draw(history, directory / CURVE, f"{run.data.source}: {last} steps of {run.training.batch_size}")
         save_checkpoint(model, directory / "model", tokenizer=task.tokenizer)
-        write_card(run, task, judged, model.origin, sum(map(Tensor.numel, model.parameters())), directory / "model")
+        parameters = sum(map(Tensor.numel, model.parameters()))
+        write_card(run, task, judged, step, model.origin, parameters, directory / "model")
         rows = [dict(sorted(row.items())) for row in history]  # as they are read back from a checkpoint
         written = json.dumps({**task.metrics(judged), "step": step, "history": rows}, indent=2)
         (directory / "metrics.json").write_text(written + "\n", encoding="utf-8")

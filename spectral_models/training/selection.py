@@ -25,7 +25,7 @@ class Selection:
     @staticmethod
     def of(training: TrainingConfig, task: Task) -> Selection | None:
         """What the config asks for, if anything. Raises ConfigError for a task that does not say what is better."""
-        if not training.best and training.patience is None:
+        if not training.keeps_best:
             return None
         if task.greater_is_better is None:
             raise ConfigError(

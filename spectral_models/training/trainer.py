@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer, taught three things: a task's loss, its numbers, checkpoints that are whole or ignored."""
+"""Hugging Face's Trainer with a task's loss, its held-out numbers, and checkpoints that are complete or ignored."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from spectral_models.weights import put_weights, read_weights
 
 
 class InTraining(nn.Module):
-    """What Trainer calls with a batch: a model, and the loss of its task."""
+    """A model with the loss of its task: the module that Trainer calls with a batch."""
 
-    accepts_loss_kwargs = True  # Trainer then leaves the division of a step to the loss
+    accepts_loss_kwargs = True  # Trainer then leaves it to the loss to divide by the labels of the step
 
     def __init__(self, model: SpectralModel, loss: Callable[[Any, Batch, Tensor | int | None], StepLoss]) -> None:
         super().__init__()
@@ -41,15 +41,15 @@ class InTraining(nn.Module):
 
 
 class RunningMeans:
-    """Means of what a model reports beside its loss: its auxiliary losses and its metrics."""
+    """Means of the auxiliary losses and metrics that a model reports beside its loss."""
 
     def __init__(self) -> None:
         self.values: dict[str, list[Tensor]] = {}
 
-    def add(self, found: StepLoss) -> None:
-        for name, auxiliary in found.losses.items():
+    def add(self, output: StepLoss) -> None:
+        for name, auxiliary in output.losses.items():
             self.values.setdefault(f"loss/{name}", []).append(auxiliary.detach())
-        for name, value in found.metrics.items():
+        for name, value in output.metrics.items():
             self.values.setdefault(name, []).append(value.detach())
 
     def drain(self) -> dict[str, float]:
@@ -73,7 +73,7 @@ class LogAtCheckpoints(TrainerCallback):  # type: ignore[misc]  # transformers c
 
 
 class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
-    """Trainer for a task and a model of its."""
+    """Trains a model for a task."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
             callbacks=callbacks,
             train_dataset=task.examples(training.batch_size, args.max_steps, training.seed),
             data_collator=task.collate,
-            eval_dataset=(),  # the task judges; Trainer only wants to be told that there is something to judge on
+            eval_dataset=(),  # the task has the held-out data; Trainer only requires that this is not None
         )
         self.add_callback(LogAtCheckpoints(evaluations=self.selection is not None))
         # After super().__init__, which moves the model to its device.
@@ -117,18 +117,18 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
         return_outputs: bool = False,
         num_items_in_batch: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, StepLoss]:
-        """The task's: each batch gives its share of the step's loss, and the processes' gradients are averaged."""
-        found: StepLoss = model(inputs, num_items_in_batch)
-        self.reported.add(found)
-        loss = found.loss * self.accelerator.num_processes
-        return (loss, found) if return_outputs else loss
+        """The task's loss of a batch, as a share of the step's loss; times the processes, which average gradients."""
+        output: StepLoss = model(inputs, num_items_in_batch)
+        self.reported.add(output)
+        loss = output.loss * self.accelerator.num_processes
+        return (loss, output) if return_outputs else loss
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Tensor]], Tensor]:
-        """The batches of a step and how many labels they hold over all processes.
+        """The batches of a step, and the number of labels in them over all processes.
 
-        Counted here because ours are shifted already, and Trainer would leave out the first of every window.
+        Trainer would not count the first label of every sequence: it expects labels that are not shifted yet.
         """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         here = sum((counted(batch["labels"]) for batch in batches), start=torch.tensor(0)).to(device)
@@ -142,9 +142,9 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
         return MuonWithAdamW if self.training.optimizer == "muon" else optimizer, {**options, "params": self.groups}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the parts' metrics to every training log; of the last one keeps what does not depend on the session.
+        """Log the parts' metrics with the training loss, and last the mean loss over all steps.
 
-        Trainer's own train_loss is the mean over the steps since the run was resumed.
+        Trainer's own train_loss is the mean over the steps since the run was resumed, and it logs timings with it.
         """
         if "loss" in logs:
             logs = {**logs, **self.reported.drain()}
@@ -153,7 +153,7 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
         super().log(logs, start_time)
 
     def _mean_loss(self) -> float:
-        """Over all steps of the run. Each log has the mean of the steps since the one before."""
+        """Training loss over all steps of the run; a logged loss is the mean since the log before."""
         rows = [(row["step"], row["loss"]) for row in self.state.log_history if "loss" in row]
         steps = [step - before for before, (step, _) in zip([0, *(step for step, _ in rows)], rows, strict=False)]
         total: float = sum(count * loss for count, (_, loss) in zip(steps, rows, strict=True))
@@ -162,7 +162,7 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """The task's held-out numbers, without autocast: what the saved model gives."""
+        """The task's held-out numbers, without autocast, as the saved model gives them."""
         was_training = self.result.training
         self.result.eval()
         judged = self.task.judge(self.result)
@@ -177,7 +177,7 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
         return metrics
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """The model alone, in our format, and beside an average the weights that are trained; no pickled arguments."""
+        """Save the model, and the trained weights if it is their average; no pickled arguments."""
         if self.args.should_save:
             directory = Path(output_dir or self.args.output_dir)
             directory.mkdir(parents=True, exist_ok=True)
@@ -194,7 +194,7 @@ class SpectralTrainer(Trainer):  # type: ignore[misc]  # transformers carries no
             files = [path.name for path in directory.iterdir() if path.is_file() and path.name != TRAINING_MARKER]
             with saving(directory):
                 write_marker(directory, TRAINING_MARKER, sorted(files))
-            # By step: Trainer would go by time, and a clock that was set back makes the newest the oldest.
+            # By step: Trainer goes by time, and by a clock that was set back the newest would be the oldest.
             best = None if self.selection is None else self.selection.best_step(self.state.log_history)
             for path in numbered(directory.parent)[: -self.training.keep]:
                 if step_of(path) != best:

@@ -11,8 +11,6 @@ from torch import Tensor
 from transformers import (
     DynamicCache,
     GenerationConfig,
-    GPT2Config,
-    GPT2LMHeadModel,
     PreTrainedTokenizerFast,
     pipeline,
 )
@@ -161,27 +159,9 @@ def test_what_is_no_cache_of_ours_is_refused(wrapped, prompt):
         generated(wrapped, prompt, cache_implementation="static")
 
 
-def test_what_takes_tokens_back_is_refused(wrapped, prompt):
-    """As the model and as the assistant of another's, whose class knows nothing of ours."""
-    theirs = GPT2LMHeadModel(GPT2Config(vocab_size=256, n_embd=8, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0))
-    other = GPT2LMHeadModel(GPT2Config(vocab_size=250, n_embd=8, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0))
-    bytes_, one = byte_tokenizer(), prompt[:1]
-    both = {"tokenizer": bytes_, "assistant_tokenizer": bytes_}
-    for model, options in (
-        (wrapped, {"assistant_model": theirs}),
-        (wrapped, {"assistant_model": wrapped}),
-        (wrapped, {"assistant_model": other, **both}),
-        (wrapped, {"prompt_lookup_num_tokens": 2}),
-        (wrapped, {"assistant_early_exit": 1}),
-        (theirs, {"assistant_model": wrapped}),
-        (theirs, {"assistant_model": wrapped, "do_sample": True}),
-        (other, {"assistant_model": wrapped, **both}),
-        (other, {"assistant_model": wrapped, "do_sample": True, **both}),
-    ):
-        with pytest.raises(ConfigError, match=r"^SpectralForCausalLM takes no part in assisted generation"):
-            generated(model, one, **options)
+def test_continuous_batching_is_refused(wrapped, prompt):
     with pytest.raises(ConfigError, match="continuous batching pages keys and values"):
-        wrapped.generate_batch([one[0].tolist()])
+        wrapped.generate_batch([prompt[0].tolist()])
 
 
 def test_what_the_mixin_says_holds():

@@ -20,8 +20,9 @@ import yaml
 from typer.testing import CliRunner
 
 from spectral_core.plugins import HOST, PluginFailure
-from spectral_models import list_blocks, list_models, load_checkpoint, load_config
+from spectral_models import build_model, list_blocks, list_models, load_checkpoint, load_config, save_checkpoint
 from spectral_models.cli.commands import app
+from spectral_models.data.subwords import learn_bpe
 from spectral_models.registries import MODELS
 from spectral_models.training import load_run
 
@@ -252,6 +253,21 @@ def test_greedy_generation_does_not_depend_on_the_seed_or_the_backend(trained, s
     assert spectral(*arguments).out == spectral(*arguments, "--seed", "5", "--fft", "torch").out
 
 
+def test_drafts_change_nothing_that_is_printed(trained, spectral, tmp_path):
+    arguments = ["generate", trained, "--prompt", "line line", "--max-new-tokens", "30"]
+    plain = spectral(*arguments)
+    assert spectral(*arguments, "--prompt-lookup-num-tokens", "6") == plain
+    assert spectral(*arguments, "--assistant", trained) == plain
+    both = spectral(*arguments, "--prompt-lookup-num-tokens", "6", "--assistant", trained)
+    assert_error(both, "give one of them")
+    learned = learn_bpe(["some text"], 257)
+    small = {"hidden_dim": 8, "num_layers": 1}
+    save_checkpoint(build_model(small, vocab_size=257), tmp_path / "learned", tokenizer=learned)
+    assert_error(spectral(*arguments, "--assistant", tmp_path / "learned"), "has another tokenizer")
+    save_checkpoint(build_model(small, type="encoder", block="dense"), tmp_path / "encoder")
+    assert_error(spectral(*arguments, "--assistant", tmp_path / "encoder"), "language model that keeps a state")
+
+
 def test_an_empty_prompt_begins_a_document(trained, spectral):
     ended = spectral("generate", trained, "--max-new-tokens", "10")
     assert ended.code == 0
@@ -367,7 +383,7 @@ def test_help_names_every_option_of_every_command(monkeypatch):
         "config schema": ["VARIANT"],
         "train": ["CONFIG", "--data", "--set", "PATH=VALUE", "--out", "--resume", "torchrun"],
         "generate": ["CHECKPOINT", "--prompt", "--max-new-tokens", "--temperature", "--top-k", "--top-p", "--seed"],
-        "generate ": ["--repetition-penalty", "--fft", "--interactive", "/reset", "Ctrl-C"],
+        "generate ": ["--repetition-penalty", "--fft", "--interactive", "/reset", "Ctrl-C", "--assistant"],
         "classify": ["CHECKPOINT", "TEXT", "--file", "--json", "spectral classify runs/digits seven.png"],
         "embed": ["CHECKPOINT", "TEXT", "--file", "--out", "--normalize", "embeddings.npy"],
         "export": ["CHECKPOINT", "OUT", "--format", "--length", "--size", "--full-rows", "sentiment.onnx"],

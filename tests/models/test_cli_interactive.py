@@ -155,3 +155,12 @@ def test_a_terminal_is_asked_line_by_line(talk, spectral, checkpoint, monkeypatc
 @pytest.mark.parametrize("option", [("--top-p", "2"), ("--repetition-penalty", "0")])
 def test_options_out_of_range_are_refused_at_the_beginning(talk, option):
     talk("one\n", *option).refused("must be above 0")
+
+
+@pytest.mark.parametrize("options", [("--prompt-lookup-num-tokens", 5), ("--assistant", "itself")])
+def test_drafts_change_no_answer(talk, checkpoint, options):
+    lines = "one one one\none one\n/reset\none\n"
+    plain = talk(lines, "--max-new-tokens", 20)
+    found = talk(lines, "--max-new-tokens", 20, *(checkpoint if option == "itself" else option for option in options))
+    assert found == plain
+    assert len(plain.out) > 20

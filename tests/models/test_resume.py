@@ -352,7 +352,7 @@ def test_a_run_whose_config_is_lost_or_damaged_is_neither_overwritten_nor_misrea
     (stopped / "run.yaml").unlink()
     with pytest.raises(ConfigError, match="already holds a run"):
         train(run, stopped)
-    with pytest.raises(ConfigError, match=r"run\.yaml is missing, and nothing else says how the run there was begun"):
+    with pytest.raises(ConfigError, match=r"run\.yaml is missing, and nothing else says with which config"):
         train(load_run(run.model_dump(), {"training.learning_rate": 1.0}), stopped, resume=True)
 
 

@@ -83,7 +83,7 @@ CASES: dict[str, tuple[dict[str, Any], list[dict[str, Any]], str, str]] = {
         "jsonl",
         "holds 1 numbers, and row 1 has 2",
     ),
-    "one label for a set": ({"model": SEVERAL}, ROWS, "csv", "several labels are a list, or text that data.separator"),
+    "one label for a set": ({"model": SEVERAL}, ROWS, "csv", "several labels are a list, or a text that"),
     "another number of labels": (
         {"model": {**ONE, "num_labels": 4}},
         ROWS,

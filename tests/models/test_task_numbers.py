@@ -104,7 +104,7 @@ def test_a_checkpoint_of_sets_of_labels_is_told_what_divides_them(finished, tabl
         (away / file.name).write_bytes(file.read_bytes())
     given = ("evaluate", away, "--data", table, "--set", "label=joined")
     assert spectral(*given, "--set", "separator=|").out == spectral("evaluate", finished.directory, "--data", table).out
-    spectral(*given).refused("several labels are a list, or text that data.separator divides")
+    spectral(*given).refused("several labels are a list, or a text that data.separator divides")
 
 
 def test_classify_prints_what_the_model_says(finished: TrainingResult, spectral) -> None:

@@ -71,7 +71,7 @@ def cheap_runs() -> Iterator[None]:
     """Without pictures, and without a search for garbage among all modules at the beginning of each."""
     gc.freeze()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CausalLM, "draw", lambda *_: None)
+        patch.setattr(CausalLM, "draw", lambda self, history, path, title: path.touch())
         yield
     gc.unfreeze()
 
@@ -421,6 +421,9 @@ def test_the_best_evaluation_is_kept_however_old_its_checkpoint_is(text, tmp_pat
     assert whole.history[-1]["best_step"] == 4
     assert json.loads((whole.directory / "metrics.json").read_text(encoding="utf-8"))["step"] == 4
     assert whole.report().endswith("best evaluation         step 4")
+    assert "at step 4, the best evaluation on these data" in (whole.directory / "model" / "README.md").read_text(
+        "utf-8"
+    )
     best, last = (weights(whole.directory / "checkpoints" / f"checkpoint-{step}") for step in (4, 10))
     for name, value in whole.model.state_dict().items():
         assert torch.equal(weights(whole.directory)[name], value), name
@@ -462,7 +465,7 @@ def test_the_curve_marks_the_best_evaluation(tmp_path, monkeypatch):
     history = [
         {"step": step, "eval_accuracy": value, "eval_loss": 1.0} for step, value in ((1, 0.5), (2, 0.9), (3, 0.7))
     ]
-    options: dict[str, Any] = {"title": "", "headline": "accuracy", "digits": 2, "what": "texts", "reference": None}
+    options: dict[str, Any] = {"title": "", "headline": "accuracy", "digits": 2, "what": "texts", "references": {}}
     plot_headline(history, tmp_path, **options)
     plot_headline([*history, {"step": 3, "best_step": 2}], tmp_path, **options)
     (plain,), (marked,) = ([text.get_text() for text in figure.axes[0].texts] for figure in figures)

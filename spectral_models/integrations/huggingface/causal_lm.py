@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.models.auto import modeling_auto
 
+from spectral_models.generation.rollback import MOST_PENDING
 from spectral_models.integrations.huggingface.base import SpectralHFModel
 from spectral_models.integrations.huggingface.cache import CachedGenerationMixin, SpectralCache
 from spectral_models.integrations.huggingface.pretrained import SpectralPreTrainedModel
@@ -66,8 +67,10 @@ class SpectralForCausalLM(CachedGenerationMixin, SpectralPreTrainedModel):
         tokens = self.token_inputs(input_ids, inputs_embeds)
         if attention_mask is not None:
             attention_mask = attention_mask[:, -tokens.shape[1] :]
-            if cache is not None and bool((attention_mask != 0).all()):
-                attention_mask = None
+        if cache is not None:
+            tokens, attention_mask, logits_to_keep = self._due(cache, tokens, attention_mask, logits_to_keep)
+        if cache is not None and attention_mask is not None and bool((attention_mask != 0).all()):
+            attention_mask = None
         if shift_labels is None and labels is not None:
             shift_labels = F.pad(labels[:, 1:], (0, 1), value=IGNORE)
         if shift_labels is not None and attention_mask is not None:
@@ -81,3 +84,26 @@ class SpectralForCausalLM(CachedGenerationMixin, SpectralPreTrainedModel):
         return self.answered(
             {"input_ids": tokens}, attention_mask, shift_labels, options, cache=cache, kept=kept, **fewer
         )
+
+    def _due(
+        self, cache: SpectralCache, ids: Tensor, mask: Tensor | None, kept: int | Tensor
+    ) -> tuple[Tensor, Tensor | None, int | Tensor]:
+        """What a call reads for these columns: the cache's pending ones in front; and which logits it then keeps.
+
+        Of a first call whose last columns may be taken back, the others are read here; so are many pending ones.
+        """
+        if cache.recording and cache.state is None and isinstance(kept, int) and 0 < kept < ids.shape[1]:
+            self._read(cache, ids[:, :-kept], None if mask is None else mask[:, :-kept])
+            ids, mask = ids[:, -kept:], None if mask is None else mask[:, -kept:]
+        if cache.pending is None:
+            return ids, mask, kept
+        if cache.pending.shape[1] >= MOST_PENDING:
+            self._read(cache, cache.pending, None)
+            return ids, mask, kept
+        before = cache.pending.shape[1]
+        kept = kept + before if isinstance(kept, Tensor) else kept or ids.shape[1]
+        return cache.due(ids), None if mask is None else F.pad(mask, (before, 0), value=1), kept
+
+    def _read(self, cache: SpectralCache, ids: Tensor, mask: Tensor | None) -> None:
+        self.answered({"input_ids": ids}, mask, None, {}, cache=cache, kept=slice(-1, None), logits_to_keep=1)
+        cache.settle()

@@ -269,10 +269,10 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
         with with_hidden_states("all" if wanted else "none"):
             if labels is None or (self.in_chunks and not self.training):
                 if cache is not None:
-                    options = {"state": cache.state, "return_state": True} | options
+                    options = {"state": cache.begun(), "return_state": True} | options
                 found = self.model(*inputs.values(), **options)
                 if cache is not None:
-                    cache.take(found.state, list(inputs.values())[-1].shape[1])
+                    cache.take(found.state, list(inputs.values())[-1])
                 loss = None if labels is None else StepLoss.of_logits(found.logits, labels, {}, {}, step_count).loss
                 also = {name: getattr(found, name, None) for name in self.gives}
                 answer = SpectralOutput(loss, found.logits[:, kept], cache, **also)
