@@ -205,7 +205,7 @@ def test_a_decoder_without_a_state_generates(standin):
 def test_a_task_without_a_class_says_so(standin):
     for cls in (hf.SpectralForTokenClassification, hf.SpectralForCausalLM):
         with pytest.raises(
-            ConfigError, match="Its task standin/alone has no Hugging Face class; load it with spectral_mod"
+            ConfigError, match="Its task standin/alone has no Hugging Face class; load it with AutoModel"
         ):
             cls.wrap(build_model({"type": "standin/lonely"}))
 

@@ -155,7 +155,7 @@ def test_what_these_models_have_not_is_refused(text, language_model):
         model(torch.tensor([[1]]), output_attentions=True)
     model = text.model()
     model.config.problem_type = "multi_label_classification"
-    with pytest.raises(ConfigError, match=r"problem_type 'multi_label_classification' was set behind a model"):
+    with pytest.raises(ConfigError, match=r"problem_type was set to 'multi_label_classification' in"):
         model(**text.batch())
 
 
