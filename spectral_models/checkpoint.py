@@ -202,6 +202,11 @@ def find(path: Path) -> Path:
         raise CheckpointError(f"there is no checkpoint directory at {path}. spectral train makes one in its --out.")
     if not (path / CONFIG).exists() and ((path / "model").is_dir() or (path / ".model.previous").is_dir()):
         return find(path / "model")
+    if (path / "adapter_config.json").is_file() and not (path / CONFIG).exists():
+        raise CheckpointError(
+            f"{path} holds an adapter, not a model: spectral_models.adapters.load_adapter reads it, and model/ of the "
+            "run that made it has it merged."
+        )
     if (path / "checkpoints").is_dir() and (path / "run.yaml").is_file():
         raise CheckpointError(
             f"the run in {path} has not finished, so there is no model in it yet. Continue it: spectral train CONFIG "

@@ -253,13 +253,14 @@ class Support(NamedTuple):
         return padded.unflatten(-1, (turns, self.points)).sum(-2)
 
 
+_AUTOCAST = frozenset(
+    device for device in ("cpu", "cuda", "xpu", "mps", "hpu", "xla") if torch.amp.is_autocast_available(device)
+)
+"""Computed here, since the compiler of PyTorch 2.9 cannot trace it."""
+
+
 def without_autocast(device: str) -> AbstractContextManager[None]:
     """Disables autocast, which would round the factors of matrix products and convolutions in a backend."""
-    if _has_autocast(device) and torch.is_autocast_enabled(device):
+    if device in _AUTOCAST and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return nullcontext()
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # PyTorch 2.9 cannot trace it
-def _has_autocast(device: str) -> bool:
-    return torch.amp.is_autocast_available(device)

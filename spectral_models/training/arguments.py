@@ -11,8 +11,9 @@ from transformers import TrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from spectral_core import ConfigError
-from spectral_models.training.config import RunConfig, TrainingConfig
+from spectral_models.training.config import RunConfig
 from spectral_models.training.optimizers import require_optimizer
+from spectral_models.training.options import TrainingConfig
 
 
 def training_arguments(run: RunConfig, directory: Path) -> TrainingArguments:

@@ -26,7 +26,8 @@ from spectral_models.record import CONFIG, SCHEMA_VERSION, read_record
 from spectral_models.seal import MARKER, read_json
 from spectral_models.tasks.task import Fingerprint
 from spectral_models.training.checkpoints import TRAINING_MARKER, newest_complete, processes_of, remove_newer, step_of
-from spectral_models.training.config import BY_TOTAL, RunConfig, TrainingConfig
+from spectral_models.training.config import RunConfig
+from spectral_models.training.options import BY_TOTAL, TrainingConfig
 
 LOCK, RECORD, DATA = "run.lock", "run.yaml", "data.json"
 _log = logging.getLogger("spectral_models")
@@ -102,8 +103,6 @@ def begin(run: RunConfig, directory: Path, *, resume: bool, leads: bool) -> Path
         _sign(directory)
         if not begun:  # remove what a run left that was killed before it saved
             shutil.rmtree(directory / "tokenizer", ignore_errors=True)
-        if resume:
-            _clear(directory / "checkpoints", newest)
     return newest
 
 
@@ -212,13 +211,13 @@ def _sign(directory: Path) -> None:
         raise not_written(f"cannot write to {directory}", error, ".", remedy="Choose another --out") from None
 
 
-def _clear(checkpoints: Path, newest: Path | None) -> None:
-    """Log where a resumed run continues, and delete later checkpoints."""
+def remove_later(checkpoints: Path, newest: Path | None) -> None:
+    """Log where a resumed run continues, and delete later checkpoints: incomplete ones, and those of a cool-down."""
     if newest is None:
         _log.warning("no complete checkpoint in %s: training begins at step 0", checkpoints.parent)
         return
     for path in remove_newer(checkpoints, step_of(newest)):
-        _log.warning("%s is removed; training continues from %s, the newest that can be continued", path, newest.name)
+        _log.warning("%s is removed: training continues from %s", path, newest.name)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if (before := processes_of(newest)) != processes:
         _log.warning(

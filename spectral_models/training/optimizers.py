@@ -17,7 +17,7 @@ from spectral_layers import Filter
 from spectral_layers.projection import Projection
 from spectral_models.block import Block
 from spectral_models.model import SpectralModel
-from spectral_models.training.config import TrainingConfig
+from spectral_models.training.options import TrainingConfig
 
 Groups = list[dict[str, Any]]
 

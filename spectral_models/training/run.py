@@ -36,7 +36,9 @@ from spectral_models.training.directory import (
     keep_config,
     keep_tokenizer,
     kept_tokenizer,
+    remove_later,
 )
+from spectral_models.training.lora import add_adapters, merge_adapters, save_adapter
 from spectral_models.training.optimizers import freeze
 from spectral_models.training.progress import TrainingProgress, held_out_numbers
 from spectral_models.training.result import TrainingResult
@@ -56,6 +58,7 @@ def train(run: RunConfig, out: str | Path, *, resume: bool = False) -> TrainingR
     checkpoints/     the last few states of training, each whole or ignored
     logs/            TensorBoard, if it is among ``training.trackers``
     model/           the finished model: :func:`spectral_models.load_checkpoint` reads it; README.md, its model card
+    adapter/         with ``training.lora.keep``: what training added to the checkpoint's weights
     curve.png        learning curve
     metrics.json     the final held-out numbers, and what was logged
     ===============  ======================================================================
@@ -89,6 +92,8 @@ def train(run: RunConfig, out: str | Path, *, resume: bool = False) -> TrainingR
                 raise
             if leads:
                 keep_config(run, directory)
+                if resume:
+                    remove_later(directory / "checkpoints", checkpoint)
             with closing(progress):
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
             return _finished(run, trainer, directory)
@@ -137,8 +142,12 @@ def _trainer(
     set_seed(run.training.seed)
     model = build_model(task.model)
     model.gradient_checkpointing = run.training.gradient_checkpointing
-    progress = TrainingProgress(task, _begin_from(run, model, checkpoint))
+    began = _begin_from(run, model, checkpoint)
+    progress = TrainingProgress(task, began)
     freeze(model, run.training.freeze)
+    if run.training.lora is not None:
+        assert model.origin is not None
+        add_adapters(model, run.training.lora, model.origin["new"])
     trainer = SpectralTrainer(task, model, run.training, arguments, callbacks=[*reporting, progress])
     trainer.remove_callback(PrinterCallback)
     return trainer, progress
@@ -164,6 +173,10 @@ def _finished(run: RunConfig, trainer: SpectralTrainer, directory: Path) -> Trai
         trainer.log({"best_step": step})
     judged = held_out_numbers(next(row for row in history if row["step"] == step and evaluated in row))
     model = trainer.result.eval()
+    if (lora := run.training.lora) is not None:
+        if lora.keep and trainer.is_world_process_zero():
+            save_adapter(model, lora, directory / "adapter")
+        merge_adapters(model)
     if trainer.is_world_process_zero():
         task.draw(history, directory / CURVE, f"{run.data.source}: {last} steps of {run.training.batch_size}")
         save_checkpoint(model, directory / "model", tokenizer=task.tokenizer)

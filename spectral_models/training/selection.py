@@ -8,7 +8,7 @@ from typing import Any
 
 from spectral_core import ConfigError
 from spectral_models.tasks.task import Task
-from spectral_models.training.config import TrainingConfig
+from spectral_models.training.options import TrainingConfig
 
 
 @dataclass(frozen=True)

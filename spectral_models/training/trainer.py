@@ -20,8 +20,8 @@ from spectral_models.seal import verify, write_marker
 from spectral_models.tasks.task import Task
 from spectral_models.training.average import Average, UpdateAverage
 from spectral_models.training.checkpoints import TRAINED, TRAINING_MARKER, numbered, saving, step_of
-from spectral_models.training.config import TrainingConfig
 from spectral_models.training.optimizers import MuonWithAdamW, parameter_groups
+from spectral_models.training.options import TrainingConfig
 from spectral_models.training.selection import Selection
 from spectral_models.weights import put_weights, read_weights
 

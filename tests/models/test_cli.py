@@ -323,7 +323,7 @@ def test_a_second_run_in_the_same_directory_must_be_resumed(trained, folder, spe
     arguments += ["--set", "training.learning_rate=0.01"]
     assert_error(spectral(*arguments, "--set", "training.steps=30"), r"already holds a run\. Continue it with --resume")
     changed = spectral(*arguments, "--set", "training.steps=31", "--resume")
-    assert_error(changed, r"another config \(its training differ")
+    assert_error(changed, r"--resume cannot raise training\.steps of the run in .* cosine schedule depends")
     finished = spectral(*arguments, "--set", "training.steps=30", "--resume")
     assert finished.code == 0
     assert "held-out bits per byte" in finished.out

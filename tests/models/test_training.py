@@ -75,8 +75,10 @@ def test_a_run_of_bytes_leaves_a_tokenizer_beside_its_model(baseline):
     """For Hugging Face's tools; our own loader goes on with bytes."""
     model = baseline.directory / "model"
     assert {path.name for path in model.iterdir()} == {
+        "README.md",
         "complete.json",
         "config.json",
+        "curve.png",
         "model.safetensors",
         "modeling_spectral_networks.py",
         "tokenizer.json",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import math
 import shutil
@@ -23,7 +24,9 @@ from spectral_core import ConfigError
 from spectral_models import CheckpointError, build_model, load_checkpoint, load_config
 from spectral_models.data import ContiguousWindows
 from spectral_models.evaluation import bits_per_byte
+from spectral_models.registries import TASKS
 from spectral_models.tasks.causal_lm import CausalLM
+from spectral_models.tasks.task import Task
 from spectral_models.training import RunConfig, load_run
 from spectral_models.training.arguments import schedule as schedule_of
 from spectral_models.training.checkpoints import TRAINED
@@ -252,6 +255,16 @@ def test_a_run_resumed_with_more_steps_is_one_that_had_them_from_the_start(text,
         return make_run(text, schedule=schedule, steps=steps, **SPANS[schedule])
 
     short = train(with_steps(8), tmp_path / "run")
+    before = {path: path.read_bytes() for path in short.directory.rglob("*.*") if path.is_file()}
+    del before[short.directory / "run.lock"]
+    content = text.read_bytes()
+    text.write_bytes(content + b"more")
+    try:
+        with pytest.raises(ConfigError, match="begun with other data"):
+            train(with_steps(12), short.directory, resume=True)
+    finally:
+        text.write_bytes(content)
+    assert {path: path.read_bytes() for path in before} == before, "no checkpoint is deleted before all is checked"
     whole = train(with_steps(12), tmp_path / "whole")
     longer = train(with_steps(12), short.directory, resume=True)
     timeless = [[{k: v for k, v in row.items() if k != "epoch"} for row in one.history] for one in (longer, whole)]
@@ -471,6 +484,16 @@ def test_the_curve_marks_the_best_evaluation(tmp_path, monkeypatch):
     (plain,), (marked,) = ([text.get_text() for text in figure.axes[0].texts] for figure in figures)
     assert (plain, marked) == ("0.70", "0.90")
     assert "best: step 2" in figures[1].axes[0].get_legend_handles_labels()[1]
+
+
+@pytest.mark.parametrize("name", TASKS.names())
+def test_every_task_says_whether_more_of_its_main_number_is_better(name):
+    """A run's best evaluation is chosen by that."""
+    module = importlib.import_module(type(TASKS.get(name).load().model_construct()).__module__)
+    tasks = [part for part in vars(module).values() if isinstance(part, type) and issubclass(part, Task)]
+    here = [task for task in tasks if task.__module__ == module.__name__ and hasattr(task, "headline")]
+    assert here
+    assert all(task.greater_is_better is not None for task in here)
 
 
 def test_a_task_that_does_not_say_what_is_better_cannot_have_a_best_evaluation(text, tmp_path, monkeypatch):
