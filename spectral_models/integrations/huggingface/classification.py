@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 from transformers.models.auto import modeling_auto
 
-from spectral_models.integrations.huggingface.pretrained import SpectralPreTrainedModel
+from spectral_models.integrations.huggingface.pretrained import SpectralPreTrainedModel, SpectralTextModel
 
 
 class SpectralForClassification(SpectralPreTrainedModel):
@@ -21,23 +21,11 @@ class SpectralForClassification(SpectralPreTrainedModel):
     extra_fields = ("pooled",)
 
 
-class SpectralForSequenceClassification(SpectralForClassification):
+class SpectralForSequenceClassification(SpectralForClassification, SpectralTextModel):
     """Classification and regression of texts."""
 
     model_kind = "classifiers of texts"
     task_names = modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        labels: Tensor | None = None,
-        *,
-        inputs_embeds: Tensor | None = None,
-        **options: Any,
-    ) -> Any:
-        inputs = {"input_ids": self.token_inputs(input_ids, inputs_embeds)}
-        return self.call_model(inputs, attention_mask, labels, options)
 
 
 class SpectralForImageClassification(SpectralForClassification):
@@ -66,23 +54,13 @@ class SpectralForAudioClassification(SpectralForClassification):
         return self.call_model({"input_values": input_values}, attention_mask, labels, options)
 
 
-class SpectralForTokenClassification(SpectralPreTrainedModel):
-    """A label for each token of a text."""
+class SpectralForTokenClassification(SpectralTextModel):
+    """A label for each token of a text.
+
+    Labels are (B, L) integers from 0 to num_labels - 1, and -100 at padding and at tokens without a label.
+    """
 
     model_kind = "classifiers of tokens"
     task_names = modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES
     loss_name = "ForTokenClassification"
     accepts_loss_kwargs = True
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        labels: Tensor | None = None,
-        *,
-        inputs_embeds: Tensor | None = None,
-        **options: Any,
-    ) -> Any:
-        """labels: (B, L) integers from 0 to num_labels - 1, and -100 at padding and at tokens without a label."""
-        inputs = {"input_ids": self.token_inputs(input_ids, inputs_embeds)}
-        return self.call_model(inputs, attention_mask, labels, options)

@@ -268,3 +268,19 @@ class SpectralPreTrainedModel(SharedForward):
                 "changed. Build the model with the tokenizer's vocab_size."
             )
         return self.get_input_embeddings()
+
+
+class SpectralTextModel(SpectralPreTrainedModel):
+    """Base of classes whose only input is a text: token ids, or embeddings in their place."""
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        *,
+        inputs_embeds: Tensor | None = None,
+        **options: Any,
+    ) -> Any:
+        inputs = {"input_ids": self.token_inputs(input_ids, inputs_embeds)}
+        return self.call_model(inputs, attention_mask, labels, options)
