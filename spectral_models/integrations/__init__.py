@@ -1,1 +1,1 @@
-"""Bridges to other libraries; each imports its library, so nothing else imports them by default."""
+"""Bridges to other libraries. Each imports its library, so the rest of the package imports none of them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spectral_core import FFTBackend
+from spectral_layers.report import with_hidden_states
 from spectral_layers.testing.check import for_all, only_for
 from spectral_layers.testing.operators import Operators
 from spectral_models.assembly import parse_model
@@ -22,6 +24,7 @@ from spectral_models.labels import Problem
 from spectral_models.model import SpectralModel
 from spectral_models.registries import architecture_of, task_of
 from spectral_models.testing.cases import ModelCase, descent
+from spectral_models.variants.stack import StackedModel
 
 
 @for_all
@@ -181,6 +184,31 @@ def check_gradient_checkpointing_changes_no_gradient(case: ModelCase) -> None:
         case.require_equal(f"the gradient of {name} with gradient_checkpointing", again[name], gradient)
     if left := [path for path, inner in model.submodels().items() if not inner.gradient_checkpointing]:
         raise AssertionError(f"{case}: gradient_checkpointing does not reach {', '.join(left)}.")
+
+
+def _stacks(case: ModelCase) -> list[StackedModel]:
+    return [module for module in case.build().modules() if isinstance(module, StackedModel)]
+
+
+@only_for(lambda case: bool(_stacks(case)))
+def check_hidden_states_are_reported(case: ModelCase) -> None:
+    """``with_hidden_states`` reports N + 1 features of each stack of N blocks, and changes no output."""
+    model = case.build()
+    inputs = case.inputs(model, 2)
+    with torch.no_grad(), with_hidden_states("all"):
+        output = model.run(inputs)
+    found = Counter(name.rpartition(".")[0] for name in output.hidden_states)
+    expected = [len(stack.blocks) + 1 for stack in _stacks(case)]
+    if sorted(found.values()) != sorted(expected):
+        raise AssertionError(
+            f"{case}: its stacks have {sorted(expected)} hidden states, and its output reports {dict(found)}. "
+            "Add the report of every part to the output."
+        )
+    for name, x in output.hidden_states.items():
+        if x.dim() != 3 or x.shape[0] != 2 or not x.isfinite().all():
+            raise AssertionError(f"{case}: the hidden state {name} must be finite, (2, L, D); got {tuple(x.shape)}.")
+    for name, value in case.outputs(model, inputs).items():
+        case.require_equal(f"{name} with hidden states", getattr(output, name), value)
 
 
 @for_all

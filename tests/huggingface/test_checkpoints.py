@@ -280,7 +280,7 @@ def test_int8_weights_are_ours_to_keep(language_model, tmp_path):
     with pytest.raises(ConfigError, match=r"int8 weights are kept by spectral_models\.save_checkpoint"):
         model.save_pretrained(tmp_path / "theirs")
     save_checkpoint(language_model, tmp_path / "ours")
-    with pytest.raises(CheckpointError, match=r"has int8 weights, .*: use wrap\(load_checkpoint\(path\)\)"):
+    with pytest.raises(CheckpointError, match=r"has int8 weights, .* Use wrap\(load_checkpoint\(path\)\)"):
         AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
     again = SpectralForCausalLM.wrap(load_checkpoint(tmp_path / "ours"))
     prompt = torch.arange(1, 6)[None]
@@ -288,9 +288,9 @@ def test_int8_weights_are_ours_to_keep(language_model, tmp_path):
     assert torch.equal(found, language_model.generate(prompt, max_new_tokens=4))
 
 
-@pytest.mark.parametrize("at_once", [True, False])
-def test_what_is_pushed_is_a_checkpoint(language_model, tmp_path, monkeypatch, at_once):
-    """The calls that would upload are caught; what they were given is loaded."""
+@pytest.fixture
+def pushed(monkeypatch) -> dict[str, bytes]:
+    """What would be uploaded to me/first."""
     pushed: dict[str, bytes] = {}
 
     def create_commit(*, repo_id: str, operations: list[Any], **_: Any) -> None:
@@ -300,12 +300,19 @@ def test_what_is_pushed_is_a_checkpoint(language_model, tmp_path, monkeypatch, a
     service = SimpleNamespace(create_repo=lambda name, **_: SimpleNamespace(repo_id=name), create_commit=create_commit)
     monkeypatch.setattr(hub, "hf_api", lambda: service)
     monkeypatch.setattr(hub.ModelCard, "load", lambda *_, **__: hub.ModelCard("a card"))
+    return pushed
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_what_is_pushed_is_a_checkpoint(language_model, tmp_path, pushed, at_once):
+    """The calls that would upload are caught; what they were given is loaded."""
     model = SpectralForCausalLM.wrap(language_model)
     if at_once:
         model.save_pretrained(tmp_path / "first", push_to_hub=True, repo_id="me/first")
     else:
         model.push_to_hub("me/first")
     assert set(pushed) == {*FILES, "generation_config.json", "README.md"}
+    assert pushed["README.md"].endswith(b"a card")
     (tmp_path / "pulled").mkdir()
     for name, content in pushed.items():
         (tmp_path / "pulled" / name).write_bytes(content)
@@ -317,3 +324,19 @@ def test_what_is_pushed_is_a_checkpoint(language_model, tmp_path, monkeypatch, a
             assert all(torch.equal(held[name], tensor) for name, tensor in language_model.state_dict().items())
             # The same weights at other addresses may be added up in another order.
             torch.testing.assert_close(found(tokens).logits, language_model(tokens).logits, rtol=1.3e-6, atol=1e-5)
+
+
+def test_a_card_is_pushed_with_the_weights_that_it_describes(language_model, tmp_path, pushed):
+    """And not with others, which were trained further."""
+    saved = save_checkpoint(language_model, tmp_path / "saved")
+    (saved / "README.md").write_text("a run's card")
+    (saved / "curve.png").write_bytes(b"a curve")
+    model = SpectralForCausalLM.from_pretrained(saved)
+    model.push_to_hub("me/first")
+    assert (pushed["README.md"], pushed["curve.png"]) == (b"a run's card", b"a curve")
+    pushed.clear()
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(2)
+    model.push_to_hub("me/first")
+    assert b"a run's card" not in pushed["README.md"]
+    assert "curve.png" not in pushed

@@ -6,16 +6,20 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModel, pipeline
 
 from spectral_core import UnsupportedInputError
 from spectral_layers.report import with_hidden_states
-from spectral_models import build_model, save_checkpoint
+from spectral_models import CheckpointError, build_model, save_checkpoint
+from spectral_models.checkpoint import WEIGHTS
 from spectral_models.data import ByteTokenizer
 from spectral_models.integrations import huggingface as hf
+from spectral_models.record import CONFIG
 from spectral_models.registries import MODELS
+from spectral_models.seal import MARKER, write_marker
 from spectral_models.variants.stack import StackedModel
 
 
@@ -94,6 +98,16 @@ def test_auto_model_holds_every_kind(kind, tmp_path):
         assert torch.equal(model(**inputs(kind), return_dict=False)[0], last)
     with pytest.raises(UnsupportedInputError, match=r"inputs are .*; got none|give input_ids or"):
         model()
+
+
+def test_auto_model_makes_no_weight_up(kinds, tmp_path):
+    save_checkpoint(kinds["masked"].model().model, tmp_path)
+    weights = load_file(tmp_path / WEIGHTS)
+    del weights["head.proj.weight"]
+    save_file(weights, tmp_path / WEIGHTS, metadata={"format": "pt"})
+    write_marker(tmp_path, MARKER, [CONFIG, WEIGHTS])
+    with pytest.raises(CheckpointError, match=r"missing: model\.head\.proj\.weight"):
+        AutoModel.from_pretrained(tmp_path)
 
 
 def every_variant() -> dict[str, dict[str, Any]]:

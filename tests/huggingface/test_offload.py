@@ -66,6 +66,7 @@ def test_offloaded_weights_give_the_same_logits(name, way, kinds, tmp_path):
     assert any(parameter.is_meta for parameter in model.parameters())
     for _ in range(2):
         torch.testing.assert_close(kind.logits(model), expected)
+    torch.testing.assert_close(model(**kind.batch()).loss, kind.model()(**kind.batch()).loss)
     if hasattr(model, "generate"):
         ids = kind.batch()["input_ids"]
         assert torch.equal(model.generate(ids, **GREEDY), kind.model().generate(ids, **GREEDY))

@@ -16,7 +16,8 @@ from spectral_core import ConfigError, UnsupportedInputError, hookimpl
 from spectral_core.plugins import HOST
 from spectral_core.trees import tree
 from spectral_layers import Report
-from spectral_models import ModelConfig, build_model, load_checkpoint
+from spectral_models import ModelConfig, build_model, load_checkpoint, save_checkpoint
+from spectral_models.data import ByteTokenizer
 from spectral_models.inputs import TokenInput
 from spectral_models.integrations import huggingface as hf
 from spectral_models.labels import LabelSet
@@ -173,6 +174,18 @@ def test_tokens_get_labels(tagger, trainer, tmp_path):
     assert [(found["entity"], found["start"]) for found in pipe("be i")] == [("vowel", 1), ("space", 2), ("vowel", 3)]
 
 
+def test_a_pipeline_labels_the_tokens_of_a_token_classifier(kinds, tmp_path):
+    config = kinds["tokens"].config
+    encoder = {**config["encoder"], "vocab_size": 256}
+    torch.manual_seed(0)
+    model = build_model({**config, "encoder": encoder, "labels": ["one", "two", "three"]})
+    save_checkpoint(model, tmp_path / "saved", tokenizer=ByteTokenizer())
+    with torch.no_grad():
+        expected = model.eval()(torch.tensor([list(b"a text")])).logits[0].argmax(-1).tolist()
+    found = pipeline("token-classification", model=str(tmp_path / "saved"), ignore_labels=[])("a text")
+    assert [one["entity"] for one in found] == [("one", "two", "three")[label] for label in expected]
+
+
 def test_a_loss_of_the_models_own_is_the_one_that_is_trained(standin, trainer, tmp_path):
     """With its auxiliary losses in training alone; predictions have logits, whether or not the loss hands them on."""
     model = hf.SpectralForTokenClassification.wrap(build_model({"type": "standin/weighed"})).train()
@@ -205,7 +218,7 @@ def test_a_decoder_without_a_state_generates(standin):
 def test_a_task_without_a_class_says_so(standin):
     for cls in (hf.SpectralForTokenClassification, hf.SpectralForCausalLM):
         with pytest.raises(
-            ConfigError, match="Its task standin/alone has no Hugging Face class; load it with spectral_mod"
+            ConfigError, match="Its task standin/alone has no Hugging Face class; load it with AutoModel"
         ):
             cls.wrap(build_model({"type": "standin/lonely"}))
 

@@ -72,7 +72,8 @@ def test_a_step_is_the_same_however_it_is_divided(name, kinds, trainer, tmp_path
     for size, parts in ((8, 1), (2, 4)):
         model = kind.model()
         for layer in model.model.blocks:
-            layer.feedforward.balance_weight = layer.feedforward.z_weight = 0.0  # theirs are means over a batch
+            part = layer.feedforward  # its losses are means over a batch
+            part.config = part.config.model_copy(update={"balance_weight": 0.0, "z_weight": 0.0})
         options = {"per_device_train_batch_size": size, "gradient_accumulation_steps": parts, "learning_rate": 0.1}
         trainer(
             model, tmp_path, batch, max_steps=2, optim="sgd", train_sampling_strategy="sequential", **options
@@ -154,7 +155,7 @@ def test_what_these_models_have_not_is_refused(text, language_model):
         model(torch.tensor([[1]]), output_attentions=True)
     model = text.model()
     model.config.problem_type = "multi_label_classification"
-    with pytest.raises(ConfigError, match=r"problem_type 'multi_label_classification' was set behind a model"):
+    with pytest.raises(ConfigError, match=r"problem_type was set to 'multi_label_classification' in"):
         model(**text.batch())
 
 

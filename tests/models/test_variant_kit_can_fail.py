@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from spectral_core import PluginError, fft_backend, hookimpl
 from spectral_core.plugins import HOST
-from spectral_layers import LayerContext, Rows
-from spectral_models import ModelConfig, load_config
+from spectral_layers import LayerContext, Report, Rows
+from spectral_models import ModelConfig, build_model, load_config
 from spectral_models.export.exporting import ExportError
 from spectral_models.inputs import TokenInput
 from spectral_models.labels import LabelSet
@@ -235,6 +235,34 @@ def test_decoders(kind: type[Broken], check: str, message: str, monkeypatch: pyt
         monkeypatch.setattr("spectral_models.assembly._third_parties", lambda config: [])
     with pytest.raises((AssertionError, PluginError), match=message):
         NAMED[check](broken)
+
+
+class OverAStack(Broken):
+    """A classifier over an encoder, whose report it passes on."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.encoder = build_model({"type": "encoder", "hidden_dim": 16, "num_layers": 2, "vocab_size": 32})
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> Any:
+        encoded = self.encoder(input_ids, attention_mask)
+        report = self.report(encoded)
+        return SimpleNamespace(logits=self.head(encoded.pooled), pooled=encoded.pooled, **vars(report))
+
+    def report(self, encoded: Report) -> Report:
+        return Report() + encoded
+
+
+class DropsTheReport(OverAStack):
+    def report(self, encoded: Report) -> Report:
+        return Report()
+
+
+def test_a_report_that_is_dropped() -> None:
+    NAMED["hidden_states_are_reported"](case(OverAStack))
+    HOST.unregister("broken")
+    with pytest.raises(AssertionError, match=r"its stacks have \[3\] hidden states, and its output reports \{\}"):
+        NAMED["hidden_states_are_reported"](case(DropsTheReport))
 
 
 def test_a_config_that_loses_an_option() -> None:

@@ -1,4 +1,4 @@
-"""Our models as Hugging Face's: importing this registers them with its Auto classes."""
+"""Our models as classes of Hugging Face; importing this package registers them with its Auto classes."""
 
 from transformers import (
     AutoConfig,

@@ -1,4 +1,4 @@
-"""Any model of ours for AutoModel: hidden states instead of logits."""
+"""The class of AutoModel: any model of ours, with hidden states instead of logits."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from transformers.utils import ModelOutput
 from spectral_core import UnsupportedInputError
 from spectral_layers.report import with_hidden_states
 from spectral_models.integrations.huggingface.config import SpectralHFConfig
+from spectral_models.integrations.huggingface.forward import refuse
 from spectral_models.integrations.huggingface.outputs import HiddenStates, hidden_states_of
-from spectral_models.integrations.huggingface.pretrained import SpectralPreTrainedModel, refuse
+from spectral_models.integrations.huggingface.pretrained import SpectralPreTrainedModel
 from spectral_models.model import SpectralModel
 
 
@@ -20,7 +21,7 @@ from spectral_models.model import SpectralModel
 class SpectralHiddenOutput(ModelOutput):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
     """last_hidden_state: (B, L, D), the final norm's output, arbitrary at padding; of text to text the decoder's.
 
-    pooler_output: (B, D), of models that pool. hidden_states and those of both halves of text to text: as in
+    pooler_output: (B, D), of models that pool. hidden_states, encoder_hidden_states, decoder_hidden_states: as in
     :class:`SpectralOutput`. With an encoder for each modality, last_hidden_state and hidden_states are by modality.
     """
 
@@ -33,9 +34,9 @@ class SpectralHiddenOutput(ModelOutput):  # type: ignore[misc]  # transformers c
 
 
 class SpectralHFModel(SpectralPreTrainedModel):
-    """Any model, for a task or for none. Heads are loaded and saved with it, so no weight is made up or lost."""
+    """Any model, with a task or without one. Heads are loaded and saved too, so no weight is lost or initialised."""
 
-    holds = None
+    model_kind = None
 
     def __init__(self, config: SpectralHFConfig, model: SpectralModel | None = None) -> None:
         super().__init__(config, model)
@@ -52,9 +53,9 @@ class SpectralHFModel(SpectralPreTrainedModel):
         return_dict: bool | None = None,
         **inputs: Any,
     ) -> Any:
-        """Inputs by the names of :meth:`SpectralModel.input_specs`: pixel_values, decoder_input_ids, a modality's.
+        """inputs: by the names in :meth:`SpectralModel.input_specs`, such as pixel_values or a modality's name.
 
-        attention_mask: of the first; where each modality has an encoder, a mapping from their names.
+        attention_mask: of the first input; for a model with an encoder for each modality, a mapping by modality.
         """
         given = {name: inputs.pop(name) for name in self.names if name in inputs}
         refuse(inputs)
@@ -67,18 +68,18 @@ class SpectralHFModel(SpectralPreTrainedModel):
         wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         with with_hidden_states("all" if wanted else "last"):
             if self.model.streams and not self.model.config.reads_source:
-                found = self.model(*given.values(), attention_mask=attention_mask, logits_to_keep=1)
+                report = self.model(*given.values(), attention_mask=attention_mask, logits_to_keep=1)
             else:
-                found = self.model.run(given, attention_mask)
-        fields = hidden_states_of(found)
+                report = self.model.run(given, attention_mask)
+        fields = hidden_states_of(report)
         states = fields.get("decoder_hidden_states", fields.get("hidden_states"))
         if not states:
             raise UnsupportedInputError(f"a {self.model.config.type} reports no hidden states, so it has no AutoModel.")
         if "encoder_hidden_states" in fields:
             fields["encoder_last_hidden_state"] = fields["encoder_hidden_states"][-1]
-        pooled = getattr(found, "pooled", None)
+        pooled = getattr(report, "pooled", None)
         last = {name: of[-1] for name, of in states.items()} if isinstance(states, dict) else states[-1]
         if not wanted:
             fields = {name: x for name, x in fields.items() if not name.endswith("hidden_states")}
-        answer = SpectralHiddenOutput(last, pooled, **fields)
-        return answer.to_tuple() if return_dict is False else answer
+        output = SpectralHiddenOutput(last, pooled, **fields)
+        return output.to_tuple() if return_dict is False else output

@@ -1,4 +1,4 @@
-"""Our decoding state where Hugging Face keeps a cache of keys and values."""
+"""The cache of Hugging Face's ``generate``: our decoding state in place of keys and values."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from spectral_models.generation.rollback import Rollback
 
 
 class SpectralCache(Rollback):
-    """Holds the state that the next call consumes; the call leaves the one it returned.
+    """Holds the state that the next call consumes, and then the state that this call returned.
 
-    length: columns read so far, padding included, as Hugging Face counts them. A row's own count is in the state, which
-    lacks the pending tokens. recording: whether columns since the last :meth:`crop` can be taken back.
+    length: columns read so far, padding included, as Hugging Face counts them. The state counts each row's own tokens,
+    without the pending ones. recording: whether columns since the last :meth:`crop` can be taken back.
     """
 
     is_compileable: ClassVar[bool] = False
@@ -58,7 +58,7 @@ class SpectralCache(Rollback):
         self.recording = True
 
     def crop(self, columns: int) -> None:
-        """Take back the last -columns columns, none for 0; the columns before them are kept for good."""
+        """Take back the last -columns columns, none for 0; the columns before them cannot be taken back any more."""
         self.settle(-columns)
         self.length += columns
 
@@ -66,27 +66,27 @@ class SpectralCache(Rollback):
         return self.length
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Let row i go on from what row ``beam_idx[i]`` was."""
+        """Continue row ``beam_idx[i]`` as row i."""
         if self.state is not None:
             self.state = self.state.select(beam_idx)
             self._sum = None
 
 
 def _checksum(columns: Tensor, before: int | None) -> int | None:
-    """CRC-32 of token ids, column by column, so that calls of any lengths add up."""
+    """CRC-32 of token ids column by column, which does not depend on how they are divided into calls."""
     if before is None or columns.is_floating_point():
         return None
     return zlib.crc32(columns.T.long().cpu().contiguous().numpy().tobytes(), before)
 
 
 class CachedGenerationMixin(GenerationMixin):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
-    """Hugging Face's generate(), with our state for its cache: each token is computed once.
+    """Hugging Face's generate() with our state as its cache, so that each token is computed once.
 
-    Stands in front of PreTrainedModel, which has defaults for the same names.
+    Precedes PreTrainedModel among the bases, which has defaults of the same names.
     """
 
     def cache_of(self, given: object, wanted: bool | None) -> SpectralCache | None:
-        """The cache of a call: the one it was given, a new one if one is wanted and the model has a state, or none."""
+        """The cache of a call: the given one; else a new one if wanted and the model has a state; else None."""
         if given is None:
             return SpectralCache() if wanted and self.model.streams else None
         if not isinstance(given, SpectralCache):
@@ -122,7 +122,7 @@ class CachedGenerationMixin(GenerationMixin):  # type: ignore[misc]  # transform
         return None
 
     def init_continuous_batching(self, *_: Any, **__: Any) -> None:
-        """What ``generate_batch`` begins with. Raises ConfigError."""
+        """Called first by ``generate_batch``. Raises ConfigError."""
         raise ConfigError(
             "continuous batching pages keys and values, and there are none. Call generate() with a batch of prompts."
         )
@@ -136,9 +136,9 @@ class CachedGenerationMixin(GenerationMixin):  # type: ignore[misc]  # transform
         assistant_tokenizer: object = None,
         **kwargs: Any,
     ) -> Any:
-        """What the next call of the model takes. The tokenizers are for stopping criteria (``stop_strings``) alone.
+        """The arguments of the next call of the model. The tokenizers are for ``stop_strings`` only.
 
-        A model of transformers that is assisted hands on its position_ids; our positions are in the state.
+        A model of transformers that ours assists passes position_ids; our positions are in the state.
         """
         cache = kwargs.get("past_key_values")
         if isinstance(cache, SpectralCache):

@@ -1,4 +1,4 @@
-"""The language model, under Hugging Face's name for it, and its ``generate`` with our state for a cache."""
+"""The causal language model of Hugging Face, whose ``generate`` has our state for its cache."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from spectral_models.variants.language_model import LanguageModel
 class SpectralForCausalLM(CachedGenerationMixin, SpectralPreTrainedModel):
     """Causal language models. Hugging Face's ``generate`` computes each token once; prompts are padded on the left."""
 
-    holds = "causal language models"
-    in_chunks = True
-    listed = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    loss_named = "ForCausalLM"
+    model_kind = "causal language models"
+    chunked_loss = True
+    task_names = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    loss_name = "ForCausalLM"
     accepts_loss_kwargs = True
 
     @property
     def base_model(self) -> SpectralHFModel:
-        """The same model with hidden states for its output, of which TRL's trainers compute logits themselves.
+        """The same model with hidden states as its output, from which TRL's trainers compute logits themselves.
 
-        Not a submodule: it shares all weights.
+        It shares all weights, and is no submodule.
         """
         base: SpectralHFModel | None = self.__dict__.get("_base")
         if base is None or base.model is not self.model:
@@ -37,7 +37,7 @@ class SpectralForCausalLM(CachedGenerationMixin, SpectralPreTrainedModel):
         return base
 
     def get_output_embeddings(self) -> nn.Module | None:
-        """The module with the head's weight (V, D): of a tied head the front end. None of models without such a one."""
+        """The module with the head's weight (V, D), for a tied head the front end; None for models without either."""
         if not isinstance(self.model, LanguageModel):
             return None
         return self.model.frontend if self.model.head is None else self.model.head
@@ -54,14 +54,14 @@ class SpectralForCausalLM(CachedGenerationMixin, SpectralPreTrainedModel):
         logits_to_keep: int | Tensor = 0,
         **options: Any,
     ) -> Any:
-        """labels: (B, L), the input ids themselves, as everywhere in Hugging Face: shifted here, -100 ignored.
+        """labels: (B, L), the input ids; they are shifted here, and -100 is ignored. shift_labels: already shifted.
 
-        shift_labels, by name: instead, labels that are shifted already (Trainer looks in every batch for all labels of
-        the signature). In training, with labels, the loss is made in chunks of tokens, and logits only if they are
-        read: those of all tokens would be most of the memory.
-        past_key_values: a cache that the tokens continue; attention_mask then is of its columns and these, or of these.
-        use_cache: make one. logits_to_keep: only of so many last columns, or of these columns; 0 for all.
+        In training with labels the loss is computed in chunks of tokens, and logits, which would take most of the
+        memory, only if they are read. past_key_values: a cache that the tokens continue; attention_mask is then of the
+        cached columns and these, or of these. use_cache: create a cache. logits_to_keep: logits of that many last
+        columns, 0 for all, or of the columns in a tensor.
         """
+        # Not in the signature: Trainer expects every batch to have all labels that are.
         shift_labels: Tensor | None = options.pop("shift_labels", None)
         cache = self.cache_of(past_key_values, use_cache)
         tokens = self.token_inputs(input_ids, inputs_embeds)
@@ -75,14 +75,14 @@ class SpectralForCausalLM(CachedGenerationMixin, SpectralPreTrainedModel):
             shift_labels = F.pad(labels[:, 1:], (0, 1), value=IGNORE)
         if shift_labels is not None and attention_mask is not None:
             shift_labels = shift_labels.masked_fill(attention_mask == 0, IGNORE)
-        # The last columns are each row's last tokens where none of them is padding; else all are made, and cut.
+        # If none of the last columns is padding, they are each row's last tokens; else all logits are computed.
         last = logits_to_keep if isinstance(logits_to_keep, int) and shift_labels is None and self.model.streams else 0
         if attention_mask is not None and not bool((attention_mask[:, -last:] != 0).all()):
             last = 0
         fewer = {"logits_to_keep": last} if last else {}
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        return self.answered(
-            {"input_ids": tokens}, attention_mask, shift_labels, options, cache=cache, kept=kept, **fewer
+        return self.call_model(
+            {"input_ids": tokens}, attention_mask, shift_labels, options, cache=cache, columns=kept, **fewer
         )
 
     def _due(
@@ -105,5 +105,5 @@ class SpectralForCausalLM(CachedGenerationMixin, SpectralPreTrainedModel):
         return cache.due(ids), None if mask is None else F.pad(mask, (before, 0), value=1), kept
 
     def _read(self, cache: SpectralCache, ids: Tensor, mask: Tensor | None) -> None:
-        self.answered({"input_ids": ids}, mask, None, {}, cache=cache, kept=slice(-1, None), logits_to_keep=1)
+        self.call_model({"input_ids": ids}, mask, None, {}, cache=cache, columns=slice(-1, None), logits_to_keep=1)
         cache.settle()

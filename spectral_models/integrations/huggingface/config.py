@@ -1,4 +1,4 @@
-"""A model's config as Hugging Face carries it: one class for every variant, and the same file as a checkpoint's."""
+"""The Hugging Face config of all variants; its file is also a checkpoint's config.json."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from spectral_models.errors import CheckpointError
 from spectral_models.record import config_of, make_record
 
 
-class _Told:
-    """What Hugging Face asks a config for by one name, and the model's config tells by another: read, never set."""
+class _Alias:
+    """An option of the model's config under Hugging Face's name, read-only."""
 
     def __init__(self, *path: str) -> None:
         self.paths = (path, ("encoder", *path))
@@ -41,18 +41,18 @@ class _Told:
 
 
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
-"""What tools read of every config, whether or not a model knows them."""
+"""Attributes that tools read from every config; None for a model without such tokens."""
 
-_OF_TARGETS = ("decoder_start_token_id", "eos_token_id", "pad_token_id")
-"""The tokens around a target, where a model's config has them."""
+_TARGET_TOKENS = ("decoder_start_token_id", "eos_token_id", "pad_token_id")
+"""Options of models of text to text."""
 
 
 class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
-    """Holds a model config of ours under ``spectral``, validated; ``SpectralHFConfig.of(config)`` makes one.
+    """Holds a validated model config of ours under ``spectral``; ``SpectralHFConfig.of(config)`` makes one.
 
-    The number of labels and what they mean are Hugging Face's (``num_labels``, ``id2label``, ``problem_type``), and the
-    model is built with them; everything else of a model is ours. Raises our errors: ConfigError with the path of what
-    does not validate, PluginError naming the package to install, CheckpointError for a newer schema.
+    ``num_labels``, ``id2label`` and ``problem_type`` are Hugging Face's, and the model is built with them; all other
+    options are in ``spectral``. Raises ConfigError with the path of an invalid value, PluginError naming the package
+    to install, and CheckpointError for a newer schema.
     """
 
     model_type: ClassVar[str] = "spectral"
@@ -61,17 +61,17 @@ class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers 
         *("hidden_states", "encoder_hidden_states", "decoder_hidden_states"),
     ]
 
-    vocab_size = _Told("vocab_size")
-    hidden_size = _Told("hidden_dim")
-    num_hidden_layers = _Told("num_layers")
-    max_position_embeddings = _Told("max_seq_len")
-    tie_word_embeddings = _Told("tie_embeddings")
+    vocab_size = _Alias("vocab_size")
+    hidden_size = _Alias("hidden_dim")
+    num_hidden_layers = _Alias("num_layers")
+    max_position_embeddings = _Alias("max_seq_len")
+    tie_word_embeddings = _Alias("tie_embeddings")
 
     def __init__(self, spectral: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         if "quantization" in kwargs:
             raise CheckpointError(
-                "this checkpoint has int8 weights, which from_pretrained does not read: use "
-                "wrap(load_checkpoint(path)), or the checkpoint it was made from."
+                "this checkpoint has int8 weights, which from_pretrained does not read. Use "
+                "wrap(load_checkpoint(path)), or the checkpoint that was quantised."
             )
         names = ("schema_version", "framework_version", "components")
         record: dict[str, Any] = {name: kwargs.pop(name) for name in names if name in kwargs}
@@ -87,22 +87,22 @@ class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers 
                     kwargs.setdefault("num_labels", known.size)
                 kwargs["problem_type"] = kwargs.get("problem_type") or known.problem
             kwargs["is_encoder_decoder"] = config.reads_source
-            for name in _OF_TARGETS:
+            for name in _TARGET_TOKENS:
                 if name in self.spectral:
                     kwargs.setdefault(name, self.spectral[name])
         super().__init__(**{**dict.fromkeys(_TOKENS), **kwargs})
 
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
-        """Nothing: see the models' own."""
+        """Does nothing, as for models."""
 
     @classmethod
     def of(cls, config: ModelConfig, **kwargs: Any) -> SpectralHFConfig:
-        """kwargs: what Hugging Face keeps beside a model: ``id2label``, ``label2id``."""
+        """kwargs: settings of Hugging Face's, such as ``id2label`` and ``label2id``."""
         return cls(config.model_dump(mode="json"), **kwargs)
 
     def model_config(self) -> ModelConfig:
-        """The model's own config."""
+        """The model's config, with Hugging Face's labels and problem type."""
         if self.spectral is None:
             raise ConfigError("SpectralHFConfig holds no model: make it with SpectralHFConfig.of(config).")
         config = parse_model(self.spectral)
@@ -114,7 +114,7 @@ class SpectralHFConfig(PretrainedConfig):  # type: ignore[misc]  # transformers 
         return parse_model(self.spectral, changes) if changes else config
 
     def to_dict(self) -> dict[str, Any]:
-        """All of Hugging Face's keys, and beside them what a checkpoint's config.json holds."""
+        """Hugging Face's keys and those of a checkpoint's config.json."""
         record = {} if self.spectral is None else make_record(self.model_config())
         # PEFT's prompt tuning asks every model for a width and a number of heads, and uses the width.
         asked = {"hidden_size": self.hidden_size, "num_attention_heads": 1} if hasattr(self, "hidden_size") else {}

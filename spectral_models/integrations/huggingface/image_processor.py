@@ -1,4 +1,4 @@
-"""Images for Hugging Face's pipelines, made into numbers as training made them."""
+"""Hugging Face's image processor of our models: converts images as training does."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ _CHANNELS = (1, 3, 4)
 class SpectralImageProcessor(BaseImageProcessor):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
     """Images to pixel_values, as :class:`ImageReader` reads files.
 
-    They are PIL's, or arrays and tensors of bytes, of floats from 0 to 1, or of booleans: (H, W), (H, W, C) or
-    (C, H, W) with 1, 3 or 4 channels, and batches of these.
-
-    A checkpoint of a model of images holds its settings, and AutoImageProcessor finds it there. Nothing is resized:
-    DataError for images of another size, and for all that could mean two things.
+    Images are PIL images, or arrays and tensors of bytes, of floats from 0 to 1 or of booleans, of shape (H, W),
+    (H, W, C) or (C, H, W) with 1, 3 or 4 channels, and batches of these. Its settings are in the checkpoint of a model
+    of images, where AutoImageProcessor finds them. Raises DataError for images of another size, since nothing is
+    resized, and for ambiguous shapes.
     """
 
     model_input_names: ClassVar[list[str]] = ["pixel_values"]
@@ -50,14 +49,14 @@ class SpectralImageProcessor(BaseImageProcessor):  # type: ignore[misc]  # trans
 
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoImageProcessor") -> None:
-        """Nothing: see the models' own."""
+        """Does nothing, as for models."""
 
     def preprocess(
         self, images: Any, return_tensors: str | None = None, input_data_format: str | None = None, **options: Any
     ) -> BatchFeature:
-        """images: one or several. input_data_format: where arrays have their channels, channels_first or channels_last.
+        """images: one or several. input_data_format: of arrays, channels_first or channels_last; guessed by default.
 
-        Raises DataError as the reader does, and for other options that would ask for other numbers.
+        Raises DataError as the reader does, and for options that would change the values.
         """
         for name, value in options.items():
             if value not in (None, name in ("do_rescale", "do_normalize", "do_convert_rgb")):
@@ -82,7 +81,7 @@ class SpectralImageProcessor(BaseImageProcessor):  # type: ignore[misc]  # trans
 
 
 def _each(images: Any) -> Iterator[Image.Image | NDArray[Any]]:
-    """Each by itself, out of batches and lists at any depth."""
+    """The images in batches and nested lists."""
     if isinstance(images, Tensor):
         images = images.detach().cpu()
         images = (images.float() if images.is_floating_point() else images).numpy()
@@ -104,7 +103,7 @@ def _each(images: Any) -> Iterator[Image.Image | NDArray[Any]]:
 def _from_array(
     array: NDArray[Any], name: str, channels: str | None, size: tuple[int, int] | None
 ) -> Image.Image | Tensor:
-    """Bytes as an image of PIL's, floats as (H, W, C). channels: channels_first or channels_last, where it is told."""
+    """Bytes as a PIL image, floats as a tensor (H, W, C). channels: channels_first, channels_last or unknown."""
     if array.ndim == 2:
         array = array[..., None]
     elif _is_first(array.shape, name, channels, size):
@@ -129,12 +128,12 @@ def _from_array(
 
 
 def _is_first(shape: tuple[int, ...], name: str, channels: str | None, size: tuple[int, int] | None) -> bool:
-    """Whether an array of three axes has its channels first: as told, as its shape allows, or as its size does."""
+    """Whether an array of three axes has its channels first, by ``channels``, by its shape, or by the image size."""
     if channels is not None:
         if str(channels) not in ("channels_first", "channels_last"):
             raise DataError(f"input_data_format is channels_first or channels_last; got {channels!r}.")
         return str(channels) == "channels_first"
-    # Of transparency there are four; an image of 3 x 6 with it is less likely than one of 6 x 4 without.
+    # 1 or 3 channels are likelier than 4.
     first, last = (axis in (1, 3) for axis in (shape[0], shape[2]))
     if not (first or last):
         first, last = (axis == 4 for axis in (shape[0], shape[2]))

@@ -1,4 +1,4 @@
-"""Outputs whose logits are computed when they are read: in training the loss is made in chunks and needs none."""
+"""Outputs whose logits are computed when they are read: a training loss in chunks does not need them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from spectral_models.integrations.huggingface.cache import SpectralCache
 
 Logits = Tensor | Callable[[], Tensor] | None
 HiddenStates = tuple[Tensor, ...] | dict[str, tuple[Tensor, ...]]
-"""Of all layers; where a model has several stacks that have no name in Hugging Face, of each by its name."""
+"""Of all layers; in a model with an encoder for each modality, by modality."""
 
 
 class WhenRead:
-    """A dataclass field that may be set to a function of no arguments, which is called when the field is first read."""
+    """A dataclass field whose value may be a function, which is called when the field is first read."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -40,10 +40,10 @@ WHEN_READ: Any = WhenRead()
 
 
 class OutputWhenRead(ModelOutput):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
-    """Reads each field by its attribute, so that ``output["logits"]``, ``output[1]`` and ``to_tuple()`` compute it too.
+    """Reads fields by attribute, so that ``output["logits"]``, ``output[1]`` and ``to_tuple()`` compute logits too.
 
-    ``items()`` and ``values()`` give the function as it is: by these, and as a pytree, mixed precision, DDP and FSDP
-    rebuild outputs, and none of them makes logits that nobody reads.
+    ``items()`` and ``values()`` contain the function instead. Mixed precision, DDP and FSDP rebuild outputs from these
+    or as pytrees, and so compute no logits that nobody reads.
     """
 
     def __getitem__(self, key: Any) -> Any:
@@ -60,13 +60,13 @@ class OutputWhenRead(ModelOutput):  # type: ignore[misc]  # transformers carries
 
 @dataclass
 class SpectralOutput(OutputWhenRead):
-    """What every class gives. loss: with labels only. losses, metrics: the model's own, in training or with labels.
+    """The output of the classes of tasks.
 
-    logits: of rows (B, num_labels), or of tokens (B, L, V) or (B, L, num_labels), or of the columns that were asked
-    for; in training with labels a language model's are computed when they are read. past_key_values: what continues the
-    rows, if asked for. hidden (B, L, D), pooled (B, D): of the classes that say so, without labels.
-    hidden_states, of the two halves of a model of text to text encoder_hidden_states and decoder_hidden_states: with
-    output_hidden_states, for N blocks N + 1 tensors (B, L, D), what each block reads and the final norm's output.
+    loss: with labels. losses, metrics: the model's, in training or with labels. logits: (B, num_labels), (B, L, V) or
+    (B, L, num_labels), or of the requested columns only; in training with labels a language model's are computed when
+    they are read. past_key_values: with use_cache. hidden (B, L, D), pooled (B, D): of some classes, without labels.
+    hidden_states, in text-to-text models encoder_hidden_states and decoder_hidden_states: with output_hidden_states,
+    for N blocks N + 1 tensors (B, L, D), the input of each block and the final norm's output.
     """
 
     loss: Tensor | None = None
@@ -82,7 +82,7 @@ class SpectralOutput(OutputWhenRead):
 
 
 def hidden_states_of(report: Report) -> dict[str, Any]:
-    """What a report says of hidden states, by the names of an output's fields."""
+    """A report's hidden states as fields of an output, by name."""
     stacks: dict[str, tuple[Tensor, ...]] = {}
     for name, x in report.hidden_states.items():
         path = name.rpartition(".")[0]
@@ -99,7 +99,7 @@ def hidden_states_of(report: Report) -> dict[str, Any]:
 def when_read(
     logits: Callable[[], Tensor] | None, model: nn.Module, device: str, kept: slice | Tensor = slice(None)
 ) -> Callable[[], Tensor] | None:
-    """Logits of a training step, computed later as they would have been now: under the autocast of now.
+    """A function for the logits of a training step, to be called later under the autocast mode of now.
 
     device: the type of the device that computes them. kept: of which columns. In float32 where autocast is on, as mixed
     precision hands out what a model returns. Raises UnsupportedInputError once a parameter has changed.

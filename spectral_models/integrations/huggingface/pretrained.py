@@ -1,4 +1,4 @@
-"""What all our ``PreTrainedModel`` classes share: each holds a model of ours as ``model``, and is no second one."""
+"""Base of our ``PreTrainedModel`` classes, each a wrapper of a model of ours: building, loading, saving."""
 
 from __future__ import annotations
 
@@ -23,15 +23,12 @@ from transformers.utils import cached_file
 from spectral_core import ConfigError, UnsupportedInputError
 from spectral_layers.frontends.base import FrontEnd
 from spectral_layers.frontends.tokens import Tokens
-from spectral_layers.report import with_hidden_states
 from spectral_models.assembly import build_model
 from spectral_models.checkpoint import WEIGHTS, companions, own_memory
 from spectral_models.errors import CheckpointError
 from spectral_models.inputs import TokenInput
-from spectral_models.integrations.huggingface.cache import SpectralCache
 from spectral_models.integrations.huggingface.config import SpectralHFConfig
-from spectral_models.integrations.huggingface.outputs import SpectralOutput, hidden_states_of, when_read
-from spectral_models.loss import StepLoss
+from spectral_models.integrations.huggingface.forward import SharedForward
 from spectral_models.model import SpectralModel
 from spectral_models.quantization import int8_layers
 from spectral_models.record import CONFIG
@@ -39,29 +36,27 @@ from spectral_models.registries import architecture_of, task_of
 from spectral_models.seal import MARKER, sealed, verify, write_marker
 from spectral_models.weights import current_name, earlier_names, misfits
 
-_WHERE = ("cache_dir", "force_download", "proxies", "token", "revision", "local_files_only", "subfolder")
-_QUIETLY = {
+_LOCATION = ("cache_dir", "force_download", "proxies", "token", "revision", "local_files_only", "subfolder")
+_NO_ERRORS = {
     f"_raise_exceptions_for_{trouble}": False for trouble in ("missing_entries", "connection_errors", "gated_repo")
 }
 
-_INSIDE = "model."
-"""Begins the name of every weight here. Files have the model's own names, without it."""
+_PREFIX = "model."
+"""Of the names of all weights here; weights files have the wrapped model's names, without it."""
 
 
-class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
+class SpectralPreTrainedModel(SharedForward):
     """Base of our classes: ``SpectralForX(SpectralHFConfig.of(config))``, or ``SpectralForX.wrap(model)``.
 
-    ``save_pretrained`` writes our checkpoint format, with what else Hugging Face keeps in a model's directory beside
-    it; ``from_pretrained`` reads what either wrote. ``load_state_dict`` takes a file's names as well as its own, and
-    raises CheckpointError, with ``strict=False`` too, for weights that are missing or unknown: nothing is loaded then.
-    ``loss`` has the model's auxiliary losses in training, and not in evaluation.
+    ``save_pretrained`` writes a checkpoint of ours and Hugging Face's own files beside it; ``from_pretrained`` reads
+    checkpoints of both. ``load_state_dict`` accepts the names in a weights file as well as the module's, and raises
+    CheckpointError for missing or unknown weights, with ``strict=False`` too; then nothing is loaded.
 
-    A class belongs to a task, and holds any model whose task names it (:meth:`TaskConfig.architecture`).
+    A class belongs to a task, and wraps any model whose task names it (:meth:`TaskConfig.architecture`).
 
-    holds: what these models are, in messages; None for all models. gives: what else of the model's output is in the
-    class's. in_chunks: whether training computes the loss without the logits of all tokens.
-    listed: transformers' names of the classes of a task, by which Trainer (label smoothing), pipelines and model cards
-    know a class; Auto classes do not enter those that they register. loss_named: what ``loss_function`` is.
+    model_kind: the models of the class, for messages; None accepts every model. task_names: transformers' mapping of
+    class names for the task, in which Trainer (label smoothing), pipelines and model cards look a class up; Auto
+    classes do not add registered classes to it. loss_name: transformers' name of the loss, for ``loss_function``.
     """
 
     config_class = SpectralHFConfig
@@ -70,64 +65,62 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
     _no_split_modules: ClassVar[list[str]] = ["Block", "SourceBlock", "Tokens"]
     accepts_loss_kwargs = False
 
-    holds: ClassVar[str | None]
-    gives: ClassVar[tuple[str, ...]] = ()
-    in_chunks: ClassVar[bool] = False
-    listed: ClassVar[MutableMapping[str, str]]
-    loss_named: ClassVar[str | None] = None
+    model_kind: ClassVar[str | None]
+    task_names: ClassVar[MutableMapping[str, str]]
+    loss_name: ClassVar[str | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Enter a class, a user's or FSDP's subclass too, in transformers' list of its task.
+        """Add the class, also a subclass of a user or of FSDP, to transformers' mapping for its task.
 
-        The keys there are model types. All our classes share one, and lm_eval would take it for a sequence-to-sequence
-        model; a class's name is nobody's model type.
+        The keys of these mappings are model types. All our classes share one, which lm_eval would take for a
+        sequence-to-sequence model, so the key is the class's name.
         """
         super().__init_subclass__(**kwargs)
-        if hasattr(cls, "listed"):
-            cls.listed[cls.__name__] = cls.__name__
+        if hasattr(cls, "task_names"):
+            cls.task_names[cls.__name__] = cls.__name__
 
     def __init__(self, config: SpectralHFConfig, model: SpectralModel | None = None) -> None:
-        described = config.model_config()
-        if model is not None and model.config != described:
+        model_config = config.model_config()
+        if model is not None and model.config != model_config:
             raise ConfigError(
                 "the model has another config than this one. Use wrap(model), with as many labels as it has."
             )
-        fitting = architecture_of(described)
-        if self.holds is not None and fitting not in {base.__name__ for base in type(self).__mro__}:
-            task = task_of(described)
-            if fitting is not None:
-                instead = f"Use {fitting}"
+        architecture = architecture_of(model_config)
+        if self.model_kind is not None and architecture not in {base.__name__ for base in type(self).__mro__}:
+            task = task_of(model_config)
+            if architecture is not None:
+                instead = f"Use {architecture}"
             else:
                 what = "It is for no task as it is, and" if task is None else f"Its task {task.type}"
-                instead = f"{what} has no Hugging Face class; load it with spectral_models.load_checkpoint"
+                instead = f"{what} has no Hugging Face class; load it with AutoModel or spectral_models.load_checkpoint"
             raise ConfigError(
-                f"{type(self).__name__} holds {self.holds}; got a model of type {described.type!r}. {instead}."
+                f"{type(self).__name__} holds {self.model_kind}; got a model of type {model_config.type!r}. {instead}."
             )
         super().__init__(config)
-        self.loss_type = self.loss_named  # transformers guesses it from the class's name
-        self.model: Any = build_model(described) if model is None else model
+        self.loss_type = self.loss_name  # transformers guesses it from the class's name
+        self.model: Any = build_model(model_config) if model is None else model
         self.post_init()
 
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoModel") -> None:
-        """Nothing: the shim beside a checkpoint is how Auto classes find our code, and no save copies a module."""
+        """Does nothing: Auto classes find our code by the shim in a checkpoint, so no save copies modules."""
 
     @classmethod
     def wrap(cls, model: SpectralModel, **kwargs: Any) -> Any:
-        """The class around a model that is there. kwargs: what Hugging Face keeps beside a model, ``id2label``."""
+        """The class around an existing model. kwargs: Hugging Face's settings of a model, such as ``id2label``."""
         return cls(SpectralHFConfig.of(model.config, **kwargs), model)
 
     @classmethod
     def from_pretrained(cls, path: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
-        """As everywhere in Hugging Face, but that weights which the file lacks are an error, and not made up.
+        """As in Hugging Face, except that missing weights are an error instead of newly initialised.
 
-        Weights are checked against the marker beside them, as by :func:`load_checkpoint`; without one, a warning says
-        that they were not. Raises CheckpointError for damage and for weights that are lacking; with
-        ``ignore_mismatched_sizes=True`` weights of another size begin anew.
+        Weights are verified against the marker beside them, as by :func:`load_checkpoint`; without a marker a warning
+        says that they were not. Raises CheckpointError for damaged and for missing weights. With
+        ``ignore_mismatched_sizes=True`` weights of another size are initialised anew.
         """
-        if path is not None and not Path(path).is_dir():  # of a hub, only the files that are asked for are fetched
-            where = {name: kwargs[name] for name in _WHERE if name in kwargs}
-            cached_file(path, MARKER, **where, **_QUIETLY)
+        if path is not None and not Path(path).is_dir():  # a hub sends only the files that are asked for
+            location = {name: kwargs[name] for name in _LOCATION if name in kwargs}
+            cached_file(path, MARKER, **location, **_NO_ERRORS)
         try:
             model, info = super().from_pretrained(path, *args, output_loading_info=True, **kwargs)
         except SafetensorError as error:
@@ -155,43 +148,43 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
         return PreTrainedModel._load_pretrained_model(model, state_dict, checkpoint_files, load_config, **kwargs)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Give weights their names here, and refuse those that do not fit before one is loaded.
+        """Translate the names of weights, and raise CheckpointError before any is loaded unless all fit.
 
-        Trainer loads with ``strict=False``, whatever the names. A set of weights that is smaller on purpose is an
-        adapter's, or is loaded into ``.model``. Inside a wrapper (prefix) its own loading checks the names.
+        Trainer loads with ``strict=False`` whatever the names are. A smaller set of weights is an adapter's, or is
+        loaded into ``.model``. Inside a wrapper (prefix) the wrapper's own loading checks the names.
         """
         earlier = earlier_names(self.model)
         for key in [key for key in state_dict if key.startswith(prefix)]:
-            name = key[len(prefix) :].removeprefix(_INSIDE)
+            name = key[len(prefix) :].removeprefix(_PREFIX)
             if name not in self._parameters:  # FSDP keeps its flat parameter on the module that it wraps
-                state_dict[f"{prefix}{_INSIDE}{current_name(name, earlier)}"] = state_dict.pop(key)
+                state_dict[f"{prefix}{_PREFIX}{current_name(name, earlier)}"] = state_dict.pop(key)
         if not prefix:
             ours = self.state_dict(keep_vars=True)
-            arrived = {id(ours[name]) for name in state_dict if name in ours}
-            partly = hasattr(self, "peft_config")
-            awaited = {
+            given = {id(ours[name]) for name in state_dict if name in ours}
+            adapter = hasattr(self, "peft_config")
+            required = {
                 name: tensor
                 for name, tensor in ours.items()
-                if name in state_dict or not (partly or id(tensor) in arrived)
+                if name in state_dict or not (adapter or id(tensor) in given)
             }
-            if found := misfits(awaited, state_dict):
+            if differences := misfits(required, state_dict):
                 raise CheckpointError(
-                    f"these weights are not those of this {type(self).__name__}: {found}. Nothing was loaded. Use the "
-                    "checkpoint of a model with the same config; to load a part on purpose, load it into .model."
+                    f"these weights are not those of this {type(self).__name__}: {differences}. Nothing was loaded. "
+                    "Use the checkpoint of a model with the same config; a part on purpose is loaded into .model."
                 )
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @classmethod
     def get_init_context(cls, *args: Any, **kwargs: Any) -> list[Any]:
-        """Parts are built where their weights will be: some compute tensors, which a meta device would lose."""
+        """Without the meta device: parts compute tensors when they are built, which it would lose."""
         contexts = super().get_init_context(*args, **kwargs)
         return [context for context in contexts if not isinstance(context, torch.device)]
 
     def _move_missing_keys_from_meta_to_device(self, *_: Any) -> None:
-        """Nothing is on the meta device; buffers that no file holds are as their part computed them."""
+        """Does nothing: no weight is on the meta device, and parts have computed the buffers that no file holds."""
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Parts initialise themselves."""
+        """Does nothing: parts initialise themselves."""
 
     def save_pretrained(
         self,
@@ -201,9 +194,9 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
         push_to_hub: bool = False,
         **kwargs: Any,
     ) -> None:
-        """A checkpoint of ours, into a directory that may hold other files. Options as in Hugging Face.
+        """Write a checkpoint of ours into a directory, which may hold other files. Options as in Hugging Face.
 
-        The weights are one file, whatever ``max_shard_size``. With an adapter on it, only that is saved.
+        All weights are in one file, whatever ``max_shard_size``. Of a model with an adapter, only that is saved.
         """
         if getattr(self, "_hf_peft_config_loaded", False):
             super().save_pretrained(save_directory, is_main_process, state_dict, push_to_hub, **kwargs)
@@ -214,7 +207,7 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
             name: kwargs.pop(name) for name in ("repo_id", "commit_message", "private", "create_pr") if name in kwargs
         }
         whole = self.state_dict() if state_dict is None else state_dict
-        weights = own_memory({name.removeprefix(_INSIDE): self._fetched(name, whole[name]) for name in whole})
+        weights = own_memory({name.removeprefix(_PREFIX): self._onloaded(name, whole[name]) for name in whole})
         size = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
         kwargs.update(max_shard_size=size + 1, save_original_format=False)
         super().save_pretrained(save_directory, is_main_process, weights, **kwargs)
@@ -227,104 +220,26 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
             if push_to_hub:
                 self.push_to_hub(hub.pop("repo_id", Path(save_directory).name), token=kwargs.get("token"), **hub)
 
-    def _fetched(self, name: str, tensor: Tensor) -> Tensor:
-        """A weight, from where accelerate has offloaded it."""
-        with suppress(ValueError):  # of a weight on the meta device that nobody offloaded
+    def _upload_modified_files(self, working_dir: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        """Push the model card of the checkpoint that the model was loaded from, unless the weights have changed."""
+        saved, source = Path(working_dir), Path(self.config._name_or_path or working_dir)
+        if (source / MARKER).is_file() and sealed(source).get(WEIGHTS) == sealed(saved)[WEIGHTS]:
+            for card in (source / "README.md", source / "curve.png"):
+                if card.is_file() and source != saved:
+                    shutil.copyfile(card, saved / card.name)
+        return super()._upload_modified_files(working_dir, *args, **kwargs)
+
+    def _onloaded(self, name: str, tensor: Tensor) -> Tensor:
+        """A weight, fetched from where accelerate has offloaded it."""
+        with suppress(ValueError):  # on the meta device, but not by accelerate
             return load_offloaded_parameter(self, name) if tensor.is_meta else tensor
         return tensor
 
-    def answered(
-        self,
-        inputs: Mapping[str, Any],
-        attention_mask: Tensor | None,
-        labels: Tensor | None,
-        asked: dict[str, Any],
-        *,
-        cache: SpectralCache | None = None,
-        kept: slice | Tensor = slice(None),
-        **options: Any,
-    ) -> Any:
-        """The forward pass of every class.
-
-        inputs: by the names that forward has for them, in the model's order. asked: what else forward was given, of
-        which it takes num_items_in_batch, output_hidden_states and return_dict. kept: columns of the logits. options:
-        of the model. With labels the loss is the model's own, auxiliary losses included in training alone; for
-        predictions of tokens in evaluation it is the cross-entropy of the logits, which are computed anyway.
-        """
-        step_count, return_dict = asked.pop("num_items_in_batch", None), asked.pop("return_dict", None)
-        wanted = asked.pop("output_hidden_states", None)
-        wanted = self.config.output_hidden_states if wanted is None else wanted
-        refuse(asked)
-        if attention_mask is not None:
-            options["attention_mask"] = attention_mask
-        with with_hidden_states("all" if wanted else "none"):
-            if labels is None or (self.in_chunks and not self.training):
-                if cache is not None:
-                    options = {"state": cache.begun(), "return_state": True} | options
-                found = self.model(*inputs.values(), **options)
-                if cache is not None:
-                    cache.take(found.state, list(inputs.values())[-1])
-                loss = None if labels is None else StepLoss.of_logits(found.logits, labels, {}, {}, step_count).loss
-                also = {name: getattr(found, name, None) for name in self.gives}
-                answer = SpectralOutput(loss, found.logits[:, kept], cache, **also)
-            else:
-                if any(tensor.is_meta and tensor.requires_grad for tensor in self.parameters()):
-                    raise UnsupportedInputError(
-                        "offloaded weights get no gradients: accelerate fetches copies for each call, and PEFT puts "
-                        "adapters where the weights are. Train the model without offloading."
-                    )
-                if cache is not None:
-                    raise UnsupportedInputError("in training, labels go without a cache: leave use_cache false.")
-                found = self._loss(inputs, labels, step_count, options)
-                loss = found.loss if self.training else StepLoss.of(found.nats, found.count, {}, {}, step_count).loss
-                answer = SpectralOutput(loss, self._logits(found, inputs, options, kept))
-        if wanted:
-            if not found.hidden_states:
-                raise UnsupportedInputError(
-                    f"output_hidden_states: a {self.model.config.type} reports no hidden states here. Leave it out."
-                )
-            for name, states in hidden_states_of(found).items():
-                setattr(answer, name, states)
-        if self.training or labels is not None:  # pipelines take tensors only
-            answer.losses, answer.metrics = found.losses, found.metrics
-        return answer.to_tuple() if return_dict is False else answer
-
-    def _loss(
-        self, inputs: Mapping[str, Any], labels: Tensor, step_count: Tensor | int | None, options: dict[str, Any]
-    ) -> StepLoss:
-        """The model's own."""
-        known = self.model.config.label_set
-        if known is not None and self.config.problem_type not in (None, known.problem):
-            raise ConfigError(
-                f"problem_type {self.config.problem_type!r} was set behind a model that is built for "
-                f"{known.problem!r}. Give it to from_pretrained(path, problem_type=...), or build the model with it."
-            )
-        (_, first), *others = inputs.items()
-        found: StepLoss = self.model.loss(first, labels, step_count=step_count, **dict(others), **options)
-        return found
-
-    def _logits(self, found: StepLoss, inputs: Mapping[str, Any], options: dict[str, Any], kept: slice | Tensor) -> Any:
-        """Of the call whose loss was ``found``: computed now, or when they are read where training needs none."""
-        if self.in_chunks:
-            return when_read(found.logits, self.model, found.loss.device.type, kept)
-        if found.logits is not None:
-            return found.logits()
-        return None if self.training else self.model(*inputs.values(), **options).logits
-
-    def token_inputs(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
-        """The one of both that was given: ids (B, L), or in their place what the embedding gives for them."""
-        if inputs_embeds is not None and not any(isinstance(module, Tokens) for module in self.model.modules()):
-            raise UnsupportedInputError(f"a {self.model.config.type} takes no inputs_embeds. Give input_ids.")
-        found = inputs_embeds if input_ids is None else input_ids
-        if found is None or (input_ids is not None and inputs_embeds is not None):
-            raise UnsupportedInputError("give input_ids or inputs_embeds, one of the two.")
-        return found
-
     def get_input_embeddings(self) -> nn.Module:
-        # Of a source's and a target's, the first: the source's.
+        # Of an encoder and a decoder, the encoder's.
         frontend = next((module for module in self.model.modules() if isinstance(module, FrontEnd)), self.model)
-        found: nn.Module = frontend.embedding if isinstance(frontend, Tokens) else frontend
-        return found
+        embedding: nn.Module = frontend.embedding if isinstance(frontend, Tokens) else frontend
+        return embedding
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         raise UnsupportedInputError(
@@ -341,7 +256,7 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
     ) -> nn.Module:
-        """The embedding, where it has that many rows. Raises UnsupportedInputError for another number."""
+        """The embedding, if it has that many rows already. Raises UnsupportedInputError for another number."""
         sizes = [spec.vocab_size for spec in self.model.input_specs() if isinstance(spec, TokenInput)]
         size = sizes[-1] if sizes else None
         wanted = size if new_num_tokens is None else new_num_tokens
@@ -355,16 +270,17 @@ class SpectralPreTrainedModel(PreTrainedModel):  # type: ignore[misc]  # transfo
         return self.get_input_embeddings()
 
 
-def refuse(options: Mapping[str, Any]) -> None:
-    """Raise UnsupportedInputError for what Hugging Face offers models and ours have not, if it is asked for."""
-    asked = sorted(name for name, value in options.items() if value is not None and value is not False)
-    if {"position_ids", "seq_idx", "cu_seq_lens_q"} & set(asked):
-        raise UnsupportedInputError(
-            f"{', '.join(asked)}: packed and padding-free batches hold several documents in a row, which these models "
-            "would mix. Use packing=False and padding_free=False, and leave position_ids out: rows begin at 0."
-        )
-    if asked:
-        raise UnsupportedInputError(
-            f"{', '.join(asked)}: these models neither take nor give it. They have no attention weights, and read "
-            "token ids, images or audio."
-        )
+class SpectralTextModel(SpectralPreTrainedModel):
+    """Base of classes whose only input is a text: token ids, or embeddings in their place."""
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        *,
+        inputs_embeds: Tensor | None = None,
+        **options: Any,
+    ) -> Any:
+        inputs = {"input_ids": self.token_inputs(input_ids, inputs_embeds)}
+        return self.call_model(inputs, attention_mask, labels, options)

@@ -1,4 +1,4 @@
-"""The sequence-to-sequence model, under Hugging Face's name for it."""
+"""The sequence-to-sequence model of Hugging Face."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from transformers.utils import ModelOutput
 from spectral_core import UnsupportedInputError
 from spectral_layers.report import with_hidden_states
 from spectral_models.integrations.huggingface.cache import CachedGenerationMixin, SpectralCache
+from spectral_models.integrations.huggingface.forward import refuse
 from spectral_models.integrations.huggingface.outputs import hidden_states_of
-from spectral_models.integrations.huggingface.pretrained import SpectralPreTrainedModel, refuse
+from spectral_models.integrations.huggingface.pretrained import SpectralPreTrainedModel
 
 
 @dataclass
@@ -27,18 +28,18 @@ class SpectralSourceOutput(ModelOutput):  # type: ignore[misc]
 
     @property
     def hidden(self) -> Tensor:
-        """Our name of it."""
+        """``last_hidden_state`` as our encoders name it."""
         assert self.last_hidden_state is not None
         return self.last_hidden_state
 
 
 class SpectralForSeq2SeqLM(CachedGenerationMixin, SpectralPreTrainedModel):
-    """Models of text to text. Their start, end and pad tokens are those of their configs."""
+    """Text-to-text models. The model's config names the start, end and padding tokens of targets."""
 
-    holds = "models of text to text"
-    in_chunks = True
-    listed = modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
-    loss_named = "ForMaskedLM"  # of the losses that transformers names, the one over tokens that shifts no labels
+    model_kind = "models of text to text"
+    chunked_loss = True
+    task_names = modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+    loss_name = "ForMaskedLM"  # transformers' loss over tokens that does not shift labels
     accepts_loss_kwargs = True
 
     def forward(
@@ -55,12 +56,11 @@ class SpectralForSeq2SeqLM(CachedGenerationMixin, SpectralPreTrainedModel):
         use_cache: bool | None = None,
         **options: Any,
     ) -> Any:
-        """input_ids, attention_mask: the source's. decoder_input_ids: the target's, from the start token on.
+        """input_ids or inputs_embeds, attention_mask: the source's. decoder_input_ids: the target with its start token.
 
-        labels: (B, L), the target itself, -100 for padding; without decoder_input_ids the target is made of them.
-        In training, with labels, the loss is made in chunks, and logits only if they are read.
-        encoder_outputs: the source as the encoder left it. past_key_values: a cache that the target continues, in which
-        the source is known.
+        labels: (B, L), the target, with -100 at padding; decoder_input_ids are derived from them if omitted. In
+        training with labels the loss is computed in chunks, and logits only if they are read. encoder_outputs: of the
+        source, in place of its ids. past_key_values: a cache that the target continues; it contains the source.
         """
         cache = self.cache_of(past_key_values, use_cache)
         state = None if cache is None else cache.state
@@ -77,20 +77,20 @@ class SpectralForSeq2SeqLM(CachedGenerationMixin, SpectralPreTrainedModel):
         if decoder_input_ids is None and not self.training:
             decoder_input_ids = self.model.decoder_inputs(labels)
         inputs = {"input_ids": source, "decoder_input_ids": decoder_input_ids}
-        known: dict[str, Any] = {"decoder_attention_mask": decoder_attention_mask, "state": state}
-        return self.answered(inputs, attention_mask, labels, options, cache=cache, **known)
+        target: dict[str, Any] = {"decoder_attention_mask": decoder_attention_mask, "state": state}
+        return self.call_model(inputs, attention_mask, labels, options, cache=cache, **target)
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
-        """What Hugging Face's collators ask for."""
-        made: Tensor = self.model.decoder_inputs(labels)
-        return made
+        """Called by Hugging Face's collators."""
+        inputs: Tensor = self.model.decoder_inputs(labels)
+        return inputs
 
     def get_encoder(self, modality: str | None = None) -> nn.Module:
         return _Source(self.model.encoder)
 
 
 class _Source(nn.Module):
-    """The encoder, called and answering as ``generate`` has it."""
+    """The encoder with the arguments and the output that ``generate`` expects."""
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
@@ -108,5 +108,5 @@ class _Source(nn.Module):
     ) -> SpectralSourceOutput:
         refuse(options)
         with with_hidden_states("all" if output_hidden_states else "none"):
-            found = self.encoder(inputs_embeds if input_ids is None else input_ids, attention_mask)
-        return SpectralSourceOutput(found.hidden, found.pooled, found.mask, **hidden_states_of(found))
+            output = self.encoder(inputs_embeds if input_ids is None else input_ids, attention_mask)
+        return SpectralSourceOutput(output.hidden, output.pooled, output.mask, **hidden_states_of(output))

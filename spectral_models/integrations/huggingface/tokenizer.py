@@ -1,4 +1,4 @@
-"""Our byte tokenizer as one of Hugging Face's, for pipelines and tools that load a tokenizer beside a model."""
+"""Our byte tokenizer as a tokenizer of Hugging Face, for pipelines and other tools."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     """Token b is byte b of the text's UTF-8 form, as in :class:`spectral_models.data.ByteTokenizer`.
 
     ``save_pretrained`` writes it beside a model. The NUL byte, which ends documents, is the end-of-text token and the
-    padding, on the left, where ``generate`` wants it. The mask token, for masked language models, is byte 255, which no
-    text in UTF-8 has; in a text it is written ``tokenizer.mask_token``. Decoding with skip_special_tokens leaves both
-    out.
+    padding token; padding is on the left, as ``generate`` expects. The mask token of masked language models is byte
+    255, which does not occur in UTF-8; texts contain it as ``tokenizer.mask_token``. Decoding with skip_special_tokens
+    omits both.
     """
     files = byte_files()
     settings = json.loads(files[SETTINGS])
