@@ -1,13 +1,16 @@
-"""Is a film review kind? SST-2 from scratch, by ``spectral train``'s own way, with and without the mixers.
+"""Is a film review kind? SST-2 from scratch and from a pretrained encoder, by ``spectral train``'s own way.
 
     OMP_NUM_THREADS=2 python benchmarks/sst2.py --data PATH        # PATH holds train.tsv and dev.tsv
+    python benchmarks/sst2.py --data PATH --rows pretrained "1,000 sentences" "1,000 sentences, pretrained"
     python benchmarks/sst2.py --table                              # the table of what is there
 
 Accuracy on the 872 sentences of dev.tsv after the last step. Neither the byte-pair encoding nor a choice of checkpoint
 has seen them; the settings of this file have, for a few were tried on them. One standard error is 1.3 points. A row's
 time is that of the whole command: reading, learning the encoding, training, evaluations. ``no mixers``: the same model,
-its blocks left with their feed-forwards; ``wider``: these twice as wide. Rows are kept as they come; a run that was
-killed goes on.
+its blocks left with their feed-forwards; ``wider``: these twice as wide. ``pretrained``: the same model begins from an
+encoder that predicted masked tokens of the training sentences, without their labels, and learned its encoding there;
+that is done once for all rows, and not in their times. ``1,000 sentences``: trained on as many, drawn by the seed. Rows
+are kept as they come; a run that was killed goes on.
 
 Socher et al., "Recursive deep models for semantic compositionality over a sentiment treebank", 2013.
 """
@@ -17,11 +20,12 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import random
 import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import baselines
 import torch
@@ -31,27 +35,70 @@ from spectral_models.training import RunConfig, load_run
 from spectral_models.training.run import train
 
 KEYS = ("name", "seed", "steps")
+STEPS = 1580
+RATES = {False: 2e-3, True: 1e-3}
+"""Learning rates from scratch and from a pretrained encoder."""
 WIDTH, VOCABULARY = 192, 16_000
 MIXED = {"type": "gated_convolution", "filter": {"type": "multiresolution"}}
-ROWS: dict[str, tuple[Any, float]] = {
-    "gated_convolution": (MIXED, 2.0),
-    "no mixers": ("baselines/nothing", 2.0),
-    "no mixers, wider": ("baselines/nothing", 4.0),
+
+
+class Kind(NamedTuple):
+    """What a row trains. sentences: how many; None for all. steps: by default."""
+
+    mixer: Any = MIXED
+    expansion: float = 2.0
+    pretrained: bool = False
+    sentences: int | None = None
+    steps: int = STEPS
+
+
+ROWS = {
+    "gated_convolution": Kind(),
+    "no mixers": Kind("baselines/nothing"),
+    "no mixers, wider": Kind("baselines/nothing", 4.0),
+    "pretrained": Kind(pretrained=True),
+    "1,000 sentences": Kind(sentences=1000, steps=1000),
+    "1,000 sentences, pretrained": Kind(sentences=1000, steps=100, pretrained=True),
 }
 
 
-def described(name: str, seed: int, steps: int, tables: Path) -> RunConfig:
-    mixer, expansion = ROWS[name]
-    block = {"mixer": mixer, "feedforward": {"type": "mlp", "expansion": expansion}, "dropout": 0.2}
-    encoder = {
+def encoder_of(kind: Kind, dropout: float) -> dict[str, Any]:
+    return {
         "type": "encoder",
         "vocab_size": VOCABULARY,
         "hidden_dim": WIDTH,
         "num_layers": 2,
         "position": "none",
         "pooling": "max",
-        "block": block,
+        "block": {
+            "mixer": kind.mixer,
+            "feedforward": {"type": "mlp", "expansion": kind.expansion},
+            "dropout": dropout,
+        },
     }
+
+
+def pretraining(tables: Path) -> RunConfig:
+    """Masked tokens of the training sentences, in windows of 64."""
+    return load_run(
+        {
+            "model": {**encoder_of(Kind(), 0.1), "masked_lm": True},
+            "task": {"type": "masked_lm", "share": 0.2},
+            "data": {
+                "source": str(tables / "train.jsonl"), "tokenizer": "bpe", "context": 64, "validation_fraction": 0.02,
+            },
+            "training": {
+                "steps": 1800, "batch_size": 128, "learning_rate": 2e-3, "weight_decay": 0.1, "betas": [0.9, 0.98],
+                "eval_every": 300, "save_every": 300, "log_every": 20,
+            },
+        }
+    )  # fmt: skip
+
+
+def described(name: str, seed: int, steps: int, tables: Path, begin: Path | None) -> RunConfig:
+    kind = ROWS[name]
+    encoder = encoder_of(kind, 0.2)
+    train = "train.jsonl" if kind.sentences is None else f"train-{kind.sentences}-{seed}.jsonl"
     return load_run(
         {
             "model": {
@@ -62,13 +109,15 @@ def described(name: str, seed: int, steps: int, tables: Path) -> RunConfig:
                 "encoder": encoder,
             },
             "data": {
-                "source": str(tables / "train.jsonl"),
+                "source": str(tables / train),
                 "validation": str(tables / "dev.jsonl"),
                 "tokenizer": "bpe",
                 "max_length": 64,
             },
+            "init_from": None if begin is None else str(begin),
             "training": {
-                "steps": steps, "batch_size": 128, "learning_rate": 2e-3, "weight_decay": 0.1, "label_smoothing": 0.1,
+                "steps": steps, "batch_size": 128, "learning_rate": RATES[kind.pretrained], "weight_decay": 0.1,
+                "label_smoothing": 0.1,
                 "betas": [0.9, 0.99], "final_rate": 0.02, "eval_every": 500, "save_every": 250, "log_every": 100,
                 "seed": seed,
             },
@@ -87,11 +136,30 @@ def converted(source: Path, tables: Path) -> None:
         (tables / f"{part}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def drawn(tables: Path, sentences: int, seed: int) -> None:
+    """A table of as many training sentences, drawn by the seed."""
+    lines = (tables / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    chosen = random.Random(seed).sample(lines, sentences)  # noqa: S311
+    (tables / f"train-{sentences}-{seed}.jsonl").write_text("\n".join(chosen) + "\n", encoding="utf-8")
+
+
+def pretrained(tables: Path) -> Path:
+    """The run of the encoder that all rows begin from; trained, or the rest of it, if it is not there."""
+    directory = tables / "pretraining"
+    if not (directory / "metrics.json").exists():
+        train(pretraining(tables), directory, resume=directory.exists())
+    return directory
+
+
 def run(name: str, seed: int, steps: int, source: Path, work: Path) -> Row:
     """Train one row, or the rest of it; its times are those of this process."""
-    wall, processor = time.perf_counter(), time.process_time()
     converted(source, work)
-    config = described(name, seed, steps, work)
+    kind = ROWS[name]
+    if kind.sentences is not None:
+        drawn(work, kind.sentences, seed)
+    begin = pretrained(work) if kind.pretrained else None
+    wall, processor = time.perf_counter(), time.process_time()
+    config = described(name, seed, steps, work, begin)
     directory = work / f"{''.join(c if c.isalnum() else '-' for c in name)}-{seed}-{steps}"
     resumed = directory.exists()
     result = train(config, directory, resume=resumed)
@@ -136,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, help="the directory with train.tsv and dev.tsv")
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), metavar="NAME", default=list(ROWS)[:2])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--steps", type=int, default=1580)
+    parser.add_argument("--steps", type=int, help=f"by default {STEPS}, and the fewer that rows of 1,000 name")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--work", type=Path, default=Path("runs/sst2"), help="where unfinished rows are kept")
     parser.add_argument("--table", action="store_true", help="print what is there, and run nothing")
@@ -147,9 +215,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--data: the directory with SST-2's train.tsv and dev.tsv")
     for seed in [] if options.table else options.seeds:
         for name in options.rows:
-            if not records.has(name=name, seed=seed, steps=options.steps):
+            steps = options.steps or ROWS[name].steps
+            if not records.has(name=name, seed=seed, steps=steps):
                 print(f"{name}, seed {seed}", flush=True)
-                records.add(run(name, seed, options.steps, options.data, options.work))
+                records.add(run(name, seed, steps, options.data, options.work))
     print(table(records.rows()))
 
 
