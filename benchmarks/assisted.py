@@ -35,8 +35,8 @@ from spectral_models.variants.language_model import LanguageModel
 
 CODECS = Path(sysconfig.get_path("stdlib")) / "encodings"
 HELD_OUT = "cp1251.py"
-PROMPT, NEW = 5500, 1000
-"""Bytes of the file: up to the middle of its table, and what follows."""
+PROMPT, NEW = slice(3500, 5500), 1000
+"""Bytes of the file, in its table, and how many are to follow."""
 CALLS = (1, 2, 4, 8, 16, 32)
 TIE = 1e-4
 
@@ -94,7 +94,7 @@ def check(name: str, model: LanguageModel, plain: Tensor, found: Tensor) -> None
 
 def compared(model: LanguageModel, assistant: LanguageModel, rounds: int, records: Records) -> None:
     """A row for each way to decode; the ways take turns."""
-    prompt = torch.tensor([list((CODECS / HELD_OUT).read_bytes()[:PROMPT])])
+    prompt = torch.tensor([list((CODECS / HELD_OUT).read_bytes()[PROMPT])])
     ways: dict[str, dict[str, Any]] = {
         "plain": {},
         "prompt lookup, 10 tokens": {"prompt_lookup_num_tokens": 10},
@@ -103,7 +103,7 @@ def compared(model: LanguageModel, assistant: LanguageModel, rounds: int, record
     }
     counts: dict[str, tuple[int, int]] = {}
     plain = model.generate(prompt, max_new_tokens=NEW)
-    print(bytes(plain[0, PROMPT : PROMPT + 200].tolist()).decode(errors="replace"), "...\n")
+    print(bytes(plain[0, -NEW : 300 - NEW].tolist()).decode(errors="replace"), "...\n")
     for name, options in ways.items():
         found, *counts[name] = counted(model, prompt, options)
         check(name, model, plain, found)
@@ -132,7 +132,7 @@ def compared(model: LanguageModel, assistant: LanguageModel, rounds: int, record
 @torch.no_grad()
 def calls(model: LanguageModel, rounds: int) -> None:
     """Milliseconds of one call that continues a state, by its tokens, and of a clone of the state."""
-    ids = torch.randint(256, (1, PROMPT))
+    ids = torch.randint(256, (1, PROMPT.stop))
     with fixed_weights(model):
         state = model(ids, return_state=True, logits_to_keep=1).state
         assert state is not None

@@ -15,6 +15,9 @@ from spectral_layers.online import OnlineFilter
 from spectral_layers.rows import Rows
 from spectral_layers.state import State
 
+_STEPS = 32
+"""Tokens of a call up to which a recurrent filter takes steps on a CPU, where its tables and transforms are slower."""
+
 
 def convolve_chunk(
     long_filter: Filter, u: Tensor, rows: Rows | None, state: State | None, fft: FFTBackend
@@ -31,14 +34,18 @@ def convolve_chunk(
     if not isinstance(long_filter, RecurrentFilter):
         online = OnlineFilter(long_filter, fft, state["inputs"], state["pending"], state.kernels)
         return online.extend(u, state.position, rows), online.tensors()
-    if length == 1:
-        kernels = state.kernels
+    quick = u.device.type == "cpu" and not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+    if length <= (_STEPS if quick and rows is None else 1):
+        kernels, modes = state.kernels, state["modes"]
         tables = () if kernels is None else kernels.get(long_filter, "step", u.device, long_filter.tables)
-        y, modes = long_filter.step(state["modes"], u[..., 0], *tables)
+        outputs = []
+        for token in u.unbind(-1):
+            y, modes = long_filter.step(modes, token, *tables)
+            outputs.append(y)
         if rows is not None:
             real = (rows.lengths > 0).view(-1, *[1] * (modes.dim() - 1))
             modes = torch.where(real, modes, state["modes"])
-        return y[..., None], {"modes": modes}
+        return torch.stack(outputs, -1), {"modes": modes}
     y = convolve(u, long_filter.prepared(length, fft), backend=fft) + long_filter.carry(state["modes"], length)
     return y, {"modes": long_filter.absorb(state["modes"], u, None if rows is None else rows.lengths)}
 

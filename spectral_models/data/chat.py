@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import lru_cache
-
-import jinja2
-from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from typing import TYPE_CHECKING
 
 from spectral_models.errors import DataError
+
+if TYPE_CHECKING:
+    import jinja2
 
 Message = Mapping[str, str]
 """``{"role": "user", "content": "..."}``."""
@@ -30,15 +31,22 @@ def render(template: str, messages: Sequence[Message], tokens: Mapping[str, str]
     try:
         return _compiled(template).render(messages=list(messages), add_generation_prompt=True, **tokens)
     except Exception as error:  # a template is code, of others
-        raise DataError(f"the tokenizer's chat template cannot be rendered: {error}. Repair chat_template.") from error
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise DataError(f"the tokenizer's chat template cannot be rendered: {reason}. Repair chat_template.") from error
 
 
 @lru_cache(maxsize=8)
 def _compiled(template: str) -> jinja2.Template:
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    import jinja2.ext
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
+    )
 
     def raise_exception(message: str) -> None:
         raise jinja2.TemplateError(message)
 
     environment.globals["raise_exception"] = raise_exception
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)  # the user's day
     return environment.from_string(template)

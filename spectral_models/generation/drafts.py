@@ -13,7 +13,9 @@ from spectral_models.generation.prefill import prefill
 from spectral_models.inputs import TokenInput
 from spectral_models.model import SpectralModel
 
-_LONGEST_MATCH = 32
+_SHORTEST_MATCH, _LONGEST_MATCH = 4, 32
+_TRUST = 4
+"""Tokens drafted for each token of a match."""
 _MOST_OF_ASSISTANTS = 16
 _CONFIDENCE = 0.4
 
@@ -34,6 +36,7 @@ class Drafter(Protocol):
 class PromptLookup:
     """Drafts what followed the text's last tokens where they occurred before, the longest and latest match of all.
 
+    Short matches say little: there is no draft after less than 4 tokens, and otherwise one of at most 4 times as many.
     A draft that runs into the end of the text goes on with its own beginning, so that a text of period p is drafted
     with period p. O(L) a draft. Saxena, "Prompt lookup decoding", 2023.
     """
@@ -43,15 +46,17 @@ class PromptLookup:
 
     def draft(self, text: Tensor, count: int) -> Tensor:
         tokens = text[0]
-        ends = (tokens[:-1] == tokens[-1]).nonzero()[:, 0]
-        for matched in range(1, min(_LONGEST_MATCH, tokens.numel())):
+        ends = torch.arange(tokens.numel() - 1, device=text.device)
+        matched = 0
+        while matched < min(_LONGEST_MATCH, tokens.numel()):
             longer = ends[ends >= matched]
             longer = longer[tokens[longer - matched] == tokens[-1 - matched]]
             if not longer.numel():
                 break
-            ends = longer
-        if not ends.numel():
+            ends, matched = longer, matched + 1
+        if matched < _SHORTEST_MATCH:
             return text[:, :0]
+        count = min(count, _TRUST * matched)
         period = tokens.numel() - 1 - int(ends[-1])
         return tokens[-period:].repeat(-(-count // period))[None, :count]
 

@@ -10,9 +10,11 @@ from spectral_models.generation.drafts import Drafter
 from spectral_models.generation.prefill import CausalModel, prefill
 from spectral_models.generation.rollback import MOST_PENDING, Rollback
 
-_WORTH = 4
-"""Accepted tokens that pay for a draft: a call of a few tokens takes as long as three or four of one token."""
-_LONGEST_PAUSE = 64
+_WORTH = 3.0
+"""Tokens for which a draft pays: a call of a few tokens takes as long as some three calls of one token."""
+_MEMORY = 0.8
+_PAUSES = 4, 64
+"""The shortest and the longest, in tokens."""
 
 
 class Speculation:
@@ -22,8 +24,8 @@ class Speculation:
     the rest of the draft. So whoever draws tokens, greedily or at random, gets the logits of reading them one by one,
     up to rounding, and a draft changes nothing but the time.
 
-    The draft after one that was accepted is twice as long. After one of which less than ``_WORTH`` tokens were
-    accepted, tokens are read singly, for a while that doubles each time: a text that cannot be drafted costs little.
+    Where drafts have lately given less than three tokens on average, the next tokens are read singly: a pause, twice as
+    long each time, until a draft gives more again. So a text that cannot be drafted costs little.
 
     Leviathan, Kalman & Matias, "Fast inference from transformers via speculative decoding", 2023.
     """
@@ -49,7 +51,7 @@ class Speculation:
         self._draft = self._text[:, :0]
         self._accepted = 0
         self._logits = torch.empty(0)
-        self._length = 2 * _WORTH
+        self._gain = 2 * _WORTH
         self._wait = self._pause = 0
 
     @property
@@ -89,13 +91,14 @@ class Speculation:
         return self._logits[:, 0]
 
     def _settle(self) -> None:
-        """Take back what was drafted otherwise, and learn from it how much to draft, and when."""
+        """Take back what was drafted otherwise, and learn from it whether to draft."""
         offered, accepted = self._draft.shape[1], self._accepted
         self._rollback.settle(offered - accepted)
         self._text = torch.cat([self._text, self._draft[:, :accepted]], 1)
         self._draft, self._accepted = self._text[:, :0], 0
-        self._length = 2 * offered if accepted == offered else max(accepted, _WORTH)
-        self._wait = 0 if accepted >= min(offered, _WORTH) else min(max(2 * self._wait, _WORTH), _LONGEST_PAUSE)
+        self._gain = _MEMORY * self._gain + (1 - _MEMORY) * (accepted + 1)
+        shortest, longest = _PAUSES
+        self._wait = 0 if self._gain >= _WORTH else min(max(2 * self._wait, shortest), longest)
         self._pause = self._wait
 
     def _next_length(self, length: int) -> int:
@@ -104,5 +107,4 @@ class Speculation:
         if self.drafter is None or self._pause or (pending is not None and pending.shape[1] >= MOST_PENDING):
             self._pause = max(0, self._pause - 1)
             return 0
-        room = self._length if self.most is None else self.most - length
-        return min(self._length, self.drafter.most, room)
+        return self.drafter.most if self.most is None else min(self.drafter.most, self.most - length)
