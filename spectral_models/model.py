@@ -114,6 +114,11 @@ class SpectralModel(Contract, Entered):
         spec = self.only_input
         return self.config.decoder and spec is not None and spec.kind == "tokens"
 
+    @property
+    def output_embedding(self) -> nn.Module | None:
+        """The linear head over the vocabulary, with a ``weight`` (V, D) and a ``bias``, which may be None; or None."""
+        return None
+
     def outputs(self) -> tuple[str, ...]:
         """Names of the tensors in forward's output that an exported program returns; empty if not declared.
 

@@ -158,6 +158,10 @@ class LanguageModel(StackedModel):
     def input_specs(self) -> tuple[TokenInput, ...]:
         return (TokenInput("input_ids", vocab_size=self.config.vocab_size, length_limit=self.length_limit),)
 
+    @property
+    def output_embedding(self) -> nn.Module:
+        return self.frontend if self.head is None else self.head
+
     def outputs(self) -> tuple[str, ...]:
         return ("logits",)
 

@@ -16,7 +16,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "huggingface.md"
 def test_the_examples_run(tmp_path, monkeypatch):
     """All Python blocks in order, in one namespace."""
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
     torch.manual_seed(0)

@@ -204,6 +204,16 @@ def test_a_loss_of_the_models_own_is_the_one_that_is_trained(standin, trainer, t
         model(ids, output_hidden_states=True)
 
 
+def test_a_model_without_a_loss_trains_by_its_labels(standin, monkeypatch):
+    """The loss of its label set's problem."""
+    monkeypatch.delattr(Table, "loss")
+    model = hf.SpectralForTokenClassification.wrap(build_model({"type": "standin/tagger"}))
+    ids, labels = torch.arange(8).view(2, 4), torch.arange(8).view(2, 4) % 3
+    for training in (True, False):
+        output = model.train(training)(ids, labels=labels)
+        torch.testing.assert_close(output.loss, F.cross_entropy(output.logits.flatten(0, 1), labels.flatten()))
+
+
 def test_a_decoder_without_a_state_generates(standin):
     model = hf.SpectralForCausalLM.wrap(build_model({"type": "standin/bigram"})).eval()
     ids = torch.tensor([[5, 9], [7, 1]])

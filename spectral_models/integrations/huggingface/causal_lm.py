@@ -13,7 +13,6 @@ from spectral_models.integrations.huggingface.base import SpectralHFModel
 from spectral_models.integrations.huggingface.cache import CachedGenerationMixin, SpectralCache
 from spectral_models.integrations.huggingface.pretrained import SpectralPreTrainedModel
 from spectral_models.loss import IGNORE
-from spectral_models.variants.language_model import LanguageModel
 
 
 class SpectralForCausalLM(CachedGenerationMixin, SpectralPreTrainedModel):
@@ -37,10 +36,8 @@ class SpectralForCausalLM(CachedGenerationMixin, SpectralPreTrainedModel):
         return base
 
     def get_output_embeddings(self) -> nn.Module | None:
-        """The module with the head's weight (V, D), for a tied head the front end; None for models without either."""
-        if not isinstance(self.model, LanguageModel):
-            return None
-        return self.model.frontend if self.model.head is None else self.model.head
+        head: nn.Module | None = self.model.output_embedding
+        return head
 
     def forward(
         self,

@@ -13,7 +13,9 @@ from spectral_layers.frontends.tokens import Tokens
 from spectral_layers.report import with_hidden_states
 from spectral_models.integrations.huggingface.cache import SpectralCache
 from spectral_models.integrations.huggingface.outputs import SpectralOutput, hidden_states_of, when_read
+from spectral_models.labels import Problem
 from spectral_models.loss import StepLoss
+from spectral_models.model import SpectralModel
 
 
 class SharedForward(PreTrainedModel):  # type: ignore[misc]  # transformers carries no annotations mypy can follow
@@ -42,8 +44,9 @@ class SharedForward(PreTrainedModel):  # type: ignore[misc]  # transformers carr
         inputs: by name, in the model's order. extras: other arguments of ``forward``: num_items_in_batch,
         output_hidden_states and return_dict; any other is refused. columns: of the logits. options: for the model.
 
-        With labels the loss is the model's own, with auxiliary losses in training only; in evaluation, models with a
-        chunked loss compute all logits anyway, and the loss is their cross-entropy.
+        With labels the loss is the model's own, or that of its labels' problem if its class defines none, with
+        auxiliary losses in training only; in evaluation, models with a chunked loss compute all logits anyway, and the
+        loss is their cross-entropy.
         """
         step_count, return_dict = extras.pop("num_items_in_batch", None), extras.pop("return_dict", None)
         all_layers = extras.pop("output_hidden_states", None)
@@ -95,6 +98,11 @@ class SharedForward(PreTrainedModel):  # type: ignore[misc]  # transformers carr
                 f"{label_set.problem!r}. Give it to from_pretrained(path, problem_type=...), or build the model with "
                 "it."
             )
+        if type(self.model).loss is SpectralModel.loss:  # its class defines none
+            report = self.model(*inputs.values(), **options)
+            problem: Problem = "single_label_classification" if label_set is None else label_set.problem
+            given = report.losses, report.metrics, step_count
+            return StepLoss.of_labels(problem, report.logits, labels, *given) + report
         (_, first), *others = inputs.items()
         step: StepLoss = self.model.loss(first, labels, step_count=step_count, **dict(others), **options)
         return step
