@@ -141,10 +141,10 @@ class Fusion(TimePart[C], Entered):
                     f"{', '.join(self.names)}; any of them may be left out."
                 )
             self._check_stream(stream.x, stream.rows, repr(key))
-            if first is not None and len(stream.x) != len(first.x):
+            if first is not None and stream.x.shape[0] != first.x.shape[0]:  # len() would fix the batch of an export
                 raise UnsupportedInputError(
-                    f"{name} fuses streams row by row; {key!r} has {len(stream.x)} rows, another stream "
-                    f"{len(first.x)}. Give all streams the same rows, with length 0 where one is absent."
+                    f"{name} fuses streams row by row; {key!r} has {stream.x.shape[0]} rows, another stream "
+                    f"{first.x.shape[0]}. Give all streams the same rows, with length 0 where one is absent."
                 )
 
 

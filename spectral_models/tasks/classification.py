@@ -38,7 +38,7 @@ class Classification(LabelledTask):
     @cached_property
     def _tf_idf(self) -> float | None:
         """The accuracy of logistic regression on the same texts; None for files, and where nothing was trained on."""
-        if self.train_table is None or self.readers:
+        if self.train_table is None or self.readers or self.role not in self.table.columns:
             return None
         tables = self.train_table, self.table
         (texts, labels), held_out = ((table.texts(self.role), self.labels(table).tolist()) for table in tables)
