@@ -35,7 +35,7 @@ from spectral_models.training import RunConfig, load_run
 from spectral_models.training.run import train
 
 KEYS = ("name", "seed", "steps")
-STEPS = 1580
+STEPS, PRETRAINING = 1580, 1800
 RATES = {False: 2e-3, True: 1e-3}
 """Learning rates from scratch and from a pretrained encoder."""
 WIDTH, VOCABULARY = 192, 16_000
@@ -88,14 +88,14 @@ def pretraining(tables: Path) -> RunConfig:
                 "source": str(tables / "train.jsonl"), "tokenizer": "bpe", "context": 64, "validation_fraction": 0.02,
             },
             "training": {
-                "steps": 1800, "batch_size": 128, "learning_rate": 2e-3, "weight_decay": 0.1, "betas": [0.9, 0.98],
+                "steps": PRETRAINING, "batch_size": 128, "learning_rate": 2e-3, "weight_decay": 0.1, "betas": [0.9, 0.98],
                 "eval_every": 300, "save_every": 300, "log_every": 20,
             },
         }
     )  # fmt: skip
 
 
-def described(name: str, seed: int, steps: int, tables: Path, begin: Path | None) -> RunConfig:
+def described(name: str, seed: int, steps: int, tables: Path, begin: Path | None = None) -> RunConfig:
     kind = ROWS[name]
     encoder = encoder_of(kind, 0.2)
     train = "train.jsonl" if kind.sentences is None else f"train-{kind.sentences}-{seed}.jsonl"

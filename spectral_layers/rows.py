@@ -119,9 +119,11 @@ def last(x: Tensor, rows: Rows | None, count: int) -> Tensor:
     return _tokens_at(x, index.clamp(min=0))
 
 
-def span(x: Tensor, starts: Tensor, width: int) -> Tensor:
-    """Columns [start, start + width) of each row of x (B, D, T), zeros outside [0, T). starts: (B,)."""
+def span(x: Tensor, starts: Tensor | int, width: int) -> Tensor:
+    """Columns [start, start + width) of each row of x (B, D, T), zeros outside [0, T). starts: (B,), or one for all."""
     length = x.shape[-1]
+    if isinstance(starts, int):
+        starts = torch.full((x.shape[0],), starts, device=x.device)
     index = starts[:, None] + torch.arange(width, device=x.device)
     inside = (index >= 0) & (index < length)
     index = index.clamp(0, max(0, length - 1))[:, None, :].expand(-1, x.shape[1], -1)

@@ -40,7 +40,7 @@ def train(
         "with the schedules constant and warmup_stable_decay.",
     ),
 ) -> None:
-    """Train a language model or a classifier, with checkpoints, TensorBoard logs and a learning curve.
+    """Train a model for a task, from random weights or a checkpoint: docs/training.md.
 
     Without options a preset trains on 'stdlib' for 500 steps of 16 windows
     of 256 tokens. The most important settings are data.context,
@@ -52,6 +52,8 @@ def train(
       spectral train tiny --data book.txt --set data.context=4096
 
       spectral train examples/classifier.yaml --data reviews.csv --set data.text=review
+
+      spectral train labels.yaml --from runs/mine   # labels.yaml: task and data
 
     --out gets model/, which every other command reads, run.yaml, metrics.json,
     curve.png, logs/ and checkpoints/. The same command with --resume continues

@@ -33,7 +33,7 @@ class LoraConfig(Config):
     alpha: Scale = 16.0
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Dropout on x in front of A, in training."""
-    targets: tuple[str, ...] = ("*",)
+    targets: tuple[str, ...] = Field(default=("*",), max_length=1 << 10)
     """Patterns of the names of the linear layers that are adapted: ``["*.mixer.*"]``. Heads that begin new are not."""
     keep: bool = False
     """Save the adapter in ``adapter/`` too, in peft's format; ``model/`` has it merged either way."""

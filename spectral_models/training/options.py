@@ -49,7 +49,7 @@ class TrainingConfig(Config):
     """Where the schedule ends, relative to learning_rate."""
     rates: dict[str, Scale] = Field(default={})
     """Factors on learning_rate by patterns of parameters' names: ``{"frontend.*": 0.1}``. The last match counts."""
-    freeze: tuple[str, ...] = ()
+    freeze: tuple[str, ...] = Field(default=(), max_length=1 << 10)
     """Patterns of the names of parameters that stay as they begin: ``["frontend.*", "blocks.0.*"]``."""
     lora: LoraConfig | None = None
     """Train low-rank adapters of linear layers, not their weights; for runs that begin from a checkpoint."""
@@ -78,7 +78,7 @@ class TrainingConfig(Config):
     keep: Width = Field(default=2, ge=2)
     """Checkpoints kept; at least two, so that one is complete while another is written."""
     log_every: Length = 10
-    trackers: tuple[str, ...] = ("tensorboard",)
+    trackers: tuple[str, ...] = Field(default=("tensorboard",), max_length=64)
     """Where numbers are logged besides the run's directory: TensorBoard (in logs/) and any that transformers reports
     to, as wandb, mlflow, trackio. Each must be installed, and reads its own environment variables."""
     seed: int = Field(default=0, ge=0, lt=1 << 32)

@@ -77,7 +77,9 @@ def test_every_kind_of_part_promises_something() -> None:
 
 
 def test_the_fields_to_fill_are_listed() -> None:
-    with pytest.raises(PluginError, match=r"must return Modulation\(gain, phase, losses, metrics\); it returned"):
+    with pytest.raises(
+        PluginError, match=r"must return Modulation\(gain, phase, losses, metrics, hidden_states\); it returned"
+    ):
         returning(Gate, "forward", torch.ones(2)).forward(None, None)
     with pytest.raises(PluginError, match="must return Rotation"):
         unbuilt(returning(Position, "rotation", 1)).rotation()

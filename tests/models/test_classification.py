@@ -252,8 +252,12 @@ def test_what_does_not_fit_is_refused(table, tmp_path, changes, error, message):
 def test_each_task_has_its_models_and_data():
     run = load_run({"model": {"type": "encoder"}, "task": "classification", "data": {"source": "x.csv"}})
     assert (run.task.type, run.model.type, run.model.encoder.type) == ("classification", "classifier", "encoder")
-    with pytest.raises(ConfigError, match=r"'language_model' cannot be trained for regression, only for causal_lm"):
-        load_run({"model": "tiny", "task": "regression", "data": {"source": "x.csv"}})
+    run = load_run({"model": "tiny", "task": "regression", "data": {"source": "x.csv"}})
+    assert (run.model.type, run.model.num_labels, run.model.encoder.causal) == ("classifier", 1, True)
+    with pytest.raises(
+        ConfigError, match=r"'language_model' cannot be trained for masked_lm, only for causal_lm, class"
+    ):
+        load_run({"model": "tiny", "task": "masked_lm"})
     picture = {"model": {"type": "classifier", "encoder": "vision_encoder"}}
     with pytest.raises(ConfigError, match=r"over 'vision_encoder' reads data of type 'labelled_files'; got 'labelled'"):
         load_run({**picture, "data": {"type": "labelled", "source": "x.csv"}})
@@ -275,8 +279,8 @@ def test_evaluate_measures_what_the_run_held_out_and_gives_its_numbers(finished)
         ended = evaluated(place, "--batch-size", 5)
         assert ended.exit_code == 0, ended.output
         assert (
-            f"accuracy     {finished.accuracy:.4f}  (always the most frequent label: {finished.majority:.4f})"
-            in ended.stdout
+            f"accuracy     {finished.accuracy:.4f}  (always the most frequent label: {finished.majority:.4f}; "
+            f"TF-IDF: {finished.tf_idf:.4f})" in ended.stdout
         )
         assert f"loss         {finished.loss:.4f} nats" in ended.stdout
         assert f"measured on  {len(finished.task.held_out)} texts" in ended.stdout

@@ -202,7 +202,7 @@ def test_a_second_ctrl_c_while_training_says_what_it_kept_ends_it(spectral, monk
     ended = spectral("train", "tiny", "--out", tmp_path / "out")
     assert ended.code == 130
     assert ended.err.startswith("interrupted; no checkpoint was saved yet. Continue with:\n  spectral train tiny")
-    monkeypatch.setattr("spectral_models.training.trainer.newest_complete", press)
+    monkeypatch.setattr("spectral_models.training.checkpoints.newest_complete", press)
     ended = spectral("train", "tiny", "--out", tmp_path / "out")
     assert (ended.code, ended.err) == (130, "interrupted\n")
 

@@ -273,7 +273,7 @@ def test_a_label_that_the_model_has_not(stripes, configs, spectral, tmp_path):
             lambda path: Image.fromarray(np.zeros((8, 12), np.uint16)).save(path),
             r"new.png has more than 8 bits a channel \(Pillow's mode I;16\).*-depth 8",
         ),
-        (AudioReader(4000), lambda path: sound(path, np.zeros(9), 8000), r"has 8000 samples a second.*hears 4000"),
+        (AudioReader(4000), lambda path: sound(path, np.zeros(9), 8000), r"has 8000 samples a second.*needs 4000"),
         (AudioReader(4000), lambda path: sound(path, np.zeros(0)), r"new.png has no samples"),
         (
             AudioReader(4000),

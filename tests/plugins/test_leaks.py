@@ -246,7 +246,7 @@ UNCHECKABLE: dict[str, tuple[Callable[[Mixer, Tensor], Any], str]] = {
     ),
     "returns_a_tensor": (
         lambda m, x: x,
-        r"must return MixerOutput\(y, state, losses, metrics\); it returned \(9, 33, 8\)",
+        r"must return MixerOutput\(y, state, losses, metrics, hidden_states\); it returned \(9, 33, 8\)",
     ),
 }
 HONEST: dict[str, Callable[[Mixer, Tensor], Tensor]] = {
