@@ -88,7 +88,8 @@ def pretraining(tables: Path) -> RunConfig:
                 "source": str(tables / "train.jsonl"), "tokenizer": "bpe", "context": 64, "validation_fraction": 0.02,
             },
             "training": {
-                "steps": PRETRAINING, "batch_size": 128, "learning_rate": 2e-3, "weight_decay": 0.1, "betas": [0.9, 0.98],
+                "steps": PRETRAINING, "batch_size": 128, "learning_rate": 2e-3, "weight_decay": 0.1,
+                "betas": [0.9, 0.98],
                 "eval_every": 300, "save_every": 300, "log_every": 20,
             },
         }
