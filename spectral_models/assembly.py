@@ -148,8 +148,13 @@ def count_parameters(config: ModelConfig) -> int:
 
     Raises ConfigError and PluginError as :func:`build_model` does.
     """
+    return sum(parameter.numel() for parameter in build_without_memory(config).parameters())
+
+
+def build_without_memory(config: ModelConfig) -> SpectralModel:
+    """The model on the meta device. Raises ConfigError and PluginError as :func:`build_model` does."""
     with without_memory(), _construction(_third_parties(config)):
-        return sum(parameter.numel() for parameter in config.build().parameters())
+        return config.build()
 
 
 def components_of(config: ModelConfig) -> list[Component]:

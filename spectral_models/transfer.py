@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from spectral_models.assembly import without_memory
+from spectral_models.assembly import build_without_memory
 from spectral_models.checkpoint import WEIGHTS, load_tokenizer, read_checkpoint
 from spectral_models.config import ModelConfig, parts_of
 from spectral_models.data import Tokenizer
@@ -43,8 +43,8 @@ class Transfer:
     differences: tuple[str, ...]
 
     def origin(self) -> dict[str, Any]:
-        """What a checkpoint records of where its model began."""
-        return {"checkpoint": str(self.source), "weights_sha256": self.sha256, "new": list(self.new)}
+        """What a checkpoint records of where its model began. new: parameters that begin new, or have rows that do."""
+        return {"checkpoint": str(self.source), "weights_sha256": self.sha256, "new": [*self.new, *self.grown]}
 
     def lines(self) -> list[str]:
         """For people."""
@@ -73,8 +73,7 @@ def transfer_weights(model: SpectralModel, path: str | Path) -> Transfer:
     leaves the model unchanged, for a checkpoint of another architecture, of fewer tokens, or of int8 weights.
     """
     config, stored, directory = read_checkpoint(path)
-    with without_memory():
-        source = config.build()
+    source = build_without_memory(config)
     earlier = earlier_names(source)
     stored = {current_name(name, earlier): tensor for name, tensor in stored.items()}
     body = max(
@@ -120,16 +119,16 @@ class _Pair:
         self.there, self.target = there, target
         self.here, self.source = here, source
         self.whole = model.state_dict()
-        self.inside = {name for name in self.whole if name.startswith(there)}
+        self.inside = [name for name in self.whole if name.startswith(there)]
         self.given = {name: tensor for old, tensor in stored.items() if (name := self.name_of(old)) is not None}
         self.heads = tuple(self._heads())
         self.common: dict[str, Tensor] = {}
         self.grown: dict[str, Tensor] = {}
         sizes = _vocabularies(self.source), _vocabularies(self.target)
-        for name in self.inside & self.given.keys():
-            now, before = self.whole[name], self.given[name]
-            if name.startswith(self.heads):
+        for name in self.inside:
+            if name not in self.given or _under(name, self.heads):
                 continue
+            now, before = self.whole[name], self.given[name]
             if now.shape == before.shape:
                 self.common[name] = before
             elif _grew(now, before, *sizes):
@@ -141,14 +140,14 @@ class _Pair:
         return self.there + old.removeprefix(self.here) if old.startswith(self.here) else None
 
     def _heads(self) -> Iterator[str]:
-        """The beginnings of names of heads that begin new."""
+        """Names of the heads that begin new."""
         known = dict(_models(self.source))
         for path, now in _models(self.target):
             before = known.get(path)
             same = before is not None and (type(before), before.config.label_set) == (type(now), now.config.label_set)
             for head in now.heads:
                 name = f"{self.there}{path}{head}"
-                if not same or not any(given == name or given.startswith(f"{name}.") for given in self.given):
+                if not same or not any(_under(given, (name,)) for given in self.given):
                     yield name
 
     def problem(self) -> str:
@@ -168,7 +167,7 @@ class _Pair:
                 "model in the config, which is then the checkpoint's."
             )
         taken = self.common.keys() | self.grown.keys()
-        wanted = {name: self.whole[name] for name in self.inside - taken if not name.startswith(self.heads)}
+        wanted = {name: self.whole[name] for name in self.inside if not (name in taken or _under(name, self.heads))}
         heads = (
             *self.heads,
             *(f"{self.there}{path}{head}" for path, model in _models(self.source) for head in model.heads),
@@ -176,7 +175,7 @@ class _Pair:
         given = {
             name: tensor
             for name, tensor in self.given.items()
-            if name in wanted or not (name in taken or name.startswith(heads))
+            if name in wanted or not (name in taken or _under(name, heads))
         }
         found = misfits(wanted, given)
         if not found and not turned:
@@ -195,18 +194,25 @@ class _Pair:
 
 
 def first_tokenizer(data: AnyDataConfig, path: str | Path) -> Tokenizer | None:
-    """The checkpoint's tokenizer, unless the data's config names one that is not learned from the data."""
+    """The checkpoint's tokenizer, unless it reads no tokens or the data's config names one that is not learned."""
     named: TokenizerConfig | None = getattr(data, "tokenizer", None)
     if named is None or ("tokenizer" in data.model_fields_set and named.type != "bpe"):
         return None
-    return load_tokenizer(path)
+    return _tokenizer_of(path)
+
+
+def _tokenizer_of(path: str | Path) -> Tokenizer | None:
+    source = build_without_memory(read_checkpoint(path)[0])
+    reads_tokens = any(_vocabularies(model) for _, model in _models(source))
+    return load_tokenizer(path) if reads_tokens else None
 
 
 def check_tokenizer(tokenizer: Tokenizer | None, path: str | Path) -> None:
     """Raise DataError unless every token of the checkpoint's tokenizer has the same id in this one."""
-    if tokenizer is None:
+    source = None if tokenizer is None else _tokenizer_of(path)
+    if tokenizer is None or source is None:
         return
-    before, now = load_tokenizer(path).spellings(), tokenizer.spellings()
+    before, now = source.spellings(), tokenizer.spellings()
     changed = [token for token, spelling in enumerate(before) if now[token : token + 1] != [spelling]]
     if changed:
         first = changed[0]
@@ -263,6 +269,11 @@ def _models(model: SpectralModel, path: str = "") -> Iterator[tuple[str, Spectra
     yield path, model
     for name, inner in model.submodels().items():
         yield from _models(inner, f"{path}{name}.")
+
+
+def _under(name: str, modules: Iterable[str]) -> bool:
+    """Whether a weight is one of these, or inside one."""
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
 def _grew(now: Tensor, before: Tensor, earlier: set[int], later: set[int]) -> bool:

@@ -7,17 +7,21 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from spectral_core import ConfigError
 from spectral_models import build_model, load_checkpoint, load_config, save_checkpoint
 from spectral_models.checkpoint import read_checkpoint
+from spectral_models.data import DataConfig
 from spectral_models.data.subwords import learn_bpe
 from spectral_models.errors import CheckpointError, DataError
 from spectral_models.model import SpectralModel
 from spectral_models.quantization import quantize
 from spectral_models.training import load_run
+from spectral_models.training.lora import LoraConfig, add_adapters
 from spectral_models.training.run import train
-from spectral_models.transfer import check_tokenizer, completed, transfer_weights
+from spectral_models.transfer import check_tokenizer, completed, first_tokenizer, transfer_weights
+from spectral_models.variants.language_model import LanguageModel, LanguageModelConfig
 
 SIZE = {"hidden_dim": 32, "num_layers": 2}
 LM = {"type": "language_model", **SIZE}
@@ -272,3 +276,36 @@ def test_int8_weights_are_refused(tmp_path):
     save_checkpoint(model, tmp_path / "int8")
     with pytest.raises(CheckpointError, match="cannot be trained"):
         read_checkpoint(tmp_path / "int8")
+
+
+class HeaderedConfig(LanguageModelConfig):
+    """A language model with a weight whose name begins as a head's does, and is none."""
+
+    def build(self) -> LanguageModel:
+        model = super().build()
+        model.header = nn.Linear(self.hidden_dim, self.hidden_dim)
+        return model
+
+
+def test_a_weight_whose_name_only_begins_as_a_head_is_of_the_body(tmp_path):
+    _, path = saved(LM, tmp_path)
+    model = HeaderedConfig.model_validate(LM).build()
+    with pytest.raises(CheckpointError, match=r"2 missing \(header\.weight"):
+        transfer_weights(model, path)
+
+
+def test_a_checkpoint_that_reads_no_tokens_says_nothing_of_the_tokenizer(tmp_path):
+    images = {"type": "vision_encoder", **SIZE, "frontend": {"type": "patches", "size": 4, "channels": 1}}
+    _, path = saved(images, tmp_path)
+    assert first_tokenizer(DataConfig(tokenizer="bpe"), path) is None
+    check_tokenizer(learn_bpe(["any words"], 280), path)
+
+
+def test_rows_that_begin_new_are_recorded_so_that_adapters_train_them(tmp_path):
+    _, path = saved(LM, tmp_path)
+    model = filled({**LM, "vocab_size": 300}, seed=2)
+    transfer_weights(model, path)
+    assert model.origin is not None
+    assert model.origin["new"] == ["frontend.embedding.weight"]
+    add_adapters(model, LoraConfig(), model.origin["new"])
+    assert model.get_parameter("frontend.embedding.weight").requires_grad
