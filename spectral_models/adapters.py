@@ -17,6 +17,8 @@ ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model.model."
 """In front of a layer's name in peft's files, of an adapter of one of our Hugging Face classes."""
 BASE = "base_weights_sha256"
+_NOT_PLAIN = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "modules_to_save")
+"""Options of peft's LoRA by which its product is not (alpha / r) B A."""
 
 
 def load_adapter(path: str | Path, *, base: str | Path | None = None) -> SpectralModel:
@@ -34,6 +36,8 @@ def load_adapter(path: str | Path, *, base: str | Path | None = None) -> Spectra
         source = find(Path(config["base_model_name_or_path"] if base is None else base))
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         raise CheckpointError(f"{directory / ADAPTER_CONFIG} is damaged: it is no config of a LoRA adapter.") from None
+    if other := [name for name in _NOT_PLAIN if config.get(name)]:
+        raise CheckpointError(f"the adapter {directory} sets {', '.join(other)}; only plain LoRA is read. Use peft.")
     weights, sha256 = _read(directory / ADAPTER)
     model = load_checkpoint(source)
     parameters = dict(model.named_parameters())
@@ -73,4 +77,4 @@ def _fits(layer: str, weights: dict[str, Tensor], parameters: dict[str, torch.nn
     weight = parameters.get(f"{layer}.weight")
     if a is None or b is None or weight is None or a.dim() != 2 or b.dim() != 2 or len(a) != b.shape[1]:
         return False
-    return weight.shape == (len(b), a.shape[1])
+    return weight.is_floating_point() and weight.shape == (len(b), a.shape[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,15 @@ def test_an_adapter_of_other_weights_or_of_another_model_is_one_error(folder, ke
         load_checkpoint(kept / "adapter")
     with pytest.raises(CheckpointError, match="there is no adapter"):
         load_adapter(kept / "model")
+
+
+@pytest.mark.parametrize("option", ["use_rslora", "use_dora"])
+def test_an_adapter_with_another_formula_is_refused(kept, tmp_path, option):
+    shutil.copytree(kept / "adapter", tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), option: True}))
+    with pytest.raises(CheckpointError, match=option):
+        load_adapter(tmp_path / "adapter")
 
 
 def test_a_resumed_run_of_adapters_ends_as_one_that_was_never_interrupted(folder, kept, tmp_path):
