@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 _MOST = 100_000
-"""Texts that the baseline learns from; about a minute's work."""
+"""Texts that the baseline learns from, at most."""
 _WORD = r"(?u)\w+|[^\w\s]"
 
 

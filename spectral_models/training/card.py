@@ -29,8 +29,9 @@ _PIPELINES = {
 """Hugging Face's names of what a class is for."""
 _COMMANDS = {
     "SpectralForCausalLM": "spectral generate {path} --prompt 'Once upon a time'",
-    "SpectralForSeq2SeqLM": "spectral generate {path} --source 'a text'",
+    "SpectralForSeq2SeqLM": "spectral generate {path} --prompt 'a text'",
     "SpectralForSequenceClassification": "spectral classify {path} 'a text'",
+    "SpectralForTokenClassification": "spectral classify {path} 'a text'",
     "SpectralForImageClassification": "spectral classify {path} image.png",
     "SpectralForAudioClassification": "spectral classify {path} audio.wav",
 }
@@ -78,7 +79,7 @@ def _card(
 
 # {task.model.type} of {Path(source).name}
 
-A `{task.model.type}` of {parameters:,} parameters without attention, trained for `{run.task and run.task.type}` by
+A `{task.model.type}` of {parameters:,} parameters, trained for `{run.task and run.task.type}` by
 Spectral Networks {__version__}. {began}
 
 ## Results
